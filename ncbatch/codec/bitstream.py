@@ -1,0 +1,120 @@
+"""The `.ncb` file: header, one ANS payload, checksum.
+
+    bytes 0..2   "NCB"
+    byte  3      version, 1
+    byte  4      method (see METHODS); tells how the latents were found, decoding does not depend on it
+    bytes 5..12  first 8 bytes of the model's digest
+    LEB128       width, height, payload length in 32-bit words
+    payload      little-endian 32-bit words
+    last 4       CRC-32 of everything before, little-endian
+
+Header and checksum together take at most 30 bytes. The payload is a stack: y was pushed first, then z.
+"""
+
+import zlib
+from dataclasses import dataclass
+
+from ncbatch.codec.errors import BitstreamError
+
+MAGIC = b"NCB"
+VERSION = 1
+METHODS = ("amortized", "sga")
+"""Names by their number in the file; only ever appended to."""
+
+MAX_SIDE = 65535
+_DIGEST_BYTES = 8
+_FIXED = len(MAGIC) + 2 + _DIGEST_BYTES
+_CHECKSUM = 4
+
+
+@dataclass(frozen=True)
+class Bitstream:
+    """A parsed file. `model_digest` is the model's short digest, in hex."""
+
+    method: str
+    model_digest: str
+    width: int
+    height: int
+    payload: bytes
+
+
+def short_digest(digest: str) -> str:
+    """The part of a model's digest (hex) that a file names."""
+    return digest[: 2 * _DIGEST_BYTES]
+
+
+def _leb128(value: int) -> bytes:
+    encoded = bytearray()
+    while value >= 0x80:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+def _read_leb128(data: bytes, position: int) -> tuple[int, int]:
+    value = 0
+    for shift in (0, 7, 14, 21, 28):
+        if position >= len(data):
+            break
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+    raise BitstreamError("the header is damaged: it holds a number that does not end")
+
+
+def serialise(stream: Bitstream) -> bytes:
+    """The bytes of the file; the payload's length must be a multiple of four."""
+    body = b"".join(
+        [
+            MAGIC,
+            bytes([VERSION, METHODS.index(stream.method)]),
+            bytes.fromhex(stream.model_digest),
+            _leb128(stream.width),
+            _leb128(stream.height),
+            _leb128(len(stream.payload) // 4),
+            stream.payload,
+        ]
+    )
+    return body + zlib.crc32(body).to_bytes(_CHECKSUM, "little")
+
+
+def parse(data: bytes, *, max_pixels: int) -> Bitstream:
+    """Reads a file.
+
+    Nothing is allocated by what the header says before the checksum and the limits have been checked.
+
+    Args:
+        max_pixels: refuse pictures with more.
+
+    Raises:
+        BitstreamError: anything that is not a whole, sane `.ncb` file.
+    """
+    if data[: len(MAGIC)] != MAGIC:
+        raise BitstreamError("not an .ncb file: it does not start with NCB")
+    if len(data) < _FIXED + _CHECKSUM:
+        raise BitstreamError(f"cut short: {len(data)} bytes cannot hold a header")
+    if data[len(MAGIC)] != VERSION:
+        raise BitstreamError(f".ncb version {data[len(MAGIC)]} is unknown here; upgrade ncbatch")
+    body, checksum = data[:-_CHECKSUM], data[-_CHECKSUM:]
+    if zlib.crc32(body) != int.from_bytes(checksum, "little"):
+        raise BitstreamError("the checksum does not match: the file is cut short or damaged; fetch it again")
+    method = data[len(MAGIC) + 1]
+    if method >= len(METHODS):
+        raise BitstreamError(f"method number {method} is unknown here; upgrade ncbatch")
+    width, position = _read_leb128(body, _FIXED)
+    height, position = _read_leb128(body, position)
+    words, position = _read_leb128(body, position)
+    if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE):
+        raise BitstreamError(f"the header claims a picture of {width} x {height}; the file is damaged")
+    if width * height > max_pixels:
+        raise BitstreamError(
+            f"the picture has {width} x {height} pixels, more than the limit of {max_pixels:,}; "
+            "raise it with --max-pixels if you trust the file"
+        )
+    if len(body) - position != 4 * words:
+        raise BitstreamError("the header's payload length is not the file's; the file is damaged")
+    digest = data[len(MAGIC) + 2 : _FIXED].hex()
+    return Bitstream(METHODS[method], digest, width, height, body[position:])

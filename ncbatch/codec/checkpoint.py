@@ -1,0 +1,181 @@
+"""Checkpoints: one safetensors file with the weights, what coding needs as integers, and JSON metadata.
+
+Loading never unpickles. The digest covers every tensor and the metadata that gives them meaning; a bitstream
+names it, so a decoder knows at once whether it has the right model.
+"""
+
+import hashlib
+import json
+import struct
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pydantic
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from ncbatch.codec.errors import ModelError
+from ncbatch.codec.exact import UPSAMPLES, IntegerLayer, check_layers, quantize_layer
+from ncbatch.codec.prior import coding_tables, fixed_point_medians
+
+TRANSFORMS = ("g_a", "h_a", "g_s", "h_s")
+
+
+class ModelInfo(pydantic.BaseModel, frozen=True, extra="forbid"):
+    """What a checkpoint says of itself."""
+
+    format: Literal[1] = 1
+    kind: Literal["base"] = "base"
+    n: int = pydantic.Field(gt=0, le=1024, description="channels of the transforms and of z")
+    m: int = pydantic.Field(gt=0, le=1024, description="channels of y")
+    lmbda: float = pydantic.Field(gt=0, description="weight of the MSE the model was trained with")
+    shifts: tuple[int, ...] = pydantic.Field(description="binary scale of each integer layer of h_s")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A frozen model as stored.
+
+    tensors: `g_a.*`, `h_a.*`, `g_s.*`, `h_s.*` and `prior.*` (floats, CompressAI's names), and for coding
+    `exact.<layer>.weight|bias`, `z.median`, `z.first`, `z.lengths`, `z.frequencies` (integers).
+    """
+
+    info: ModelInfo
+    tensors: dict[str, Tensor]
+    digest: str
+
+    def section(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors below `prefix.`, named without it."""
+        return {k[len(prefix) + 1 :]: v for k, v in self.tensors.items() if k.startswith(prefix + ".")}
+
+    def integer_layers(self) -> list[IntegerLayer]:
+        exact = self.section("exact")
+        return [
+            IntegerLayer(exact[f"{i}.weight"], exact[f"{i}.bias"], shift)
+            for i, shift in enumerate(self.info.shifts)
+        ]
+
+    def to_bytes(self) -> bytes:
+        return save(self.tensors, {"ncbatch": self.info.model_dump_json()})
+
+
+def _digest(info: ModelInfo, tensors: dict[str, Tensor]) -> str:
+    """sha256 over names, types, shapes and bytes, independent of the order in the file."""
+    digest = hashlib.sha256(info.model_dump_json().encode())
+    for name in sorted(tensors):
+        array = tensors[name].contiguous().numpy()
+        digest.update(f"\n{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def export(state_dict: dict[str, Tensor], *, lmbda: float, dtype: torch.dtype = torch.float16) -> Checkpoint:
+    """Freezes a trained CompressAI `MeanScaleHyperprior` into a checkpoint.
+
+    Everything that coding needs is derived from the weights as rounded to `dtype`, here and only here.
+
+    Raises:
+        ModelError: tensors are missing or do not fit together.
+    """
+    weights = {
+        name.replace("entropy_bottleneck.", "prior."): tensor.detach().cpu().to(dtype).contiguous()
+        for name, tensor in state_dict.items()
+        if name.startswith(TRANSFORMS) or name.startswith(_PRIOR_NAMES)
+    }
+    # Parametrizer buffers are constants of CompressAI, not weights.
+    weights = {k: v for k, v in weights.items() if not k.endswith((".pedestal", ".bound"))}
+    try:
+        n, m = weights["g_a.0.weight"].shape[0], weights["g_a.6.weight"].shape[0]
+        prior = {k[len("prior.") :]: v.float() for k, v in weights.items() if k.startswith("prior.")}
+        layers = [
+            quantize_layer(weights[f"h_s.{2 * i}.weight"].float(), weights[f"h_s.{2 * i}.bias"].float(),
+                           upsamples=upsamples)
+            for i, upsamples in enumerate(UPSAMPLES)
+        ]  # fmt: skip
+        medians = fixed_point_medians(prior)
+        first, lengths, frequencies = coding_tables(prior, medians)
+    except KeyError as error:
+        raise ModelError(
+            f"the weights lack {error}; only CompressAI's MeanScaleHyperprior can be exported"
+        ) from error
+    tensors = dict(weights)
+    for i, layer in enumerate(layers):
+        tensors[f"exact.{i}.weight"], tensors[f"exact.{i}.bias"] = layer.weight, layer.bias
+    tensors["z.median"] = medians
+    for name, array in (("first", first), ("lengths", lengths), ("frequencies", frequencies)):
+        tensors[f"z.{name}"] = torch.from_numpy(np.ascontiguousarray(array))
+    info = ModelInfo(n=n, m=m, lmbda=lmbda, shifts=tuple(layer.shift for layer in layers))
+    _check(info, tensors)
+    return Checkpoint(info, tensors, _digest(info, tensors))
+
+
+_PRIOR_NAMES = tuple(
+    f"entropy_bottleneck.{name}" for name in ("matrices.", "biases.", "factors.", "quantiles")
+)
+
+
+def _expected_shapes(info: ModelInfo) -> dict[str, tuple[int, ...]]:
+    """Shapes of the float transforms; the integer part is checked by `check_layers`."""
+    n, m = info.n, info.m
+    convs = {
+        "g_a": [(n, 3, 5, 5), (n, n, 5, 5), (n, n, 5, 5), (m, n, 5, 5)],
+        "g_s": [(m, n, 5, 5), (n, n, 5, 5), (n, n, 5, 5), (n, 3, 5, 5)],
+        "h_a": [(n, m, 3, 3), (n, n, 5, 5), (n, n, 5, 5)],
+        "h_s": [(n, m, 5, 5), (m, m * 3 // 2, 5, 5), (2 * m, m * 3 // 2, 3, 3)],
+    }
+    shapes: dict[str, tuple[int, ...]] = {
+        f"{name}.{2 * i}.weight": shape for name, layers in convs.items() for i, shape in enumerate(layers)
+    }
+    shapes |= {f"{name}.{i}.gamma": (n, n) for name in ("g_a", "g_s") for i in (1, 3, 5)}
+    shapes |= {f"{name}.{i}.beta": (n,) for name in ("g_a", "g_s") for i in (1, 3, 5)}
+    shapes |= {"prior.quantiles": (n, 1, 3), "z.median": (n,), "z.first": (n,), "z.lengths": (n,)}
+    return shapes
+
+
+def _check(info: ModelInfo, tensors: dict[str, Tensor]) -> None:
+    for name, shape in _expected_shapes(info).items():
+        if name not in tensors:
+            raise ModelError(f"the checkpoint lacks the tensor {name}; it is cut short or of another model")
+        if tuple(tensors[name].shape) != shape:
+            raise ModelError(f"the checkpoint's {name} is {tuple(tensors[name].shape)}, expected {shape}")
+    try:
+        check_layers(Checkpoint(info, tensors, "").integer_layers(), info.n, info.m)
+        lengths, frequencies = tensors["z.lengths"], tensors["z.frequencies"]
+    except KeyError as error:
+        raise ModelError(f"the checkpoint lacks the tensor {error}; export it again") from error
+    if int(lengths.sum()) != len(frequencies) or int(lengths.min()) < 2 or int(frequencies.min()) < 1:
+        raise ModelError("the checkpoint's tables of p(z) do not add up; export it again")
+
+
+def parse(data: bytes, name: str) -> Checkpoint:
+    """Reads a checkpoint's bytes; `name` is what messages call it.
+
+    Raises:
+        ModelError: not a safetensors file, not ours, damaged, or of a newer format.
+    """
+    if data[:2] == b"PK" or data[:1] == b"\x80":
+        raise ModelError(
+            f"{name} is a pickled torch file, which could run code when loaded; "
+            f"convert one you trust with `ncbatch convert {name} model.safetensors`"
+        )
+    try:
+        header_length = struct.unpack("<Q", data[:8])[0]
+        metadata = json.loads(data[8 : 8 + header_length])["__metadata__"]["ncbatch"]
+        tensors = load(data)
+    except (SafetensorError, struct.error, ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"{name} is not an ncbatch checkpoint (a whole safetensors file with metadata)"
+        ) from error
+    try:
+        info = ModelInfo.model_validate_json(metadata)
+    except pydantic.ValidationError as error:
+        where = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise ModelError(
+            f"{name} has metadata this version does not understand ({where}); "
+            "upgrade ncbatch or export it again"
+        ) from error
+    _check(info, tensors)
+    return Checkpoint(info, tensors, _digest(info, tensors))

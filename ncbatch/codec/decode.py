@@ -1,0 +1,45 @@
+"""Bytes to pictures. Sees nothing but the bytes and the model."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ncbatch.codec import bitstream, coder
+from ncbatch.codec.errors import BitstreamError, WrongModelError
+from ncbatch.codec.model import PADDING, Latents, Model, to_pixels
+from ncbatch.codec.pictures import PictureLimits
+
+
+def decode(model: Model, data: bytes, *, max_pixels: int = PictureLimits().max_pixels) -> NDArray[np.uint8]:
+    """The picture of an `.ncb` file, uint8[height, width, 3].
+
+    Raises:
+        BitstreamError: not a whole, sane `.ncb` file.
+        WrongModelError: made with another model.
+    """
+    stream = bitstream.parse(data, max_pixels=max_pixels)
+    return reconstruct(model, decode_latents(model, stream), stream.height, stream.width)
+
+
+def decode_latents(model: Model, stream: bitstream.Bitstream) -> Latents:
+    """The integers in a file; the same on every machine."""
+    if stream.model_digest != bitstream.short_digest(model.digest):
+        raise WrongModelError(
+            f"the file was made with model {stream.model_digest}, not with {model.digest[:16]}; "
+            "name the right one with --model"
+        )
+    height, width = -(-stream.height // PADDING), -(-stream.width // PADDING)
+    stack = coder.new_coder(stream.payload)
+    z = torch.from_numpy(model.z_tables.pop(stack, (model.info.n, height, width)))[None].to(model.device)
+    _, sigma = model.coding_parameters(z)
+    y = torch.from_numpy(coder.pop_gaussian(stack, sigma[0].cpu().numpy()))[None].to(model.device)
+    if not stack.is_empty():
+        raise BitstreamError("the payload holds more than the picture; the file is damaged")
+    return Latents(y, z)
+
+
+def reconstruct(model: Model, latents: Latents, height: int, width: int) -> NDArray[np.uint8]:
+    """The picture that latents stand for, uint8[height, width, 3]."""
+    return to_pixels(model.synthesise(model.y_hat(latents)), height, width)

@@ -1,0 +1,211 @@
+"""Pictures to bytes: analysis, refinement, coding, and the proof that the bytes decode."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pydantic
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ncbatch.codec import bitstream, coder, quality
+from ncbatch.codec.decode import decode_latents, reconstruct
+from ncbatch.codec.errors import DecodeCheckError
+from ncbatch.codec.model import Latents, Model, to_tensor
+from ncbatch.codec.noise import Noise
+from ncbatch.codec.refinement import Refinement, RefinementSettings, Target
+
+Pixels = NDArray[np.uint8]
+State = dict[str, Tensor]
+Pause = Callable[[Refinement], None]
+
+_STEPS_BETWEEN_PAUSES = 10
+
+
+class Recipe(pydantic.BaseModel, frozen=True, extra="forbid"):
+    """How latents are found: everything besides the model that decides what an image becomes."""
+
+    method: Literal["amortized", "sga"] = "sga"
+    lmbda: float = pydantic.Field(gt=0, allow_inf_nan=False, description="weight of the MSE on 0..255")
+    steps: int = pydantic.Field(2000, ge=0, le=1_000_000)
+    learning_rate: float = pydantic.Field(5e-3, gt=0, le=1)
+    seed: int = pydantic.Field(0, ge=0, lt=2**63)
+
+    @pydantic.model_validator(mode="after")
+    def _steps_fit_method(self) -> Recipe:
+        if (self.method == "amortized") != (self.steps == 0):
+            raise ValueError("steps must be 0 for the method amortized and at least 1 for every other")
+        return self
+
+    @property
+    def refines(self) -> bool:
+        return self.method != "amortized"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Rate and distortion of one encoding, measured on its real bytes and its 8-bit reconstruction.
+
+    bits_y, bits_z: information content in bits; decode_seconds: from bytes to picture.
+    """
+
+    data: bytes
+    bits_y: float
+    bits_z: float
+    mse: float
+    rd_loss: float
+    decode_seconds: float
+
+    @property
+    def psnr(self) -> float:
+        return quality.psnr(self.mse)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One picture, encoded and verified.
+
+    outcome: what is to be published; the amortized encoding where refinement could not improve on it.
+    encode_seconds: this picture's share of its batch's time.
+    """
+
+    outcome: Outcome
+    amortized: Outcome
+    ms_ssim: float | None
+    width: int
+    height: int
+    encode_seconds: float
+
+
+def padded_shape(pixels: Pixels) -> tuple[int, int]:
+    """Height and width after padding; pictures that share it can form a batch."""
+    height, width = pixels.shape[:2]
+    return -height % 64 + height, -width % 64 + width
+
+
+def encode(
+    model: Model,
+    pictures: Sequence[Pixels],
+    recipe: Recipe,
+    *,
+    resume_from: State | None = None,
+    on_pause: Pause | None = None,
+) -> list[Encoded]:
+    """Encodes a batch of pictures that share their padded shape.
+
+    Args:
+        pictures: uint8[height, width, 3] each.
+        resume_from: `Refinement.state()` of an interrupted run over the same pictures and recipe.
+        on_pause: called every few steps; may save the refinement's state, or raise to stop.
+
+    Raises:
+        DivergedError: the refinement left the finite numbers.
+        DecodeCheckError: the bytes do not decode to the latents they were made from.
+    """
+    started = time.monotonic()
+    batch = torch.cat([to_tensor(picture, model.device) for picture in pictures])
+    if recipe.refines:
+        refinement = _refine(model, batch, pictures, recipe, resume_from, on_pause)
+        amortized, best = refinement.amortized, refinement.best
+        del refinement
+    else:
+        amortized = best = model.round(*model.analyse(batch))
+    del batch
+    seconds = (time.monotonic() - started) / len(pictures)
+    return [
+        _finish(model, picture, recipe, amortized[i], best[i], seconds) for i, picture in enumerate(pictures)
+    ]
+
+
+def _refine(
+    model: Model,
+    batch: Tensor,
+    pictures: Sequence[Pixels],
+    recipe: Recipe,
+    resume_from: State | None,
+    on_pause: Pause | None,
+) -> Refinement:
+    targets = [Target(p.shape[0], p.shape[1], Noise(recipe.seed, _fingerprint(p))) for p in pictures]
+    settings = RefinementSettings(recipe.lmbda, recipe.steps, recipe.learning_rate)
+    refinement = Refinement(model, batch, targets, settings)
+    if resume_from is not None:
+        refinement.restore(resume_from)
+    while not refinement.done:
+        refinement.advance(_STEPS_BETWEEN_PAUSES)
+        if on_pause is not None:
+            on_pause(refinement)
+    return refinement
+
+
+def _fingerprint(pixels: Pixels) -> bytes:
+    """Identifies a picture by its content, so that noise follows it whatever its name."""
+    return hashlib.sha256(str(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes()).digest()
+
+
+def _finish(
+    model: Model, pixels: Pixels, recipe: Recipe, amortized: Latents, best: Latents, seconds: float
+) -> Encoded:
+    started = time.monotonic()
+    baseline, picture = _measure(model, pixels, amortized, "amortized", recipe.lmbda)
+    outcome = baseline
+    if not best.equals(amortized):
+        refined, refined_picture = _measure(model, pixels, best, recipe.method, recipe.lmbda)
+        if refined.rd_loss < baseline.rd_loss:
+            outcome, picture = refined, refined_picture
+    return Encoded(
+        outcome=outcome,
+        amortized=baseline,
+        ms_ssim=quality.ms_ssim(pixels, picture),
+        width=pixels.shape[1],
+        height=pixels.shape[0],
+        encode_seconds=seconds + time.monotonic() - started,
+    )
+
+
+def _measure(
+    model: Model, pixels: Pixels, latents: Latents, method: str, lmbda: float
+) -> tuple[Outcome, Pixels]:
+    """Codes latents, decodes the bytes again, and measures what the decoder sees."""
+    height, width = pixels.shape[:2]
+    data = write(model, latents, method, height, width)
+    decoded, picture, outcome = evaluate(model, pixels, data, lmbda)
+    if not decoded.equals(latents):
+        raise DecodeCheckError("the coded bytes do not decode to the latents they were made from")
+    return outcome, picture
+
+
+def evaluate(model: Model, pixels: Pixels, data: bytes, lmbda: float) -> tuple[Latents, Pixels, Outcome]:
+    """Decodes an `.ncb` file and compares it with the picture it was made from.
+
+    Raises:
+        BitstreamError, WrongModelError: as `decode.decode`.
+        DecodeCheckError: the file holds a picture of another size.
+    """
+    started = time.monotonic()
+    stream = bitstream.parse(data, max_pixels=bitstream.MAX_SIDE**2)
+    if (stream.height, stream.width) != pixels.shape[:2]:
+        raise DecodeCheckError("the file holds a picture of another size")
+    latents = decode_latents(model, stream)
+    picture = reconstruct(model, latents, stream.height, stream.width)
+    seconds = time.monotonic() - started
+    error = quality.mse(pixels, picture)
+    bits_y, bits_z = (bits.item() for bits in model.information(latents))
+    rd_loss = len(data) * 8 / (stream.height * stream.width) + lmbda * error
+    return latents, picture, Outcome(data, bits_y, bits_z, error, rd_loss, seconds)
+
+
+def write(model: Model, latents: Latents, method: str, height: int, width: int) -> bytes:
+    """The `.ncb` file of one picture's latents."""
+    _, sigma = model.coding_parameters(latents.z)
+    stack = coder.new_coder()
+    coder.push_gaussian(stack, latents.y[0].cpu().numpy(), sigma[0].cpu().numpy())
+    model.z_tables.push(stack, latents.z[0].cpu().numpy())
+    payload = coder.payload_of(stack)
+    digest = bitstream.short_digest(model.digest)
+    return bitstream.serialise(bitstream.Bitstream(method, digest, width, height, payload))

@@ -1,0 +1,114 @@
+"""Hyper-synthesis on integers: the same mu and sigma on every machine.
+
+Weights are integers below 2**15, activations carry 8 fractional bits, and every convolution runs in float64
+as a matrix product, where all partial sums stay below 2**53 and are therefore exact in any order of
+summation, on any device. Scaling by powers of two, `floor` and `clamp` are exact as well.
+"""
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ncbatch.codec.errors import ModelError
+
+FRACTION_BITS = 8
+UNIT = 1 << FRACTION_BITS
+"""Activations, mu, sigma and latents are multiples of 1 / UNIT."""
+
+MIN_SIGMA = 28  # 0.11 * UNIT, rounded: the lower bound that CompressAI trains with
+MAX_SIGMA = (1 << 16) - 1
+MAX_ACTIVATION = (1 << 23) - 1
+MAX_Z_SYMBOL = (1 << 14) - 1  # keeps symbol + median within MAX_ACTIVATION
+
+_WEIGHT_LIMIT = (1 << 15) - 1
+_LEAKY_SLOPE = round(0.01 * (1 << 16))
+_EXACT_LIMIT = 1 << 53
+UPSAMPLES = (True, True, False)
+"""Layers of h_s: two transposed convolutions 5x5 of stride 2, one convolution 3x3."""
+
+
+@dataclass(frozen=True)
+class IntegerLayer:
+    """One convolution of h_s. A checkpoint stores exactly these.
+
+    weight: int16, as torch lays out the layer's float weight; value times 2**-shift is the real weight.
+    bias: int64[out], in units of 2**-(shift + FRACTION_BITS).
+    """
+
+    weight: Tensor
+    bias: Tensor
+    shift: int
+
+
+def quantize_layer(weight: Tensor, bias: Tensor, *, upsamples: bool) -> IntegerLayer:
+    """Rounds a float layer to integers with the finest power of two that fits 15 bits and a sign.
+
+    Raises:
+        ModelError: partial sums could leave the exact range of float64, or a weight is not finite.
+    """
+    largest = weight.abs().max().item()
+    if not math.isfinite(largest) or not bool(bias.isfinite().all()):
+        raise ModelError("h_s has weights that are not finite; the training of this checkpoint diverged")
+    shift = math.floor(math.log2(_WEIGHT_LIMIT / max(largest, 2.0**-20)))
+    integer = (weight.double() * 2.0**shift).round().to(torch.int16)
+    integer_bias = (bias.double() * 2.0 ** (shift + FRACTION_BITS)).round().to(torch.int64)
+    summed = (0, 2, 3) if upsamples else (1, 2, 3)
+    bound = integer.long().abs().sum(summed).max().item() * MAX_ACTIVATION + integer_bias.abs().max().item()
+    if bound >= _EXACT_LIMIT:
+        raise ModelError("the weights of h_s are too large for exact integer coding; train with weight decay")
+    return IntegerLayer(integer, integer_bias, shift)
+
+
+class ExactHyperSynthesis:
+    """h_s for coding. Immutable; holds float64 copies of the integer weights on one device."""
+
+    def __init__(self, layers: list[IntegerLayer], device: torch.device) -> None:
+        self._layers = [
+            (layer.weight.to(device, torch.float64), layer.bias.to(device, torch.float64), layer.shift)
+            for layer in layers
+        ]
+
+    def __call__(self, z_hat: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of every latent.
+
+        Args:
+            z_hat: int32[batch, N, h, w] in units of 1 / UNIT.
+
+        Returns:
+            mu and sigma, int32[batch, M, 4 h, 4 w] each, in units of 1 / UNIT.
+        """
+        x = z_hat.to(torch.float64).clamp(-MAX_ACTIVATION, MAX_ACTIVATION)
+        # Without cuDNN the convolution is a plain matrix product: no FFT, no Winograd, both inexact.
+        with torch.no_grad(), torch.backends.cudnn.flags(enabled=False):
+            for index, ((weight, bias, shift), upsamples) in enumerate(
+                zip(self._layers, UPSAMPLES, strict=True)
+            ):
+                if index:
+                    x = torch.where(x < 0, (x * (_LEAKY_SLOPE * 2.0**-16)).floor(), x)
+                if upsamples:
+                    x = F.conv_transpose2d(x, weight, bias, stride=2, padding=2, output_padding=1)
+                else:
+                    x = F.conv2d(x, weight, bias, padding=1)
+                x = (x * 2.0**-shift + 0.5).floor().clamp(-MAX_ACTIVATION, MAX_ACTIVATION)
+        scales, means = x.to(torch.int32).chunk(2, 1)  # CompressAI's order: scales first
+        return means, scales.clamp(MIN_SIGMA, MAX_SIGMA)
+
+
+def check_layers(layers: list[IntegerLayer], n: int, m: int) -> None:
+    """Refuses integer layers that do not form an h_s from N to 2 M channels."""
+    channels = []
+    for layer, upsamples in zip(layers, UPSAMPLES, strict=True):
+        inputs, outputs = (0, 1) if upsamples else (1, 0)
+        size = 5 if upsamples else 3
+        if layer.weight.ndim != 4 or tuple(layer.weight.shape[2:]) != (size, size):
+            raise ModelError("the checkpoint's integer h_s has kernels of the wrong size; export it again")
+        channels.append((layer.weight.shape[inputs], layer.weight.shape[outputs]))
+    chained = all(a[1] == b[0] for a, b in pairwise(channels))
+    if not chained or channels[0][0] != n or channels[-1][1] != 2 * m:
+        raise ModelError(
+            f"the checkpoint's integer h_s does not lead from {n} to {2 * m} channels; export it again"
+        )

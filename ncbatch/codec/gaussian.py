@@ -1,0 +1,106 @@
+"""Integer frequency tables of the discretised Gaussian, identical on every machine.
+
+A float `erf` or `exp` may differ in its last bit between two C libraries, and one differing bit in one
+table loses everything behind it in the stream. So the normal distribution function is built once with
+Python's big integers, and every table is derived from it by integer arithmetic alone.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+SIGMA_BITS = 8
+"""Fractional bits of the fixed-point standard deviation."""
+
+TABLE_BITS = 30
+"""Frequencies of one table add up to about 2**TABLE_BITS; the coder keeps 24 bits of them."""
+
+_GRID_BITS = 10  # the distribution function is tabulated at multiples of 2**-_GRID_BITS ...
+_GRID_END = 8  # ... up to here, where the tail is 6e-16
+_REACH = 6  # symbols within _REACH standard deviations have a frequency of their own
+
+
+@lru_cache(maxsize=1)
+def _half_distribution() -> NDArray[np.int64]:
+    """Phi(t) - 1/2 for t = i * 2**-10, i = 0..8192, times 2**30, rounded down; int64[8193].
+
+    Simpson's rule over the density at half steps. The density follows exp(-(i h)^2 / 2), whose ratio of
+    neighbours is itself a geometric sequence, so two multiplications a step suffice. 96 fractional bits
+    leave the accumulated truncation far below 2**-30. The integral over the grid is scaled to 1/2.
+    """
+    bits = 96
+    one = 1 << bits
+    halves = 2 * (_GRID_END << _GRID_BITS)
+    step_squared = one >> (2 * (_GRID_BITS + 1))
+
+    def exp_minus(x: int) -> int:  # exp(-x / one) * one for small x, by its Taylor series
+        total, power, k = one, one, 0
+        while power:
+            k += 1
+            power = (power * x >> bits) // k
+            total += -power if k % 2 else power
+        return total
+
+    ratio, ratio_step = exp_minus(step_squared // 2), exp_minus(step_squared)
+    density = [one]
+    for _ in range(halves):
+        density.append((density[-1] * ratio) >> bits)
+        ratio = (ratio * ratio_step) >> bits
+    integral = [0]
+    for i in range(0, halves, 2):
+        integral.append(integral[-1] + density[i] + 4 * density[i + 1] + density[i + 2])
+    return np.array([(v << (TABLE_BITS - 1)) // integral[-1] for v in integral], dtype=np.int64)
+
+
+def _upper_half(numerator: NDArray[np.int64], sigma: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(Phi(t) - 1/2) * 2**30 at t = numerator / (2 * sigma * 2**-SIGMA_BITS), linear between grid points."""
+    table = _half_distribution()
+    fraction_bits = 12
+    whole = 1 << fraction_bits
+    position = (numerator << (SIGMA_BITS - 1 + _GRID_BITS + fraction_bits)) // sigma
+    position = np.minimum(position, (len(table) - 1) * whole)
+    index = np.minimum(position >> fraction_bits, len(table) - 2)
+    fraction = position - index * whole
+    low = table[index]
+    return low + (((table[index + 1] - low) * fraction) >> fraction_bits)
+
+
+@dataclass(frozen=True)
+class GaussianTables:
+    """Frequency tables for a set of standard deviations, one after the other in `frequencies`.
+
+    Table i covers the symbols -reach[i]..reach[i] in that order and ends with the escape symbol, so it has
+    2 * reach[i] + 2 entries and starts at `start[i]`. Every entry is at least 1.
+    """
+
+    reach: NDArray[np.int64]
+    start: NDArray[np.int64]
+    frequencies: NDArray[np.float64]
+
+    def table(self, index: int) -> NDArray[np.float64]:
+        return self.frequencies[self.start[index] : self.start[index] + 2 * self.reach[index] + 2]
+
+
+def gaussian_tables(sigma: NDArray[np.int64]) -> GaussianTables:
+    """Tables of N(0, sigma^2) integrated over [k - 1/2, k + 1/2].
+
+    Args:
+        sigma: positive standard deviations, in units of 2**-SIGMA_BITS; int64[tables].
+
+    The frequencies are whole numbers held in float64, the type that the coder takes.
+    """
+    reach = (sigma * _REACH >> SIGMA_BITS) + 2
+    length = 2 * reach + 2
+    start = np.concatenate([[0], np.cumsum(length)[:-1]])
+    owner = np.repeat(np.arange(len(sigma)), length)
+    symbol = np.arange(length.sum()) - start[owner] - reach[owner]
+    magnitude, scale = np.abs(symbol), sigma[owner]
+    # P(k) = Phi((|k| + 1/2) / sigma) - Phi((|k| - 1/2) / sigma), where Phi is odd around 1/2.
+    outer = _upper_half(2 * magnitude + 1, scale)
+    inner = np.where(magnitude > 0, _upper_half(np.maximum(2 * magnitude - 1, 0), scale), -outer)
+    mass = outer - inner
+    escape = magnitude > reach[owner]  # the entry after the last symbol: both tails
+    mass = np.where(escape, (1 << TABLE_BITS) - 2 * inner, mass)
+    return GaussianTables(reach, start, (mass + 1).astype(np.float64))

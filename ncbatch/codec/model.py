@@ -1,0 +1,201 @@
+"""A checkpoint brought to life on one device: transforms, rates and exact coding parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ncbatch.codec.checkpoint import Checkpoint
+from ncbatch.codec.coder import MAX_SYMBOL, FactorizedTables
+from ncbatch.codec.exact import MAX_Z_SYMBOL, UNIT, ExactHyperSynthesis
+from ncbatch.codec.prior import FactorizedPrior
+from ncbatch.codec.rates import gaussian_bits
+from ncbatch.codec.transforms import Transform
+
+STRIDE = 16
+"""Pixels per latent and side."""
+
+PADDING = 64
+"""Pixels per hyper-latent and side; pictures are padded to multiples of it."""
+
+_TILE = 64  # latents per side of a tile: 1024 pixels, which bounds memory at any picture size
+_HALO = 2  # latents beyond a tile that its pixels depend on: 1 + 1/2 + 1/4 + 1/8 for four 5x5 layers
+
+
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """The type of the convolutions inside the refinement loop: bfloat16 where the hardware computes in it."""
+    if device.type == "cuda":
+        return torch.bfloat16
+    native = torch.cpu.get_capabilities()
+    return torch.bfloat16 if native.get("avx512_bf16") or native.get("amx_bf16") else torch.float32
+
+
+@dataclass(frozen=True)
+class Latents:
+    """The integers that a bitstream holds, for a batch of pictures of one size.
+
+    y: mean-centred symbols, int32[batch, M, h, w]; z: symbols around the medians, int32[batch, N, h/4, w/4].
+    """
+
+    y: Tensor
+    z: Tensor
+
+    def __getitem__(self, index: int) -> Latents:
+        return Latents(self.y[index : index + 1], self.z[index : index + 1])
+
+    def equals(self, other: Latents) -> bool:
+        return torch.equal(self.y, other.y) and torch.equal(self.z, other.z)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A rectangle of latents: its core, and the crop (core and halo) that the core's pixels depend on."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+    crop: tuple[int, int, int, int]
+
+    @staticmethod
+    def cover(height: int, width: int) -> list[Tile]:
+        """Tiles that cover `height` x `width` latents."""
+        return [
+            Tile(
+                top, min(top + _TILE, height), left, min(left + _TILE, width),
+                (max(top - _HALO, 0), min(top + _TILE + _HALO, height),
+                 max(left - _HALO, 0), min(left + _TILE + _HALO, width)),
+            )
+            for top in range(0, height, _TILE) for left in range(0, width, _TILE)
+        ]  # fmt: skip
+
+    def latents(self, y: Tensor) -> Tensor:
+        top, bottom, left, right = self.crop
+        return y[:, :, top:bottom, left:right]
+
+    def pixels(self, x: Tensor) -> Tensor:
+        """The core's part of a whole picture [batch, 3, H, W]."""
+        return x[:, :, self.top * STRIDE : self.bottom * STRIDE, self.left * STRIDE : self.right * STRIDE]
+
+    def core(self, crop: Tensor, scale: int = STRIDE) -> Tensor:
+        """The core's part of what was computed from the crop, at `scale` points per latent and side."""
+        top, left = (self.top - self.crop[0]) * scale, (self.left - self.crop[2]) * scale
+        height, width = (self.bottom - self.top) * scale, (self.right - self.left) * scale
+        return crop[:, :, top : top + height, left : left + width]
+
+
+class Model:
+    """A frozen mean-scale hyperprior (Minnen et al. 2018, without the context model) on one device."""
+
+    def __init__(self, checkpoint: Checkpoint, device: torch.device | str = "cpu") -> None:
+        self.info, self.digest = checkpoint.info, checkpoint.digest
+        self.device = torch.device(device)
+        self._checkpoint = checkpoint
+        self._exact = ExactHyperSynthesis(checkpoint.integer_layers(), self.device)
+        coding = checkpoint.section("z")
+        self._medians = coding["median"].to(self.device).view(1, -1, 1, 1)
+        self.z_tables = FactorizedTables(
+            coding["first"].numpy(), coding["lengths"].numpy(), coding["frequencies"].numpy()
+        )
+
+    def _transform(self, kind: str, dtype: torch.dtype) -> Transform:
+        return Transform(self._checkpoint.section(kind), kind, dtype, self.device)
+
+    @cached_property
+    def analysis(self) -> Transform:
+        return self._transform("g_a", torch.float32)
+
+    @cached_property
+    def hyper_analysis(self) -> Transform:
+        return self._transform("h_a", torch.float32)
+
+    @cached_property
+    def synthesis(self) -> Transform:
+        return self._transform("g_s", torch.float32)
+
+    @cached_property
+    def fast_synthesis(self) -> Transform:
+        return self._transform("g_s", fast_dtype(self.device))
+
+    @cached_property
+    def fast_hyper_synthesis(self) -> Transform:
+        return self._transform("h_s", fast_dtype(self.device))
+
+    @cached_property
+    def prior(self) -> FactorizedPrior:
+        return FactorizedPrior(self._checkpoint.section("prior"), torch.float32, self.device)
+
+    @property
+    def medians(self) -> Tensor:
+        """float32[1, N, 1, 1]; the grid of z is integers around them."""
+        return self._medians.to(torch.float32) / UNIT
+
+    def analyse(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        """What the encoder network alone gives.
+
+        Args:
+            pictures: float32[batch, 3, H, W] in 0..1, sides multiples of PADDING.
+
+        Returns:
+            y float32[batch, M, H/16, W/16] and z float32[batch, N, H/64, W/64], not rounded.
+        """
+        height, width = pictures.shape[2] // STRIDE, pictures.shape[3] // STRIDE
+        y = torch.empty(len(pictures), self.info.m, height, width, device=self.device)
+        with torch.no_grad():
+            for tile in Tile.cover(height, width):
+                top, bottom, left, right = (side * STRIDE for side in tile.crop)
+                crop = self.analysis(pictures[:, :, top:bottom, left:right])
+                y[:, :, tile.top : tile.bottom, tile.left : tile.right] = tile.core(crop, 1)
+            return y, self.hyper_analysis(y)
+
+    def coding_parameters(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """mu and sigma of y in units of 1/UNIT, int32, exactly the same on every machine; z: symbols."""
+        return self._exact(z * UNIT + self._medians)
+
+    def round(self, y: Tensor, z: Tensor) -> Latents:
+        """Rounds z around its medians, then y around the mu that the decoder will compute from that z."""
+        z_symbols = (z - self.medians).round().clamp(-MAX_Z_SYMBOL, MAX_Z_SYMBOL).to(torch.int32)
+        mu, _ = self.coding_parameters(z_symbols)
+        y_symbols = (y - mu.to(torch.float32) / UNIT).round().clamp(-MAX_SYMBOL, MAX_SYMBOL)
+        return Latents(y_symbols.to(torch.int32), z_symbols)
+
+    def y_hat(self, latents: Latents) -> Tensor:
+        """The decoded latents, float32[batch, M, h, w]; multiples of 1/UNIT."""
+        mu, _ = self.coding_parameters(latents.z)
+        return (latents.y * UNIT + mu).to(torch.float32) / UNIT
+
+    def information(self, latents: Latents) -> tuple[Tensor, Tensor]:
+        """Information content of y and of z in bits; float64[batch] each."""
+        _, sigma = self.coding_parameters(latents.z)
+        with torch.no_grad():
+            bits_y = gaussian_bits(latents.y.float(), sigma.float() / UNIT).double().sum((1, 2, 3))
+            bits_z = self.prior.bits(latents.z.float() + self.medians).double()
+        return bits_y, bits_z
+
+    def synthesise(self, y_hat: Tensor, transform: Transform | None = None) -> Tensor:
+        """The reconstruction, float32[batch, 3, H, W], about 0..1, not clipped; by default in float32."""
+        transform = transform or self.synthesis
+        batch, _, height, width = y_hat.shape
+        picture = torch.empty(batch, 3, height * STRIDE, width * STRIDE, device=self.device)
+        with torch.no_grad():
+            for tile in Tile.cover(height, width):
+                tile.pixels(picture).copy_(tile.core(transform(tile.latents(y_hat))))
+        return picture
+
+
+def to_tensor(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
+    """A picture [height, width, 3] as float32[1, 3, H, W] in 0..1, padded by replication."""
+    height, width = pixels.shape[:2]
+    padded = np.pad(pixels, ((0, -height % PADDING), (0, -width % PADDING), (0, 0)), mode="edge")
+    return torch.from_numpy(padded).to(device).permute(2, 0, 1)[None].to(torch.float32) / 255
+
+
+def to_pixels(picture: Tensor, height: int, width: int) -> NDArray[np.uint8]:
+    """One reconstruction [1, 3, H, W] as uint8[height, width, 3]."""
+    levels = (picture[0, :, :height, :width] * 255).round().clamp(0, 255)
+    return levels.permute(1, 2, 0).to(torch.uint8).contiguous().cpu().numpy()

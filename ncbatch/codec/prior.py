@@ -1,0 +1,100 @@
+"""The factorized prior p(z): its density for rates, its integer tables for coding.
+
+The cumulative is the monotone network of Balle et al. 2018 (appendix 6.1) as CompressAI's
+`EntropyBottleneck` trains it; the weights are frozen here, so everything derived from them alone is
+computed once.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ncbatch.codec.exact import MAX_Z_SYMBOL, UNIT
+from ncbatch.codec.rates import LIKELIHOOD_FLOOR, lower_bound
+
+_TAIL = 2.0**-22  # probability beyond which symbols share the escape
+_TABLE_BITS = 24
+
+
+class FactorizedPrior:
+    """p(z) per channel, frozen.
+
+    Args:
+        weights: CompressAI's `matrices.i`, `biases.i`, `factors.i` and `quantiles`.
+        dtype, device: of the evaluation.
+    """
+
+    def __init__(self, weights: dict[str, Tensor], dtype: torch.dtype, device: torch.device) -> None:
+        layers = sum(name.startswith("matrices.") for name in weights)
+
+        def frozen(name: str, count: int, derive: Callable[[Tensor], Tensor] | None = None) -> list[Tensor]:
+            tensors = (weights[f"{name}.{i}"].double() for i in range(count))
+            return [(derive(t) if derive else t).to(device, dtype) for t in tensors]
+
+        self._matrices = frozen("matrices", layers, F.softplus)
+        self._biases = frozen("biases", layers)
+        self._factors = frozen("factors", layers - 1, torch.tanh)
+
+    def _logits(self, values: Tensor) -> Tensor:
+        """Logits of the cumulative, [channels, 1, points] to the same shape."""
+        logits = values
+        for i, (matrix, bias) in enumerate(zip(self._matrices, self._biases, strict=True)):
+            logits = torch.baddbmm(bias, matrix, logits)
+            if i < len(self._factors):
+                logits = logits + self._factors[i] * torch.tanh(logits)
+        return logits
+
+    def likelihood(self, values: Tensor) -> Tensor:
+        """Mass of [v - 1/2, v + 1/2]; [channels, points], differentiable in the values."""
+        points = values.unsqueeze(1)
+        lower, upper = self._logits(points - 0.5), self._logits(points + 0.5)
+        # The difference of two sigmoids keeps its precision on the side where both are small.
+        sign = -torch.sign(lower + upper).detach()
+        return torch.abs(torch.sigmoid(sign * upper) - torch.sigmoid(sign * lower)).squeeze(1)
+
+    def bits(self, z: Tensor) -> Tensor:
+        """Information content per image in bits; z [batch, channels, h, w] to [batch]."""
+        batch, channels = z.shape[:2]
+        likelihood = self.likelihood(z.transpose(0, 1).reshape(channels, -1))
+        bits = -torch.log2(lower_bound(likelihood, LIKELIHOOD_FLOOR))
+        return bits.reshape(channels, batch, -1).sum((0, 2))
+
+
+def fixed_point_medians(weights: dict[str, Tensor]) -> Tensor:
+    """Each channel's median in units of 1 / UNIT, int32[channels]; the grid of z is symbol + median."""
+    medians = (weights["quantiles"][:, 0, 1].double() * UNIT).round()
+    return medians.clamp(-MAX_Z_SYMBOL, MAX_Z_SYMBOL).to(torch.int32)
+
+
+def coding_tables(
+    weights: dict[str, Tensor], medians: Tensor
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
+    """Integer tables of p(z) for `coder.FactorizedTables`: (first, lengths, frequencies).
+
+    Computed once, when a checkpoint is exported, and stored in it: floats differ between machines.
+    """
+    prior = FactorizedPrior(weights, torch.float64, torch.device("cpu"))
+    offset = medians.double().unsqueeze(1) / UNIT
+    reach = 16
+    while True:  # widen until every channel's tails are negligible, as far as symbols may go
+        symbols = torch.arange(-reach, reach + 1, dtype=torch.float64)
+        mass = prior.likelihood(symbols + offset).numpy()
+        if reach >= 2048 or (1 - mass.sum(1) < _TAIL).all():
+            break
+        reach *= 2
+    first, lengths, tables = [], [], []
+    for channel in mass:
+        kept = np.flatnonzero(channel > _TAIL)
+        low, high = (int(kept[0]), int(kept[-1])) if len(kept) else (reach, reach)
+        inside = channel[low : high + 1]
+        escape = max(1.0 - math.fsum(inside), 0.0)
+        frequencies = np.append(inside, escape) * 2.0**_TABLE_BITS
+        first.append(low - reach)
+        lengths.append(len(frequencies))
+        tables.append(np.maximum(np.round(frequencies), 1.0).astype(np.int32))
+    return np.array(first, np.int32), np.array(lengths, np.int32), np.concatenate(tables)

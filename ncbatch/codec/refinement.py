@@ -1,0 +1,188 @@
+"""Refinement: optimises the latents of a batch of pictures under a relaxation of the rounding.
+
+Loss per picture: bits + lmbda * 255^2 * SSE / 3 (a sum; a mean per pixel would make the gradients as small as
+Adam's epsilon, and the result would depend on picture and batch size). Noise, loss and Adam are elementwise
+or per picture, so what a picture becomes does not depend on its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ncbatch.codec.errors import DivergedError
+from ncbatch.codec.model import Latents, Model, Tile
+from ncbatch.codec.noise import Noise
+from ncbatch.codec.rates import gaussian_bits, lower_bound
+from ncbatch.codec.relaxation import Annealing, stochastic_gumbel_annealing
+
+SCALE_BOUND = 0.11
+"""Lower bound of sigma, as CompressAI trains with."""
+
+
+@dataclass(frozen=True)
+class RefinementSettings:
+    """How long and how fast; the paper's values are the defaults.
+
+    lmbda: weight of the MSE on 0..255 against bits per pixel.
+    check_every: steps between two looks at the hard-rounded iterate, of which the best is kept.
+    """
+
+    lmbda: float
+    steps: int = 2000
+    learning_rate: float = 5e-3
+    check_every: int = 50
+
+
+@dataclass(frozen=True)
+class Target:
+    """One picture of a batch: its true size in pixels and its noise."""
+
+    height: int
+    width: int
+    noise: Noise
+
+
+class Refinement:
+    """A refinement in progress; `advance` it until `done`, then take `best`.
+
+    Args:
+        pictures: float32[batch, 3, H, W] in 0..1, padded.
+        targets: one per picture.
+    """
+
+    def __init__(
+        self, model: Model, pictures: Tensor, targets: Sequence[Target], settings: RefinementSettings
+    ) -> None:
+        self._model, self._targets, self._settings = model, targets, settings
+        self._tau = Annealing.scaled_to(settings.steps)
+        self._pictures = pictures
+        self._mask = _true_pixels(pictures, targets)
+        y, z = model.analyse(pictures)
+        self._y, self._z = y.requires_grad_(), z.requires_grad_()
+        self._tiles = Tile.cover(y.shape[2], y.shape[3])
+        self._counters = {name: _counter(v) for name, v in (("y", y), ("z", z))}
+        self._adam = torch.optim.Adam([self._y, self._z], lr=settings.learning_rate, fused=True)
+        self.step = 0
+        self._best = model.round(y.detach(), z.detach())
+        self._best_loss = self._hard_loss(self._best)
+        self.amortized = self._best
+
+    @property
+    def done(self) -> bool:
+        return self.step >= self._settings.steps
+
+    @property
+    def best(self) -> Latents:
+        """The hard-rounded iterate of the smallest loss so far, per picture; the amortized one at first."""
+        return self._best
+
+    def advance(self, steps: int) -> None:
+        """Takes up to `steps` steps.
+
+        Raises:
+            DivergedError: a picture's loss is not finite any more.
+        """
+        for _ in range(min(steps, self._settings.steps - self.step)):
+            self._advance_one()
+            self.step += 1
+            if self.step % self._settings.check_every == 0 or self.done:
+                self._keep_best()
+
+    def _relaxed(self, name: str, values: Tensor) -> Tensor:
+        counter = self._counters[name]
+        uniform = torch.cat([t.noise.uniform(name, self.step, counter) for t in self._targets])
+        return stochastic_gumbel_annealing(values, self._tau(self.step), uniform)
+
+    def _advance_one(self) -> None:
+        model = self._model
+        self._adam.zero_grad(set_to_none=True)
+        medians = model.medians
+        z = self._relaxed("z", self._z - medians) + medians
+        scales, means = model.fast_hyper_synthesis(z).float().chunk(2, 1)
+        centred = self._relaxed("y", self._y - means)
+        bits = gaussian_bits(centred, lower_bound(scales, SCALE_BOUND)).sum() + model.prior.bits(z).sum()
+        y = centred + means
+        # The graph of g_s is the large one, so it is built and released tile by tile; the gradients it
+        # leaves at y then join those of the rate.
+        leaf = y.detach().requires_grad_()
+        for tile in self._tiles:
+            self._distortion(leaf, tile).backward()
+        torch.autograd.backward([bits, y], [None, leaf.grad])
+        self._adam.step()
+
+    def _distortion(self, y: Tensor, tile: Tile) -> Tensor:
+        """lmbda * 255^2 * SSE / 3 over the tile's true pixels."""
+        reconstruction = tile.core(self._model.fast_synthesis(tile.latents(y))).float()
+        difference = reconstruction - tile.pixels(self._pictures)
+        if self._mask is not None:
+            difference = difference * tile.pixels(self._mask)
+        return difference.square().sum() * (self._settings.lmbda * 255**2 / 3)
+
+    def _hard_loss(self, latents: Latents) -> Tensor:
+        """The loss of rounded latents per picture, by the loop's own g_s; float64[batch]."""
+        bits_y, bits_z = self._model.information(latents)
+        y_hat = self._model.y_hat(latents)
+        loss = bits_y + bits_z
+        with torch.no_grad():
+            difference = self._model.synthesise(y_hat, self._model.fast_synthesis) - self._pictures
+            if self._mask is not None:
+                difference = difference * self._mask
+            return loss + difference.square().double().sum((1, 2, 3)) * (self._settings.lmbda * 255**2 / 3)
+
+    def _keep_best(self) -> None:
+        latents = self._model.round(self._y.detach(), self._z.detach())
+        loss = self._hard_loss(latents)
+        if not bool(loss.isfinite().all() & self._y.isfinite().all()):
+            raise DivergedError(f"the refinement diverged by step {self.step}; use a smaller learning rate")
+        better = loss < self._best_loss
+        choose = better.view(-1, 1, 1, 1)
+        self._best = Latents(
+            torch.where(choose, latents.y, self._best.y), torch.where(choose, latents.z, self._best.z)
+        )
+        self._best_loss = torch.where(better, loss, self._best_loss)
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything needed to go on later, on any device; see `restore`."""
+        tensors = {"y": self._y.detach(), "z": self._z.detach(), "step": torch.tensor(self.step)}
+        for name, parameter in (("y", self._y), ("z", self._z)):
+            for moment in ("exp_avg", "exp_avg_sq"):
+                if parameter in self._adam.state:
+                    tensors[f"{moment}.{name}"] = self._adam.state[parameter][moment]
+        tensors |= {"best.y": self._best.y, "best.z": self._best.z, "best.loss": self._best_loss}
+        return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Goes on from a `state()` of the same pictures, model and settings."""
+        device = self._model.device
+        self.step = int(state["step"])
+        for name, parameter in (("y", self._y), ("z", self._z)):
+            parameter.data.copy_(state[name])
+            if self.step:
+                self._adam.state[parameter] = {
+                    "step": torch.tensor(float(self.step), device=device),
+                    "exp_avg": state[f"exp_avg.{name}"].to(device).clone(),
+                    "exp_avg_sq": state[f"exp_avg_sq.{name}"].to(device).clone(),
+                }
+        self._best = Latents(state["best.y"].to(device), state["best.z"].to(device))
+        self._best_loss = state["best.loss"].to(device)
+
+
+def _counter(values: Tensor) -> Tensor:
+    """Numbers the elements of one picture's variable; int32[1, channels, h, w]."""
+    shape = values.shape[1:]
+    return torch.arange(shape.numel(), dtype=torch.int32, device=values.device).view(1, *shape)
+
+
+def _true_pixels(pictures: Tensor, targets: Sequence[Target]) -> Tensor | None:
+    """1 where a pixel is the picture's own, 0 where it is padding; None when there is no padding."""
+    height, width = pictures.shape[2:]
+    if all((t.height, t.width) == (height, width) for t in targets):
+        return None
+    mask = torch.zeros(len(targets), 1, height, width, device=pictures.device)
+    for plane, target in zip(mask, targets, strict=True):
+        plane[:, : target.height, : target.width] = 1
+    return mask

@@ -1,0 +1,107 @@
+"""The four transforms with frozen weights, laid out for speed.
+
+They compute what CompressAI's `MeanScaleHyperprior` computes. Since the weights never change while a picture
+is refined, what GDN derives from its weights is computed once, only inputs get gradients, and activations
+are channels-last (and bfloat16, where the caller asks for it).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Layer = Callable[[Tensor], Tensor]
+
+_GDN_OFFSET = 2.0**-18  # CompressAI's reparametrization: stored = sqrt(value + offset^2)
+_BETA_MIN = 1e-6
+
+
+class _InverseGDN(torch.autograd.Function):
+    """x * sqrt(beta + gamma x^2), keeping two activations for backward where autograd would keep four."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, gamma_transposed: Tensor) -> Tensor:
+        root = F.conv2d(x * x, gamma, beta).sqrt_()
+        ctx.save_for_backward(x, root, gamma_transposed)
+        return x * root
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, root, gamma_transposed = ctx.saved_tensors
+        (grad,) = grads
+        # d(x_i r_i)/dx_j = r_i [i = j] + x_i gamma_ij x_j / r_i
+        through_norm = F.conv2d((grad * x).div_(root), gamma_transposed)
+        return (grad * root).addcmul_(x, through_norm), None, None, None
+
+
+def _reparametrized(stored: Tensor, minimum: float) -> Tensor:
+    bound = (minimum + _GDN_OFFSET**2) ** 0.5
+    return stored.double().clamp_min(bound).square() - _GDN_OFFSET**2
+
+
+def _frozen(weight: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
+    weight = weight.to(device, dtype)
+    return weight.contiguous(memory_format=torch.channels_last) if weight.ndim == 4 else weight
+
+
+class Transform:
+    """A frozen chain of layers, [batch, channels, height, width] to the same.
+
+    Args:
+        weights: one section of a checkpoint, CompressAI's names ("0.weight", "1.beta", ...).
+        kind: "g_a", "h_a", "g_s" or "h_s".
+        dtype, device: of the computation; inputs are converted, outputs are left in it.
+    """
+
+    def __init__(
+        self, weights: dict[str, Tensor], kind: str, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self.dtype, self.device = dtype, device
+        self._layers = _build(weights, kind, dtype, device)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        x = x.to(self.device, self.dtype, memory_format=torch.channels_last)
+        for layer in self._layers:
+            x = layer(x)
+        return x
+
+
+def _build(
+    weights: dict[str, Tensor], kind: str, dtype: torch.dtype, device: torch.device
+) -> Sequence[Layer]:
+    upsamples, hyper = kind.endswith("_s"), kind.startswith("h_")
+    count = 1 + max(int(name.split(".")[0]) for name in weights)
+    layers: list[Layer] = []
+    for i in range(count):
+        if f"{i}.weight" in weights:
+            weight = _frozen(weights[f"{i}.weight"], dtype, device)
+            bias = _frozen(weights[f"{i}.bias"], dtype, device)
+            layers.append(_convolution(weight, bias, upsamples))
+        elif hyper:
+            layers.append(lambda x: F.leaky_relu(x, 0.01, inplace=not x.requires_grad))
+        else:
+            layers.append(_gdn(weights[f"{i}.gamma"], weights[f"{i}.beta"], upsamples, dtype, device))
+    return layers
+
+
+def _convolution(weight: Tensor, bias: Tensor, upsamples: bool) -> Layer:
+    kernel = weight.shape[-1]
+    if kernel == 3:  # the one layer at each end of the hyper transforms that keeps the size
+        return lambda x: F.conv2d(x, weight, bias, padding=1)
+    if upsamples:
+        return lambda x: F.conv_transpose2d(x, weight, bias, stride=2, padding=2, output_padding=1)
+    return lambda x: F.conv2d(x, weight, bias, stride=2, padding=2)
+
+
+def _gdn(
+    stored_gamma: Tensor, stored_beta: Tensor, inverse: bool, dtype: torch.dtype, device: torch.device
+) -> Layer:
+    square = _reparametrized(stored_gamma, 0.0)[:, :, None, None]
+    gamma = _frozen(square, dtype, device)
+    gamma_transposed = _frozen(square.transpose(0, 1), dtype, device)
+    beta = _frozen(_reparametrized(stored_beta, _BETA_MIN), dtype, device)
+    if inverse:
+        return lambda x: _InverseGDN.apply(x, gamma, beta, gamma_transposed)
+    return lambda x: x * F.conv2d(x * x, gamma, beta).rsqrt_()

@@ -1,0 +1,86 @@
+"""Where models come from besides a checkpoint file: the package itself and CompressAI's zoo."""
+
+import pickle
+import re
+from importlib import resources
+from pathlib import Path
+from urllib.error import URLError
+
+import torch
+
+from ncbatch.codec import checkpoint
+from ncbatch.codec.checkpoint import Checkpoint
+from ncbatch.codec.errors import ModelError
+
+ZOO_PREFIX = "compressai:"
+_ZOO_MODEL = "mbt2018-mean"
+# CompressAI's documentation, "Models": lambda of the MSE models by quality.
+_ZOO_LMBDA = (0.0018, 0.0035, 0.0067, 0.0130, 0.0250, 0.0483, 0.0932, 0.1800)
+
+
+def builtin_models() -> dict[str, float]:
+    """Names of the models that ship with the package, and the lmbda each was trained with."""
+    names = (entry.name for entry in resources.files("ncbatch.models").iterdir())
+    found = (re.fullmatch(r"(base-(\d+\.\d+))\.safetensors", name) for name in sorted(names))
+    return {match[1]: float(match[2]) for match in found if match}
+
+
+def nearest_builtin(lmbda: float) -> str:
+    """The built-in model trained nearest to `lmbda`, on a logarithmic scale."""
+    models = builtin_models()
+    return min(models, key=lambda name: max(models[name] / lmbda, lmbda / models[name]))
+
+
+def load_builtin(name: str) -> Checkpoint:
+    known = builtin_models()
+    if name not in known:
+        raise ModelError(f"no built-in model is called {name!r}; there are: {', '.join(known)}")
+    return checkpoint.parse((resources.files("ncbatch.models") / f"{name}.safetensors").read_bytes(), name)
+
+
+def load_zoo(name: str) -> Checkpoint:
+    """A model of CompressAI's zoo, `compressai:mbt2018-mean/<quality 1..8>`; downloads its weights.
+
+    Raises:
+        ModelError: another name, or the weights cannot be downloaded.
+    """
+    match = re.fullmatch(rf"{ZOO_PREFIX}{_ZOO_MODEL}/([1-8])", name)
+    if not match:
+        raise ModelError(
+            f"{name!r} is not in the zoo; only {ZOO_PREFIX}{_ZOO_MODEL}/<quality 1..8> fits this codec"
+        )
+    quality = int(match[1])
+    from compressai.zoo import mbt2018_mean  # takes seconds to import, and only this function needs it
+
+    try:
+        network = mbt2018_mean(quality, metric="mse", pretrained=True)
+    except (URLError, OSError) as error:
+        raise ModelError(
+            f"the weights of {name} could not be downloaded ({error}); go online once, or fetch them elsewhere "
+            "and `ncbatch convert` them to a checkpoint file"
+        ) from error
+    return checkpoint.export(network.state_dict(), lmbda=_ZOO_LMBDA[quality - 1], dtype=torch.float32)
+
+
+def convert(path: Path, *, lmbda: float | None = None, dtype: torch.dtype = torch.float16) -> Checkpoint:
+    """A checkpoint from a torch file with the weights of a CompressAI `MeanScaleHyperprior`.
+
+    The file holds a state dict, or a dict with `state_dict` and perhaps `lmbda`. Only tensors are
+    unpickled, never code.
+
+    Raises:
+        ModelError: unreadable, of another model, or lmbda is nowhere stated.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise ModelError(
+            f"{path} is not a torch file of plain tensors: {str(error).splitlines()[0]}"
+        ) from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path} holds a {type(content).__name__}, not a state dict")
+    state_dict = content.get("state_dict", content)
+    lmbda = lmbda or content.get("lmbda") or content.get("lmb")
+    if lmbda is None:
+        raise ModelError(f"{path} does not say which lmbda it was trained with; name it with --lmbda")
+    return checkpoint.export(state_dict, lmbda=float(lmbda), dtype=dtype)
