@@ -15,13 +15,13 @@ import zlib
 from dataclasses import dataclass
 
 from ncbatch.codec.errors import BitstreamError
+from ncbatch.codec.pictures import MAX_SIDE
 
 MAGIC = b"NCB"
 VERSION = 1
 METHODS = ("amortized", "sga")
 """Names by their number in the file; only ever appended to."""
 
-MAX_SIDE = 65535
 _DIGEST_BYTES = 8
 _FIXED = len(MAGIC) + 2 + _DIGEST_BYTES
 _CHECKSUM = 4

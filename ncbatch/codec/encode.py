@@ -6,10 +6,8 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
-import pydantic
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -19,6 +17,7 @@ from ncbatch.codec.decode import decode_latents, reconstruct
 from ncbatch.codec.errors import DecodeCheckError
 from ncbatch.codec.model import Latents, Model, to_tensor
 from ncbatch.codec.noise import Noise
+from ncbatch.codec.recipe import Recipe
 from ncbatch.codec.refinement import Refinement, RefinementSettings, Target
 
 Pixels = NDArray[np.uint8]
@@ -26,26 +25,6 @@ State = dict[str, Tensor]
 Pause = Callable[[Refinement], None]
 
 _STEPS_BETWEEN_PAUSES = 10
-
-
-class Recipe(pydantic.BaseModel, frozen=True, extra="forbid"):
-    """How latents are found: everything besides the model that decides what an image becomes."""
-
-    method: Literal["amortized", "sga"] = "sga"
-    lmbda: float = pydantic.Field(gt=0, allow_inf_nan=False, description="weight of the MSE on 0..255")
-    steps: int = pydantic.Field(2000, ge=0, le=1_000_000)
-    learning_rate: float = pydantic.Field(5e-3, gt=0, le=1)
-    seed: int = pydantic.Field(0, ge=0, lt=2**63)
-
-    @pydantic.model_validator(mode="after")
-    def _steps_fit_method(self) -> Recipe:
-        if (self.method == "amortized") != (self.steps == 0):
-            raise ValueError("steps must be 0 for the method amortized and at least 1 for every other")
-        return self
-
-    @property
-    def refines(self) -> bool:
-        return self.method != "amortized"
 
 
 @dataclass(frozen=True)
@@ -188,7 +167,7 @@ def evaluate(model: Model, pixels: Pixels, data: bytes, lmbda: float) -> tuple[L
         DecodeCheckError: the file holds a picture of another size.
     """
     started = time.monotonic()
-    stream = bitstream.parse(data, max_pixels=bitstream.MAX_SIDE**2)
+    stream = bitstream.parse(data, max_pixels=pixels.size)
     if (stream.height, stream.width) != pixels.shape[:2]:
         raise DecodeCheckError("the file holds a picture of another size")
     latents = decode_latents(model, stream)

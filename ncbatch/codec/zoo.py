@@ -56,8 +56,8 @@ def load_zoo(name: str) -> Checkpoint:
         network = mbt2018_mean(quality, metric="mse", pretrained=True)
     except (URLError, OSError) as error:
         raise ModelError(
-            f"the weights of {name} could not be downloaded ({error}); go online once, or fetch them elsewhere "
-            "and `ncbatch convert` them to a checkpoint file"
+            f"the weights of {name} could not be downloaded ({error}); go online once, or "
+            "fetch them elsewhere and `ncbatch convert` them to a checkpoint file"
         ) from error
     return checkpoint.export(network.state_dict(), lmbda=_ZOO_LMBDA[quality - 1], dtype=torch.float32)
 

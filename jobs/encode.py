@@ -1,0 +1,11 @@
+"""The main job on a cluster: `ray job submit --working-dir . -- python jobs/encode.py CORPUS OUTPUT ...`.
+
+Takes the arguments of `ncbatch encode`.
+"""
+
+import sys
+
+from ncbatch.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["encode", *sys.argv[1:]]))

@@ -1,0 +1,193 @@
+"""The command line: arguments, and which function each command calls."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from ncbatch import __version__, commands
+from ncbatch.console import configure_logging, err
+from ncbatch.errors import NcbatchError
+from ncbatch.runs.errors import StoppedByPolicyError
+
+EXIT_OK, EXIT_ERROR, EXIT_FAILED_ROWS, EXIT_STOPPED, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
+
+_EPILOG = """\
+exit codes: 0 all images are ok; 2 finished, but some rows failed; 3 stopped by policy; 1 error;
+130 interrupted (the same command goes on)
+
+examples:
+  ncbatch demo                                   the main job on photographs that come with scikit-image
+  ncbatch encode photos/ out/                    a folder into a folder, on this machine
+  ncbatch encode s3://in/raw/ s3://out/run1/ --method sga --steps 2000 --lmbda 0.01 --workers 2
+  ncbatch status s3://out/run1/                  from any terminal
+  ncbatch query s3://out/run1/ "select image_key, bpp from metrics order by bpp desc limit 5"
+  ncbatch decode s3://out/run1/ decoded/         PNGs again; also one .ncb file
+  ncbatch verify s3://out/run1/                  every row's bytes are there, hash and decode
+  ncbatch submit s3://in/raw/ s3://out/run1/     the same as a job on a Ray cluster
+
+Places are folders, file:///... or s3://bucket/prefix. Credentials come from boto3's own chain (environment,
+profile, instance role), never from a flag.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit code."""
+    args = build_parser().parse_args(argv)
+    configure_logging(debug=args.debug)
+    try:
+        return int(args.run(args))
+    except StoppedByPolicyError as error:
+        err.print(f"ncbatch: {error}", markup=False, soft_wrap=True)
+        return EXIT_STOPPED
+    except NcbatchError as error:
+        if args.debug:
+            raise
+        err.print(f"ncbatch: error: {error}", markup=False, soft_wrap=True)
+        return EXIT_ERROR
+    except KeyboardInterrupt:
+        err.print("ncbatch: interrupted; nothing that was committed is lost, the same command goes on")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        sys.stderr.close()
+        return EXIT_OK
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ncbatch",
+        description="Bulk-encodes image corpora with a learned codec that optimises every image's latents.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"ncbatch {__version__}")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--debug", action="store_true", help="tracebacks and debug messages")
+    store = argparse.ArgumentParser(add_help=False, parents=[common])
+    group = store.add_argument_group("object storage")
+    group.add_argument("--endpoint-url", metavar="URL", help="S3 endpoint, when AWS_ENDPOINT_URL is not set")
+    group.add_argument("--region", help="S3 region, when AWS_DEFAULT_REGION is not set")
+    adder = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def command(
+        name: str, run: commands.Command, help: str, parent: argparse.ArgumentParser = store
+    ) -> argparse.ArgumentParser:
+        sub = adder.add_parser(name, help=help, description=help, parents=[parent], allow_abbrev=False)
+        sub.set_defaults(run=run)
+        return sub
+
+    _encode_arguments(command("encode", commands.encode, "encode a corpus, or go on with it"))
+    _demo_arguments(command("demo", commands.demo, "the main job on photographs of scikit-image", common))
+    _reading_commands(command)
+    _submit_arguments(command("submit", commands.submit, "encode as a job on a Ray cluster"))
+    _job_arguments(command("job", commands.job, "status, logs or end of a submitted job", common))
+    _model_commands(command, common)
+    return parser
+
+
+def _encode_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("corpus", help="folder or s3:// prefix with the images")
+    parser.add_argument("output", help="folder or s3:// prefix for bitstreams and metrics")
+    what = parser.add_argument_group("what an image becomes (fixed once the run is planned)")
+    what.add_argument("--method", choices=("amortized", "sga"), default="sga", help="default: %(default)s")
+    what.add_argument("--lmbda", type=float, default=0.01, help="weight of the MSE; default: %(default)s")
+    what.add_argument("--steps", type=int, help="of refinement; default: 2000")
+    what.add_argument("--learning-rate", type=float, help="of refinement; default: 0.005")
+    what.add_argument("--seed", type=int, help="of refinement's noise; default: 0")
+    what.add_argument(
+        "--model",
+        help="built-in name, checkpoint file or URI, or compressai:mbt2018-mean/<1..8>; "
+        "default: the built-in one trained nearest to --lmbda",
+    )
+    what.add_argument("--name", help="of the variant; default: the method")
+    what.add_argument("--alpha", choices=("refuse", "white", "black"), help="what is behind transparency")
+    what.add_argument("--max-pixels", type=int, help="larger pictures fail; default: 100 million")
+    what.add_argument(
+        "--fall-back",
+        action="store_true",
+        help="publish the amortized encoding where refinement diverges, in the place of a failed row",
+    )
+    which = parser.add_argument_group("which images")
+    which.add_argument(
+        "--include", action="append", metavar="GLOB", help="keys to take; default: by picture suffix"
+    )
+    which.add_argument("--manifest", metavar="FILE", help="Parquet or CSV with a column `key`, not a listing")
+    how = parser.add_argument_group("how it is carried out")
+    how.add_argument("--workers", type=int, help="default: one per GPU, or per CPU")
+    how.add_argument("--cpus-per-worker", type=float, default=1.0, help="default: 1; also torch's threads")
+    how.add_argument("--gpus-per-worker", type=float, help="default: 1 where the cluster has GPUs")
+    how.add_argument("--batch-size", type=int, default=1, help="pictures refined together; default: 1")
+    how.add_argument("--unit-seconds", type=float, default=300.0, help="of work per commit; default: 300")
+    how.add_argument("--max-failed", type=float, default=0.05, help="share that stops the run; default: 0.05")
+    how.add_argument("--ray-address", metavar="ADDRESS", help="of a cluster; default: a local Ray")
+    how.add_argument("--force", action="store_true", help="work beside another driver of this run")
+
+
+def _demo_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", nargs="?", default="ncbatch-demo", help="default: %(default)s")
+
+
+def _reading_commands(command: commands.Adder) -> None:
+    sub = command("status", commands.status, "how far a run is")
+    sub.add_argument("output", help="of the run")
+    sub.add_argument("--json", action="store_true", help="for programs")
+    sub = command("query", commands.query, "SQL over a run's table, which is called metrics")
+    sub.add_argument("output", help="of the run")
+    sub.add_argument("sql", help='such as "select * from metrics limit 5"')
+    sub.add_argument("--format", choices=("table", "csv", "json"), default="table")
+    sub = command("decode", commands.decode, "the pictures of a run, or of one .ncb file, as PNG")
+    sub.add_argument("source", help="output of a run, or a .ncb file")
+    sub.add_argument("destination", help="folder or s3:// prefix for the PNGs")
+    sub.add_argument("--variant", help="of the run; default: all")
+    sub.add_argument("--model", help="of a single file; default: the built-in one that made it")
+    sub.add_argument("--max-pixels", type=int, help="of a single file; default: 100 million")
+    sub = command("verify", commands.verify, "checks that every row's bytes are there, hash and decode")
+    sub.add_argument("output", help="of the run")
+    sub.add_argument("--variant", help="default: all")
+    sub = command("compact", commands.compact, "merge a run's unit commits into few large table parts")
+    sub.add_argument("output", help="of the run")
+
+
+def _submit_arguments(parser: argparse.ArgumentParser) -> None:
+    _encode_arguments(parser)
+    job = parser.add_argument_group("the job")
+    _dashboard_argument(job)
+    job.add_argument("--wait", action="store_true", help="follow the job's log; exit with its exit code")
+    job.add_argument("--working-dir", metavar="DIR", help="checkout that the job runs; default: this one")
+
+
+def _dashboard_argument(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    parser.add_argument("--dashboard", metavar="URL", help="of the cluster; default: http://127.0.0.1:8265")
+
+
+def _job_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=("status", "logs", "follow", "stop"))
+    parser.add_argument("job", help="the id that `ncbatch submit` printed")
+    _dashboard_argument(parser)
+
+
+def _model_commands(command: commands.Adder, common: argparse.ArgumentParser) -> None:
+    command("models", commands.models, "the built-in models", common)
+    sub = command("convert", commands.convert, "a checkpoint from a CompressAI torch file", common)
+    sub.add_argument("source", help="torch file with a state dict of MeanScaleHyperprior")
+    sub.add_argument("destination", help="the checkpoint, .safetensors")
+    sub.add_argument("--lmbda", type=float, help="it was trained with, where the file does not say")
+
+
+def encode_arguments(args: argparse.Namespace) -> list[str]:
+    """The arguments of `ncbatch encode` that give what `ncbatch submit` was given."""
+    parser = argparse.ArgumentParser(add_help=False)
+    _encode_arguments(parser)
+    parser.add_argument("--endpoint-url")
+    parser.add_argument("--region")
+    words: list[str] = []
+    for action in parser._actions:
+        value = getattr(args, action.dest)
+        if not action.option_strings or value == action.default:
+            continue
+        flag = action.option_strings[0]
+        values = value if isinstance(value, list) else [value]
+        words += [flag] if value is True else [f"{flag}={v}" for v in values]
+    return [*words, "--", args.corpus, args.output]

@@ -1,0 +1,211 @@
+"""One attempt at a unit: from planned images to rows, with the bitstreams published on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ncbatch.codec.encode import Encoded, encode, evaluate, padded_shape
+from ncbatch.codec.errors import BitstreamError, DecodeCheckError, DivergedError, ModelError
+from ncbatch.codec.model import Model
+from ncbatch.codec.pictures import PictureError, PictureLimits, read_picture
+from ncbatch.codec.quality import ms_ssim
+from ncbatch.codec.recipe import Recipe
+from ncbatch.metrics.schema import Row
+from ncbatch.runs.plan import PlannedImage, Unit
+from ncbatch.runs.publish import Publisher
+from ncbatch.runs.rows import Failure, RowWriter, Work
+from ncbatch.runs.spec import Variant
+from ncbatch.runs.wip import WorkInProgress
+from ncbatch.store import AccessDenied, ObjectNotFound
+
+if TYPE_CHECKING:
+    from ncbatch.runs.unit import Workspace
+
+_HELD_SAMPLES = 200_000_000  # of pictures kept in memory while batches fill up
+_ADOPTABLE = 1.01  # a standing bitstream may be this much worse than the amortized one, by rounding
+
+
+@dataclass(frozen=True)
+class _Job:
+    image: PlannedImage
+    pixels: NDArray[np.uint8]
+
+
+class Attempt:
+    """One execution of a unit by one worker."""
+
+    def __init__(
+        self, workspace: Workspace, model: Model, variant: Variant, unit: Unit, attempt: str
+    ) -> None:
+        self._workspace, self._model, self._variant = workspace, model, variant
+        self._writer = RowWriter(variant, unit, attempt, str(workspace.device))
+        self._publisher = Publisher(workspace.output, unit, attempt, create_only=workspace.spec.create_only)
+        self.wip = WorkInProgress(workspace.output, unit, variant, workspace.wip_seconds)
+
+    def rows(self, images: Sequence[PlannedImage], poisoned: Mapping[str, str]) -> Iterator[Row]:
+        """One row per image, as they get done; images of one padded shape go in batches."""
+        batches: dict[tuple[int, int], list[_Job]] = {}
+        for image in images:
+            if image.key in poisoned:
+                yield self._writer.failed(image, _poison(poisoned[image.key]))
+                continue
+            prepared = self._prepare(image)
+            if isinstance(prepared, Row):
+                yield prepared
+                continue
+            shape = padded_shape(prepared.pixels)
+            batches.setdefault(shape, []).append(prepared)
+            if len(batches[shape]) >= self._workspace.batch_size:
+                yield from self._done(batches.pop(shape))
+            elif sum(job.pixels.size for batch in batches.values() for job in batch) > _HELD_SAMPLES:
+                for shape in list(batches):
+                    yield from self._done(batches.pop(shape))
+        for batch in batches.values():
+            yield from self._done(batch)
+
+    def _prepare(self, image: PlannedImage) -> Row | _Job:
+        """Fetches and opens an image, and adopts its bitstream if one stands."""
+        try:
+            pixels = self._open(image)
+        except _UnusableError as error:
+            return self._writer.failed(image, error.failure)
+        job = _Job(image, pixels)
+        return self._adopted(job) or job
+
+    def _open(self, image: PlannedImage) -> NDArray[np.uint8]:
+        corpus = self._workspace.corpus
+        try:
+            info, data = corpus.get_with_info(image.key)
+        except ObjectNotFound as error:
+            raise _UnusableError("missing", "the object is gone since the plan was made") from error
+        except AccessDenied as error:
+            corpus.check()  # raises when it is not about this object alone
+            raise _UnusableError("access_denied", str(error)) from error
+        if info.etag != image.etag:
+            raise _UnusableError(
+                "changed", "the object changed after the plan was made; run the same command again"
+            )
+        try:
+            limits = PictureLimits(max_pixels=self._variant.max_pixels)
+            return read_picture(data, alpha=self._variant.alpha, limits=limits)
+        except PictureError as error:
+            raise _UnusableError(error.error_class, str(error)) from error
+
+    def _adopted(self, job: _Job) -> Row | None:
+        """A row for a bitstream that an earlier attempt published before it could commit."""
+        started = datetime.now(timezone.utc)
+        for key, data in self._publisher.standing(job.image):
+            encoded = self._measured(job.pixels, data)
+            if encoded is not None:
+                return self._writer.ok(job.image, encoded, key, Work(started, adopted=True))
+        return None
+
+    def _measured(self, pixels: NDArray[np.uint8], data: bytes) -> Encoded | None:
+        """Rate and distortion of bytes found, or None when they are not this picture by this variant."""
+        lmbda = self._variant.recipe.lmbda
+        try:
+            _, picture, outcome = evaluate(self._model, pixels, data, lmbda)
+        except (BitstreamError, ModelError, DecodeCheckError):
+            return None
+        baseline = encode(self._model, [pixels], _amortized(lmbda))[0]
+        if outcome.rd_loss > baseline.outcome.rd_loss * _ADOPTABLE:
+            return None
+        return Encoded(
+            outcome, baseline.outcome, ms_ssim(pixels, picture), baseline.width, baseline.height, 0.0
+        )
+
+    def _done(self, jobs: list[_Job]) -> Iterator[Row]:
+        """Encodes and publishes a batch; splits it where the whole cannot be done."""
+        started, recipe = datetime.now(timezone.utc), self._variant.recipe
+        try:
+            encoded = self._encode(jobs, recipe)
+        except _OUT_OF_MEMORY as error:
+            if not _is_out_of_memory(error):
+                raise
+            yield from self._smaller(jobs, error)
+        except (DivergedError, DecodeCheckError) as error:
+            if len(jobs) > 1:
+                for job in jobs:
+                    yield from self._done([job])
+            else:
+                yield self._fallen_back(jobs[0], error)
+        else:
+            for job, result in zip(jobs, encoded, strict=True):
+                yield self._published(job, result, Work(started, batch_size=len(jobs)))
+
+    def _encode(self, jobs: list[_Job], recipe: Recipe) -> list[Encoded]:
+        images, pictures = [job.image for job in jobs], [job.pixels for job in jobs]
+        if not recipe.refines:
+            return encode(self._model, pictures, recipe)
+        return encode(
+            self._model,
+            pictures,
+            recipe,
+            resume_from=self.wip.resume(images),
+            on_pause=lambda refinement: self.wip.save_sometimes(refinement, images),
+        )
+
+    def _smaller(self, jobs: list[_Job], error: BaseException) -> Iterator[Row]:
+        if len(jobs) == 1:
+            failure = Failure("out_of_memory", f"the picture does not fit in memory: {error}")
+            yield self._writer.failed(jobs[0].image, failure)
+            return
+        half = len(jobs) // 2
+        self._workspace.batch_size = min(self._workspace.batch_size, half)
+        if self._workspace.device.type == "cuda":
+            torch.cuda.empty_cache()
+        yield from self._done(jobs[:half])
+        yield from self._done(jobs[half:])
+
+    def _fallen_back(self, job: _Job, error: DivergedError | DecodeCheckError) -> Row:
+        error_class = "diverged" if isinstance(error, DivergedError) else "decode_check"
+        if not self._variant.fall_back:
+            return self._writer.failed(job.image, Failure(error_class, str(error)))
+        started = datetime.now(timezone.utc)
+        try:
+            encoded = self._encode([job], _amortized(self._variant.recipe.lmbda))[0]
+        except DecodeCheckError as second:
+            return self._writer.failed(job.image, Failure("decode_check", str(second)))
+        note = f"fell back to the amortized encoding: {error}"
+        return self._published(job, encoded, Work(started, method="amortized", note=note))
+
+    def _published(self, job: _Job, encoded: Encoded, work: Work) -> Row:
+        """Publishes an encoding. Where another attempt was faster, its bitstream counts."""
+        key = self._publisher.publish(job.image, encoded.outcome.data)
+        if key is None:
+            row = self._adopted(job)
+            if row is not None:
+                return row
+            key = self._publisher.publish_aside(job.image, encoded.outcome.data)
+        return self._writer.ok(job.image, encoded, key, work)
+
+
+class _UnusableError(Exception):
+    """An input that cannot be encoded; only this image is concerned."""
+
+    def __init__(self, error_class: str, error: str) -> None:
+        super().__init__(error)
+        self.failure = Failure(error_class, error)
+
+
+def _amortized(lmbda: float) -> Recipe:
+    return Recipe(method="amortized", lmbda=lmbda, steps=0)
+
+
+def _poison(error_class: str) -> Failure:
+    return Failure(error_class, "the worker was lost every time it came to this image; see its log")
+
+
+_OUT_OF_MEMORY = (MemoryError, RuntimeError)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Torch raises a RuntimeError of its own on GPUs and a plain one on CPUs."""
+    return isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or "can't allocate" in str(error)

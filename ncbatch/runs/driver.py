@@ -1,0 +1,187 @@
+"""The driver: turns a plan into calls, and what becomes of the calls into decisions.
+
+It can die at any time: everything it knows beyond this process's counters stands in the output folder.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from ncbatch.runs.lease import Lease
+from ncbatch.runs.opening import Run
+from ncbatch.runs.pending import Call, Kind, Policy, Schedule
+from ncbatch.runs.plan import Unit
+from ncbatch.runs.pool import Lost, Pool
+from ncbatch.runs.progress import Progress, Snapshot, write_status
+from ncbatch.runs.results import UnitResult
+from ncbatch.runs.worker import StoreFailure
+from ncbatch.store import Store
+
+log = logging.getLogger(__name__)
+
+_STATUS_SECONDS = 10.0
+_POSTPONE_SECONDS = 15.0
+_TICK_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Deadlines:
+    """When a call counts as hung: `factor` times the expected time, but at least `floor` seconds."""
+
+    factor: float = 4.0
+    floor: float = 120.0
+
+
+class Pace:
+    """Seconds per pixel by variant: calibrated first, then as observed."""
+
+    def __init__(self, calibrated: dict[str, float]) -> None:
+        self._seconds = dict(calibrated)
+
+    def observe(self, unit: Unit, seconds: float) -> None:
+        measured = seconds / unit.pixels
+        # Slow to believe in speed, quick to believe in slowness: a deadline that is too short kills.
+        known = self._seconds[unit.variant]
+        self._seconds[unit.variant] = max(measured, 0.7 * known + 0.3 * measured)
+
+    def expected(self, unit: Unit) -> float:
+        return self._seconds[unit.variant] * unit.pixels
+
+
+class Driver:
+    """Drives one run from one process.
+
+    Args:
+        show: is given a snapshot every tick.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        output: Store,
+        pool: Pool,
+        lease: Lease,
+        pace: Pace,
+        *,
+        policy: Policy,
+        deadlines: Deadlines,
+        show: Callable[[Snapshot], None],
+    ) -> None:
+        self._units = {unit.id: unit for unit in run.units}
+        self._output, self._pool, self._lease, self._pace = output, pool, lease, pace
+        self._deadlines, self._show = deadlines, show
+        pending = run.pending
+        self._schedule = Schedule(
+            {unit.id: [image.key for image in unit.images] for unit in pending},
+            {unit.id: pace.expected(unit) for unit in pending},
+            policy,
+        )
+        newest = {(unit.variant, image.key) for unit in run.units for image in unit.images}
+        self.progress = Progress(len(newest), sum(unit.pixels for unit in run.units))
+        self._interrupts = 0
+        self._attempts = 0
+        self._status_at = 0.0
+
+    def resumed(self, results: dict[str, UnitResult]) -> None:
+        """Counts what earlier sessions committed."""
+        for unit, result in results.items():
+            self.progress.add(result, self._units[unit].pixels, resumed=True)
+
+    def drive(self) -> str | None:
+        """Works until all units are committed, the run has to stop, or Ctrl-C.
+
+        The first SIGINT finishes what is in flight; the second, or SIGTERM, stops at once.
+
+        Returns:
+            why the run was stopped by policy, or None.
+
+        Raises:
+            KeyboardInterrupt: interrupted; what is committed stays.
+        """
+        stopped: str | None = None
+        self.progress.state = "running"
+        with self._signals():
+            while not self._schedule.finished:
+                if not self._lease.renew():
+                    stopped = stopped or "another driver has taken over the run with --force"
+                stopped = stopped or self._schedule.stop_reason
+                draining = bool(stopped or self._interrupts)
+                if draining and not self._pool.calling:
+                    break
+                if draining:
+                    self.progress.state = "finishing"
+                else:
+                    self._pool.grow(self._schedule.open_units)
+                    self._dispatch()
+                for call, result, seconds in self._pool.events(_TICK_SECONDS):
+                    self._handle(call, result, seconds)
+                self._report()
+        interrupted = bool(self._interrupts) and not self._schedule.finished
+        self.progress.state = "stopped" if stopped else "interrupted" if interrupted else "finished"
+        self._report(at_once=True)
+        if interrupted:
+            raise KeyboardInterrupt
+        return stopped
+
+    def _dispatch(self) -> None:
+        while self._pool.has_idle:
+            call = self._schedule.next_call(time.monotonic())
+            if call is None:
+                return
+            unit = self._units[call.unit]
+            self._attempts += 1
+            expected = self._pace.expected(unit)
+            deadline = max(self._deadlines.floor, self._deadlines.factor * expected)
+            self._pool.call(call, unit, f"{self._lease.driver}-{self._attempts}", deadline)
+
+    def _handle(self, call: Call, result: Any, seconds: float) -> None:
+        schedule, unit = self._schedule, self._units[call.unit]
+        match result:
+            case UnitResult():
+                schedule.committed(call, result.ok, result.failed)
+                self.progress.add(result, unit.pixels)
+                self._pace.observe(unit, seconds)
+            case None if call.kind is Kind.PROBE:
+                schedule.probed(call)
+            case StoreFailure():
+                log.warning("a worker cannot use the store: %s", result.message)
+                schedule.postponed(call, time.monotonic() + _POSTPONE_SECONDS, result.message)
+            case Lost(preempted=True):
+                schedule.interrupted(call)
+            case Lost():
+                schedule.struck(call, result.reason)
+            case _:
+                raise AssertionError(f"a worker answered {result!r} to {call}")
+
+    def _report(self, *, at_once: bool = False) -> None:
+        self.progress.workers = self._pool.ready_workers
+        snapshot = self.progress.snapshot(self._lease.driver)
+        self._show(snapshot)
+        if at_once or time.monotonic() - self._status_at > _STATUS_SECONDS:
+            write_status(self._output, snapshot)
+            self._status_at = time.monotonic()
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Installed after ray.init(), which installs handlers of its own."""
+
+        def interrupt(signum: int, frame: FrameType | None) -> None:
+            self._interrupts += 1
+            # Whoever sends SIGTERM (a job that is stopped, a shutdown) follows it up within seconds.
+            if self._interrupts > 1 or signum == signal.SIGTERM:
+                raise KeyboardInterrupt
+            log.warning("finishing what is in flight; once more to stop at once")
+
+        previous = {s: signal.signal(s, interrupt) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)

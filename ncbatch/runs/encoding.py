@@ -1,0 +1,133 @@
+"""Encoding a corpus, from the request to the finished run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import ray
+
+from ncbatch.metrics.summary import SUMMARY_COLUMNS, Summary, summarise
+from ncbatch.metrics.table import read_table
+from ncbatch.runs.driver import Deadlines, Driver, Pace
+from ncbatch.runs.errors import RunError, StoppedByPolicyError
+from ncbatch.runs.lease import Lease
+from ncbatch.runs.models import keep_model, load_model
+from ncbatch.runs.opening import committed_results, open_run, stored_spec
+from ncbatch.runs.pending import Policy
+from ncbatch.runs.plan import PlannedImage
+from ncbatch.runs.pool import Pool, PoolConfig, start_ray
+from ncbatch.runs.progress import Snapshot
+from ncbatch.runs.spec import RunSpec, Variant, check_same
+from ncbatch.runs.worker import WorkerConfig
+from ncbatch.store import Store, StoreOptions, honours_create_only, open_store
+
+log = logging.getLogger(__name__)
+
+_UNITS_PER_WORKER = 4  # at least, so that workers finish together and little is lost with one
+
+
+@dataclass(frozen=True)
+class EncodeOptions:
+    """How a run is carried out; none of it changes what an image becomes.
+
+    unit_seconds: how long a unit should take.
+    force: work beside a driver that holds the lease.
+    """
+
+    store: StoreOptions = field(default_factory=StoreOptions)
+    pool: PoolConfig = field(default_factory=PoolConfig)
+    ray_address: str | None = None
+    threads: int = 1
+    batch_size: int = 1
+    unit_seconds: float = 300.0
+    wip_seconds: float = 60.0
+    policy: Policy = field(default_factory=Policy)
+    deadlines: Deadlines = field(default_factory=Deadlines)
+    force: bool = False
+
+
+def encode_corpus(
+    asked: RunSpec, output_uri: str, options: EncodeOptions, show: Callable[[Snapshot], None]
+) -> Summary:
+    """Encodes a corpus into an output folder, or goes on with it.
+
+    Returns:
+        a summary of the run's metrics table.
+
+    Raises:
+        NcbatchError: the request cannot be carried out.
+        StoppedByPolicyError: going on would have made things worse.
+        KeyboardInterrupt: interrupted.
+    """
+    corpus = open_store(asked.corpus, options.store)
+    output = open_store(output_uri, options.store, create=True)
+    corpus.check()
+    output.check()
+    spec = _prepared(asked, output, options)
+    lease = Lease(output)
+    lease.take(force=options.force)
+    try:
+        start_ray(options.ray_address, options.pool)
+        try:
+            stopped = _drive(spec, corpus, output, lease, options, show)
+        finally:
+            ray.shutdown()
+    finally:
+        lease.release()
+    if stopped:
+        raise StoppedByPolicyError(f"stopped: {stopped}; the same command goes on")
+    return summarise(read_table(output, columns=SUMMARY_COLUMNS))
+
+
+def _prepared(asked: RunSpec, output: Store, options: EncodeOptions) -> RunSpec:
+    """The spec to work by, with its models in the output. Refuses to mix with another run."""
+    stored = stored_spec(output)
+    if stored is not None:
+        check_same(stored, asked, output.uri)
+        return stored
+    for variant in asked.variants:
+        keep_model(output, load_model(variant.model, options.store))
+    create_only = honours_create_only(output)
+    if not create_only:
+        log.info("%s ignores create-only puts: bitstreams are named by attempt", output.uri)
+    return asked.model_copy(update={"create_only": create_only})
+
+
+def _drive(
+    spec: RunSpec,
+    corpus: Store,
+    output: Store,
+    lease: Lease,
+    options: EncodeOptions,
+    show: Callable[[Snapshot], None],
+) -> str | None:
+    config = WorkerConfig(spec, corpus, output, options.threads, options.batch_size, options.wip_seconds)
+    pool = Pool(config, options.pool)
+    try:
+        pool.grow(1)
+        calibrated = {variant.name: _calibrate(pool, variant) for variant in spec.variants}
+
+        def pixels_per_unit(variant: str, images: Sequence[PlannedImage]) -> int:
+            share = sum(image.pixels for image in images) / (_UNITS_PER_WORKER * pool.room)
+            return max(int(min(options.unit_seconds / calibrated[variant], share)), 1)
+
+        run = open_run(spec, corpus, output, options.store, pixels_per_unit)
+        driver = Driver(
+            run, output, pool, lease, Pace(calibrated),
+            policy=options.policy, deadlines=options.deadlines, show=show,
+        )  # fmt: skip
+        driver.resumed(committed_results(output, run))
+        return driver.drive()
+    finally:
+        pool.kill()
+
+
+def _calibrate(pool: Pool, variant: Variant) -> float:
+    try:
+        seconds = pool.calibrate(variant.name)
+    except (ray.exceptions.RayError, RuntimeError) as error:
+        raise RunError(f"no worker can encode with {variant.name}: {error}") from error
+    log.info("%s takes %.2f s per megapixel on a worker", variant.name, seconds * 1e6)
+    return seconds

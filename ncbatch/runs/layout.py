@@ -1,0 +1,97 @@
+"""Every object key of a run.
+
+run.json                                  the spec and the first plan; written last, create-only
+generations/<g>.json                      a later plan, made when inputs were added or changed
+plan/<g>-<digest>-<part>.parquet          one row per (unit, image)
+models/<digest>.safetensors               the checkpoint of each variant
+bitstreams/<variant>/<image key>.ncb      one image
+units/<hh>/<unit>.parquet                 the commit of a unit
+wip/<hh>/<unit>.safetensors               a long unit's state between steps
+metrics/...                               see ncbatch.metrics.keys
+lease.json, status.json                   who drives, and how far it is; advisory
+"""
+
+import hashlib
+import re
+from urllib.parse import quote
+
+from ncbatch.metrics.keys import UNITS_PREFIX, unit_key
+
+__all__ = ["UNITS_PREFIX", "unit_key"]
+
+RUN = "run.json"
+LEASE = "lease.json"
+STATUS = "status.json"
+GENERATIONS_PREFIX = "generations/"
+BITSTREAMS_PREFIX = "bitstreams/"
+
+_SEGMENT_BYTES = 180  # local file systems take 255; an attempt's name and the suffixes must fit, too
+_KEY_BYTES = 700  # S3 takes 1,024, prefix of the output included
+# What may stand in an object name as it is. "%" and "~" are ours, the rest upsets one server or another.
+_SAFE = " !$&'()+,-.=@_"
+
+
+def generation_key(generation: int) -> str:
+    return f"{GENERATIONS_PREFIX}{generation:05d}.json"
+
+
+def plan_key(generation: int, digest: str, part: int) -> str:
+    """Named by its content: what a killed planner left behind never stands in the way of another plan."""
+    return f"plan/{generation:05d}-{digest[:16]}-{part:05d}.parquet"
+
+
+def model_key(digest: str) -> str:
+    return f"models/{digest}.safetensors"
+
+
+def wip_key(unit: str) -> str:
+    return f"wip/{unit[:2]}/{unit}.safetensors"
+
+
+def bitstream_stem(variant: str, image_key: str, generation: int) -> str:
+    """The key of an image's bitstream up to the attempt and the suffix."""
+    stem = f"{BITSTREAMS_PREFIX}{variant}/{safe_name(image_key)}"
+    return f"{stem}.g{generation}" if generation else stem
+
+
+def bitstream_key(variant: str, image_key: str, generation: int, attempt: str | None = None) -> str:
+    """Where an image's bitstream goes.
+
+    Args:
+        attempt: names the object on stores that ignore create-only puts, where two attempts at one key
+            could exchange the bytes under a committed row; None elsewhere.
+    """
+    stem = bitstream_stem(variant, image_key, generation)
+    return f"{stem}.{attempt}.ncb" if attempt else f"{stem}.ncb"
+
+
+def safe_name(image_key: str) -> str:
+    """A relative path for an image key that every store and file system takes; distinct for distinct keys.
+
+    No empty, hidden, `.` or `..` segments, none that is too long, no characters a server may refuse, and
+    no folder that could collide with a file of ours.
+    """
+    segments = [_safe_segment(s, folder=True) for s in image_key.split("/")[:-1]]
+    segments.append(_safe_segment(image_key.rsplit("/", 1)[-1], folder=False))
+    name = "/".join(segments)
+    if len(name) > _KEY_BYTES:
+        digest = hashlib.sha256(image_key.encode()).hexdigest()[:32]
+        return f"~{digest}/{segments[-1]}"
+    return name
+
+
+def _safe_segment(segment: str, *, folder: bool) -> str:
+    escaped = quote(segment, safe=_SAFE)
+    escaped = escaped.replace("~", "%7E") if "~" in escaped else escaped  # quote leaves "~" alone
+    if not escaped:
+        return "%"
+    if escaped.startswith("."):
+        escaped = "%2E" + escaped[1:]
+    if escaped.endswith((".", " ")):
+        escaped = f"{escaped[:-1]}%{ord(escaped[-1]):02X}"
+    if folder and re.search(r"\.(ncb|png)$", escaped):
+        escaped = escaped[:-4] + "%2E" + escaped[-3:]
+    if len(escaped) > _SEGMENT_BYTES:
+        digest = hashlib.sha256(segment.encode()).hexdigest()[:32]
+        return f"{escaped[: _SEGMENT_BYTES - 40]}~{digest}"
+    return escaped

@@ -1,0 +1,70 @@
+"""From a model's name to a checkpoint, and checkpoints kept beside the run they made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ncbatch.codec import checkpoint, zoo
+from ncbatch.codec.bitstream import short_digest
+from ncbatch.codec.checkpoint import Checkpoint
+from ncbatch.codec.errors import ModelError, WrongModelError
+from ncbatch.runs import layout
+from ncbatch.runs.objects import read_object
+from ncbatch.store import ObjectNotFound, Store, StoreOptions
+
+
+def load_model(name: str, options: StoreOptions) -> Checkpoint:
+    """A checkpoint by name: a built-in one, `compressai:...`, or a file's path or URI.
+
+    Raises:
+        ModelError: no such model, or not a checkpoint.
+    """
+    if name.startswith(zoo.ZOO_PREFIX):
+        return zoo.load_zoo(name)
+    if name in zoo.builtin_models():
+        return zoo.load_builtin(name)
+    if "/" not in name and not Path(name).exists():
+        raise ModelError(
+            f"there is no model {name!r}: neither a file nor built in ({', '.join(zoo.builtin_models())})"
+        )
+    try:
+        data = read_object(name, options)
+    except ObjectNotFound as error:
+        raise ModelError(f"there is no checkpoint at {name}") from error
+    return checkpoint.parse(data, name)
+
+
+def keep_model(output: Store, model: Checkpoint) -> None:
+    """Stores a checkpoint beside its bitstreams: they decode whatever becomes of the original."""
+    output.put_if_absent(layout.model_key(model.digest), model.to_bytes())
+
+
+def kept_model(output: Store, digest: str) -> Checkpoint:
+    """The checkpoint of a run's variant.
+
+    Raises:
+        ModelError: it is missing or not the one its name says.
+    """
+    key = layout.model_key(digest)
+    try:
+        model = checkpoint.parse(output.get(key), output.uri + key)
+    except ObjectNotFound as error:
+        raise ModelError(f"{output.uri}{key} is missing; the run's bitstreams need it") from error
+    if model.digest != digest:
+        raise ModelError(f"{output.uri}{key} is damaged: its digest is {model.digest[:16]}")
+    return model
+
+
+def builtin_by_digest(digest: str) -> Checkpoint:
+    """The built-in model that made a bitstream, by the short digest in its header.
+
+    Raises:
+        WrongModelError: none of them did.
+    """
+    for name in zoo.builtin_models():
+        model = zoo.load_builtin(name)
+        if short_digest(model.digest) == digest:
+            return model
+    raise WrongModelError(
+        f"no built-in model has the digest {digest} that made this file; name the checkpoint with --model"
+    )

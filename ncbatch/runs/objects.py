@@ -1,0 +1,13 @@
+"""Single objects that users name by URI or path."""
+
+from ncbatch.store import StoreOptions, open_store
+
+
+def read_object(uri: str, options: StoreOptions) -> bytes:
+    """The bytes at an `s3://`, `file://` or plain path.
+
+    Raises:
+        ObjectNotFound, StoreError: as `Store.get`.
+    """
+    folder, slash, name = uri.rpartition("/")
+    return open_store(folder or slash or ".", options).get(name)

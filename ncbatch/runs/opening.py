@@ -1,0 +1,168 @@
+"""Opening a run: a new one is planned, a known one is checked, extended by new inputs, and resumed."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib.metadata import version
+
+import pyarrow.compute as pc
+
+from ncbatch import __version__
+from ncbatch.errors import UsageError
+from ncbatch.metrics.keys import UNITS_PREFIX, unit_of_key
+from ncbatch.metrics.table import read_table
+from ncbatch.runs import layout
+from ncbatch.runs.corpus import Listing, list_corpus, read_manifest
+from ncbatch.runs.errors import RunError
+from ncbatch.runs.plan import PlannedImage, Unit, changed_images, make_units, read_plan, write_plan
+from ncbatch.runs.results import UnitResult
+from ncbatch.runs.spec import RunFile, RunSpec, check_same, read_run
+from ncbatch.store import ObjectNotFound, Store, StoreOptions
+
+log = logging.getLogger(__name__)
+
+PixelsPerUnit = Callable[[str, Sequence[PlannedImage]], int]
+"""How many pixels make a unit, given the variant's name and its images; measured on the workers."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A planned run as it stands in its output folder."""
+
+    spec: RunSpec
+    units: tuple[Unit, ...]
+    committed: frozenset[str]
+
+    @property
+    def pending(self) -> list[Unit]:
+        return [unit for unit in self.units if unit.id not in self.committed]
+
+
+def stored_spec(output: Store) -> RunSpec | None:
+    """The spec of the run in `output`, or None where there is no run."""
+    if output.head(layout.RUN) is None:
+        return None
+    return read_run(output).spec
+
+
+def open_run(
+    spec: RunSpec,
+    corpus: Store,
+    output: Store,
+    options: StoreOptions,
+    pixels_per_unit: PixelsPerUnit,
+) -> Run:
+    """Plans a new run, or resumes the one that stands in `output`.
+
+    Inputs that are new or changed since the last plan become a new generation of it.
+
+    Raises:
+        UsageError: there is nothing to encode.
+        SpecMismatchError: another run stands there.
+    """
+    listing = (
+        read_manifest(spec.manifest, corpus, options) if spec.manifest else list_corpus(corpus, spec.include)
+    )
+    if listing.passed_over:
+        log.info("passed over %d objects that are not pictures by their names", listing.passed_over)
+    if stored_spec(output) is None:
+        _plan_first(spec, listing, output, pixels_per_unit)
+    stored = read_run(output)  # also after planning: another driver may have been first
+    check_same(stored.spec, spec, output.uri)
+    units = _extend(stored, listing, output, pixels_per_unit)
+    return Run(stored.spec, tuple(units), committed_units(output))
+
+
+def load_run(output: Store) -> Run:
+    """The run in `output` as it stands, without touching it."""
+    stored = read_run(output)
+    return Run(stored.spec, tuple(_planned_units(stored, output)), committed_units(output))
+
+
+def committed_units(output: Store) -> frozenset[str]:
+    ids = (unit_of_key(info.key) for info in output.list(UNITS_PREFIX))
+    return frozenset(unit for unit in ids if unit)
+
+
+def committed_results(output: Store, run: Run) -> dict[str, UnitResult]:
+    """What the committed units of a run hold, by unit."""
+    if not run.committed:
+        return {}
+    columns = ["unit", "status", "bpp", "psnr", "width", "height"]
+    table = read_table(output, columns=columns)
+    ok = pc.equal(table["status"], "ok")
+    table = table.append_column("ok", pc.cast(ok, "int64"))
+    table = table.append_column("failed", pc.cast(pc.invert(ok), "int64"))
+    table = table.append_column("pixels", pc.multiply(table["width"], table["height"]))
+    names = ("ok", "failed", "bpp", "psnr", "pixels")
+    sums = table.group_by("unit").aggregate([(name, "sum") for name in names])
+    return {
+        row["unit"]: UnitResult(**{name: row[f"{name}_sum"] or 0 for name in names})
+        for row in sums.to_pylist()
+        if row["unit"] in run.committed
+    }
+
+
+def _plan_first(spec: RunSpec, listing: Listing, output: Store, pixels_per_unit: PixelsPerUnit) -> None:
+    if not listing.images:
+        raise UsageError(
+            f"{spec.corpus} holds no pictures"
+            + (f" ({listing.passed_over} other objects)" if listing.passed_over else "")
+            + "; check the path, or name them with --include '*.ext'"
+        )
+    units = _units(spec, listing.images, 0, pixels_per_unit)
+    content = RunFile(
+        spec=spec,
+        digest=spec.digest,
+        plan=write_plan(output, units, 0),
+        ncbatch_version=__version__,
+        torch_version=version("torch"),
+        created_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    )
+    output.put_if_absent(layout.RUN, content.model_dump_json(indent=1).encode())
+
+
+def _units(
+    spec: RunSpec, images: Sequence[PlannedImage], generation: int, pixels_per_unit: PixelsPerUnit
+) -> list[Unit]:
+    return [
+        unit
+        for variant in spec.variants
+        for unit in make_units(
+            images, variant.name, variant.digest, generation, pixels_per_unit(variant.name, images)
+        )
+    ]
+
+
+def _later_plans(output: Store) -> list[tuple[str, ...]]:
+    """Plan files of the generations after the first, in order."""
+    plans = []
+    for info in output.list(layout.GENERATIONS_PREFIX):
+        try:
+            plans.append(tuple(json.loads(output.get(info.key))["plan"]))
+        except (ObjectNotFound, ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{output.uri}{info.key} is damaged; restore it, or use another output") from error
+    return plans
+
+
+def _planned_units(stored: RunFile, output: Store) -> list[Unit]:
+    keys = [key for plan in (stored.plan, *_later_plans(output)) for key in plan]
+    return read_plan(output, keys)
+
+
+def _extend(stored: RunFile, listing: Listing, output: Store, pixels_per_unit: PixelsPerUnit) -> list[Unit]:
+    """The planned units, those for inputs that no plan knows yet included."""
+    units = _planned_units(stored, output)
+    images = changed_images(units, listing.images)
+    if not images:
+        return units
+    generation = max(unit.generation for unit in units) + 1
+    log.info("%d inputs are new or changed: generation %d of the plan", len(images), generation)
+    keys = write_plan(output, _units(stored.spec, images, generation, pixels_per_unit), generation)
+    content = json.dumps({"generation": generation, "plan": keys}).encode()
+    output.put_if_absent(layout.generation_key(generation), content)
+    return _planned_units(stored, output)  # what stands there counts, whoever wrote it

@@ -1,0 +1,147 @@
+"""Plans: which images a run encodes, cut into units."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ncbatch.runs import layout
+from ncbatch.runs.errors import RunError
+from ncbatch.store import Store
+
+_ROWS_PER_FILE = 100_000
+_SCHEMA = pa.schema(
+    [
+        pa.field("unit", pa.string(), nullable=False),
+        pa.field("variant", pa.string(), nullable=False),
+        pa.field("generation", pa.int32(), nullable=False),
+        pa.field("image_key", pa.string(), nullable=False),
+        pa.field("image_etag", pa.string(), nullable=False),
+        pa.field("image_bytes", pa.int64(), nullable=False),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class PlannedImage:
+    """One input as it was listed; width and height only where a manifest gave them."""
+
+    key: str
+    etag: str
+    bytes: int
+    width: int | None = None
+    height: int | None = None
+
+    @property
+    def pixels(self) -> int:
+        """Pixels, or a guess: photographs take about half a byte (JPEG) to two bytes (PNG) per pixel."""
+        if self.width and self.height:
+            return self.width * self.height
+        lossless = self.key.lower().endswith((".png", ".tif", ".tiff", ".bmp"))
+        return max(int(self.bytes / (2.0 if lossless else 0.4)), 64 * 64)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The images of one variant that one worker call does."""
+
+    id: str
+    variant: str
+    generation: int
+    images: tuple[PlannedImage, ...]
+
+    @property
+    def pixels(self) -> int:
+        return sum(image.pixels for image in self.images)
+
+
+def make_units(
+    images: Sequence[PlannedImage],
+    variant: str,
+    variant_digest: str,
+    generation: int,
+    pixels_per_unit: int,
+) -> list[Unit]:
+    """Cuts images, in their order, into units of about `pixels_per_unit` pixels; at least one image each."""
+    groups: list[list[PlannedImage]] = []
+    room = 0
+    for image in images:
+        if not groups or room < image.pixels // 2:
+            groups.append([])
+            room = pixels_per_unit
+        groups[-1].append(image)
+        room -= image.pixels
+    return [_unit(group, variant, variant_digest, generation) for group in groups]
+
+
+def _unit(images: Iterable[PlannedImage], variant: str, variant_digest: str, generation: int) -> Unit:
+    images = tuple(images)
+    digest = hashlib.sha256(f"{variant} {variant_digest} {generation}".encode())
+    for image in images:
+        digest.update(f"\n{len(image.key)} {image.key} {image.etag}".encode())
+    return Unit(digest.hexdigest()[:32], variant, generation, images)
+
+
+def write_plan(output: Store, units: Sequence[Unit], generation: int) -> tuple[str, ...]:
+    """Writes a generation's plan files and returns their keys. Nothing refers to them yet."""
+    rows = [
+        (u.id, u.variant, u.generation, i.key, i.etag, i.bytes, i.width, i.height)
+        for u in units
+        for i in u.images
+    ]
+    keys = []
+    for part, start in enumerate(range(0, len(rows), _ROWS_PER_FILE)):
+        columns = list(zip(*rows[start : start + _ROWS_PER_FILE], strict=True))
+        arrays = [pa.array(c, field.type) for c, field in zip(columns, _SCHEMA, strict=True)]
+        sink = io.BytesIO()
+        pq.write_table(pa.Table.from_arrays(arrays, schema=_SCHEMA), sink, compression="zstd")
+        data = sink.getvalue()
+        key = layout.plan_key(generation, hashlib.sha256(data).hexdigest(), part)
+        output.put_if_absent(key, data)
+        keys.append(key)
+    return tuple(keys)
+
+
+def read_plan(output: Store, keys: Iterable[str]) -> list[Unit]:
+    """The units of a plan.
+
+    Raises:
+        RunError: a plan file is damaged.
+    """
+    rows: list[dict] = []
+    for key in keys:
+        try:
+            rows += pq.read_table(pa.BufferReader(output.get(key)), schema=_SCHEMA).to_pylist()
+        except pa.ArrowException as error:
+            raise RunError(f"the plan {output.uri}{key} is damaged; restore it") from error
+    # A unit's rows stand together, but may go on in the next file.
+    return [
+        Unit(
+            unit_id,
+            group[0]["variant"],
+            group[0]["generation"],
+            tuple(
+                PlannedImage(r["image_key"], r["image_etag"], r["image_bytes"], r["width"], r["height"])
+                for r in group
+            ),
+        )
+        for unit_id, group in ((k, list(g)) for k, g in groupby(rows, key=lambda row: row["unit"]))
+    ]
+
+
+def changed_images(planned: Iterable[Unit], listed: Iterable[PlannedImage]) -> list[PlannedImage]:
+    """The inputs that are new or have another etag than the newest plan knows; in the listing's order."""
+    newest: dict[str, tuple[int, str]] = {}
+    for unit in planned:
+        for image in unit.images:
+            if unit.generation >= newest.get(image.key, (0, ""))[0]:
+                newest[image.key] = (unit.generation, image.etag)
+    return [image for image in listed if newest.get(image.key, (0, None))[1] != image.etag]

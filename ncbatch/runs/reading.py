@@ -1,0 +1,142 @@
+"""Reading a finished or running run back: decoding its pictures, checking its bytes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import torch
+
+from ncbatch.codec import bitstream
+from ncbatch.codec.decode import decode
+from ncbatch.codec.errors import BitstreamError, ModelError
+from ncbatch.codec.model import Model
+from ncbatch.codec.pictures import write_png
+from ncbatch.errors import UsageError
+from ncbatch.metrics.table import read_table
+from ncbatch.runs import layout
+from ncbatch.runs.corpus import SUFFIXES
+from ncbatch.runs.models import builtin_by_digest, kept_model, load_model
+from ncbatch.runs.objects import read_object
+from ncbatch.runs.spec import read_run
+from ncbatch.store import ObjectNotFound, Store, StoreOptions
+
+_COLUMNS = (
+    "image_key", "variant", "status", "model_digest", "bitstream_key", "length", "sha256", "width", "height",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What came of one row: the decoded object's key, or what is wrong with it."""
+
+    image_key: str
+    variant: str
+    written: str | None = None
+    problem: str | None = None
+
+
+class RunReader:
+    """Decodes the rows of a run with the checkpoints kept in it."""
+
+    def __init__(self, output: Store, *, variant: str | None = None) -> None:
+        self._output = output
+        spec = read_run(output).spec
+        known = [v.name for v in spec.variants]
+        if variant is not None and variant not in known:
+            raise UsageError(f"the run has no variant {variant!r}; it has {', '.join(known)}")
+        self._several = len(known) > 1 and variant is None
+        self._limits = {v.name: v.max_pixels for v in spec.variants}
+        self._models: dict[str, Model] = {}
+        rows = read_table(output, columns=_COLUMNS).to_pylist()
+        self.rows = [row for row in rows if variant in (None, row["variant"])]
+
+    def _model(self, digest: str) -> Model:
+        if digest not in self._models:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            self._models = {digest: Model(kept_model(self._output, digest), device)}
+        return self._models[digest]
+
+    def _checked_bytes(self, row: dict[str, Any]) -> bytes:
+        try:
+            data = self._output.get(row["bitstream_key"])
+        except ObjectNotFound as error:
+            raise BitstreamError(f"{row['bitstream_key']} is missing") from error
+        if len(data) != row["length"] or hashlib.sha256(data).hexdigest() != row["sha256"]:
+            raise BitstreamError(f"{row['bitstream_key']} is not what was committed: its hash differs")
+        return data
+
+    def verify(self) -> Iterator[Finding]:
+        """Checks, for every row, that its bytes are there, hash as committed and decode."""
+        for row in self.rows:
+            if row["status"] == "ok":
+                problem = self._problem(row)
+                yield Finding(row["image_key"], row["variant"], problem=problem)
+
+    def _problem(self, row: dict[str, Any]) -> str | None:
+        try:
+            picture = self._decode(row)
+        except (BitstreamError, ModelError) as error:
+            return str(error)
+        if picture.shape[:2] != (row["height"], row["width"]):
+            return "it decodes to a picture of another size"
+        return None
+
+    def _decode(self, row: dict[str, Any]) -> Any:
+        data = self._checked_bytes(row)
+        return decode(self._model(row["model_digest"]), data, max_pixels=self._limits[row["variant"]])
+
+    def decode_into(self, destination: Store) -> Iterator[Finding]:
+        """Writes every ok row's picture as PNG; never outside the destination, never two to one name."""
+        taken: set[str] = set()
+        for row in self.rows:
+            if row["status"] != "ok":
+                continue
+            image_key, variant = row["image_key"], row["variant"]
+            name = picture_name(image_key)
+            if self._several:
+                name = f"{variant}/{name}"
+            if name.lower() in taken:  # a.jpg beside a.png; file systems may ignore case
+                name = f"{name[: -len('.png')]}~{hashlib.sha256(image_key.encode()).hexdigest()[:8]}.png"
+            taken.add(name.lower())
+            try:
+                destination.put(name, write_png(self._decode(row)))
+            except (BitstreamError, ModelError) as error:
+                yield Finding(image_key, variant, problem=str(error))
+            else:
+                yield Finding(image_key, variant, written=name)
+
+
+def picture_name(image_key: str) -> str:
+    """The object name of a decoded picture: the key with `.png` for its picture suffix."""
+    name = layout.safe_name(image_key)
+    path = PurePosixPath(name)
+    if path.suffix.lstrip(".").lower() in SUFFIXES and path.stem:
+        name = name[: -len(path.suffix)]
+    return f"{name}.png"
+
+
+def decode_file(
+    uri: str, destination: Store, options: StoreOptions, *, model: str | None, max_pixels: int
+) -> str:
+    """Decodes one `.ncb` file; returns the name of the PNG.
+
+    Args:
+        model: a model's name; by default the built-in one that made the file.
+
+    Raises:
+        BitstreamError, ModelError: the file is no bitstream, or its model is unknown here.
+    """
+    try:
+        data = read_object(uri, options)
+    except ObjectNotFound as error:
+        raise UsageError(f"there is no file {uri}") from error
+    stream = bitstream.parse(data, max_pixels=max_pixels)
+    checkpoint = load_model(model, options) if model else builtin_by_digest(stream.model_digest)
+    picture = decode(Model(checkpoint), data, max_pixels=max_pixels)
+    name = picture_name(PurePosixPath(uri).name.removesuffix(".ncb"))
+    destination.put(name, write_png(picture))
+    return name

@@ -1,0 +1,135 @@
+"""What a run is: its corpus and its variants. Fixed once planned."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Any, Literal
+
+import pydantic
+
+from ncbatch.codec.pictures import PictureLimits
+from ncbatch.codec.recipe import Recipe
+from ncbatch.runs import layout
+from ncbatch.runs.errors import RunError, SpecMismatchError
+from ncbatch.store import ObjectNotFound, Store
+
+
+class Variant(pydantic.BaseModel, frozen=True, extra="forbid"):
+    """One named encoding recipe: everything that decides what an image becomes."""
+
+    name: str = pydantic.Field(description="names the variant's bitstreams and rows")
+    model: str = pydantic.Field(description="the model as it was asked for; the digest decides")
+    model_digest: str
+    recipe: Recipe
+    alpha: Literal["refuse", "white", "black"] = "refuse"
+    max_pixels: int = pydantic.Field(PictureLimits().max_pixels, gt=0)
+    fall_back: bool = pydantic.Field(
+        False, description="publish the amortized encoding where refinement diverges or fails its check"
+    )
+
+    @pydantic.field_validator("name")
+    @classmethod
+    def _plain_name(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}", name):
+            raise ValueError("must be up to 64 letters, digits, '.', '_', '+' or '-'")
+        return name
+
+    @property
+    def digest(self) -> str:
+        """Of everything but the names."""
+        return _digest(self.model_dump(mode="json", exclude={"name", "model"}))
+
+
+class RunSpec(pydantic.BaseModel, frozen=True, extra="forbid"):
+    """The immutable part of `run.json`.
+
+    corpus: canonical URI. include: patterns of the keys that count as pictures, or none for the default.
+    create_only: whether the output's store honours create-only puts (see `layout.bitstream_key`).
+    """
+
+    corpus: str
+    include: tuple[str, ...] = ()
+    manifest: str | None = None
+    variants: tuple[Variant, ...] = pydantic.Field(min_length=1)
+    create_only: bool = True
+
+    @pydantic.model_validator(mode="after")
+    def _distinct_names(self) -> RunSpec:
+        names = [variant.name for variant in self.variants]
+        if len(set(names)) < len(names):
+            raise ValueError("two variants have the same name")
+        return self
+
+    @property
+    def digest(self) -> str:
+        """Of what was asked for; the store's abilities are not part of it."""
+        return _digest(self.model_dump(mode="json", exclude={"create_only"}))
+
+    def variant(self, name: str) -> Variant:
+        return next(variant for variant in self.variants if variant.name == name)
+
+
+class RunFile(pydantic.BaseModel, frozen=True, extra="forbid"):
+    """`run.json`: the spec, the plan files of generation 0, and what made them."""
+
+    format: Literal[1] = 1
+    spec: RunSpec
+    digest: str
+    plan: tuple[str, ...]
+    ncbatch_version: str
+    torch_version: str
+    created_at: str
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def read_run(store: Store) -> RunFile:
+    """The run in an output folder.
+
+    Raises:
+        RunError: there is none, or its file is damaged or newer.
+    """
+    try:
+        data = store.get(layout.RUN)
+    except ObjectNotFound as error:
+        raise RunError(
+            f"{store.uri} holds no run: {layout.RUN} is missing; name the output of `ncbatch encode`"
+        ) from error
+    try:
+        return RunFile.model_validate_json(data)
+    except pydantic.ValidationError as error:
+        raise RunError(
+            f"{store.uri}{layout.RUN} is damaged or from a newer ncbatch; upgrade, or use another output"
+        ) from error
+
+
+def check_same(stored: RunSpec, asked: RunSpec, uri: str) -> None:
+    """Refuses to go on with a run under other settings.
+
+    Raises:
+        SpecMismatchError: naming every difference.
+    """
+    if stored.digest == asked.digest:
+        return
+    there, here = (_flat(s.model_dump(mode="json", exclude={"create_only"})) for s in (stored, asked))
+    names = sorted({name for name in there.keys() | here.keys() if there.get(name) != here.get(name)})
+    differences = [f"{name}: {there.get(name, '-')} there, {here.get(name, '-')} asked for" for name in names]
+    raise SpecMismatchError(
+        f"{uri} holds another run; use its settings to go on with it, or another output. "
+        f"Differences: {'; '.join(differences)}"
+    )
+
+
+def _flat(content: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested settings as dotted names; lists of named things by their names."""
+    if isinstance(content, dict):
+        items = content.items()
+    elif isinstance(content, list) and content and isinstance(content[0], dict):
+        items = {entry.pop("name"): entry for entry in content}.items()
+    else:
+        return {prefix: content}
+    return {k: v for name, value in items for k, v in _flat(value, f"{prefix}.{name}".lstrip(".")).items()}

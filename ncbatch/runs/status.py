@@ -1,0 +1,49 @@
+"""How far a run is, told from its folder alone: no Ray, no driver, no model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ncbatch.metrics.summary import SUMMARY_COLUMNS, Summary, summarise
+from ncbatch.metrics.table import read_table
+from ncbatch.runs.lease import read_lease
+from ncbatch.runs.opening import load_run
+from ncbatch.runs.progress import Snapshot, read_status
+from ncbatch.runs.spec import RunSpec
+from ncbatch.store import Store
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """What stands in a run's folder.
+
+    images: planned, once per variant; units, committed_units: of the plan.
+    snapshot: the driver's own last word; holder: who holds the lease; both None when unknown.
+    """
+
+    spec: RunSpec
+    images: int
+    units: int
+    committed_units: int
+    summary: Summary
+    snapshot: Snapshot | None
+    holder: str | None
+
+    @property
+    def pending(self) -> int:
+        return max(self.images - self.summary.ok - self.summary.failed, 0)
+
+
+def run_status(output: Store) -> RunStatus:
+    """Raises RunError when the folder holds no run."""
+    run = load_run(output)
+    lease = read_lease(output)
+    return RunStatus(
+        spec=run.spec,
+        images=len({(unit.variant, image.key) for unit in run.units for image in unit.images}),
+        units=len(run.units),
+        committed_units=len(run.units) - len(run.pending),
+        summary=summarise(read_table(output, columns=SUMMARY_COLUMNS)),
+        snapshot=read_status(output),
+        holder=f"process {lease.pid} on {lease.host}" if lease else None,
+    )

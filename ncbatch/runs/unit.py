@@ -1,0 +1,81 @@
+"""Doing a unit: fetch, encode, verify, publish, commit.
+
+Everything is written before the commit and nothing refers to it until then; the commit is one create-only
+put. So a unit may be done any number of times, by any number of workers at once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+from ncbatch.codec.model import Model
+from ncbatch.metrics.schema import Row, parquet_to_table, rows_to_parquet
+from ncbatch.runs import layout
+from ncbatch.runs.attempt import Attempt
+from ncbatch.runs.models import kept_model
+from ncbatch.runs.plan import Unit
+from ncbatch.runs.results import UnitResult
+from ncbatch.runs.spec import RunSpec, Variant
+from ncbatch.store import Store
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Workspace:
+    """What one process needs to do units of a run.
+
+    batch_size: pictures of one padded shape to refine together; halved for good when memory runs out.
+    wip_seconds: between two saves of a refinement's state.
+    """
+
+    spec: RunSpec
+    corpus: Store
+    output: Store
+    device: torch.device
+    batch_size: int = 1
+    wip_seconds: float = 60.0
+    _models: dict[str, Model] = field(default_factory=dict)
+
+    def model(self, variant: Variant) -> Model:
+        """The variant's model on the device; the last one used is kept."""
+        digest = variant.model_digest
+        if digest not in self._models:
+            self._models = {digest: Model(kept_model(self.output, digest), self.device)}
+        return self._models[digest]
+
+    def attempt(self, unit: Unit, attempt: str) -> Attempt:
+        variant = self.spec.variant(unit.variant)
+        return Attempt(self, self.model(variant), variant, unit, attempt)
+
+
+def run_unit(workspace: Workspace, unit: Unit, attempt: str, poisoned: Mapping[str, str]) -> UnitResult:
+    """Does a unit and commits it, unless a commit stands already.
+
+    Args:
+        attempt: names everything written before the commit.
+        poisoned: images that get a failed row without being touched, by key, and the error class.
+
+    Raises:
+        StoreError: the store refused or could not be reached; do the unit again later.
+    """
+    key, output = layout.unit_key(unit.id), workspace.output
+    if output.head(key) is None:
+        work = workspace.attempt(unit, attempt)
+        rows = list(work.rows(unit.images, poisoned))
+        if output.put_if_absent(key, rows_to_parquet(rows)):
+            work.wip.discard()
+            return UnitResult.of(rows)
+    log.info("unit %s is committed already", unit.id)
+    return UnitResult.of(Row(**row) for row in parquet_to_table(output.get(key)).to_pylist())
+
+
+def probe_image(workspace: Workspace, unit: Unit, attempt: str, image_key: str) -> None:
+    """Does one image of a unit as `run_unit` would, and commits nothing; a later `run_unit` adopts it."""
+    images = [image for image in unit.images if image.key == image_key]
+    for row in workspace.attempt(unit, attempt).rows(images, {}):
+        log.info("probed %s: %s", row.image_key, row.status)

@@ -1,0 +1,115 @@
+"""The worker: a process that does units. The driver makes a Ray actor of it; nothing here knows of Ray."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from ncbatch.codec.encode import encode
+from ncbatch.codec.recipe import Recipe
+from ncbatch.runs.plan import Unit
+from ncbatch.runs.results import UnitResult
+from ncbatch.runs.spec import RunSpec
+from ncbatch.runs.unit import Workspace, probe_image, run_unit
+from ncbatch.store import Store, StoreError
+
+_CALIBRATION_SIDE = 512
+_CALIBRATION_STEPS = 8
+
+
+@dataclass(frozen=True)
+class WorkerConfig:
+    """What a worker needs to know; travels to it.
+
+    threads: of torch. batch_size, wip_seconds: see `Workspace`.
+    """
+
+    spec: RunSpec
+    corpus: Store
+    output: Store
+    threads: int = 1
+    batch_size: int = 1
+    wip_seconds: float = 60.0
+
+
+@dataclass(frozen=True)
+class WorkerInfo:
+    host: str
+    pid: int
+    device: str
+
+
+@dataclass(frozen=True)
+class StoreFailure:
+    """The store refused a call or could not be reached; a value, since the worker itself is fine."""
+
+    message: str
+
+
+_Result = TypeVar("_Result")
+
+
+class Worker:
+    """Does what it is told, one call at a time."""
+
+    def __init__(self, config: WorkerConfig) -> None:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+        torch.set_num_threads(config.threads)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._workspace = Workspace(
+            config.spec,
+            config.corpus,
+            config.output,
+            device,
+            batch_size=config.batch_size,
+            wip_seconds=config.wip_seconds,
+        )
+
+    def ready(self) -> WorkerInfo:
+        return WorkerInfo(platform.node(), os.getpid(), str(self._workspace.device))
+
+    def calibrate(self, variant_name: str) -> float | StoreFailure:
+        """Seconds that encoding takes per pixel under a variant on this hardware, from a few steps."""
+        return self._reported(lambda: self._calibrate(variant_name))
+
+    def _calibrate(self, variant_name: str) -> float:
+        variant = self._workspace.spec.variant(variant_name)
+        model, recipe = self._workspace.model(variant), variant.recipe
+        side = _CALIBRATION_SIDE
+        picture = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+
+        def timed(recipe: Recipe) -> float:
+            started = time.monotonic()
+            encode(model, [picture], recipe)
+            return time.monotonic() - started
+
+        amortized = Recipe(method="amortized", lmbda=recipe.lmbda, steps=0)
+        timed(amortized)  # the first time pays for libraries and memory
+        base = timed(amortized)
+        if not recipe.refines:
+            return base / side**2
+        few = recipe.model_copy(update={"steps": _CALIBRATION_STEPS})
+        timed(few)
+        per_step = max(timed(few) - base, 0.0) / _CALIBRATION_STEPS
+        return (base + per_step * recipe.steps) / side**2
+
+    def run_unit(self, unit: Unit, attempt: str, poisoned: Mapping[str, str]) -> UnitResult | StoreFailure:
+        return self._reported(lambda: run_unit(self._workspace, unit, attempt, poisoned))
+
+    def probe(self, unit: Unit, attempt: str, image_key: str) -> StoreFailure | None:
+        return self._reported(lambda: probe_image(self._workspace, unit, attempt, image_key))
+
+    @staticmethod
+    def _reported(action: Callable[[], _Result]) -> _Result | StoreFailure:
+        try:
+            return action()
+        except StoreError as error:
+            return StoreFailure(str(error))

@@ -1,0 +1,35 @@
+"""Objects by key, in an S3 bucket or in a local folder.
+
+Everything a run reads and writes goes through a `Store`. There are two: `S3Store` for `s3://bucket/prefix`
+(any server that speaks S3) and `LocalStore` for folders; `open_store` picks one from a URI. Keys are relative
+to the store's root, separated by "/", and every error is a `StoreError` whose message names what to do.
+"""
+
+from ncbatch.store.errors import (
+    AccessDenied,
+    BucketNotFound,
+    ObjectNotFound,
+    StoreError,
+    StoreUnavailable,
+)
+from ncbatch.store.interface import ObjectInfo, Store, StoreOptions
+from ncbatch.store.local import LocalStore
+from ncbatch.store.opening import join_uri, open_store
+from ncbatch.store.probe import honours_create_only
+from ncbatch.store.s3 import S3Store
+
+__all__ = [
+    "AccessDenied",
+    "BucketNotFound",
+    "LocalStore",
+    "ObjectInfo",
+    "ObjectNotFound",
+    "S3Store",
+    "Store",
+    "StoreError",
+    "StoreOptions",
+    "StoreUnavailable",
+    "honours_create_only",
+    "join_uri",
+    "open_store",
+]

@@ -1,0 +1,116 @@
+"""The vocabulary all stores share: options, what is known about an object, and the operations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from ncbatch.errors import UsageError
+
+_ENDPOINT_FORM = "The endpoint URL must look like http://host:port or https://host."
+
+
+@dataclass(frozen=True)
+class StoreOptions:
+    """How to reach a store. Holds no secrets, so it may be pickled, logged and stored.
+
+    Credentials come from boto3's own chain only: environment, profile, instance role.
+
+    endpoint_url: S3 endpoint; without it boto3 reads AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL or its profile.
+    region: without it boto3 decides.
+    retry_seconds: how long one operation goes on trying against throttling, 5xx answers and lost connections.
+        No wait begins after this time; the last one begun may overrun it by up to 20 s plus one time-out.
+
+    Raises UsageError when the endpoint URL is none, or carries a user name or password.
+    """
+
+    endpoint_url: str | None = None
+    region: str | None = None
+    retry_seconds: float = 120.0
+
+    def __post_init__(self) -> None:
+        if self.endpoint_url is None:
+            return
+        # The URL is not repeated in these messages: it may hold a password.
+        try:
+            parts = urlsplit(self.endpoint_url)
+        except ValueError:
+            raise UsageError(_ENDPOINT_FORM) from None
+        if "@" in parts.netloc:
+            raise UsageError(
+                "The endpoint URL carries a user name or password; give credentials as AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY or in an AWS profile."
+            )
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise UsageError(_ENDPOINT_FORM)
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    """An object as listed or looked up.
+
+    key: relative to the store's root. size: bytes.
+    etag: changes whenever the bytes do, without quotes. From S3 as the server gives it; for local files it is
+        made of modification time and size.
+    """
+
+    key: str
+    size: int
+    etag: str
+
+
+class Store(Protocol):
+    """Objects below one root. Stores can be pickled, and one store may be used by several threads.
+
+    Every method may raise StoreError or its kinds: AccessDenied, BucketNotFound, StoreUnavailable.
+    """
+
+    @property
+    def uri(self) -> str:
+        """Canonical URI of the root, ending in "/"; `open_store` of it gives an equal store."""
+
+    def get(self, key: str) -> bytes:
+        """All bytes of the object. Raises ObjectNotFound."""
+
+    def get_with_info(self, key: str) -> tuple[ObjectInfo, bytes]:
+        """The bytes with the size and etag of these very bytes, in one request. Raises ObjectNotFound."""
+
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        """At most `length` bytes from offset `start`: fewer at the object's end, none behind it.
+
+        Raises ObjectNotFound, and ValueError for negative numbers.
+        """
+
+    def head(self, key: str) -> ObjectInfo | None:
+        """Size and etag, or None when no object stands there (S3 says the same of a missing bucket)."""
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write the object, replacing what stands there; readers see all old or all new bytes."""
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        """Write the object unless one stands there.
+
+        True: the object at the key has exactly these bytes, written by this call or by an earlier try of it.
+        False: other bytes stood there first, and still do.
+
+        Guaranteed by local folders and by servers that honour `If-None-Match: *` on a put, whatever is
+        retried or runs at the same time. On a server that ignores the condition (see `honours_create_only`)
+        the answer is what was read back after the write, and a later concurrent writer may still replace the
+        bytes after both were told True; there, write bytes that must not be lost to keys that only one
+        attempt uses.
+        """
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """Every object whose key starts with `prefix`, in UTF-8 byte order of the keys, fetched as it is
+        consumed.
+
+        The prefix is of the key as a string: "a" finds "a", "a/b" and "ab".
+        """
+
+    def delete(self, key: str) -> None:
+        """Remove the object; no error when none stands there."""
+
+    def check(self) -> None:
+        """Fail at once when the store cannot be used: missing bucket or folder, wrong or no credentials."""
