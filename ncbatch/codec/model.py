@@ -144,14 +144,20 @@ class Model:
         Returns:
             y float32[batch, M, H/16, W/16] and z float32[batch, N, H/64, W/64], not rounded.
         """
-        height, width = pictures.shape[2] // STRIDE, pictures.shape[3] // STRIDE
-        y = torch.empty(len(pictures), self.info.m, height, width, device=self.device)
+        # One by one: the kernels chosen for a batch may round differently from those for one picture.
+        pairs = [self._analyse_one(picture[None]) for picture in pictures]
+        return torch.cat([y for y, _ in pairs]), torch.cat([z for _, z in pairs])
+
+    def _analyse_one(self, picture: Tensor) -> tuple[Tensor, Tensor]:
+        height, width = picture.shape[2] // STRIDE, picture.shape[3] // STRIDE
+        y = torch.empty(1, self.info.m, height, width, device=self.device)
         with torch.no_grad():
             for tile in Tile.cover(height, width):
                 top, bottom, left, right = (side * STRIDE for side in tile.crop)
-                crop = self.analysis(pictures[:, :, top:bottom, left:right])
+                crop = self.analysis(picture[:, :, top:bottom, left:right])
                 y[:, :, tile.top : tile.bottom, tile.left : tile.right] = tile.core(crop, 1)
-            return y, self.hyper_analysis(y)
+            # Contiguous as y is: optimizer states are saved and restored in that layout.
+            return y, self.hyper_analysis(y).contiguous()
 
     def coding_parameters(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """mu and sigma of y in units of 1/UNIT, int32, exactly the same on every machine; z: symbols."""

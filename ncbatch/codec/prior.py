@@ -68,7 +68,7 @@ class FactorizedPrior:
 def fixed_point_medians(weights: dict[str, Tensor]) -> Tensor:
     """Each channel's median in units of 1 / UNIT, int32[channels]; the grid of z is symbol + median."""
     medians = (weights["quantiles"][:, 0, 1].double() * UNIT).round()
-    return medians.clamp(-MAX_Z_SYMBOL, MAX_Z_SYMBOL).to(torch.int32)
+    return medians.clamp(-MAX_Z_SYMBOL * UNIT, MAX_Z_SYMBOL * UNIT).to(torch.int32)
 
 
 def coding_tables(
@@ -84,9 +84,9 @@ def coding_tables(
     while True:  # widen until every channel's tails are negligible, as far as symbols may go
         symbols = torch.arange(-reach, reach + 1, dtype=torch.float64)
         mass = prior.likelihood(symbols + offset).numpy()
-        if reach >= 2048 or (1 - mass.sum(1) < _TAIL).all():
+        if reach >= MAX_Z_SYMBOL or (1 - mass.sum(1) < _TAIL).all():
             break
-        reach *= 2
+        reach = min(2 * reach, MAX_Z_SYMBOL)
     first, lengths, tables = [], [], []
     for channel in mass:
         kept = np.flatnonzero(channel > _TAIL)

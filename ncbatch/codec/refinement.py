@@ -97,15 +97,19 @@ class Refinement:
         uniform = torch.cat([t.noise.uniform(name, self.step, counter) for t in self._targets])
         return stochastic_gumbel_annealing(values, self._tau(self.step), uniform)
 
-    def _advance_one(self) -> None:
+    def _rate_and_latents(self) -> tuple[Tensor, Tensor]:
+        """Bits of the relaxed latents, summed over the batch, and the relaxed y."""
         model = self._model
-        self._adam.zero_grad(set_to_none=True)
         medians = model.medians
         z = self._relaxed("z", self._z - medians) + medians
         scales, means = model.fast_hyper_synthesis(z).float().chunk(2, 1)
         centred = self._relaxed("y", self._y - means)
         bits = gaussian_bits(centred, lower_bound(scales, SCALE_BOUND)).sum() + model.prior.bits(z).sum()
-        y = centred + means
+        return bits, centred + means
+
+    def _advance_one(self) -> None:
+        self._adam.zero_grad(set_to_none=True)
+        bits, y = self._rate_and_latents()
         # The graph of g_s is the large one, so it is built and released tile by tile; the gradients it
         # leaves at y then join those of the rate.
         leaf = y.detach().requires_grad_()

@@ -1,0 +1,58 @@
+"""Peak memory of encoding one large picture in a worker's process.
+
+    python -m benchmarks.peak_memory [--megapixels 24] [--steps 3]
+
+A few steps suffice: every step allocates the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ncbatch.codec import zoo
+from ncbatch.codec.encode import encode
+from ncbatch.codec.model import Model
+from ncbatch.codec.recipe import Recipe
+
+
+def peak_gib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Peak memory of encoding one large picture.")
+    parser.add_argument("--megapixels", type=float, default=24.0)
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    import skimage
+
+    # A real photograph, repeated: what it shows does not matter to memory, that it compresses as one does.
+    source = np.asarray(Image.open(Path(skimage.__file__).parent / "data" / "astronaut.png").convert("RGB"))
+    height = round((args.megapixels * 1e6 / 1.5) ** 0.5)
+    width = round(height * 1.5)
+    pixels = np.tile(source, (height // 512 + 1, width // 512 + 1, 1))[:height, :width].copy()
+    model = Model(zoo.load_builtin("base-0.010"))
+    print(f"{width} x {height} pixels; before: {peak_gib():.2f} GiB")
+    started = time.monotonic()
+    encode(model, [pixels], Recipe(method="amortized", lmbda=0.01, steps=0))
+    print(f"amortized: peak {peak_gib():.2f} GiB, {time.monotonic() - started:.1f} s")
+    started = time.monotonic()
+    recipe = Recipe(method="sga", lmbda=0.01, steps=args.steps)
+    saved = []
+    encode(model, [pixels], recipe, on_pause=lambda refinement: saved.append(refinement.step))
+    print(f"sga, {args.steps} steps: peak {peak_gib():.2f} GiB, {time.monotonic() - started:.1f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

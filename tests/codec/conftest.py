@@ -1,0 +1,39 @@
+"""Fixtures of the codec's tests: the built-in model, and pictures made or shipped with scikit-image."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ncbatch.codec import zoo
+from ncbatch.codec.checkpoint import Checkpoint
+from ncbatch.codec.model import Model
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def checkpoint() -> Checkpoint:
+    return zoo.load_builtin("base-0.010")
+
+
+@pytest.fixture(scope="session")
+def model(checkpoint) -> Model:
+    return Model(checkpoint)
+
+
+@pytest.fixture(scope="session")
+def photograph() -> np.ndarray:
+    """A real photograph, uint8[300, 451, 3]: sides that are no multiples of anything."""
+    import skimage
+
+    with Image.open(Path(skimage.__file__).parent / "data" / "chelsea.png") as picture:
+        return np.array(picture.convert("RGB"))

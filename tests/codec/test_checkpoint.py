@@ -1,0 +1,128 @@
+import pickle
+
+import pytest
+import torch
+
+from ncbatch.codec import checkpoint as module
+from ncbatch.codec import zoo
+from ncbatch.codec.checkpoint import export, parse
+from ncbatch.codec.errors import ModelError
+
+
+def state_dict(checkpoint):
+    """What CompressAI would have saved."""
+    names = ("g_a.", "h_a.", "g_s.", "h_s.", "prior.")
+    return {
+        k.replace("prior.", "entropy_bottleneck."): v.float()
+        for k, v in checkpoint.tensors.items()
+        if k.startswith(names)
+    }
+
+
+def test_round_trip_keeps_tensors_and_digest(checkpoint):
+    again = parse(checkpoint.to_bytes(), "x")
+    assert again.digest == checkpoint.digest and again.info == checkpoint.info
+    assert again.tensors.keys() == checkpoint.tensors.keys()
+    assert all(torch.equal(again.tensors[k], v) for k, v in checkpoint.tensors.items())
+
+
+def test_export_of_the_same_weights_is_the_same_checkpoint(checkpoint):
+    assert export(state_dict(checkpoint), lmbda=0.01).digest == checkpoint.digest
+
+
+def test_digest_covers_every_tensor_and_the_metadata(checkpoint):
+    for name in ("g_a.0.weight", "exact.1.bias", "z.frequencies", "z.median"):
+        tensors = dict(checkpoint.tensors)
+        tensors[name] = tensors[name].clone()
+        tensors[name].view(-1)[0] += 1
+        assert module._digest(checkpoint.info, tensors) != checkpoint.digest
+    other = checkpoint.info.model_copy(update={"lmbda": 0.02})
+    assert module._digest(other, checkpoint.tensors) != checkpoint.digest
+
+
+@pytest.mark.parametrize("missing", ["g_a.0.weight", "g_s.1.gamma", "exact.2.weight", "z.median"])
+def test_missing_tensors_are_named(checkpoint, missing):
+    tensors = {k: v for k, v in checkpoint.tensors.items() if k != missing}
+    data = module.Checkpoint(checkpoint.info, tensors, "").to_bytes()
+    with pytest.raises(ModelError, match=missing.replace("exact.2.", "2.")):
+        parse(data, "x")
+
+
+def test_wrong_shapes_are_named(checkpoint):
+    tensors = dict(checkpoint.tensors)
+    tensors["g_s.0.weight"] = tensors["g_s.0.weight"][:, :8].contiguous()
+    with pytest.raises(ModelError, match=r"g_s\.0\.weight"):
+        parse(module.Checkpoint(checkpoint.info, tensors, "").to_bytes(), "x")
+
+
+def test_tables_that_do_not_add_up_are_refused(checkpoint):
+    tensors = dict(checkpoint.tensors)
+    tensors["z.frequencies"] = tensors["z.frequencies"][:-1].contiguous()
+    with pytest.raises(ModelError, match="add up"):
+        parse(module.Checkpoint(checkpoint.info, tensors, "").to_bytes(), "x")
+
+
+def test_cut_short_at_many_lengths_is_one_error(checkpoint):
+    data = checkpoint.to_bytes()
+    for length in [0, 1, 7, 8, 9, 100, 1000, len(data) // 2, len(data) - 1]:
+        with pytest.raises(ModelError, match="x is not an ncbatch checkpoint"):
+            parse(data[:length], "x")
+
+
+def test_newer_or_foreign_metadata_says_so(checkpoint):
+    data = checkpoint.to_bytes()
+    with pytest.raises(ModelError, match="format"):
+        parse(data.replace(b'\\"format\\":1', b'\\"format\\":9'), "x")
+    from safetensors.torch import save
+
+    with pytest.raises(ModelError, match="not an ncbatch checkpoint"):
+        parse(save({"a": torch.zeros(1)}), "x")
+
+
+def test_pickles_are_never_loaded(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (pytest.fail, ("code of a pickle was run",))
+
+    for data in (pickle.dumps(Bomb()),):
+        with pytest.raises(ModelError, match="ncbatch convert"):
+            parse(data, "x.pt")
+    path = tmp_path / "x.pt"
+    torch.save({"state_dict": Bomb()}, path)
+    with pytest.raises(ModelError, match="ncbatch convert"):
+        parse(path.read_bytes(), "x.pt")
+    with pytest.raises(ModelError, match="plain tensors"):
+        zoo.convert(path)
+
+
+def test_convert_reads_a_torch_file(checkpoint, tmp_path):
+    path = tmp_path / "weights.pt"
+    torch.save({"state_dict": state_dict(checkpoint), "lmbda": 0.01}, path)
+    assert zoo.convert(path).digest == checkpoint.digest
+    torch.save(state_dict(checkpoint), path)
+    with pytest.raises(ModelError, match="--lmbda"):
+        zoo.convert(path)
+    assert zoo.convert(path, lmbda=0.01).digest == checkpoint.digest
+    torch.save({"state_dict": {"a": torch.zeros(1)}, "lmbda": 0.01}, path)
+    with pytest.raises(ModelError, match="MeanScaleHyperprior"):
+        zoo.convert(path)
+    with pytest.raises(ModelError, match="nowhere"):
+        zoo.convert(tmp_path / "nowhere.pt")
+
+
+def test_diverged_weights_are_refused(checkpoint):
+    weights = state_dict(checkpoint)
+    weights["h_s.0.weight"] = weights["h_s.0.weight"] * torch.nan
+    with pytest.raises(ModelError, match="finite"):
+        export(weights, lmbda=0.01)
+
+
+def test_zoo_without_network_says_what_to_do(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    for name in ("http_proxy", "https_proxy", "HTTPS_PROXY", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nothing listens there: no network, on any machine
+    with pytest.raises(ModelError, match="could not be downloaded"):
+        zoo.load_zoo("compressai:mbt2018-mean/3")
+    for name in ("compressai:mbt2018-mean/9", "compressai:bmshj2018-factorized/3"):
+        with pytest.raises(ModelError, match="quality"):
+            zoo.load_zoo(name)

@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ncbatch.codec import coder
+from ncbatch.codec.coder import MAX_SYMBOL, FactorizedTables
+from ncbatch.codec.errors import BitstreamError
+
+
+def tables() -> FactorizedTables:
+    """Two channels: symbols -1..1 and 5..6, each with an escape."""
+    first, lengths = np.array([-1, 5], np.int32), np.array([4, 3], np.int32)
+    return FactorizedTables(first, lengths, np.array([10, 70, 19, 1, 60, 39, 1], np.int32))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(
+        st.tuples(st.integers(-MAX_SYMBOL, MAX_SYMBOL) | st.integers(-3, 3), st.integers(28, 65535)),
+        max_size=60,
+    )
+)
+def test_gaussian_symbols_come_back(pairs):
+    symbols = np.array([p[0] for p in pairs], np.int32)
+    sigma = np.array([p[1] for p in pairs], np.int32)
+    stack = coder.new_coder()
+    coder.push_gaussian(stack, symbols, sigma)
+    again = coder.new_coder(coder.payload_of(stack))
+    assert np.array_equal(coder.pop_gaussian(again, sigma), symbols)
+    assert again.is_empty()
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.integers(-(2**14), 2**14) | st.integers(-2, 7), min_size=8, max_size=8))
+def test_factorized_symbols_come_back_escapes_included(values):
+    symbols = np.array(values, np.int32).reshape(2, 2, 2)
+    stack = coder.new_coder()
+    tables().push(stack, symbols)
+    assert np.array_equal(tables().pop(coder.new_coder(coder.payload_of(stack)), (2, 2, 2)), symbols)
+
+
+def test_stack_returns_last_pushed_first():
+    stack = coder.new_coder()
+    y, sigma = np.array([3, -7, 0], np.int32), np.array([300, 300, 28], np.int32)
+    z = np.array([0, 6], np.int32).reshape(2, 1, 1)
+    coder.push_gaussian(stack, y, sigma)
+    tables().push(stack, z)
+    assert np.array_equal(tables().pop(stack, (2, 1, 1)), z)
+    assert np.array_equal(coder.pop_gaussian(stack, sigma), y)
+
+
+def test_rate_is_the_information_content():
+    rng = np.random.default_rng(0)
+    sigma = np.clip(np.exp(rng.normal(0, 1.2, 50_000)) * 256, 28, 20_000).astype(np.int32)
+    symbols = np.round(rng.normal(size=sigma.shape) * sigma / 256).astype(np.int32)
+    stack = coder.new_coder()
+    coder.push_gaussian(stack, symbols, sigma)
+    from scipy.stats import norm
+
+    scale = sigma / 256
+    information = -np.log2(norm.cdf((symbols + 0.5) / scale) - norm.cdf((symbols - 0.5) / scale)).sum()
+    assert len(coder.payload_of(stack)) * 8 == pytest.approx(information, rel=4e-4, abs=64)
+
+
+def test_damaged_payload_gives_symbols_or_one_error():
+    sigma = np.full(200, 300, np.int32)
+    stack = coder.new_coder()
+    coder.push_gaussian(stack, np.arange(200, dtype=np.int32) % 5, sigma)
+    payload = bytearray(coder.payload_of(stack))
+    rng = np.random.default_rng(1)
+    for _ in range(300):
+        damaged = bytearray(payload)
+        damaged[rng.integers(len(damaged))] ^= 1 << rng.integers(8)
+        try:
+            symbols = coder.pop_gaussian(coder.new_coder(bytes(damaged)), sigma)
+        except BitstreamError:
+            continue
+        assert symbols.shape == sigma.shape and np.abs(symbols).max() <= MAX_SYMBOL
+
+
+def test_payload_ending_in_zeros_is_refused():
+    with pytest.raises(BitstreamError, match="ANS"):
+        coder.new_coder(bytes(8))

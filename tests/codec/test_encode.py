@@ -1,0 +1,160 @@
+import hashlib
+import subprocess
+import sys
+
+import numpy as np
+import pydantic
+import pytest
+import torch
+
+from ncbatch.codec import bitstream, quality
+from ncbatch.codec.decode import decode, decode_latents
+from ncbatch.codec.encode import encode, evaluate
+from ncbatch.codec.errors import DecodeCheckError
+from ncbatch.codec.exact import UNIT
+from ncbatch.codec.model import to_tensor
+from ncbatch.codec.rates import gaussian_bits
+from ncbatch.codec.recipe import Recipe
+
+AMORTIZED = Recipe(method="amortized", lmbda=0.01, steps=0)
+
+DECODER = """
+import hashlib, sys, torch
+torch.set_num_threads(int(sys.argv[2]))
+from ncbatch.codec import bitstream, zoo
+from ncbatch.codec.decode import decode_latents
+from ncbatch.codec.model import Model
+model = Model(zoo.load_builtin("base-0.010"))
+stream = bitstream.parse(open(sys.argv[1], "rb").read(), max_pixels=10**8)
+y_hat = model.y_hat(decode_latents(model, stream))
+print(hashlib.sha256(y_hat.contiguous().numpy().tobytes()).hexdigest())
+"""
+
+
+def fingerprint(y_hat: torch.Tensor) -> str:
+    return hashlib.sha256(y_hat.contiguous().numpy().tobytes()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def refined(model, photograph):
+    torch.set_num_threads(1)
+    return encode(model, [photograph], Recipe(method="sga", lmbda=0.01, steps=40))[0]
+
+
+def test_bytes_are_the_information_content_and_little_more(refined):
+    for outcome in (refined.outcome, refined.amortized):
+        information = (outcome.bits_y + outcome.bits_z) / 8
+        assert information < len(outcome.data) < information * 1.005 + 40
+
+
+def test_refinement_lowers_the_rd_loss(refined):
+    assert refined.outcome.rd_loss < 0.99 * refined.amortized.rd_loss
+
+
+def test_numbers_are_those_of_the_bytes(model, photograph, refined):
+    picture = decode(model, refined.outcome.data)
+    error = np.mean((picture.astype(float) - photograph) ** 2)
+    assert refined.outcome.mse == pytest.approx(error)
+    bpp = len(refined.outcome.data) * 8 / (300 * 451)
+    assert refined.outcome.rd_loss == pytest.approx(bpp + 0.01 * error)
+    assert refined.outcome.psnr == pytest.approx(10 * np.log10(255**2 / error))
+    assert 0.9 < refined.ms_ssim < 1
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{}, {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}],
+)
+def test_a_fresh_process_with_other_threads_decodes_the_same_latents(
+    model, refined, tmp_path, environment, monkeypatch
+):
+    path = tmp_path / "a.ncb"
+    path.write_bytes(refined.outcome.data)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    output = subprocess.run(
+        [sys.executable, "-c", DECODER, str(path), "3"], check=True, capture_output=True, text=True
+    ).stdout
+    stream = bitstream.parse(refined.outcome.data, max_pixels=10**8)
+    assert output.strip() == fingerprint(model.y_hat(decode_latents(model, stream)))
+
+
+def test_exact_coding_costs_next_to_nothing(model, checkpoint, photograph):
+    """Rate of y with the integer mu and sigma against the float network's, for one photograph."""
+    from ncbatch.codec.transforms import Transform
+
+    y, z = model.analyse(to_tensor(photograph, model.device))
+    latents = model.round(y, z)
+    with torch.no_grad():
+        synthesis = Transform(checkpoint.section("h_s"), "h_s", torch.float32, model.device)
+        scales, means = synthesis(latents.z + model.medians).chunk(2, 1)
+    floats = gaussian_bits((y - means).round(), scales.clamp_min(0.11)).sum().item()
+    _, sigma = model.coding_parameters(latents.z)
+    integers = gaussian_bits(latents.y.float(), sigma.float() / UNIT).sum().item()
+    assert integers < floats * 1.0007
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1), (63, 65), (64, 64), (65, 130), (2, 3)])
+def test_every_size(model, photograph, shape):
+    pixels = np.resize(photograph, (*shape, 3))
+    for recipe in (AMORTIZED, Recipe(method="sga", lmbda=0.01, steps=3)):
+        encoded = encode(model, [pixels], recipe)[0]
+        assert decode(model, encoded.outcome.data).shape == pixels.shape
+
+
+def test_extreme_pictures(model):
+    """Noise and flat black or white: all symbols far from what the model knows."""
+    noise = np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)
+    for pixels in (noise, np.zeros((64, 64, 3), np.uint8), np.full((64, 64, 3), 255, np.uint8)):
+        encoded = encode(model, [pixels], AMORTIZED)[0]
+        assert encoded.outcome.mse >= 0 and decode(model, encoded.outcome.data).shape == pixels.shape
+
+
+def test_noise_follows_the_seed(model, photograph):
+    picture = photograph[:64, :128]
+    results = {
+        seed: encode(model, [picture], Recipe(method="sga", lmbda=0.01, steps=30, seed=seed))[0].outcome.data
+        for seed in (0, 1)
+    }
+    assert results[0] != results[1]
+
+
+def test_bytes_that_do_not_decode_are_never_returned(model, photograph, monkeypatch):
+    """A coder that drops an escape, say: the check before publication sees it."""
+    from ncbatch.codec import encode as module
+
+    genuine = module.write
+
+    def faulty(model, latents, method, height, width):
+        changed = latents.y.clone()
+        changed[0, 0, 0, 0] += 1
+        return genuine(model, type(latents)(changed, latents.z), method, height, width)
+
+    monkeypatch.setattr(module, "write", faulty)
+    with pytest.raises(DecodeCheckError):
+        encode(model, [photograph[:64, :64]], AMORTIZED)
+
+
+def test_evaluate_refuses_a_picture_of_another_size(model, photograph):
+    data = encode(model, [photograph[:64, :64]], AMORTIZED)[0].outcome.data
+    with pytest.raises(DecodeCheckError, match="another size"):
+        evaluate(model, photograph[:64, :65], data, 0.01)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"method": "sga", "steps": 0}, {"method": "amortized", "steps": 5}, {"lmbda": 0.0},
+     {"lmbda": float("inf")}, {"learning_rate": 0.0}, {"seed": -1}, {"method": "magic"}],
+)  # fmt: skip
+def test_recipes_out_of_range_are_refused(fields):
+    with pytest.raises(pydantic.ValidationError):
+        Recipe(**{"method": "sga", "lmbda": 0.01, "steps": 10, **fields})
+
+
+def test_quality_measures():
+    a = np.random.default_rng(0).integers(0, 256, (300, 200, 3), dtype=np.uint8)
+    b = np.clip(a.astype(int) + 3, 0, 255).astype(np.uint8)
+    assert quality.mse(a, b) == pytest.approx(np.mean((a.astype(float) - b) ** 2))
+    assert quality.psnr(quality.mse(a, a)) == np.inf
+    assert quality.ms_ssim(a, a) == pytest.approx(1)
+    assert quality.ms_ssim(a[:100], b[:100]) is None

@@ -1,0 +1,52 @@
+import hashlib
+import math
+
+import numpy as np
+import pytest
+
+from ncbatch.codec.gaussian import TABLE_BITS, _half_distribution, gaussian_tables
+
+
+def phi(t: float) -> float:
+    return 0.5 * math.erfc(-t / math.sqrt(2))
+
+
+def test_distribution_function_is_right_to_its_last_bit():
+    table = _half_distribution()
+    expected = np.array([(phi(i / 1024) - 0.5) * 2**30 for i in range(len(table))])
+    assert np.all(table <= expected + 1e-6) and np.all(table > expected - 1 - 1e-6)
+
+
+def test_distribution_function_is_the_same_on_every_machine():
+    # The reason for building it from integers. A change of this value makes all old files unreadable.
+    digest = hashlib.sha256(_half_distribution().astype("<i8").tobytes()).hexdigest()
+    assert digest.startswith("4a950a84e58596d8")
+
+
+@pytest.mark.parametrize("sigma", [28, 29, 100, 256, 2_000, 16_000, 65_535])
+def test_frequencies_are_the_gaussian_masses(sigma):
+    tables = gaussian_tables(np.array([sigma]))
+    table, reach, scale = tables.table(0), int(tables.reach[0]), sigma / 256
+    mass = [phi((k + 0.5) / scale) - phi((k - 0.5) / scale) for k in range(-reach, reach + 1)]
+    assert np.abs(table[:-1] / 2**TABLE_BITS - mass).max() < 3e-7
+    assert table.min() >= 1
+    assert table[-1] / 2**TABLE_BITS < 1e-7  # the escape costs next to nothing
+    assert np.array_equal(table[:-1], table[:-1][::-1])
+
+
+def test_coding_with_the_tables_costs_what_the_gaussian_says():
+    """Relative entropy of table to Gaussian, in bits per symbol, at every scale."""
+    for sigma in (28, 64, 256, 1024, 8192):
+        tables = gaussian_tables(np.array([sigma]))
+        table, reach, scale = tables.table(0), int(tables.reach[0]), sigma / 256
+        p = np.array([phi((k + 0.5) / scale) - phi((k - 0.5) / scale) for k in range(-reach, reach + 1)])
+        q = table / table.sum()
+        used = p > 0
+        assert 0 <= np.sum(p[used] * np.log2(p[used] / q[:-1][used])) + 1e-9 < 1e-6
+
+
+def test_tables_of_many_sigmas_are_those_of_each():
+    sigmas = np.array([28, 31, 500, 4_000])
+    together = gaussian_tables(sigmas)
+    for i, sigma in enumerate(sigmas):
+        assert np.array_equal(together.table(i), gaussian_tables(np.array([sigma])).table(0))

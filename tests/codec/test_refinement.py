@@ -1,0 +1,130 @@
+import numpy as np
+import pytest
+import torch
+
+from ncbatch.codec import model as model_module
+from ncbatch.codec.encode import encode
+from ncbatch.codec.errors import DivergedError
+from ncbatch.codec.model import to_tensor
+from ncbatch.codec.noise import Noise
+from ncbatch.codec.recipe import Recipe
+from ncbatch.codec.refinement import Refinement, RefinementSettings, Target
+
+
+def refinement(model, pictures, steps=10, **settings) -> Refinement:
+    batch = torch.cat([to_tensor(p, model.device) for p in pictures])
+    targets = [Target(p.shape[0], p.shape[1], Noise(0, p.tobytes())) for p in pictures]
+    return Refinement(model, batch, targets, RefinementSettings(lmbda=0.01, steps=steps, **settings))
+
+
+@pytest.fixture(scope="module")
+def crops(photograph) -> list[np.ndarray]:
+    """Four pictures of one padded shape, 128 x 192, with different true sizes."""
+    return [
+        photograph[:128, :192],
+        photograph[100:228, 200:392],
+        photograph[150:250, 100:280],
+        photograph[170:297, 30:217],
+    ]
+
+
+def test_the_same_alone_and_in_a_batch_of_four(model, crops):
+    together = refinement(model, crops)
+    together.advance(10)
+    for i, crop in enumerate(crops):
+        alone = refinement(model, [crop])
+        alone.advance(10)
+        assert together.best[i].equals(alone.best), f"picture {i}"
+        assert torch.equal(together._y[i : i + 1], alone._y)
+
+
+def test_encoding_is_the_same_alone_and_in_a_batch_of_four(model, crops):
+    recipe = Recipe(method="sga", lmbda=0.01, steps=30)
+    together = encode(model, crops, recipe)
+    for crop, encoded in zip(crops, together, strict=True):
+        assert encode(model, [crop], recipe)[0].outcome.data == encoded.outcome.data
+
+
+def test_going_on_from_a_saved_state_changes_nothing(model, crops):
+    whole = refinement(model, crops[:2], steps=24, check_every=5)
+    whole.advance(24)
+    first = refinement(model, crops[:2], steps=24, check_every=5)
+    first.advance(13)
+    second = refinement(model, crops[:2], steps=24, check_every=5)
+    second.restore(first.state())
+    assert second.step == 13
+    second.advance(100)
+    assert second.done and torch.equal(second._y, whole._y) and torch.equal(second._z, whole._z)
+    assert second.best.equals(whole.best)
+
+
+def test_a_state_from_before_the_first_step_can_be_restored(model, crops):
+    first = refinement(model, crops[:1])
+    again = refinement(model, crops[:1])
+    again.restore(first.state())
+    first.advance(10)
+    again.advance(10)
+    assert torch.equal(first._y, again._y)
+
+
+def test_loss_of_rounded_latents_falls(model, photograph):
+    picture = photograph[:128, :192]
+    work = refinement(model, [picture], steps=100, check_every=20)
+    before = work._best_loss.item()
+    work.advance(100)
+    assert work._best_loss.item() < 0.985 * before
+    assert not work.best.equals(work.amortized)
+
+
+def test_gradient_of_the_loss_is_the_finite_difference(model, photograph, monkeypatch):
+    """The whole loss, tiles, padding and all, in float32 with the noise held fixed."""
+    monkeypatch.setattr(model_module, "fast_dtype", lambda device: torch.float32)
+    work = refinement(model_module.Model(model._checkpoint), [photograph[:60, :100]])
+    direction = {name: torch.randn(v.shape, generator=torch.Generator().manual_seed(5))
+                 for name, v in (("y", work._y), ("z", work._z))}  # fmt: skip
+    # Away from whole numbers the relaxation is smooth, but steep: a small step in float32.
+    gradient, loss = loss_and_gradient(work)
+    slope = sum((gradient[n] * d).sum().item() for n, d in direction.items())
+    step = 2e-4
+    values = []
+    for sign in (1, -1):
+        with torch.no_grad():
+            work._y.add_(direction["y"], alpha=sign * step)
+            work._z.add_(direction["z"], alpha=sign * step)
+        values.append(loss_and_gradient(work)[1])
+        with torch.no_grad():
+            work._y.sub_(direction["y"], alpha=sign * step)
+            work._z.sub_(direction["z"], alpha=sign * step)
+    assert slope == pytest.approx((values[0] - values[1]) / (2 * step), rel=0.03)
+    assert loss > 0
+
+
+def loss_and_gradient(work: Refinement) -> tuple[dict[str, torch.Tensor], float]:
+    """One evaluation of the loop's loss; its value is rebuilt from what it passes to backward."""
+    loss, y = work._rate_and_latents()
+    leaf = y.detach().requires_grad_()
+    distortion = sum(work._distortion(leaf, tile) for tile in work._tiles)
+    grads = torch.autograd.grad(loss + 0 * y.sum(), [work._y, work._z], retain_graph=True)
+    through = torch.autograd.grad(distortion, leaf)[0]
+    more = torch.autograd.grad(y, [work._y, work._z], grad_outputs=through)
+    total = {n: a + b for n, a, b in zip(("y", "z"), grads, more, strict=True)}
+    return total, loss.item() + distortion.item()
+
+
+def test_padding_does_not_count(model, photograph):
+    """What lies in the padding of the batch tensor does not change the distortion."""
+    picture = photograph[:100, :150]
+    work = refinement(model, [picture])
+    assert work._mask is not None
+    y = work._y.detach().requires_grad_()
+    before = [work._distortion(y, tile).item() for tile in work._tiles]
+    work._pictures[:, :, 100:, :] = 5.0
+    work._pictures[:, :, :, 150:] = -5.0
+    assert [work._distortion(y, tile).item() for tile in work._tiles] == before
+
+
+def test_divergence_is_an_error(model, photograph):
+    work = refinement(model, [photograph[:64, :64]], steps=4, check_every=2)
+    work._y.data[0, 0, 0, 0] = torch.nan
+    with pytest.raises(DivergedError, match="step 2"):
+        work.advance(4)

@@ -1,0 +1,137 @@
+"""The frozen transforms against CompressAI's own modules."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+
+from ncbatch.codec import zoo
+from ncbatch.codec.checkpoint import export
+from ncbatch.codec.model import STRIDE, Model, Tile
+from ncbatch.codec.prior import FactorizedPrior
+from ncbatch.codec.refinement import SCALE_BOUND
+from ncbatch.codec.transforms import Transform, _InverseGDN
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def network(checkpoint):
+    """CompressAI's MeanScaleHyperprior with the built-in weights."""
+    from compressai.models import MeanScaleHyperprior
+
+    network = MeanScaleHyperprior(checkpoint.info.n, checkpoint.info.m)
+    weights = {k.replace("prior.", "entropy_bottleneck."): v.float() for k, v in checkpoint.tensors.items()}
+    torch.nn.Module.load_state_dict(network, weights, strict=False)
+    return network.eval()
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [("g_a", (2, 3, 64, 128)), ("h_a", (2, 96, 8, 4)), ("h_s", (2, 64, 2, 1)), ("g_s", (2, 96, 4, 8))],
+)
+def test_transforms_are_compressais(checkpoint, network, kind, shape):
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    ours = Transform(checkpoint.section(kind), kind, torch.float32, CPU)(x)
+    with torch.no_grad():
+        theirs = getattr(network, kind)(x)
+    assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4 * theirs.abs().max().item())
+
+
+def test_gradients_are_autograds(checkpoint, network):
+    y = torch.randn(1, 96, 2, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    weight = torch.randn(1, 3, 32, 48, generator=torch.Generator().manual_seed(1))
+    synthesis = Transform(checkpoint.section("g_s"), "g_s", torch.float32, CPU)
+    ours = torch.autograd.grad((synthesis(y) * weight).sum(), y)[0]
+    theirs = torch.autograd.grad((network.g_s(y) * weight).sum(), y)[0]
+    assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-4 * theirs.abs().max().item())
+
+
+def test_inverse_gdn_gradient_is_the_finite_difference():
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(1, 3, 4, 4, dtype=torch.float64, generator=generator, requires_grad=True)
+    gamma = torch.rand(3, 3, 1, 1, dtype=torch.float64, generator=generator)
+    beta = torch.rand(3, dtype=torch.float64, generator=generator) + 0.5
+    transposed = gamma.transpose(0, 1).contiguous()
+    assert torch.autograd.gradcheck(lambda v: _InverseGDN.apply(v, gamma, beta, transposed), (x,))
+
+
+def test_prior_is_compressais_and_its_gradient_autograds(checkpoint, network):
+    z = torch.randn(2, 64, 3, 2, generator=torch.Generator().manual_seed(0)) * 3
+    prior = FactorizedPrior(checkpoint.section("prior"), torch.float32, CPU)
+    channels = z.transpose(0, 1).reshape(64, -1)
+    # In float64, since CompressAI's difference of sigmoids cancels in the tails, where ours does not.
+    bottleneck = deepcopy(network.entropy_bottleneck).double()
+    theirs = bottleneck._likelihood(channels.double().unsqueeze(1))[0].squeeze(1)
+    assert torch.allclose(prior.likelihood(channels).double(), theirs, rtol=1e-3, atol=1e-9)
+    values = z.clone().requires_grad_()
+    bits = prior.bits(values)
+    assert bits.shape == (2,)
+    expected = -torch.log2(theirs.clamp_min(1e-9)).reshape(64, 2, -1).sum((0, 2))
+    assert torch.allclose(bits.double(), expected, rtol=1e-4)
+    bits.sum().backward()
+    assert values.grad is not None and bool(values.grad.isfinite().all()) and bool(values.grad.any())
+
+
+def test_tables_of_z_are_the_density_on_the_grid(checkpoint):
+    """Frequencies stored in the checkpoint, against the float64 density; escapes cost next to nothing."""
+    coding = checkpoint.section("z")
+    prior = FactorizedPrior(checkpoint.section("prior"), torch.float64, CPU)
+    tables = torch.split(coding["frequencies"].double(), coding["lengths"].tolist())
+    for channel in range(0, 64, 7):
+        table = tables[channel] / tables[channel].sum()
+        symbols = int(coding["first"][channel]) + torch.arange(len(table) - 1, dtype=torch.float64)
+        values = torch.zeros(64, len(symbols), dtype=torch.float64) + symbols
+        values = values + coding["median"].double().unsqueeze(1) / 256
+        mass = prior.likelihood(values)[channel]
+        assert torch.allclose(table[:-1], mass, rtol=1e-3, atol=1e-6)
+        assert table[-1] < 1e-5
+
+
+@pytest.mark.parametrize(("height", "width"), [(4, 4), (68, 4), (64, 132), (100, 100)])
+def test_tiles_cover_every_latent_once(height, width):
+    count = torch.zeros(1, 1, height, width)
+    for tile in Tile.cover(height, width):
+        count[:, :, tile.top : tile.bottom, tile.left : tile.right] += 1
+    assert bool((count == 1).all())
+
+
+def test_tiles_give_what_the_whole_gives(model, monkeypatch):
+    """Forward and backward: two latents of halo are enough for four 5x5 layers."""
+    from ncbatch.codec import model as module
+
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.rand(1, 3, 128, 192, generator=generator)
+    y = torch.randn(1, 96, 8, 12, generator=generator)
+    whole_y, whole = model.analyse(pictures)[0], model.synthesise(y)
+    monkeypatch.setattr(module, "_TILE", 3)
+    assert torch.allclose(model.analyse(pictures)[0], whole_y, atol=1e-4)
+    assert torch.allclose(model.synthesise(y), whole, atol=1e-5)
+    monkeypatch.setattr(module, "_HALO", 1)
+    assert not torch.allclose(model.synthesise(y), whole, atol=1e-4)
+    assert STRIDE == 16
+
+
+def test_bound_of_sigma_is_the_coders(model):
+    from ncbatch.codec.exact import MIN_SIGMA
+
+    assert abs(MIN_SIGMA / 256 - SCALE_BOUND) < 1 / 512
+
+
+def test_zoo_sized_weights_load_and_code():
+    """CompressAI's mbt2018-mean of quality 1..4 is MeanScaleHyperprior(128, 192), its weights as they are."""
+    from compressai.models import MeanScaleHyperprior
+
+    from ncbatch.codec.encode import encode
+    from ncbatch.codec.recipe import Recipe
+
+    torch.manual_seed(0)
+    checkpoint = export(MeanScaleHyperprior(128, 192).state_dict(), lmbda=0.0067, dtype=torch.float32)
+    pixels = torch.randint(0, 256, (40, 70, 3), dtype=torch.uint8).numpy()
+    encoded = encode(Model(checkpoint), [pixels], Recipe(method="amortized", lmbda=0.0067, steps=0))[0]
+    assert encoded.outcome.data.startswith(b"NCB") and (encoded.height, encoded.width) == (40, 70)
+
+
+def test_builtin_model_is_found_by_rate():
+    assert "base-0.010" in zoo.builtin_models()
+    assert zoo.nearest_builtin(0.0101) == "base-0.010"
