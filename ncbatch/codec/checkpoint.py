@@ -24,11 +24,16 @@ from ncbatch.codec.prior import coding_tables, fixed_point_medians
 TRANSFORMS = ("g_a", "h_a", "g_s", "h_s")
 
 
+Kind = Literal["base", "bits-back"]
+"""base: p(z) is convolved with a box. bits-back: h_a gives mean and log-variance of q(z|y), and p(z) is a
+density."""
+
+
 class ModelInfo(pydantic.BaseModel, frozen=True, extra="forbid"):
     """What a checkpoint says of itself."""
 
     format: Literal[1] = 1
-    kind: Literal["base"] = "base"
+    kind: Kind = "base"
     n: int = pydantic.Field(gt=0, le=1024, description="channels of the transforms and of z")
     m: int = pydantic.Field(gt=0, le=1024, description="channels of y")
     lmbda: float = pydantic.Field(gt=0, description="weight of the MSE the model was trained with")
@@ -72,7 +77,9 @@ def _digest(info: ModelInfo, tensors: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def export(state_dict: dict[str, Tensor], *, lmbda: float, dtype: torch.dtype = torch.float16) -> Checkpoint:
+def export(
+    state_dict: dict[str, Tensor], *, lmbda: float, kind: Kind = "base", dtype: torch.dtype = torch.float16
+) -> Checkpoint:
     """Freezes a trained CompressAI `MeanScaleHyperprior` into a checkpoint.
 
     Everything that coding needs is derived from the weights as rounded to `dtype`, here and only here.
@@ -95,7 +102,7 @@ def export(state_dict: dict[str, Tensor], *, lmbda: float, dtype: torch.dtype = 
                            upsamples=upsamples)
             for i, upsamples in enumerate(UPSAMPLES)
         ]  # fmt: skip
-        medians = fixed_point_medians(prior)
+        medians = fixed_point_medians(prior, trained=kind == "base")
         first, lengths, frequencies = coding_tables(prior, medians)
     except KeyError as error:
         raise ModelError(
@@ -107,7 +114,7 @@ def export(state_dict: dict[str, Tensor], *, lmbda: float, dtype: torch.dtype = 
     tensors["z.median"] = medians
     for name, array in (("first", first), ("lengths", lengths), ("frequencies", frequencies)):
         tensors[f"z.{name}"] = torch.from_numpy(np.ascontiguousarray(array))
-    info = ModelInfo(n=n, m=m, lmbda=lmbda, shifts=tuple(layer.shift for layer in layers))
+    info = ModelInfo(kind=kind, n=n, m=m, lmbda=lmbda, shifts=tuple(layer.shift for layer in layers))
     _check(info, tensors)
     return Checkpoint(info, tensors, _digest(info, tensors))
 
@@ -123,7 +130,7 @@ def _expected_shapes(info: ModelInfo) -> dict[str, tuple[int, ...]]:
     convs = {
         "g_a": [(n, 3, 5, 5), (n, n, 5, 5), (n, n, 5, 5), (m, n, 5, 5)],
         "g_s": [(m, n, 5, 5), (n, n, 5, 5), (n, n, 5, 5), (n, 3, 5, 5)],
-        "h_a": [(n, m, 3, 3), (n, n, 5, 5), (n, n, 5, 5)],
+        "h_a": [(n, m, 3, 3), (n, n, 5, 5), (n if info.kind == "base" else 2 * n, n, 5, 5)],
         "h_s": [(n, m, 5, 5), (m, m * 3 // 2, 5, 5), (2 * m, m * 3 // 2, 3, 3)],
     }
     shapes: dict[str, tuple[int, ...]] = {

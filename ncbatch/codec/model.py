@@ -156,8 +156,9 @@ class Model:
                 top, bottom, left, right = (side * STRIDE for side in tile.crop)
                 crop = self.analysis(picture[:, :, top:bottom, left:right])
                 y[:, :, tile.top : tile.bottom, tile.left : tile.right] = tile.core(crop, 1)
-            # Contiguous as y is: optimizer states are saved and restored in that layout.
-            return y, self.hyper_analysis(y).contiguous()
+            # Of q(z|y) of a bits-back model this is the mean. Contiguous as y is: optimizer states are
+            # saved and restored in that layout.
+            return y, self.hyper_analysis(y)[:, : self.info.n].contiguous()
 
     def coding_parameters(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """mu and sigma of y in units of 1/UNIT, int32, exactly the same on every machine; z: symbols."""

@@ -40,7 +40,7 @@ class FactorizedPrior:
         self._biases = frozen("biases", layers)
         self._factors = frozen("factors", layers - 1, torch.tanh)
 
-    def _logits(self, values: Tensor) -> Tensor:
+    def logits(self, values: Tensor) -> Tensor:
         """Logits of the cumulative, [channels, 1, points] to the same shape."""
         logits = values
         for i, (matrix, bias) in enumerate(zip(self._matrices, self._biases, strict=True)):
@@ -52,7 +52,7 @@ class FactorizedPrior:
     def likelihood(self, values: Tensor) -> Tensor:
         """Mass of [v - 1/2, v + 1/2]; [channels, points], differentiable in the values."""
         points = values.unsqueeze(1)
-        lower, upper = self._logits(points - 0.5), self._logits(points + 0.5)
+        lower, upper = self.logits(points - 0.5), self.logits(points + 0.5)
         # The difference of two sigmoids keeps its precision on the side where both are small.
         sign = -torch.sign(lower + upper).detach()
         return torch.abs(torch.sigmoid(sign * upper) - torch.sigmoid(sign * lower)).squeeze(1)
@@ -65,10 +65,25 @@ class FactorizedPrior:
         return bits.reshape(channels, batch, -1).sum((0, 2))
 
 
-def fixed_point_medians(weights: dict[str, Tensor]) -> Tensor:
-    """Each channel's median in units of 1 / UNIT, int32[channels]; the grid of z is symbol + median."""
-    medians = (weights["quantiles"][:, 0, 1].double() * UNIT).round()
-    return medians.clamp(-MAX_Z_SYMBOL * UNIT, MAX_Z_SYMBOL * UNIT).to(torch.int32)
+def fixed_point_medians(weights: dict[str, Tensor], *, trained: bool) -> Tensor:
+    """Each channel's median in units of 1 / UNIT, int32[channels]; the grid of z is symbol + median.
+
+    Args:
+        trained: whether `quantiles` were trained with the weights; where not, the medians are searched for.
+    """
+    medians = weights["quantiles"][:, 0, 1].double() if trained else _bisected_medians(weights)
+    return (medians * UNIT).round().clamp(-MAX_Z_SYMBOL * UNIT, MAX_Z_SYMBOL * UNIT).to(torch.int32)
+
+
+def _bisected_medians(weights: dict[str, Tensor]) -> Tensor:
+    prior = FactorizedPrior(weights, torch.float64, torch.device("cpu"))
+    low = torch.full((len(weights["quantiles"]), 1, 1), -float(MAX_Z_SYMBOL), dtype=torch.float64)
+    high = -low
+    for _ in range(50):
+        middle = (low + high) / 2
+        above = prior.logits(middle) > 0  # the cumulative is over one half
+        low, high = torch.where(above, low, middle), torch.where(above, middle, high)
+    return high[:, 0, 0]
 
 
 def coding_tables(

@@ -1,0 +1,41 @@
+"""The ladder of rates as one long walk: every model starts from its trained neighbour."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ncbatch.codec.checkpoint import Kind
+
+_START = 0.01
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One model of a ladder; `parent` is trained before it and lends its weights."""
+
+    kind: Kind
+    lmbda: float
+    parent: Rung | None = None
+
+    @property
+    def name(self) -> str:
+        """As in the names of files and built-in models; three digits where they suffice."""
+        digits = f"{self.lmbda:.3f}" if round(self.lmbda, 3) == self.lmbda else f"{self.lmbda:g}"
+        return f"{self.kind}-{digits}"
+
+
+def walk(lmbdas: Sequence[float], kinds: Sequence[Kind]) -> list[Rung]:
+    """The order of training: outwards from the rate next to 0.01; bits-back models start from base ones."""
+    rates = sorted(set(lmbdas))
+    start = min(range(len(rates)), key=lambda i: abs(math.log(rates[i] / _START)))
+    base: dict[float, Rung] = {rates[start]: Rung("base", rates[start])}
+    for i in range(start - 1, -1, -1):
+        base[rates[i]] = Rung("base", rates[i], base[rates[i + 1]])
+    for i in range(start + 1, len(rates)):
+        base[rates[i]] = Rung("base", rates[i], base[rates[i - 1]])
+    rungs = list(base.values())
+    if "bits-back" in kinds:
+        rungs += [Rung("bits-back", rung.lmbda, rung) for rung in list(base.values())]
+    return rungs

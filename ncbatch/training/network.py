@@ -1,0 +1,168 @@
+"""The trainable networks of both kinds, and their loss.
+
+The transforms and p(z)'s weights are CompressAI's `MeanScaleHyperprior`. All randomness comes in as tensors,
+so that a sample's loss does not depend on which worker computes it or when.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from compressai.models import MeanScaleHyperprior
+from torch import Tensor, nn
+
+from ncbatch.codec.checkpoint import TRANSFORMS, Checkpoint
+from ncbatch.codec.rates import gaussian_bits, lower_bound
+from ncbatch.codec.refinement import SCALE_BOUND
+from ncbatch.errors import NcbatchError
+from ncbatch.training.settings import TrainingSettings
+
+_MAX_LOG_VARIANCE = math.log(10.0)  # the paper's cap of sigma_z at sqrt(10) while training
+_LIKELIHOOD_FLOOR = 1e-9
+_BUFFERS = (
+    ".pedestal", ".bound", ".target", "_offset", "_quantized_cdf", "_cdf_length", "scale_table",
+    "scale_bound",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Means over the batch. bits per pixel; mse on 0..255."""
+
+    bpp_y: Tensor
+    bpp_z: Tensor
+    bpp_back: Tensor
+    mse: Tensor
+
+    @property
+    def bpp(self) -> Tensor:
+        return self.bpp_y + self.bpp_z - self.bpp_back
+
+    def rd_loss(self, lmbda: float) -> Tensor:
+        return self.bpp + lmbda * self.mse
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Of one batch. y: uniform in +-1/2; z: the same for the base kind, standard normal for bits-back."""
+
+    y: Tensor
+    z: Tensor
+
+
+class TrainableHyperprior(nn.Module):
+    """A mean-scale hyperprior as it is trained.
+
+    kind "bits-back": h_a puts out mean and log-variance of q(z|y), one reparameterised sample of it goes on,
+    and p(z) is the density of the factorized prior itself, not its convolution with a box.
+    """
+
+    def __init__(self, settings: TrainingSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.network = MeanScaleHyperprior(settings.n, settings.m)
+        if settings.kind == "bits-back":
+            last = self.network.h_a[-1]
+            self.network.h_a[-1] = nn.Conv2d(last.in_channels, 2 * settings.n, 5, stride=2, padding=2)
+
+    def noise(self, generators: list[torch.Generator]) -> Noise:
+        """Fresh noise for a batch, one generator per sample."""
+        latents = self.settings.crop // 16
+        y_shape = (self.settings.m, latents, latents)
+        z_shape = (self.settings.n, latents // 4, latents // 4)
+        y = torch.stack([torch.rand(y_shape, generator=g) - 0.5 for g in generators])
+        if self.settings.kind == "bits-back":
+            return Noise(y, torch.stack([torch.randn(z_shape, generator=g) for g in generators]))
+        return Noise(y, torch.stack([torch.rand(z_shape, generator=g) - 0.5 for g in generators]))
+
+    def forward(self, pictures: Tensor, noise: Noise) -> Losses:
+        """Losses of a batch, float32[batch, 3, crop, crop] in 0..1."""
+        network = self.network
+        pixels = pictures.shape[0] * pictures.shape[2] * pictures.shape[3]
+        y = network.g_a(pictures)
+        parameters = network.h_a(y).float()
+        z, bits_z, bits_back = self._sample_z(parameters, noise.z)
+        scales, means = network.h_s(z).float().chunk(2, 1)
+        centred = y.float() + noise.y - means
+        bits_y = gaussian_bits(centred, lower_bound(scales, SCALE_BOUND)).sum()
+        reconstruction = network.g_s(centred + means).float()
+        return Losses(
+            bits_y / pixels,
+            bits_z / pixels,
+            bits_back / pixels,
+            F.mse_loss(reconstruction, pictures) * 255**2,
+        )
+
+    def _sample_z(self, parameters: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """A sample of z, its bits under p(z), and the bits got back."""
+        if self.settings.kind == "base":
+            z = parameters + noise
+            mass = self.network.entropy_bottleneck._likelihood(_by_channel(z))[0]
+            bits = -torch.log2(lower_bound(mass, _LIKELIHOOD_FLOOR)).sum()
+            return z, bits, torch.zeros((), device=z.device)
+        mean, log_variance = parameters.chunk(2, 1)
+        log_variance = log_variance.clamp_max(_MAX_LOG_VARIANCE)
+        z = mean + (0.5 * log_variance).exp() * noise
+        bits = -self.log_density(_by_channel(z)).sum() / math.log(2)
+        log_q = -0.5 * (noise.square() + log_variance + math.log(2 * math.pi))
+        return z, bits, -log_q.sum() / math.log(2)
+
+    def log_density(self, values: Tensor) -> Tensor:
+        """ln p(z) of the factorized density per channel, [N, 1, points]: the derivative of its cumulative."""
+        bottleneck = self.network.entropy_bottleneck
+        logits, slope = values, torch.ones_like(values)
+        for i, matrix in enumerate(bottleneck.matrices):
+            weight = F.softplus(matrix)
+            logits, slope = weight @ logits + bottleneck.biases[i], weight @ slope
+            if i < len(bottleneck.factors):
+                factor, squashed = torch.tanh(bottleneck.factors[i]), torch.tanh(logits)
+                logits, slope = logits + factor * squashed, slope * (1 + factor * (1 - squashed.square()))
+        return F.logsigmoid(logits) + F.logsigmoid(-logits) + slope.clamp_min(1e-12).log()
+
+    def aux_loss(self) -> Tensor:
+        """Pulls the quantiles of p(z) to where they belong; coding centres z on the median."""
+        return self.network.entropy_bottleneck.loss()
+
+    def main_parameters(self) -> list[nn.Parameter]:
+        return [p for name, p in self.named_parameters() if not name.endswith(".quantiles")]
+
+    def aux_parameters(self) -> list[nn.Parameter]:
+        return [p for name, p in self.named_parameters() if name.endswith(".quantiles")]
+
+
+def _by_channel(z: Tensor) -> Tensor:
+    """[batch, N, h, w] to [N, 1, points]."""
+    return z.transpose(0, 1).reshape(z.shape[1], 1, -1)
+
+
+def warm_start(model: TrainableHyperprior, checkpoint: Checkpoint) -> None:
+    """Takes over the weights of a trained neighbour, of another rate or, for bits-back, of the base kind.
+
+    A posterior that no base model has starts with the variance of the uniform noise it replaces.
+
+    Raises:
+        NcbatchError: other channels, or a bits-back checkpoint for a base training.
+    """
+    info, settings = checkpoint.info, model.settings
+    if (info.n, info.m) != (settings.n, settings.m) or (info.kind, settings.kind) == ("bits-back", "base"):
+        raise NcbatchError(
+            f"a {info.kind} checkpoint of N = {info.n}, M = {info.m} cannot start a {settings.kind} training "
+            f"of N = {settings.n}, M = {settings.m}"
+        )
+    weights = {
+        name.replace("prior.", "entropy_bottleneck."): tensor.float()
+        for name, tensor in checkpoint.tensors.items()
+        if name.startswith((*TRANSFORMS, "prior."))
+    }
+    if info.kind != settings.kind:
+        mean_weight, mean_bias = weights["h_a.4.weight"], weights["h_a.4.bias"]
+        log_variance = torch.full_like(mean_bias, -math.log(12.0))
+        weights["h_a.4.weight"] = torch.cat([mean_weight, torch.zeros_like(mean_weight)])
+        weights["h_a.4.bias"] = torch.cat([mean_bias, log_variance])
+    # The class's own method wants the coder's buffers, too, which training does not use.
+    missing, unexpected = nn.Module.load_state_dict(model.network, weights, strict=False)
+    assert not unexpected
+    assert all(name.endswith(_BUFFERS) for name in missing), missing

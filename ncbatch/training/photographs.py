@@ -1,0 +1,88 @@
+"""The training corpus in memory: every photograph is read and decoded once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncbatch.codec.pictures import PictureError, read_picture
+from ncbatch.errors import UsageError
+from ncbatch.store import Store
+
+log = logging.getLogger(__name__)
+
+Pixels = NDArray[np.uint8]
+
+_READERS = 4
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """Decoded pictures, uint8[height, width, 3] each, in the order of their keys.
+
+    unusable: files that are no pictures; padded: pictures smaller than the crop, extended by replication.
+    """
+
+    pictures: list[Pixels]
+    unusable: int = 0
+    padded: int = 0
+
+    def crop(self, seed: int, step: int, index: int, size: int) -> Pixels:
+        """The crop that sample `index` of a step sees: the same whoever draws it, whenever."""
+        rng = np.random.default_rng([seed, step, index])
+        picture = self.pictures[rng.integers(len(self.pictures))]
+        top = rng.integers(picture.shape[0] - size + 1)
+        left = rng.integers(picture.shape[1] - size + 1)
+        crop = picture[top : top + size, left : left + size]
+        return crop[:, ::-1] if rng.random() < 0.5 else crop
+
+
+def read_photographs(corpus: Store, keys: Iterable[str], crop: int, max_bytes: int) -> Photographs:
+    """Reads as many pictures as fit.
+
+    Args:
+        crop: smaller pictures are padded to it.
+        max_bytes: of decoded pixels to hold; the pictures that do not fit are left out, and said so.
+
+    Raises:
+        UsageError: not one usable picture.
+    """
+    keys = list(keys)
+    pictures: list[Pixels] = []
+    unusable = padded = held = 0
+    with ThreadPoolExecutor(_READERS) as pool:
+        for pixels in pool.map(lambda key: _read(corpus, key), keys):
+            if pixels is None:
+                unusable += 1
+            elif held + pixels.nbytes <= max_bytes:
+                padded += min(pixels.shape[:2]) < crop
+                pictures.append(_at_least(pixels, crop))
+                held += pixels.nbytes
+    if not pictures:
+        raise UsageError(f"{corpus.uri} holds no usable picture ({unusable} could not be read)")
+    left_out = len(keys) - unusable - len(pictures)
+    log.info(
+        "%d photographs in memory; %d unreadable, %d padded to the crop, %d left out for memory",
+        len(pictures), unusable, padded, left_out,
+    )  # fmt: skip
+    return Photographs(pictures, unusable, padded)
+
+
+def _read(corpus: Store, key: str) -> Pixels | None:
+    try:
+        return read_picture(corpus.get(key), alpha="white")
+    except PictureError as error:
+        log.warning("left out %s: %s", key, error)
+        return None
+
+
+def _at_least(pixels: Pixels, size: int) -> Pixels:
+    down, right = (max(size - side, 0) for side in pixels.shape[:2])
+    if down or right:
+        return np.pad(pixels, ((0, down), (0, right), (0, 0)), mode="edge")
+    return pixels

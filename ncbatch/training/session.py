@@ -1,0 +1,218 @@
+"""A training from its request to its exported checkpoint: saved every few minutes, resumed where it stopped.
+
+<output>/state.pt            weights, optimizer states, step, log; replaced as a whole
+<output>/log.parquet         one row per hundred steps
+<output>/model.safetensors   the exported checkpoint, when the training is done
+<output>/loss.png            the loss curve
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import pickle
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from ncbatch.codec.checkpoint import Checkpoint, export
+from ncbatch.errors import NcbatchError
+from ncbatch.store import ObjectNotFound, Store
+from ncbatch.training.photographs import Photographs
+from ncbatch.training.settings import TrainingSettings
+from ncbatch.training.trainer import StepReport, Trainer
+from ncbatch.training.validation import Score, score
+
+log = logging.getLogger(__name__)
+
+STATE, LOG, MODEL, PLOT = "state.pt", "log.parquet", "model.safetensors", "loss.png"
+_STEPS_PER_ROW = 100
+
+
+@dataclass
+class LogRow:
+    """Means over `_STEPS_PER_ROW` steps, and the score on the validation photographs where it was taken."""
+
+    step: int
+    loss: float
+    bpp: float
+    mse: float
+    gradient_norm: float
+    learning_rate: float
+    steps_per_second: float
+    validation_bpp: float | None = None
+    validation_psnr: float | None = None
+    validation_rd_loss: float | None = None
+
+
+@dataclass(frozen=True)
+class SessionOptions:
+    """How a training is carried out; none of it changes the weights.
+
+    save_seconds: between two saves, with a validation each.
+    """
+
+    save_seconds: float = 300.0
+    dtype: torch.dtype = torch.float16
+
+
+@dataclass
+class Session:
+    """One training in one output folder.
+
+    Of several workers that share a training all resume, but only the first saves.
+    """
+
+    settings: TrainingSettings
+    validation: Photographs
+    output: Store
+    trainer: Trainer
+    options: SessionOptions = field(default_factory=SessionOptions)
+    show: Callable[[LogRow, int], None] = lambda row, steps: None
+    rows: list[LogRow] = field(default_factory=list)
+
+    def run(self) -> Checkpoint:
+        """Trains to the end, from wherever it stopped; a finished training is only read.
+
+        Raises:
+            NcbatchError: the output holds a training with other settings, or the loss is not finite.
+        """
+        self._resume()
+        recent: list[StepReport] = []
+        started = saved = time.monotonic()
+        try:
+            for report in self.trainer.run():
+                recent.append(report)
+                if len(recent) < _STEPS_PER_ROW and self.trainer.step < self.settings.steps:
+                    continue
+                self.rows.append(_row(recent, self.settings, time.monotonic() - started))
+                recent, started = [], time.monotonic()
+                if time.monotonic() - saved > self.options.save_seconds:
+                    self.save()
+                    saved = time.monotonic()
+                if self._leads:
+                    self.show(self.rows[-1], self.settings.steps)
+        except KeyboardInterrupt:
+            self.save()
+            raise
+        return self._finish()
+
+    @property
+    def _leads(self) -> bool:
+        return self.trainer.worker.rank == 0
+
+    def _resume(self) -> None:
+        try:
+            data = self.output.get(STATE)
+        except ObjectNotFound:
+            return
+        state = load_state(data, self.output.uri + STATE)
+        check_settings(state["settings"], self.settings, self.output.uri)
+        self.trainer.restore(state)
+        self.rows = [LogRow(**row) for row in state["log"]]
+        log.info("going on at step %d of %d in %s", self.trainer.step, self.settings.steps, self.output.uri)
+
+    def save(self) -> None:
+        """Validates and saves; readers see the old state or the new one, never half of it."""
+        if not self._leads:
+            return
+        checkpoint = self._exported()
+        if self.rows:
+            result = score(checkpoint, self.validation, self.trainer.device)
+            self.rows[-1] = _scored(self.rows[-1], result)
+        state = self.trainer.state() | {"log": [asdict(row) for row in self.rows]}
+        sink = io.BytesIO()
+        torch.save(state, sink)
+        self.output.put(STATE, sink.getvalue())
+        self.output.put(LOG, _log_table(self.rows))
+
+    def _exported(self) -> Checkpoint:
+        return export(
+            self.trainer.model.network.state_dict(),
+            kind=self.settings.kind,
+            lmbda=self.settings.lmbda,
+            dtype=self.options.dtype,
+        )
+
+    def _finish(self) -> Checkpoint:
+        self.save()
+        checkpoint = self._exported()
+        if self._leads:
+            self.output.put(MODEL, checkpoint.to_bytes())
+            self.output.put(PLOT, plot(self.rows))
+        return checkpoint
+
+
+def _row(reports: Sequence[StepReport], settings: TrainingSettings, seconds: float) -> LogRow:
+    def mean(name: str) -> float:
+        return sum(getattr(report, name) for report in reports) / len(reports)
+
+    step = reports[-1].step + 1
+    return LogRow(
+        step=step,
+        loss=mean("loss"),
+        bpp=mean("bpp"),
+        mse=mean("mse"),
+        gradient_norm=mean("gradient_norm"),
+        learning_rate=settings.rate_at(step - 1),
+        steps_per_second=len(reports) / seconds,
+    )
+
+
+def _scored(row: LogRow, result: Score) -> LogRow:
+    row.validation_bpp, row.validation_psnr = result.bpp, result.psnr
+    row.validation_rd_loss = result.rd_loss
+    return row
+
+
+def _log_table(rows: Sequence[LogRow]) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows]), sink)
+    return sink.getvalue()
+
+
+def load_state(data: bytes, name: str) -> dict[str, Any]:
+    """A saved state; tensors and plain values only, no code.
+
+    Raises:
+        NcbatchError: damaged.
+    """
+    try:
+        return dict(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
+    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0]
+        raise NcbatchError(f"{name} is damaged ({reason}); delete it to train from the start") from error
+
+
+def check_settings(stored: dict[str, Any], asked: TrainingSettings, uri: str) -> None:
+    """Refuses to go on with a training under other settings, naming the differences."""
+    here = asked.model_dump()
+    names = [name for name in here if stored.get(name) != here[name]]
+    if names:
+        differences = "; ".join(f"{n}: {stored.get(n)} there, {here[n]} asked for" for n in names)
+        raise NcbatchError(
+            f"{uri} holds a training with other settings; use them to go on, or another --out. {differences}"
+        )
+
+
+def plot(rows: Sequence[LogRow]) -> bytes:
+    """The loss curve as PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.plot([r.step for r in rows], [r.loss for r in rows], label="training")
+    scored = [(r.step, r.validation_rd_loss) for r in rows if r.validation_rd_loss is not None]
+    axes.plot([s for s, _ in scored], [loss for _, loss in scored], "o-", label="validation")
+    axes.set(xlabel="step", ylabel="bits per pixel + lmbda * MSE", yscale="log")
+    axes.legend()
+    sink = io.BytesIO()
+    figure.savefig(sink, format="png")
+    return sink.getvalue()

@@ -1,0 +1,57 @@
+"""What a training is: everything that decides the weights it arrives at, besides the photographs."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import pydantic
+
+from ncbatch.codec.checkpoint import Kind
+
+LADDER = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08)
+"""The seven rates of the paper."""
+
+
+class TrainingSettings(pydantic.BaseModel, frozen=True, extra="forbid"):
+    """Fixed for a training; resuming under others is refused.
+
+    n, m: channels of the transforms and of y. crop: pixels per side.
+    learning_rate: Adam's, after `warmup` steps; with decay "cosine" it ends at 1 % of it.
+    aux_learning_rate: of the quantiles of p(z), which have a loss of their own.
+    clip: of the gradient's norm.
+    start_from: digest of the checkpoint whose weights it starts from.
+    """
+
+    kind: Kind = "base"
+    lmbda: float = pydantic.Field(gt=0, allow_inf_nan=False)
+    n: int = pydantic.Field(64, gt=0, le=1024)
+    m: int = pydantic.Field(96, gt=0, le=1024)
+    steps: int = pydantic.Field(10_000, gt=0)
+    batch_size: int = pydantic.Field(8, gt=0)
+    crop: int = pydantic.Field(128, ge=64, multiple_of=64)
+    learning_rate: float = pydantic.Field(8e-4, gt=0, le=1)
+    warmup: int = pydantic.Field(200, ge=0)
+    decay: Literal["constant", "cosine"] = "cosine"
+    aux_learning_rate: float = pydantic.Field(1e-3, gt=0, le=1)
+    clip: float = pydantic.Field(1.0, gt=0)
+    seed: int = pydantic.Field(0, ge=0)
+    start_from: str | None = None
+
+    def rate_at(self, step: int) -> float:
+        """The learning rate of a step."""
+        warm = min((step + 1) / self.warmup, 1.0) if self.warmup else 1.0
+        if self.decay == "constant":
+            return self.learning_rate * warm
+        cosine = 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        return self.learning_rate * warm * (0.01 + 0.99 * cosine)
+
+
+def paper(lmbda: float, kind: Kind = "base") -> TrainingSettings:
+    """The paper's own settings: N = 192, or 256 for the two highest rates; millions of steps at 1e-4."""
+    channels = 256 if lmbda >= 0.04 else 192
+    millions = {0.001: 1, 0.08: 3}.get(lmbda, 2)
+    return TrainingSettings(
+        kind=kind, lmbda=lmbda, n=channels, m=channels, steps=millions * 1_000_000,
+        crop=256, learning_rate=1e-4, warmup=0, decay="constant",
+    )  # fmt: skip

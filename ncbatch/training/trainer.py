@@ -1,0 +1,173 @@
+"""The training loop: one step after the other, the same whoever computes it, however often it stopped.
+
+Crops and noise of sample i of step t come from (seed, t, i) alone, so nothing but weights and optimizer
+states has to be saved, and several workers that share a batch compute what one would.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ncbatch.codec.model import fast_dtype
+from ncbatch.errors import NcbatchError
+from ncbatch.training.network import Noise, TrainableHyperprior
+from ncbatch.training.photographs import Photographs
+from ncbatch.training.settings import TrainingSettings
+
+_PREFETCHED = 4  # batches drawn ahead by a thread
+
+
+class TrainingDivergedError(NcbatchError):
+    """The loss is not finite any more; the last checkpoint is kept."""
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step saw, averaged over the whole batch."""
+
+    step: int
+    loss: float
+    bpp: float
+    mse: float
+    gradient_norm: float
+
+
+@dataclass(frozen=True)
+class Worker:
+    """This process's part of every batch."""
+
+    rank: int = 0
+    count: int = 1
+
+    def samples(self, batch_size: int) -> range:
+        return range(self.rank, batch_size, self.count)
+
+
+class Trainer:
+    """Weights and optimizers of a training at some step.
+
+    Args:
+        photographs: the corpus.
+        worker: which part of every batch is computed here; gradients are averaged over all workers.
+    """
+
+    def __init__(
+        self,
+        settings: TrainingSettings,
+        photographs: Photographs,
+        device: torch.device,
+        *,
+        worker: Worker | None = None,
+    ) -> None:
+        worker = worker or Worker()
+        if settings.batch_size % worker.count:
+            raise NcbatchError(
+                f"a batch of {settings.batch_size} cannot be shared evenly by {worker.count} workers; "
+                "choose another --batch-size"
+            )
+        self.settings, self.device, self._photographs = settings, device, photographs
+        self.worker = worker
+        torch.manual_seed(settings.seed)
+        self.model = TrainableHyperprior(settings).to(device)
+        self.model.to(memory_format=torch.channels_last)
+        self._adam = torch.optim.Adam(self.model.main_parameters(), lr=settings.learning_rate, fused=True)
+        self._aux = torch.optim.Adam(self.model.aux_parameters(), lr=settings.aux_learning_rate)
+        self.step = 0
+
+    def run(self) -> Iterator[StepReport]:
+        """Trains to the last step, reporting every one.
+
+        Raises:
+            TrainingDivergedError: the loss or a gradient is not finite; the weights are those before.
+        """
+        with ThreadPoolExecutor(1, thread_name_prefix="crops") as pool:
+            ahead = [
+                pool.submit(self._batch, step)
+                for step in range(self.step, min(self.step + _PREFETCHED, self.settings.steps))
+            ]
+            while self.step < self.settings.steps:
+                pictures, noise = ahead.pop(0).result()
+                if self.step + _PREFETCHED < self.settings.steps:
+                    ahead.append(pool.submit(self._batch, self.step + _PREFETCHED))
+                report = self._advance(pictures, noise)
+                self.step += 1
+                yield report
+
+    def _batch(self, step: int) -> tuple[Tensor, Noise]:
+        settings = self.settings
+        samples = self.worker.samples(settings.batch_size)
+        crops = [self._photographs.crop(settings.seed, step, i, settings.crop) for i in samples]
+        pictures = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
+        generators = [_generator(settings.seed, step, i) for i in samples]
+        noise = self.model.noise(generators)
+        return pictures.contiguous(memory_format=torch.channels_last), noise
+
+    def _advance(self, pictures: Tensor, noise: Noise) -> StepReport:
+        settings = self.settings
+        for group in self._adam.param_groups:
+            group["lr"] = settings.rate_at(self.step)
+        self._adam.zero_grad()
+        self._aux.zero_grad()
+        pictures, noise = pictures.to(self.device), Noise(noise.y.to(self.device), noise.z.to(self.device))
+        dtype = fast_dtype(self.device)
+        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32):
+            losses = self.model(pictures, noise)
+        loss = losses.rd_loss(settings.lmbda)
+        loss.backward()
+        numbers = torch.stack([loss.detach(), losses.bpp.detach(), losses.mse.detach()])
+        self._average([p.grad for p in self.model.main_parameters() if p.grad is not None], numbers)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.main_parameters(), settings.clip)
+        if not bool(numbers.isfinite().all() & norm.isfinite()):
+            raise TrainingDivergedError(
+                f"the loss is not finite at step {self.step}; the last checkpoint is kept. Use a smaller "
+                "--learning-rate or a stricter --clip"
+            )
+        self._adam.step()
+        if settings.kind == "base":
+            self.model.aux_loss().backward()
+            self._aux.step()
+        total, bpp, mse = numbers.tolist()
+        return StepReport(self.step, total, bpp, mse, norm.item())
+
+    def _average(self, gradients: list[Tensor], numbers: Tensor) -> None:
+        """Means over all workers, in one message."""
+        if self.worker.count == 1:
+            return
+        flat = torch.cat([numbers, *(g.reshape(-1) for g in gradients)])
+        dist.all_reduce(flat)
+        flat /= self.worker.count
+        numbers.copy_(flat[: len(numbers)])
+        for gradient, part in zip(
+            gradients, flat[len(numbers) :].split([g.numel() for g in gradients]), strict=True
+        ):
+            gradient.copy_(part.view_as(gradient))
+
+    def state(self) -> dict[str, Any]:
+        """Everything that `restore` needs."""
+        return {
+            "settings": self.settings.model_dump(),
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "adam": self._adam.state_dict(),
+            "aux": self._aux.state_dict(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.step = int(state["step"])
+        self.model.load_state_dict(state["model"])
+        self._adam.load_state_dict(state["adam"])
+        self._aux.load_state_dict(state["aux"])
+
+
+def _generator(seed: int, step: int, index: int) -> torch.Generator:
+    digest = hashlib.blake2b(f"{seed} {step} {index}".encode(), digest_size=7).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "little"))

@@ -1,0 +1,37 @@
+"""How good a checkpoint is on photographs it was not trained on, by the codec itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from ncbatch.codec import quality
+from ncbatch.codec.checkpoint import Checkpoint
+from ncbatch.codec.decode import reconstruct
+from ncbatch.codec.model import Model, to_tensor
+from ncbatch.training.photographs import Photographs
+
+
+@dataclass(frozen=True)
+class Score:
+    """Means over the photographs, of rounded latents and 8-bit pictures; bpp is information content."""
+
+    bpp: float
+    psnr: float
+    rd_loss: float
+
+
+def score(checkpoint: Checkpoint, photographs: Photographs, device: torch.device) -> Score:
+    """Scores the amortized encoding."""
+    model = Model(checkpoint, device)
+    bpps, psnrs, losses = [], [], []
+    for pixels in photographs.pictures:
+        latents = model.round(*model.analyse(to_tensor(pixels, device)))
+        bpp = sum(bits.item() for bits in model.information(latents)) / (pixels.size / 3)
+        error = quality.mse(pixels, reconstruct(model, latents, *pixels.shape[:2]))
+        bpps.append(bpp)
+        psnrs.append(quality.psnr(error))
+        losses.append(bpp + checkpoint.info.lmbda * error)
+    count = len(losses)
+    return Score(sum(bpps) / count, sum(psnrs) / count, sum(losses) / count)

@@ -1,0 +1,48 @@
+"""Fixtures of the training's tests: a tiny network and a few pictures made on the spot."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ncbatch.store import open_store
+from ncbatch.training.photographs import Photographs, read_photographs
+from ncbatch.training.settings import TrainingSettings
+
+TINY = {"n": 8, "m": 12, "crop": 64, "batch_size": 4, "warmup": 2}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def picture(seed: int, height: int, width: int) -> np.ndarray:
+    """Smooth colours with an edge and some grain: something to learn."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width] / 40
+    waves = [np.sin(x * rng.uniform(0.2, 2) + y * rng.uniform(0.2, 2) + rng.uniform(0, 6)) for _ in range(3)]
+    pixels = 128 + 70 * np.stack(waves, -1) + rng.normal(0, 4, (height, width, 3))
+    pixels[height // 3 :, width // 2 :] *= 0.5
+    return np.clip(pixels, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory):
+    """A store with eight pictures."""
+    folder = tmp_path_factory.mktemp("corpus")
+    for i in range(8):
+        Image.fromarray(picture(i, 100 + 10 * i, 140)).save(folder / f"{i}.png")
+    return open_store(str(folder))
+
+
+@pytest.fixture(scope="session")
+def photographs(corpus) -> Photographs:
+    return read_photographs(corpus, [info.key for info in corpus.list()], 64, 1 << 30)
+
+
+def settings(**fields) -> TrainingSettings:
+    return TrainingSettings(**{"lmbda": 0.01, "steps": 6, **TINY, **fields})

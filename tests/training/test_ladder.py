@@ -1,0 +1,67 @@
+import pytest
+import torch
+
+from ncbatch.codec.checkpoint import export
+from ncbatch.errors import NcbatchError
+from ncbatch.training.ladder import walk
+from ncbatch.training.network import TrainableHyperprior, warm_start
+from ncbatch.training.settings import LADDER
+from ncbatch.training.trainer import _generator
+from tests.training.conftest import settings
+
+
+def test_the_walk_goes_outwards_from_the_middle():
+    rungs = walk(LADDER, ("base", "bits-back"))
+    assert [r.name for r in rungs[:4]] == ["base-0.010", "base-0.005", "base-0.0025", "base-0.001"]
+    assert len(rungs) == 14
+    done = set()
+    for rung in rungs:  # nothing starts from what is not trained yet
+        assert rung.parent is None or rung.parent in done
+        done.add(rung)
+    assert all(r.parent.kind == "base" and r.parent.lmbda == r.lmbda for r in rungs if r.kind == "bits-back")
+
+
+def test_bits_back_alone_still_trains_its_base_models():
+    assert [r.name for r in walk([0.02], ("bits-back",))] == ["base-0.020", "bits-back-0.020"]
+
+
+def trained(kind: str, seed: int, **fields) -> TrainableHyperprior:
+    torch.manual_seed(seed)
+    return TrainableHyperprior(settings(kind=kind, **fields))
+
+
+def losses(model: TrainableHyperprior):
+    pictures = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        return model(pictures, model.noise([_generator(0, 0, 0)]))
+
+
+def test_a_warm_start_computes_what_its_neighbour_does():
+    source = trained("base", 1)
+    checkpoint = export(source.network.state_dict(), lmbda=0.01, dtype=torch.float32)
+    target = trained("base", 2)
+    assert losses(target).bpp != losses(source).bpp
+    warm_start(target, checkpoint)
+    assert torch.allclose(losses(target).bpp, losses(source).bpp, rtol=1e-5)
+    assert torch.allclose(losses(target).mse, losses(source).mse, rtol=1e-5)
+
+
+def test_bits_back_starts_with_the_mean_of_base():
+    source = trained("base", 1)
+    checkpoint = export(source.network.state_dict(), lmbda=0.01, dtype=torch.float32)
+    target = trained("bits-back", 2)
+    warm_start(target, checkpoint)
+    y = torch.randn(1, 12, 4, 4)
+    with torch.no_grad():
+        mean, log_variance = target.network.h_a(y).chunk(2, 1)
+        assert torch.allclose(mean, source.network.h_a(y), atol=1e-6)
+    assert torch.allclose(log_variance.exp(), torch.full_like(log_variance, 1 / 12))
+    assert losses(target).bpp_y.item() > 0
+
+
+def test_weights_of_other_channels_or_kinds_are_refused():
+    bits_back = export(trained("bits-back", 1).network.state_dict(), kind="bits-back", lmbda=0.01)
+    with pytest.raises(NcbatchError, match="cannot start a base"):
+        warm_start(trained("base", 2), bits_back)
+    with pytest.raises(NcbatchError, match="N = 16"):
+        warm_start(trained("bits-back", 2, n=16), bits_back)

@@ -1,0 +1,130 @@
+import math
+
+import pytest
+import torch
+
+from ncbatch.codec.checkpoint import export
+from ncbatch.codec.decode import decode
+from ncbatch.codec.encode import encode
+from ncbatch.codec.model import Model
+from ncbatch.codec.recipe import Recipe
+from ncbatch.training.network import Noise, TrainableHyperprior
+from ncbatch.training.trainer import _generator
+from tests.training.conftest import picture, settings
+
+
+def network(kind: str) -> TrainableHyperprior:
+    torch.manual_seed(3)
+    model = TrainableHyperprior(settings(kind=kind))
+    with torch.no_grad():  # a density that is not the initial one
+        for name, parameter in model.network.entropy_bottleneck.named_parameters():
+            if not name.startswith("quantiles"):
+                parameter.add_(torch.randn_like(parameter) * 0.3)
+    return model
+
+
+def test_density_of_z_integrates_to_one():
+    model = network("bits-back")
+    points = torch.linspace(-400, 400, 800_001).expand(8, 1, -1)
+    with torch.no_grad():
+        density = model.log_density(points).exp().double()
+    assert torch.allclose(torch.trapezoid(density, dx=800 / 800_000), torch.ones(8, 1).double(), atol=2e-3)
+
+
+def test_density_is_the_derivative_of_the_cumulative():
+    model = network("bits-back").double()
+    points = torch.linspace(-6, 6, 41, dtype=torch.float64).expand(8, 1, -1)
+    bottleneck = model.network.entropy_bottleneck
+
+    def cumulative(values):
+        return torch.sigmoid(bottleneck._logits_cumulative(values, stop_gradient=True))
+
+    slope = (cumulative(points + 1e-5) - cumulative(points - 1e-5)) / 2e-5
+    assert torch.allclose(model.log_density(points).exp(), slope, rtol=1e-5, atol=1e-9)
+
+
+def test_loss_of_the_base_kind_is_compressais():
+    """Against CompressAI's own entropy models, given the same noisy latents."""
+    model = network("base")
+    pictures = torch.from_numpy(picture(0, 64, 64)).permute(2, 0, 1)[None].float() / 255
+    noise = model.noise([_generator(0, 0, 0)])
+    with torch.no_grad():
+        losses = model(pictures, noise)
+        net = model.network
+        y = net.g_a(pictures)
+        z = net.h_a(y) + noise.z
+        channels = z.transpose(0, 1).reshape(8, 1, -1)
+        z_mass = net.entropy_bottleneck._likelihood(channels)[0].clamp_min(1e-9)
+        scales, means = net.h_s(z).chunk(2, 1)
+        y_mass = net.gaussian_conditional._likelihood(y + noise.y, scales.clamp_min(0.11), means).clamp_min(
+            1e-9
+        )
+        error = (net.g_s(y + noise.y) - pictures).square().mean() * 255**2
+    bpp = -(torch.log2(z_mass).sum() + torch.log2(y_mass).sum()) / 64**2
+    assert losses.bpp.item() == pytest.approx(bpp.item(), rel=1e-4)
+    assert losses.mse.item() == pytest.approx(error.item(), rel=1e-4)
+    assert losses.rd_loss(0.02).item() == pytest.approx(bpp.item() + 0.02 * error.item(), rel=1e-4)
+
+
+def test_bits_back_are_those_of_the_posterior_sample():
+    model = network("bits-back")
+    parameters = torch.randn(2, 16, 1, 1)
+    noise = torch.randn(2, 8, 1, 1)
+    z, bits_z, bits_back = model._sample_z(parameters, noise)
+    mean, log_variance = parameters.chunk(2, 1)
+    posterior = torch.distributions.Normal(mean, (0.5 * log_variance.clamp_max(math.log(10))).exp())
+    assert bits_back.item() == pytest.approx(-posterior.log_prob(z).sum().item() / math.log(2), rel=1e-5)
+    channels = z.transpose(0, 1).reshape(8, 1, -1)
+    assert bits_z.item() == pytest.approx(-model.log_density(channels).sum().item() / math.log(2), rel=1e-5)
+
+
+def test_posteriors_width_is_capped_while_training():
+    model = network("bits-back")
+    parameters = torch.cat([torch.zeros(1, 8, 1, 1), torch.full((1, 8, 1, 1), 50.0)], 1)
+    z, _, _ = model._sample_z(parameters, torch.ones(1, 8, 1, 1))
+    assert torch.allclose(z, torch.full_like(z, math.sqrt(10)))
+
+
+@pytest.mark.parametrize("kind", ["base", "bits-back"])
+def test_gradients_reach_every_weight(kind):
+    model = network(kind)
+    pictures = torch.rand(2, 3, 64, 64)
+    model(pictures, model.noise([_generator(0, 0, i) for i in range(2)])).rd_loss(0.01).backward()
+    for name, parameter in model.named_parameters():
+        if not name.endswith("quantiles"):
+            assert parameter.grad is not None and bool(parameter.grad.any()), name
+
+
+@pytest.mark.parametrize("kind", ["base", "bits-back"])
+def test_exported_weights_code_real_pictures(kind):
+    model = network(kind)
+    checkpoint = export(model.network.state_dict(), kind=kind, lmbda=0.01)
+    assert checkpoint.info.kind == kind
+    pixels = picture(1, 70, 100)
+    codec = Model(checkpoint)
+    for recipe in (
+        Recipe(method="amortized", lmbda=0.01, steps=0),
+        Recipe(method="sga", lmbda=0.01, steps=3),
+    ):
+        encoded = encode(codec, [pixels], recipe)[0]
+        assert decode(codec, encoded.outcome.data).shape == pixels.shape
+        information = (encoded.outcome.bits_y + encoded.outcome.bits_z) / 8
+        assert len(encoded.outcome.data) <= information * 1.005 + 40
+
+
+def test_medians_of_the_bits_back_kind_halve_the_mass():
+    model = network("bits-back")
+    checkpoint = export(model.network.state_dict(), kind="bits-back", lmbda=0.01, dtype=torch.float32)
+    medians = checkpoint.tensors["z.median"].float().view(-1, 1, 1) / 256
+    bottleneck = model.network.entropy_bottleneck
+    steepest = 0.3  # of the cumulative, per unit
+    half = torch.sigmoid(bottleneck._logits_cumulative(medians, stop_gradient=True)).detach()
+    assert torch.allclose(half, torch.full_like(half, 0.5), atol=steepest / 256)
+
+
+def test_noise_of_a_sample_is_its_own():
+    model = network("base")
+    together = model.noise([_generator(1, 5, i) for i in range(3)])
+    alone = model.noise([_generator(1, 5, 2)])
+    assert torch.equal(together.y[2:], alone.y) and torch.equal(together.z[2:], alone.z)
+    assert isinstance(alone, Noise) and alone.y.abs().max() <= 0.5

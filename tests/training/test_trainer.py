@@ -1,0 +1,191 @@
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from ncbatch.errors import NcbatchError, UsageError
+from ncbatch.store import open_store
+from ncbatch.training.photographs import Photographs, read_photographs
+from ncbatch.training.session import STATE, Session, SessionOptions
+from ncbatch.training.settings import paper
+from ncbatch.training.train import TrainingRequest, train_here, train_on_ray
+from ncbatch.training.trainer import Trainer, TrainingDivergedError
+from tests.training.conftest import picture, settings
+
+CPU = torch.device("cpu")
+
+TRAIN = """
+import sys
+import torch
+torch.set_num_threads(1)
+from ncbatch.store import open_store
+from ncbatch.training.photographs import read_photographs
+from ncbatch.training.session import Session, SessionOptions
+from ncbatch.training.train import TrainingRequest, train_here, train_on_ray
+from ncbatch.training.trainer import Trainer
+from tests.training.conftest import settings
+corpus, output, steps = open_store(sys.argv[1]), open_store(sys.argv[2], create=True), int(sys.argv[3])
+photographs = read_photographs(corpus, [i.key for i in corpus.list()], 64, 1 << 30)
+asked = settings(steps=steps)
+trainer = Trainer(asked, photographs, torch.device("cpu"))
+options = SessionOptions(save_seconds=0)
+show = lambda row, steps: print(row.step, flush=True)
+Session(asked, photographs, output, trainer, options, show).run()
+"""
+
+
+def session(asked, photographs, output, **options) -> Session:
+    validation = Photographs(photographs.pictures[:1])
+    return Session(asked, validation, output, Trainer(asked, photographs, CPU), **options)
+
+
+def weights(output) -> bytes:
+    return output.get("model.safetensors")
+
+
+def test_loss_falls(photographs):
+    losses = [report.loss for report in Trainer(settings(steps=60), photographs, CPU).run()]
+    assert len(losses) == 60 and np.mean(losses[-10:]) < 0.5 * np.mean(losses[:10])
+
+
+def test_killed_and_resumed_arrives_at_the_same_weights(corpus, tmp_path):
+    """SIGKILL somewhere after the first save; then the same command again."""
+    steps = "220"
+    command = [sys.executable, "-c", TRAIN, corpus.uri]
+    whole = subprocess.run(
+        [*command, str(tmp_path / "whole"), steps], check=True, capture_output=True, text=True
+    )
+    assert whole.stdout.split()[-1] == steps
+    with subprocess.Popen(
+        [*command, str(tmp_path / "killed"), steps], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == "100"  # the first save stands now
+        time.sleep(0.2)
+        process.kill()
+    assert not (tmp_path / "killed" / "model.safetensors").exists()
+    again = subprocess.run(
+        [*command, str(tmp_path / "killed"), steps], check=True, capture_output=True, text=True
+    )
+    assert again.stdout.split()[0] != "100"  # it went on, it did not start over
+    for name in ("whole", "killed"):
+        assert (tmp_path / name / "loss.png").read_bytes()[:4] == b"\x89PNG"
+    assert (tmp_path / "whole" / "model.safetensors").read_bytes() == (
+        tmp_path / "killed" / "model.safetensors"
+    ).read_bytes()
+
+
+def test_a_finished_training_is_only_read(photographs, tmp_path):
+    output = open_store(str(tmp_path), create=True)
+    first = session(settings(), photographs, output).run()
+    seen = []
+    second = session(settings(), photographs, output, show=lambda row, n: seen.append(row)).run()
+    assert second.digest == first.digest and not seen
+
+
+def test_other_settings_are_refused_with_the_difference(photographs, tmp_path):
+    output = open_store(str(tmp_path), create=True)
+    session(settings(), photographs, output).run()
+    with pytest.raises(NcbatchError, match=r"learning_rate: 0\.0008 there, 0\.001 asked for"):
+        session(settings(learning_rate=1e-3), photographs, output).run()
+
+
+def test_a_damaged_state_is_one_error(photographs, tmp_path):
+    output = open_store(str(tmp_path), create=True)
+    session(settings(), photographs, output).run()
+    output.put(STATE, output.get(STATE)[:1000])
+    with pytest.raises(NcbatchError, match=r"state\.pt is damaged"):
+        session(settings(), photographs, output).run()
+
+
+def test_ctrl_c_saves(photographs, tmp_path):
+    output = open_store(str(tmp_path), create=True)
+
+    def interrupt(row, steps):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        session(settings(steps=300), photographs, output, show=interrupt).run()
+    resumed = session(settings(steps=300), photographs, output)
+    resumed._resume()
+    assert resumed.trainer.step == 100 and resumed.rows[-1].validation_psnr is not None
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(photographs, tmp_path):
+    output = open_store(str(tmp_path), create=True)
+    work = session(settings(steps=300), photographs, output, options=SessionOptions(save_seconds=0))
+
+    def poison(row, steps):
+        work.trainer.model.network.g_a[0].bias.data[0] = torch.nan
+
+    work.show = poison
+    with pytest.raises(TrainingDivergedError, match="step 100"):
+        work.run()
+    kept = session(settings(steps=300), photographs, output)
+    kept._resume()
+    assert kept.trainer.step == 100
+    assert all(bool(p.isfinite().all()) for p in kept.trainer.model.parameters())
+
+
+def test_crops_are_those_of_seed_step_and_index(photographs):
+    assert np.array_equal(photographs.crop(0, 3, 1, 64), photographs.crop(0, 3, 1, 64))
+    crops = {photographs.crop(0, step, i, 64).tobytes() for step in range(4) for i in range(4)}
+    assert len(crops) == 16
+
+
+def test_unusable_and_small_pictures_are_counted(tmp_path):
+    Image.fromarray(picture(0, 40, 200)).save(tmp_path / "small.png")
+    Image.fromarray(picture(1, 80, 80)).save(tmp_path / "fine.png")
+    (tmp_path / "text.png").write_text("not a picture")
+    corpus = open_store(str(tmp_path))
+    keys = [info.key for info in corpus.list()]
+    found = read_photographs(corpus, keys, 64, 1 << 30)
+    assert (len(found.pictures), found.unusable, found.padded) == (2, 1, 1)
+    assert all(min(p.shape[:2]) >= 64 for p in found.pictures)
+    assert len(read_photographs(corpus, keys, 64, 20_000).pictures) == 1  # the other does not fit
+    with pytest.raises(UsageError, match="no usable picture"):
+        read_photographs(corpus, ["text.png"], 64, 1 << 30)
+
+
+def test_schedules():
+    cosine = settings(steps=1000, warmup=10, learning_rate=1e-3)
+    assert cosine.rate_at(0) == pytest.approx(1e-4) and cosine.rate_at(500) == pytest.approx(
+        5.05e-4, rel=1e-2
+    )
+    assert cosine.rate_at(999) == pytest.approx(1e-5, rel=1e-2)
+    assert {paper(0.01).rate_at(step) for step in (0, 10**6)} == {1e-4}
+    assert [(paper(r).n, paper(r).steps) for r in (0.001, 0.01, 0.04, 0.08)] == [
+        (192, 10**6), (192, 2 * 10**6), (256, 2 * 10**6), (256, 3 * 10**6),
+    ]  # fmt: skip
+
+
+@pytest.mark.ray
+def test_two_ray_train_workers_compute_what_one_does(corpus, tmp_path, monkeypatch):
+    """The same losses and weights to float tolerance, with the same global batch."""
+    ray = pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    keys = tuple(info.key for info in corpus.list())
+    asked = settings(steps=12)
+
+    def request(name):
+        return TrainingRequest(asked, corpus.uri, keys, str(tmp_path / name))
+
+    alone = train_here(request("one"), lambda row, steps: None)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        together = train_on_ray(request("two"), 2, use_gpu=False)
+    finally:
+        ray.shutdown()
+    logs = [pq.read_table(tmp_path / name / "log.parquet").to_pylist()[-1] for name in ("one", "two")]
+    assert logs[1]["loss"] == pytest.approx(logs[0]["loss"], rel=1e-3)
+    assert logs[1]["validation_rd_loss"] == pytest.approx(logs[0]["validation_rd_loss"], rel=5e-3)
+    for name in ("g_a.0.weight", "h_s.4.weight", "prior.matrices.0"):
+        a, b = alone.tensors[name].float(), together.tensors[name].float()
+        assert torch.allclose(a, b, atol=2e-3), name
