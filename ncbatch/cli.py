@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from ncbatch import __version__, commands
 from ncbatch.console import configure_logging, err
@@ -39,12 +40,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(args.run(args))
     except StoppedByPolicyError as error:
-        err.print(f"ncbatch: {error}", markup=False, soft_wrap=True)
+        err.print(f"ncbatch: {error}")
         return EXIT_STOPPED
     except NcbatchError as error:
         if args.debug:
             raise
-        err.print(f"ncbatch: error: {error}", markup=False, soft_wrap=True)
+        err.print(f"ncbatch: error: {error}")
         return EXIT_ERROR
     except KeyboardInterrupt:
         err.print("ncbatch: interrupted; nothing that was committed is lost, the same command goes on")
@@ -54,8 +55,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_OK
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line; exit code 2, argparse's own, means failed rows here."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_ERROR, f"{self.prog}: error: {message}; see `{self.prog} --help`\n")
+
+
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = _Parser(
         prog="ncbatch",
         description="Bulk-encodes image corpora with a learned codec that optimises every image's latents.",
         epilog=_EPILOG,
@@ -120,6 +128,13 @@ def _encode_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--gpus-per-worker", type=float, help="default: 1 where the cluster has GPUs")
     how.add_argument("--batch-size", type=int, default=1, help="pictures refined together; default: 1")
     how.add_argument("--unit-seconds", type=float, default=300.0, help="of work per commit; default: 300")
+    how.add_argument(
+        "--min-deadline",
+        type=float,
+        default=120.0,
+        metavar="SECONDS",
+        help="a call counts as hung after 4 times what it should take, but not before; default: 120",
+    )
     how.add_argument("--max-failed", type=float, default=0.05, help="share that stops the run; default: 0.05")
     how.add_argument("--ray-address", metavar="ADDRESS", help="of a cluster; default: a local Ray")
     how.add_argument("--force", action="store_true", help="work beside another driver of this run")

@@ -64,11 +64,12 @@ def _spec(args: argparse.Namespace) -> RunSpec:
 
 
 def _encode_options(args: argparse.Namespace) -> EncodeOptions:
+    from ncbatch.runs.cluster import PoolConfig
+    from ncbatch.runs.driver import Deadlines
     from ncbatch.runs.encoding import EncodeOptions
     from ncbatch.runs.pending import Policy
-    from ncbatch.runs.pool import PoolConfig
 
-    for name in ("workers", "batch_size", "cpus_per_worker", "unit_seconds"):
+    for name in ("workers", "batch_size", "cpus_per_worker", "unit_seconds", "min_deadline"):
         value = getattr(args, name)
         if value is not None and value <= 0:
             raise UsageError(f"--{name.replace('_', '-')} must be positive, not {value}")
@@ -80,6 +81,7 @@ def _encode_options(args: argparse.Namespace) -> EncodeOptions:
         batch_size=args.batch_size,
         unit_seconds=args.unit_seconds,
         policy=Policy(failed_share=args.max_failed),
+        deadlines=Deadlines(floor=args.min_deadline),
         force=args.force,
     )
 
@@ -115,7 +117,7 @@ def _print_failures(output: Store, count: int) -> None:
         f"order by error_class, image_key limit {_SHOWN_FAILURES}",
     )
     for row in table.to_pylist():
-        err.print(f"failed: {row['image_key']}: {row['error_class']}: {row['error']}", soft_wrap=True)
+        err.print(f"failed: {row['image_key']}: {row['error_class']}: {row['error']}")
     if count > _SHOWN_FAILURES:
         err.print(f"... and {count - _SHOWN_FAILURES} more; `ncbatch query` shows them all")
 
@@ -219,7 +221,7 @@ def _decode_file(args: argparse.Namespace, destination: Store) -> int:
     options = _store_options(args)
     limit = args.max_pixels or PictureLimits().max_pixels
     name = decode_file(args.source, destination, options, model=args.model, max_pixels=limit)
-    out.print(f"decoded into {destination.uri}{name}", soft_wrap=True)
+    out.print(f"decoded into {destination.uri}{name}")
     return 0
 
 
@@ -243,8 +245,8 @@ def _report(findings: Iterable[Finding], success: str) -> int:
             fine += 1
         else:
             wrong += 1
-            err.print(f"{finding.image_key} ({finding.variant}): {finding.problem}", soft_wrap=True)
-    out.print(f"{fine} pictures {success}" + (f"; {wrong} are not" if wrong else ""), soft_wrap=True)
+            err.print(f"{finding.image_key} ({finding.variant}): {finding.problem}")
+    out.print(f"{fine} pictures {success}" + (f"; {wrong} are not" if wrong else ""))
     return 2 if wrong else 0
 
 
@@ -268,6 +270,10 @@ def submit(args: argparse.Namespace) -> int:
     _encode_options(args)
     for name in ("corpus", "output"):
         setattr(args, name, open_store(getattr(args, name), _store_options(args), create=True).uri)
+    for name in ("model", "manifest"):  # a file's path is of this folder, not of the one the job runs in
+        value = getattr(args, name)
+        if value and Path(value).exists():
+            setattr(args, name, str(Path(value).resolve()))
     root = submission.source_root(args.working_dir)
     client = submission.connect(args.dashboard or submission.DEFAULT_DASHBOARD)
     metadata = {"ncbatch_output": args.output, "ncbatch_digest": spec.digest}
@@ -296,7 +302,7 @@ def job(args: argparse.Namespace) -> int:
     if args.action == "follow":
         return _follow(client, args.job)
     if args.action == "logs":
-        out.print(submission.logs(client, args.job), end="", markup=False, soft_wrap=True)
+        out.print(submission.logs(client, args.job), end="")
     elif args.action == "status":
         out.print(submission.status(client, args.job))
     else:

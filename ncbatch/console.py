@@ -15,10 +15,10 @@ from rich.text import Text
 
 from ncbatch.runs.progress import Snapshot
 
-out = Console(highlight=False)
+out = Console(highlight=False, markup=False, soft_wrap=True)
 """Results go to standard output ..."""
 
-err = Console(stderr=True, highlight=False)
+err = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 """... and everything about how they come about to standard error."""
 
 log = logging.getLogger("ncbatch")
@@ -99,7 +99,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
     for row in rows:
         table.add_row(*(Text(_cell(value)) for value in row))
     if out.is_terminal:
-        out.print(table)
+        out.print(table, soft_wrap=False)
     else:
         out.print(table, width=max(out.measure(table).maximum, 1), soft_wrap=True)
 

@@ -23,7 +23,7 @@ from ncbatch.runs.publish import Publisher
 from ncbatch.runs.rows import Failure, RowWriter, Work
 from ncbatch.runs.spec import Variant
 from ncbatch.runs.wip import WorkInProgress
-from ncbatch.store import AccessDenied, ObjectNotFound
+from ncbatch.store import AccessDenied, BucketNotFound, ObjectNotFound, StoreError, StoreUnavailable
 
 if TYPE_CHECKING:
     from ncbatch.runs.unit import Workspace
@@ -84,10 +84,14 @@ class Attempt:
         try:
             info, data = corpus.get_with_info(image.key)
         except ObjectNotFound as error:
-            raise _UnusableError("missing", "the object is gone since the plan was made") from error
-        except AccessDenied as error:
             corpus.check()  # raises when it is not about this object alone
-            raise _UnusableError("access_denied", str(error)) from error
+            raise _UnusableError("missing", "the object is gone since the plan was made") from error
+        except (StoreUnavailable, BucketNotFound):
+            raise
+        except StoreError as error:
+            corpus.check()
+            error_class = "access_denied" if isinstance(error, AccessDenied) else "refused"
+            raise _UnusableError(error_class, str(error)) from error
         if info.etag != image.etag:
             raise _UnusableError(
                 "changed", "the object changed after the plan was made; run the same command again"
@@ -126,19 +130,25 @@ class Attempt:
         started, recipe = datetime.now(timezone.utc), self._variant.recipe
         try:
             encoded = self._encode(jobs, recipe)
-        except _OUT_OF_MEMORY as error:
+        except (MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
-            yield from self._smaller(jobs, error)
+            failure = Failure(_OUT_OF_MEMORY, f"the picture does not fit in memory: {error}")
         except (DivergedError, DecodeCheckError) as error:
-            if len(jobs) > 1:
-                for job in jobs:
-                    yield from self._done([job])
-            else:
-                yield self._fallen_back(jobs[0], error)
+            failure = Failure(_class_of(error), str(error))
         else:
             for job, result in zip(jobs, encoded, strict=True):
                 yield self._published(job, result, Work(started, batch_size=len(jobs)))
+            return
+        # Not inside the handlers: while an error is handled, its traceback keeps all that the failed call had
+        # in memory.
+        if failure.error_class == _OUT_OF_MEMORY:
+            yield from self._smaller(jobs, failure)
+        elif len(jobs) > 1:
+            for job in jobs:
+                yield from self._done([job])
+        else:
+            yield self._fallen_back(jobs[0], failure)
 
     def _encode(self, jobs: list[_Job], recipe: Recipe) -> list[Encoded]:
         images, pictures = [job.image for job in jobs], [job.pixels for job in jobs]
@@ -152,9 +162,8 @@ class Attempt:
             on_pause=lambda refinement: self.wip.save_sometimes(refinement, images),
         )
 
-    def _smaller(self, jobs: list[_Job], error: BaseException) -> Iterator[Row]:
+    def _smaller(self, jobs: list[_Job], failure: Failure) -> Iterator[Row]:
         if len(jobs) == 1:
-            failure = Failure("out_of_memory", f"the picture does not fit in memory: {error}")
             yield self._writer.failed(jobs[0].image, failure)
             return
         half = len(jobs) // 2
@@ -164,16 +173,15 @@ class Attempt:
         yield from self._done(jobs[:half])
         yield from self._done(jobs[half:])
 
-    def _fallen_back(self, job: _Job, error: DivergedError | DecodeCheckError) -> Row:
-        error_class = "diverged" if isinstance(error, DivergedError) else "decode_check"
+    def _fallen_back(self, job: _Job, failure: Failure) -> Row:
         if not self._variant.fall_back:
-            return self._writer.failed(job.image, Failure(error_class, str(error)))
+            return self._writer.failed(job.image, failure)
         started = datetime.now(timezone.utc)
         try:
             encoded = self._encode([job], _amortized(self._variant.recipe.lmbda))[0]
-        except DecodeCheckError as second:
-            return self._writer.failed(job.image, Failure("decode_check", str(second)))
-        note = f"fell back to the amortized encoding: {error}"
+        except DecodeCheckError as error:
+            return self._writer.failed(job.image, Failure(_class_of(error), str(error)))
+        note = f"fell back to the amortized encoding: {failure.error}"
         return self._published(job, encoded, Work(started, method="amortized", note=note))
 
     def _published(self, job: _Job, encoded: Encoded, work: Work) -> Row:
@@ -203,7 +211,11 @@ def _poison(error_class: str) -> Failure:
     return Failure(error_class, "the worker was lost every time it came to this image; see its log")
 
 
-_OUT_OF_MEMORY = (MemoryError, RuntimeError)
+_OUT_OF_MEMORY = "out_of_memory"
+
+
+def _class_of(error: DivergedError | DecodeCheckError) -> str:
+    return "diverged" if isinstance(error, DivergedError) else "decode_check"
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -6,6 +6,7 @@ import fnmatch
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
@@ -15,6 +16,16 @@ from ncbatch.errors import UsageError
 from ncbatch.runs.objects import read_object
 from ncbatch.runs.plan import PlannedImage
 from ncbatch.store import Store, StoreOptions
+
+_MANIFEST = pa.schema(
+    [
+        ("key", pa.string()),
+        ("etag", pa.string()),
+        ("bytes", pa.int64()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+    ]
+)
 
 SUFFIXES = frozenset({"png", "jpg", "jpeg", "jpe", "jfif", "webp", "tif", "tiff", "bmp", "gif"})
 
@@ -50,7 +61,7 @@ def list_corpus(corpus: Store, include: Sequence[str] = ()) -> Listing:
 
 
 def read_manifest(uri: str, corpus: Store, options: StoreOptions) -> Listing:
-    """Takes the inputs from a Parquet or CSV table in the place of a listing.
+    """Takes the inputs from a Parquet or CSV table in the place of a listing, in the order of their keys.
 
     Columns: `key` (relative to the corpus), and optionally `etag`, `bytes`, `width`, `height`. Keys without
     etag or bytes are looked up one by one.
@@ -58,21 +69,38 @@ def read_manifest(uri: str, corpus: Store, options: StoreOptions) -> Listing:
     Raises:
         UsageError: not such a table, or a key that the corpus does not have.
     """
-    data = pa.BufferReader(read_object(uri, options))
-    try:
-        table = pa_csv.read_csv(data) if uri.endswith(".csv") else pq.read_table(data)
-        rows = table.to_pylist()
-    except pa.ArrowException as error:
-        raise UsageError(f"the manifest {uri} is neither Parquet nor CSV with a header: {error}") from error
-    if "key" not in table.column_names:
-        raise UsageError(f"the manifest {uri} has no column `key`; it has {', '.join(table.column_names)}")
     images = {}
-    for row in rows:
-        key, etag, size = str(row["key"]), row.get("etag"), row.get("bytes")
-        if etag is None or size is None:
+    for row in _manifest_rows(uri, read_object(uri, options)):
+        key, etag, size = row["key"], row["etag"], row["bytes"]
+        if not key:
+            raise UsageError(f"the manifest {uri} has a row without a key; remove it")
+        if not etag or size is None:
             info = corpus.head(key)
             if info is None:
                 raise UsageError(f"the manifest {uri} names {key!r}, which {corpus.uri} does not have")
             etag, size = info.etag, info.size
-        images[key] = PlannedImage(key, str(etag), int(size), row.get("width"), row.get("height"))
+        images[key] = PlannedImage(key, etag, size, row["width"], row["height"])
     return Listing(sorted(images.values(), key=lambda image: image.key.encode()), 0)
+
+
+def _manifest_rows(uri: str, data: bytes) -> list[dict[str, Any]]:
+    """The rows of a manifest with all of `_MANIFEST`; columns that it lacks are None."""
+    buffer = pa.BufferReader(data)
+    try:
+        if uri.lower().endswith(".csv"):
+            # Typed, or a key "0001" would become the number 1.
+            types = pa_csv.ConvertOptions(column_types=_MANIFEST)
+            table = pa_csv.read_csv(buffer, convert_options=types)
+        else:
+            table = pq.read_table(buffer)
+    except (pa.ArrowException, OSError) as error:
+        raise UsageError(f"the manifest {uri} is neither Parquet nor CSV with a header: {error}") from error
+    if "key" not in table.column_names:
+        raise UsageError(f"the manifest {uri} has no column `key`; it has {', '.join(table.column_names)}")
+    table = table.select([name for name in _MANIFEST.names if name in table.column_names])
+    try:
+        table = table.cast(pa.schema([_MANIFEST.field(name) for name in table.column_names]))
+    except pa.ArrowException as error:
+        raise UsageError(f"a column of the manifest {uri} is of the wrong type: {error}") from error
+    nothing: dict[str, Any] = dict.fromkeys(_MANIFEST.names)
+    return [nothing | row for row in table.to_pylist()]

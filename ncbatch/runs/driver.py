@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-from ncbatch.runs.lease import Lease
+from ncbatch.runs.heartbeat import Heartbeat
 from ncbatch.runs.opening import Run
 from ncbatch.runs.pending import Call, Kind, Policy, Schedule
 from ncbatch.runs.plan import Unit
@@ -22,7 +22,7 @@ from ncbatch.runs.pool import Lost, Pool
 from ncbatch.runs.progress import Progress, Snapshot, write_status
 from ncbatch.runs.results import UnitResult
 from ncbatch.runs.worker import StoreFailure
-from ncbatch.store import Store
+from ncbatch.store import Store, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class Driver:
         run: Run,
         output: Store,
         pool: Pool,
-        lease: Lease,
+        heartbeat: Heartbeat,
         pace: Pace,
         *,
         policy: Policy,
@@ -75,7 +75,7 @@ class Driver:
         show: Callable[[Snapshot], None],
     ) -> None:
         self._units = {unit.id: unit for unit in run.units}
-        self._output, self._pool, self._lease, self._pace = output, pool, lease, pace
+        self._output, self._pool, self._heartbeat, self._pace = output, pool, heartbeat, pace
         self._deadlines, self._show = deadlines, show
         pending = run.pending
         self._schedule = Schedule(
@@ -109,9 +109,9 @@ class Driver:
         self.progress.state = "running"
         with self._signals():
             while not self._schedule.finished:
-                if not self._lease.renew():
+                if self._heartbeat.lost:
                     stopped = stopped or "another driver has taken over the run with --force"
-                stopped = stopped or self._schedule.stop_reason
+                stopped = stopped or self._schedule.stop_reason or self._pool.stop_reason
                 draining = bool(stopped or self._interrupts)
                 if draining and not self._pool.calling:
                     break
@@ -139,7 +139,7 @@ class Driver:
             self._attempts += 1
             expected = self._pace.expected(unit)
             deadline = max(self._deadlines.floor, self._deadlines.factor * expected)
-            self._pool.call(call, unit, f"{self._lease.driver}-{self._attempts}", deadline)
+            self._pool.call(call, unit, f"{self._heartbeat.driver}-{self._attempts}", deadline)
 
     def _handle(self, call: Call, result: Any, seconds: float) -> None:
         schedule, unit = self._schedule, self._units[call.unit]
@@ -162,11 +162,14 @@ class Driver:
 
     def _report(self, *, at_once: bool = False) -> None:
         self.progress.workers = self._pool.ready_workers
-        snapshot = self.progress.snapshot(self._lease.driver)
+        snapshot = self.progress.snapshot(self._heartbeat.driver)
         self._show(snapshot)
         if at_once or time.monotonic() - self._status_at > _STATUS_SECONDS:
-            write_status(self._output, snapshot)
             self._status_at = time.monotonic()
+            try:
+                write_status(self._output, snapshot)
+            except StoreError as error:  # advisory: nothing depends on it
+                log.warning("cannot write the run's status: %s", error)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

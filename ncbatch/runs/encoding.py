@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import FrameType
 
-import ray
+from ray.exceptions import RayError
 
 from ncbatch.metrics.summary import SUMMARY_COLUMNS, Summary, summarise
 from ncbatch.metrics.table import read_table
+from ncbatch.runs.cluster import PoolConfig
 from ncbatch.runs.driver import Deadlines, Driver, Pace
 from ncbatch.runs.errors import RunError, StoppedByPolicyError
+from ncbatch.runs.heartbeat import Heartbeat
 from ncbatch.runs.lease import Lease
 from ncbatch.runs.models import keep_model, load_model
 from ncbatch.runs.opening import committed_results, open_run, stored_spec
 from ncbatch.runs.pending import Policy
 from ncbatch.runs.plan import PlannedImage
-from ncbatch.runs.pool import Pool, PoolConfig, start_ray
+from ncbatch.runs.pool import Pool
 from ncbatch.runs.progress import Snapshot
-from ncbatch.runs.spec import RunSpec, Variant, check_same
+from ncbatch.runs.spec import RunSpec, check_same
 from ncbatch.runs.worker import WorkerConfig
 from ncbatch.store import Store, StoreOptions, honours_create_only, open_store
 
@@ -67,18 +73,35 @@ def encode_corpus(
     output.check()
     spec = _prepared(asked, output, options)
     lease = Lease(output)
-    lease.take(force=options.force)
-    try:
-        start_ray(options.ray_address, options.pool)
+    with _terminable():
+        lease.take(force=options.force)
         try:
-            stopped = _drive(spec, corpus, output, lease, options, show)
+            with Heartbeat(lease) as heartbeat:
+                stopped = _drive(spec, corpus, output, heartbeat, options, show)
+        except RayError as error:
+            raise RunError(f"Ray failed: {error}; the same command goes on") from error
         finally:
-            ray.shutdown()
-    finally:
-        lease.release()
+            lease.release()
     if stopped:
         raise StoppedByPolicyError(f"stopped: {stopped}; the same command goes on")
     return summarise(read_table(output, columns=SUMMARY_COLUMNS))
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Makes SIGTERM end a run as Ctrl-C does: with the workers killed and the lease released."""
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # of a program that uses the library
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _prepared(asked: RunSpec, output: Store, options: EncodeOptions) -> RunSpec:
@@ -99,35 +122,32 @@ def _drive(
     spec: RunSpec,
     corpus: Store,
     output: Store,
-    lease: Lease,
+    heartbeat: Heartbeat,
     options: EncodeOptions,
     show: Callable[[Snapshot], None],
 ) -> str | None:
     config = WorkerConfig(spec, corpus, output, options.threads, options.batch_size, options.wip_seconds)
-    pool = Pool(config, options.pool)
-    try:
-        pool.grow(1)
-        calibrated = {variant.name: _calibrate(pool, variant) for variant in spec.variants}
+    calibrated: dict[str, float] = {}
+    with Pool(config, options.pool, options.ray_address) as pool:
+
+        def seconds_per_pixel(variant: str) -> float:
+            if variant not in calibrated:
+                calibrated[variant] = pool.calibrate(variant)
+                log.info("%s takes %.2f s per megapixel on a worker", variant, calibrated[variant] * 1e6)
+            return calibrated[variant]
 
         def pixels_per_unit(variant: str, images: Sequence[PlannedImage]) -> int:
+            log.info("planning %d images of %s", len(images), corpus.uri)
+            pool.grow(len(images))
             share = sum(image.pixels for image in images) / (_UNITS_PER_WORKER * pool.room)
-            return max(int(min(options.unit_seconds / calibrated[variant], share)), 1)
+            return max(int(min(options.unit_seconds / seconds_per_pixel(variant), share)), 1)
 
         run = open_run(spec, corpus, output, options.store, pixels_per_unit)
+        pool.grow(len(run.pending))
+        pace = Pace({unit.variant: seconds_per_pixel(unit.variant) for unit in run.pending})
         driver = Driver(
-            run, output, pool, lease, Pace(calibrated),
+            run, output, pool, heartbeat, pace,
             policy=options.policy, deadlines=options.deadlines, show=show,
         )  # fmt: skip
         driver.resumed(committed_results(output, run))
         return driver.drive()
-    finally:
-        pool.kill()
-
-
-def _calibrate(pool: Pool, variant: Variant) -> float:
-    try:
-        seconds = pool.calibrate(variant.name)
-    except (ray.exceptions.RayError, RuntimeError) as error:
-        raise RunError(f"no worker can encode with {variant.name}: {error}") from error
-    log.info("%s takes %.2f s per megapixel on a worker", variant.name, seconds * 1e6)
-    return seconds

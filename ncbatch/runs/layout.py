@@ -29,6 +29,9 @@ _SEGMENT_BYTES = 180  # local file systems take 255; an attempt's name and the s
 _KEY_BYTES = 700  # S3 takes 1,024, prefix of the output included
 # What may stand in an object name as it is. "%" and "~" are ours, the rest upsets one server or another.
 _SAFE = " !$&'()+,-.=@_"
+_ATTEMPT = r"[0-9a-f]{8}-\d+"
+# What follows the dot after an image's name in the key of its bitstream.
+_GENERATION_OR_ATTEMPT = re.compile(rf"\.(g\d+|{_ATTEMPT})$")
 
 
 def generation_key(generation: int) -> str:
@@ -50,7 +53,9 @@ def wip_key(unit: str) -> str:
 
 def bitstream_stem(variant: str, image_key: str, generation: int) -> str:
     """The key of an image's bitstream up to the attempt and the suffix."""
-    stem = f"{BITSTREAMS_PREFIX}{variant}/{safe_name(image_key)}"
+    # Without this a picture "a.g1" would share its key with generation 1 of the picture "a".
+    name = _GENERATION_OR_ATTEMPT.sub(r"%2E\1", safe_name(image_key))
+    stem = f"{BITSTREAMS_PREFIX}{variant}/{name}"
     return f"{stem}.g{generation}" if generation else stem
 
 
@@ -63,6 +68,11 @@ def bitstream_key(variant: str, image_key: str, generation: int, attempt: str | 
     """
     stem = bitstream_stem(variant, image_key, generation)
     return f"{stem}.{attempt}.ncb" if attempt else f"{stem}.ncb"
+
+
+def attempt_named(stem: str) -> re.Pattern[str]:
+    """Matches the bitstream keys at a stem that are named by an attempt."""
+    return re.compile(re.escape(stem) + rf"\.{_ATTEMPT}\.ncb")
 
 
 def safe_name(image_key: str) -> str:
@@ -81,8 +91,7 @@ def safe_name(image_key: str) -> str:
 
 
 def _safe_segment(segment: str, *, folder: bool) -> str:
-    escaped = quote(segment, safe=_SAFE)
-    escaped = escaped.replace("~", "%7E") if "~" in escaped else escaped  # quote leaves "~" alone
+    escaped = quote(segment, safe=_SAFE).replace("~", "%7E")  # quote leaves "~" alone
     if not escaped:
         return "%"
     if escaped.startswith("."):

@@ -1,5 +1,7 @@
 """Single objects that users name by URI or path."""
 
+from urllib.parse import unquote
+
 from ncbatch.store import StoreOptions, open_store
 
 
@@ -10,4 +12,6 @@ def read_object(uri: str, options: StoreOptions) -> bytes:
         ObjectNotFound, StoreError: as `Store.get`.
     """
     folder, slash, name = uri.rpartition("/")
-    return open_store(folder or slash or ".", options).get(name)
+    if uri.lower().startswith("file://"):
+        name = unquote(name)
+    return open_store((folder + slash) or ".", options).get(name)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from ncbatch import __version__
@@ -92,16 +93,25 @@ def committed_results(output: Store, run: Run) -> dict[str, UnitResult]:
     """What the committed units of a run hold, by unit."""
     if not run.committed:
         return {}
-    columns = ["unit", "status", "bpp", "psnr", "width", "height"]
-    table = read_table(output, columns=columns)
-    ok = pc.equal(table["status"], "ok")
-    table = table.append_column("ok", pc.cast(ok, "int64"))
-    table = table.append_column("failed", pc.cast(pc.invert(ok), "int64"))
-    table = table.append_column("pixels", pc.multiply(table["width"], table["height"]))
-    names = ("ok", "failed", "bpp", "psnr", "pixels")
-    sums = table.group_by("unit").aggregate([(name, "sum") for name in names])
+    table = read_table(output, columns=["unit", "variant", "image_key", "status", "bpp", "psnr"])
+    # An image that changed has a row of its old version until the new one is done: it is pending again.
+    again = {(unit.variant, image.key) for unit in run.pending for image in unit.images}
+    if again:
+        identities = zip(table["variant"].to_pylist(), table["image_key"].to_pylist(), strict=True)
+        table = table.filter(pa.array([identity not in again for identity in identities]))
+    ok, exact = pc.equal(table["status"], "ok"), pc.fill_null(pc.is_inf(table["psnr"]), False)
+    columns = {
+        "ok": pc.cast(ok, "int64"),
+        "failed": pc.cast(pc.invert(ok), "int64"),
+        "bpp": table["bpp"],
+        "psnr": pc.if_else(exact, None, table["psnr"]),
+        "exact": pc.cast(exact, "int64"),
+    }
+    sums = (
+        pa.table({"unit": table["unit"], **columns}).group_by("unit").aggregate([(n, "sum") for n in columns])
+    )
     return {
-        row["unit"]: UnitResult(**{name: row[f"{name}_sum"] or 0 for name in names})
+        row["unit"]: UnitResult(**{name: row[f"{name}_sum"] or 0 for name in columns})
         for row in sums.to_pylist()
         if row["unit"] in run.committed
     }

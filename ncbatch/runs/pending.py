@@ -21,7 +21,7 @@ Nothing here knows about Ray, stores or clocks; one module (`driver`) turns thei
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -41,12 +41,13 @@ class Kind(Enum):
 class Call:
     """One call of a worker.
 
+    number: counts the calls of a schedule.
     poisoned: images that get a failed row without being touched, and why.
     """
 
     unit: str
     kind: Kind
-    attempt: int
+    number: int
     image: str | None = None
     poisoned: Mapping[str, str] = field(default_factory=dict)
 
@@ -54,7 +55,6 @@ class Call:
 @dataclass
 class _UnitState:
     images: tuple[str, ...]
-    attempts: int = 0
     strikes: int = 0
     to_probe: list[str] | None = None
     probing: set[str] = field(default_factory=set)
@@ -70,8 +70,9 @@ class Policy:
     """When to stop a run rather than go on.
 
     failed_share: of failed rows, looked at after `failed_after` images of this session.
-    deaths: of workers without a single commit.
-    refusals: calls in a row that the store refused (403) or that could not reach it.
+    deaths: of workers before any of them has finished anything.
+    refusals: times in a row that the store refused calls (403) or could not be reached; what happens to all
+        workers at once counts as one.
     """
 
     failed_share: float = 0.05
@@ -100,8 +101,10 @@ class Schedule:
         self._ready: list[tuple[int, str]] = [(n, unit) for unit, n in self._order.items()]
         heapq.heapify(self._ready)
         self._probes: list[str] = []
-        self._later: list[tuple[float, str]] = []
+        self._later: list[tuple[float, int, Call]] = []
+        self._calls = self._last_call_at_refusal = 0
         self._deaths = self._refusals = self._ok = self._failed = 0
+        self._workers_work = False
         self._stop: str | None = None
 
     @property
@@ -124,7 +127,7 @@ class Schedule:
             now: seconds on the clock that `postponed` was told about.
         """
         while self._later and self._later[0][0] <= now:
-            self._make_ready(heapq.heappop(self._later)[1])
+            self._again(heapq.heappop(self._later)[2])
         while self._probes:
             state = self._units.get(self._probes[-1])
             if state is not None and state.to_probe:
@@ -140,10 +143,12 @@ class Schedule:
 
     def committed(self, call: Call, ok: int, failed: int) -> None:
         """A unit's commit stands (ours or another attempt's) with this many rows."""
+        self._refusals = 0
+        # Failed rows for poisoned images take no worker that can encode.
+        self._workers_work |= ok + failed > len(call.poisoned)
         if self._units.pop(call.unit, None) is None:
             return
         self._ok, self._failed = self._ok + ok, self._failed + failed
-        self._refusals = 0
         done, policy = self._ok + self._failed, self._policy
         if done >= policy.failed_after and self._failed > policy.failed_share * done:
             self._stop = (
@@ -153,7 +158,7 @@ class Schedule:
 
     def probed(self, call: Call) -> None:
         """An image's probe came back: it does not kill."""
-        self._refusals = 0
+        self._refusals, self._workers_work = 0, True
         self._probe_done(call)
 
     def struck(self, call: Call, reason: str) -> None:
@@ -163,9 +168,9 @@ class Schedule:
             reason: becomes the error class of an image that does it alone.
         """
         self._deaths += 1
-        if not self._ok and not self._failed and self._deaths >= self._policy.deaths:
+        if not self._workers_work and self._deaths >= self._policy.deaths:
             self._stop = (
-                f"workers died {self._deaths} times without a single commit (last: {reason}); "
+                f"workers died {self._deaths} times and none has finished anything (last: {reason}); "
                 "look at the workers' logs"
             )
         state = self._units.get(call.unit)
@@ -190,26 +195,22 @@ class Schedule:
 
     def postponed(self, call: Call, until: float, reason: str) -> None:
         """The store refused the call or could not be reached; do it again later."""
-        self._refusals += 1
+        if call.number > self._last_call_at_refusal:
+            self._refusals += 1
+            self._last_call_at_refusal = self._calls
         if self._refusals >= self._policy.refusals:
-            self._stop = f"the store failed {self._refusals} calls in a row: {reason}"
-        self._again(call, until)
-
-    def lost(self, units: Iterable[str]) -> None:
-        """Units that another driver has committed meanwhile."""
-        for unit in units:
-            self._units.pop(unit, None)
+            self._stop = f"the store failed {self._refusals} times in a row: {reason}"
+        heapq.heappush(self._later, (until, call.number, call))
 
     def _call(self, unit: str, kind: Kind, image: str | None = None) -> Call:
-        state = self._units[unit]
-        state.attempts += 1
-        return Call(unit, kind, state.attempts, image, dict(state.poisoned))
+        self._calls += 1
+        return Call(unit, kind, self._calls, image, dict(self._units[unit].poisoned))
 
     def _make_ready(self, unit: str) -> None:
         if unit in self._units:
             heapq.heappush(self._ready, (self._order[unit], unit))
 
-    def _again(self, call: Call, until: float | None = None) -> None:
+    def _again(self, call: Call) -> None:
         state = self._units.get(call.unit)
         if state is None:
             return
@@ -218,10 +219,8 @@ class Schedule:
             state.probing.discard(call.image)
             state.to_probe.append(call.image)
             self._probes.append(call.unit)
-        elif until is None:
-            self._make_ready(call.unit)
         else:
-            heapq.heappush(self._later, (until, call.unit))
+            self._make_ready(call.unit)
 
     def _isolate(self, unit: str, state: _UnitState) -> None:
         state.to_probe = list(reversed(state.images))

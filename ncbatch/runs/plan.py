@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from ncbatch.runs import layout
 from ncbatch.runs.errors import RunError
-from ncbatch.store import Store
+from ncbatch.store import ObjectNotFound, Store
 
 _ROWS_PER_FILE = 100_000
 _SCHEMA = pa.schema(
@@ -114,13 +114,15 @@ def read_plan(output: Store, keys: Iterable[str]) -> list[Unit]:
     """The units of a plan.
 
     Raises:
-        RunError: a plan file is damaged.
+        RunError: a plan file is missing or damaged.
     """
     rows: list[dict] = []
     for key in keys:
         try:
             rows += pq.read_table(pa.BufferReader(output.get(key)), schema=_SCHEMA).to_pylist()
-        except pa.ArrowException as error:
+        except ObjectNotFound as error:
+            raise RunError(f"the plan {output.uri}{key} is missing; restore it") from error
+        except (pa.ArrowException, OSError) as error:
             raise RunError(f"the plan {output.uri}{key} is damaged; restore it") from error
     # A unit's rows stand together, but may go on in the next file.
     return [

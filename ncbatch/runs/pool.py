@@ -1,21 +1,24 @@
 """The workers of a run as Ray actors: started, called, killed, and their ends told apart.
 
-The only room that knows how Ray reports a death. `max_restarts=-1, max_task_retries=0`: restarting processes
-is Ray's job, deciding what is done again is ours.
+The only room that knows how Ray reports a death. `max_restarts=0, max_task_retries=0`: a dead actor is
+replaced here. Ray would restart one that dies in its constructor for ever and in silence, and it tells that a
+node was preempted only of actors it does not restart.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Any
 
 import ray
-from ray.exceptions import ActorDiedError, RayError, RayTaskError
+from ray.exceptions import ActorDiedError, GetTimeoutError, RayError, RayTaskError
 
+from ncbatch.runs.cluster import PoolConfig, start_ray
+from ncbatch.runs.errors import RunError, StoppedByPolicyError
 from ncbatch.runs.pending import Call
 from ncbatch.runs.plan import Unit
 from ncbatch.runs.worker import StoreFailure, Worker, WorkerConfig, WorkerInfo
@@ -23,31 +26,24 @@ from ncbatch.runs.worker import StoreFailure, Worker, WorkerConfig, WorkerInfo
 log = logging.getLogger(__name__)
 
 _SCARCE_SECONDS = 60.0
-
-
-@dataclass(frozen=True)
-class PoolConfig:
-    """Size of the pool and of its workers.
-
-    workers: how many; None: as many as the cluster has room for, growing with it.
-    cpus, gpus: of one worker; gpus None: one where the cluster has any.
-    """
-
-    workers: int | None = None
-    cpus: float = 1.0
-    gpus: float | None = None
+_FAILED_STARTS = 3
+"""Workers lost in a row before they did anything, besides one per worker, that stop the run."""
+_CALIBRATION_SECONDS = 1800.0  # only a hang takes longer
+_BLINK_SECONDS = 0.5  # before a worker that could not be reached is tried again
+_LOGS = "look at the workers' logs, worker-*.err in the logs/ folder of Ray's session"
 
 
 @dataclass(frozen=True)
 class Lost:
     """A call whose worker is gone.
 
-    reason: an error class; preempted: the node was taken away, which is nobody's fault.
+    reason: an error class; preempted: the node was taken away, which is nobody's fault; died: for good.
     """
 
     reason: str
     detail: str
     preempted: bool = False
+    died: bool = False
 
 
 @dataclass
@@ -70,29 +66,66 @@ class _Slot:
 class Pool:
     """Workers, one call in flight each.
 
+    Costs nothing until `start`: a run with nothing left to do needs no Ray.
+
     Args:
         config: what every worker is told.
+        address: of the cluster, see `start_ray`.
     """
 
-    def __init__(self, config: WorkerConfig, size: PoolConfig) -> None:
-        if size.gpus is None:
-            size = replace(size, gpus=1.0 if ray.cluster_resources().get("GPU") else 0.0)
-        self._config, self._size = config, size
-        options: dict[str, Any] = {
-            "num_cpus": size.cpus,
-            "num_gpus": size.gpus,
-            "max_restarts": -1,
-            "max_task_retries": 0,
-            # Ray would set OMP_NUM_THREADS to num_cpus, which torch takes for its pool at import.
-            "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(config.threads)}},
-        }
-        self._actor_class = ray.remote(Worker).options(**options)
+    def __init__(self, config: WorkerConfig, size: PoolConfig, address: str | None = None) -> None:
+        self._config, self._size, self._address = config, size, address
+        self._actor_class: Any = None
         self._slots: list[_Slot] = []
         self._created = time.monotonic()
         self._warned = False
+        self._failed_starts = 0
+        self._last_failure = ""
+
+    def start(self) -> None:
+        """Connects to Ray, or starts it, unless that has been done.
+
+        Raises:
+            NcbatchError: no cluster answers, or it can never have such workers.
+        """
+        if self._actor_class is not None:
+            return
+        self._size = start_ray(self._address, self._size)
+        options: dict[str, Any] = {
+            "num_cpus": self._size.cpus,
+            "num_gpus": self._size.gpus,
+            "max_restarts": 0,
+            "max_task_retries": 0,
+            # Ray would set OMP_NUM_THREADS to num_cpus, which torch takes for its pool at import.
+            "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(self._config.threads)}},
+        }
+        self._actor_class = ray.remote(Worker).options(**options)
+        self._created = time.monotonic()
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Ends all workers at once, and the local Ray with them."""
+        for slot in self._slots:
+            ray.kill(slot.actor, no_restart=True)
+        self._slots.clear()
+        ray.shutdown()
+
+    @property
+    def stop_reason(self) -> str | None:
+        """Why it is no use to go on, or None."""
+        if self._failed_starts < _FAILED_STARTS + len(self._slots):
+            return None
+        return f"{self._failed_starts} workers died while starting (last: {self._last_failure}); {_LOGS}"
 
     def grow(self, wanted: int) -> None:
         """Starts workers up to `wanted`, or up to what the cluster has room for, if that is less."""
+        if wanted <= len(self._slots):
+            return
+        self.start()
         for _ in range(min(wanted, self.room) - len(self._slots)):
             slot = _Slot(self._actor_class.remote(self._config))
             slot.ref = slot.actor.ready.remote()
@@ -133,17 +166,31 @@ class Pool:
         """Seconds per pixel of a variant, measured by the first worker that is there.
 
         Raises:
-            RayError: the worker died over it.
-            RuntimeError: the store failed.
+            RunError: it cannot be encoded with.
+            StoppedByPolicyError: workers die over it.
         """
+        while True:
+            slot = self._first_idle()
+            try:
+                measured = ray.get(slot.actor.calibrate.remote(variant), timeout=_CALIBRATION_SECONDS)
+            except (RayTaskError, GetTimeoutError) as error:
+                raise RunError(f"no worker can encode with {variant}: {_explained(error)}") from error
+            except RayError as error:
+                self._start_failed(_explained(error))
+                self._revive(slot, died=True)
+            else:
+                self._failed_starts = 0
+                if isinstance(measured, StoreFailure):
+                    raise RunError(f"a worker cannot use the store: {measured.message}")
+                return float(measured)
+
+    def _first_idle(self) -> _Slot:
         while not self.has_idle:
             for _ in self.events(timeout=1.0):
                 raise AssertionError("no call is in flight yet")
-        slot = next(slot for slot in self._slots if slot.idle)
-        measured = ray.get(slot.actor.calibrate.remote(variant))
-        if isinstance(measured, StoreFailure):
-            raise RuntimeError(measured.message)
-        return float(measured)
+            if self.stop_reason:
+                raise StoppedByPolicyError(f"stopped: {self.stop_reason}")
+        return next(slot for slot in self._slots if slot.idle)
 
     def events(self, timeout: float) -> Iterator[tuple[Call, Any, float]]:
         """Waits up to `timeout` seconds and yields the calls that ended: (call, result or Lost, seconds)."""
@@ -159,8 +206,12 @@ class Pool:
             if isinstance(result, WorkerInfo):
                 slot.info = result
             elif isinstance(result, Lost) and result.reason != "internal_error":
-                self._revive(slot, died=result.detail == ActorDiedError.__name__, quietly=call is None)
+                if call is None and not result.preempted:
+                    self._start_failed(result.detail)
+                self._revive(slot, died=result.died)
             if call is not None:
+                if not isinstance(result, Lost):
+                    self._failed_starts = 0
                 yield call, result, time.monotonic() - slot.started
         self._warn_if_scarce()
 
@@ -169,21 +220,26 @@ class Pool:
             return ray.get(ref)
         except RayTaskError as error:  # the worker lives; its code raised
             log.error("a worker raised:\n%s", error)
-            return Lost("internal_error", str(error.cause))
+            return Lost("internal_error", _explained(error))
         except RayError as error:
             reason = "deadline" if slot.hung else "process_killed"
             preempted = isinstance(error, ActorDiedError) and bool(getattr(error, "preempted", False))
             where = f" (process {slot.info.pid} on {slot.info.host})" if slot.info else ""
-            log.warning("lost a worker%s: %s", where, str(error).strip().splitlines()[0])
+            detail = _explained(error)
+            log.warning("lost a worker%s: %s", where, detail)
             slot.hung = False
-            return Lost(reason, type(error).__name__, preempted)
+            return Lost(reason, detail, preempted, died=isinstance(error, ActorDiedError))
 
-    def _revive(self, slot: _Slot, *, died: bool, quietly: bool) -> None:
-        """Waits for Ray to restart the worker, or starts another where Ray has given up on it."""
+    def _start_failed(self, detail: str) -> None:
+        self._failed_starts += 1
+        self._last_failure = detail
+
+    def _revive(self, slot: _Slot, *, died: bool) -> None:
+        """Starts another worker, or waits for this one where Ray has only lost sight of it."""
         if died:
             slot.actor = self._actor_class.remote(self._config)
-        elif quietly:
-            time.sleep(0.5)  # it died while starting; do not spin
+        else:
+            time.sleep(_BLINK_SECONDS)
         slot.info = None
         slot.ref = slot.actor.ready.remote()
 
@@ -192,7 +248,7 @@ class Pool:
             if slot.call is not None and time.monotonic() > slot.deadline and not slot.hung:
                 log.warning("a call hangs since %.0f s: killing its worker", time.monotonic() - slot.started)
                 slot.hung = True
-                ray.kill(slot.actor, no_restart=False)
+                ray.kill(slot.actor)
 
     def _warn_if_scarce(self) -> None:
         if self._warned or self.ready_workers or time.monotonic() - self._created < _SCARCE_SECONDS:
@@ -206,29 +262,13 @@ class Pool:
             {k: v for k, v in ray.cluster_resources().items() if k in ("CPU", "GPU")},
         )
 
-    def kill(self) -> None:
-        """Ends all workers at once."""
-        for slot in self._slots:
-            ray.kill(slot.actor, no_restart=True)
-        self._slots.clear()
 
-
-def start_ray(address: str | None, size: PoolConfig) -> None:
-    """Connects to a cluster, or starts a local Ray on loopback when no address is known.
-
-    Args:
-        address: of a cluster; without one, RAY_ADDRESS, which Ray sets for jobs.
-    """
-    address = address or os.environ.get("RAY_ADDRESS")
-    if address:
-        ray.init(address=address, log_to_driver=False)
-        return
-    cores = os.cpu_count() or 1
-    cpus = max(cores, int((size.workers or 0) * size.cpus + 0.999))
-    ray.init(
-        address="local",
-        num_cpus=cpus,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.WARNING,
-    )
+def _explained(error: Exception) -> str:
+    """What happened in one line; Ray's messages are pages."""
+    if isinstance(error, RayTaskError):
+        return f"{type(error.cause).__name__}: {error.cause}"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    # Of an exception in the constructor the traceback's last line says what it was.
+    return lines[-1] if "creation task" in lines[0] else lines[0]

@@ -19,7 +19,7 @@ class Snapshot(pydantic.BaseModel, frozen=True):
     """One moment of a run. Images count once per variant.
 
     images_per_second: of this session; eta_seconds: weighted by pixels; both None before the first commit.
-    mean_bpp, mean_psnr: over the ok images of all sessions.
+    mean_bpp, mean_psnr: over the ok images of all sessions, the latter without those that came back exactly.
     """
 
     state: State
@@ -47,7 +47,7 @@ class Progress:
 
     def __init__(self, images: int, weight: float) -> None:
         self._images, self._weight = images, weight
-        self._ok = self._failed = self._resumed = 0
+        self._ok = self._failed = self._resumed = self._exact = 0
         self._bpp = self._psnr = 0.0
         self._done_weight = self._session_weight = 0.0
         self._started = time.monotonic()
@@ -60,6 +60,7 @@ class Progress:
         self._failed += result.failed
         self._bpp += result.bpp
         self._psnr += result.psnr
+        self._exact += result.exact
         self._done_weight += weight
         if resumed:
             self._resumed += result.ok + result.failed
@@ -74,16 +75,17 @@ class Progress:
         elapsed = time.monotonic() - self._started
         done = self._ok + self._failed
         here = done - self._resumed
+        inexact = self._ok - self._exact
         left = self._weight - self._done_weight
         return Snapshot(
             state=self.state,
             images=self._images,
             ok=self._ok,
             failed=self._failed,
-            pending=self._images - done,
+            pending=max(self._images - done, 0),
             resumed=self._resumed,
             mean_bpp=self._bpp / self._ok if self._ok else None,
-            mean_psnr=self._psnr / self._ok if self._ok else None,
+            mean_psnr=self._psnr / inexact if inexact else None,
             images_per_second=here / elapsed if here and elapsed else None,
             eta_seconds=left * elapsed / self._session_weight if self._session_weight else None,
             workers=self.workers,

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from ncbatch.runs import layout
 from ncbatch.runs.plan import PlannedImage, Unit
 from ncbatch.store import ObjectNotFound, Store
-
-_ATTEMPT = r"[0-9a-f]{8}-\d+"
 
 
 class Publisher:
@@ -36,8 +33,8 @@ class Publisher:
             keys = [self._key(image, None)]
         else:
             stem = self._stem(image)
-            pattern = re.compile(re.escape(stem) + rf"\.{_ATTEMPT}\.ncb")
-            keys = [info.key for info in self._output.list(stem + ".") if pattern.fullmatch(info.key)]
+            ours = layout.attempt_named(stem)
+            keys = [info.key for info in self._output.list(stem + ".") if ours.fullmatch(info.key)]
         for key in keys:
             try:
                 yield key, self._output.get(key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pydantic
@@ -40,21 +41,21 @@ def make_spec(
     Raises:
         UsageError: a value is out of range; the message names it.
     """
-    model = model or zoo.nearest_builtin(lmbda)
     if steps is None:
         steps = 0 if method == "amortized" else DEFAULT_STEPS
-    digest = load_model(model, options).digest
     try:
+        checked = Recipe(method=method, lmbda=lmbda, steps=steps, **recipe or {})
+        model = model or zoo.nearest_builtin(lmbda)
         return RunSpec(
             corpus=open_store(corpus, options).uri,
             include=include,
-            manifest=manifest,
+            manifest=manifest if manifest is None or "://" in manifest else str(Path(manifest).absolute()),
             variants=(
                 Variant(
                     name=name or method,
                     model=model,
-                    model_digest=digest,
-                    recipe=Recipe(method=method, lmbda=lmbda, steps=steps, **recipe or {}),
+                    model_digest=load_model(model, options).digest,
+                    recipe=checked,
                     **variant or {},
                 ),
             ),

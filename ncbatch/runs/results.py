@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -12,14 +13,15 @@ from ncbatch.metrics.schema import Row
 class UnitResult:
     """What a unit's commit holds, summed up for the driver's progress.
 
-    bpp, psnr: sums over the ok rows; pixels: of the ok rows.
+    bpp: sum over the ok rows. exact: ok rows whose picture came back exactly; their PSNR is infinite and
+    left out of the sum `psnr`.
     """
 
     ok: int
     failed: int
     bpp: float
     psnr: float
-    pixels: int
+    exact: int = 0
 
     @classmethod
     def of(cls, rows: Iterable[Row]) -> UnitResult:
@@ -29,6 +31,6 @@ class UnitResult:
             ok=len(ok),
             failed=len(rows) - len(ok),
             bpp=sum(row.bpp or 0 for row in ok),
-            psnr=sum(row.psnr or 0 for row in ok),
-            pixels=sum((row.width or 0) * (row.height or 0) for row in ok),
+            psnr=sum(row.psnr or 0 for row in ok if row.psnr != math.inf),
+            exact=sum(row.psnr == math.inf for row in ok),
         )

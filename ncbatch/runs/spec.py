@@ -64,8 +64,9 @@ class RunSpec(pydantic.BaseModel, frozen=True, extra="forbid"):
 
     @property
     def digest(self) -> str:
-        """Of what was asked for; the store's abilities are not part of it."""
-        return _digest(self.model_dump(mode="json", exclude={"create_only"}))
+        """Of what was asked for; not of the store's abilities, nor of where a model came from."""
+        left_out: Any = {"create_only": True, "variants": {"__all__": {"model"}}}
+        return _digest(self.model_dump(mode="json", exclude=left_out))
 
     def variant(self, name: str) -> Variant:
         return next(variant for variant in self.variants if variant.name == name)
@@ -116,7 +117,7 @@ def check_same(stored: RunSpec, asked: RunSpec, uri: str) -> None:
     if stored.digest == asked.digest:
         return
     there, here = (_flat(s.model_dump(mode="json", exclude={"create_only"})) for s in (stored, asked))
-    names = sorted({name for name in there.keys() | here.keys() if there.get(name) != here.get(name)})
+    names = sorted(name for name in there.keys() | here.keys() if there.get(name) != here.get(name))
     differences = [f"{name}: {there.get(name, '-')} there, {here.get(name, '-')} asked for" for name in names]
     raise SpecMismatchError(
         f"{uri} holds another run; use its settings to go on with it, or another output. "

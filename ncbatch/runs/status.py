@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ncbatch.metrics.summary import SUMMARY_COLUMNS, Summary, summarise
 from ncbatch.metrics.table import read_table
 from ncbatch.runs.lease import read_lease
 from ncbatch.runs.opening import load_run
+from ncbatch.runs.plan import Unit
 from ncbatch.runs.progress import Snapshot, read_status
 from ncbatch.runs.spec import RunSpec
 from ncbatch.store import Store
@@ -17,21 +19,19 @@ from ncbatch.store import Store
 class RunStatus:
     """What stands in a run's folder.
 
-    images: planned, once per variant; units, committed_units: of the plan.
+    images: planned, once per variant; pending: those of them in units that are not committed, even where a
+        row of an earlier generation stands; units, committed_units: of the plan.
     snapshot: the driver's own last word; holder: who holds the lease; both None when unknown.
     """
 
     spec: RunSpec
     images: int
+    pending: int
     units: int
     committed_units: int
     summary: Summary
     snapshot: Snapshot | None
     holder: str | None
-
-    @property
-    def pending(self) -> int:
-        return max(self.images - self.summary.ok - self.summary.failed, 0)
 
 
 def run_status(output: Store) -> RunStatus:
@@ -40,10 +40,15 @@ def run_status(output: Store) -> RunStatus:
     lease = read_lease(output)
     return RunStatus(
         spec=run.spec,
-        images=len({(unit.variant, image.key) for unit in run.units for image in unit.images}),
+        images=_images(run.units),
+        pending=_images(run.pending),
         units=len(run.units),
         committed_units=len(run.units) - len(run.pending),
         summary=summarise(read_table(output, columns=SUMMARY_COLUMNS)),
         snapshot=read_status(output),
         holder=f"process {lease.pid} on {lease.host}" if lease else None,
     )
+
+
+def _images(units: Iterable[Unit]) -> int:
+    return len({(unit.variant, image.key) for unit in units for image in unit.images})

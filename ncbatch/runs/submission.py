@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 DEFAULT_DASHBOARD = "http://127.0.0.1:8265"
 ENTRY_POINT = "jobs/encode.py"
 _EXCLUDES = [".git", ".venv", "venv", "**/__pycache__", "*.egg-info", "build", "dist", "scratch", "tests"]
-_PATIENCE_SECONDS = 30.0
+_PATIENCE_SECONDS = 10.0  # a dashboard comes up some seconds after its cluster
 
 
 class SubmissionError(NcbatchError):
@@ -60,7 +60,7 @@ def connect(dashboard: str) -> JobSubmissionClient:
         SubmissionError: nothing answers.
     """
     check_dashboard(dashboard)
-    deadline = time.monotonic() + _PATIENCE_SECONDS
+    deadline, waiting = time.monotonic() + _PATIENCE_SECONDS, False
     while True:
         try:
             return JobSubmissionClient(dashboard)
@@ -71,6 +71,9 @@ def connect(dashboard: str) -> JobSubmissionClient:
                     f"no Ray dashboard answers at {dashboard} ({reason}); start a cluster with "
                     "`ray start --head`, or name its dashboard with --dashboard"
                 ) from error
+            if not waiting:
+                log.info("waiting for the dashboard at %s", dashboard)
+            waiting = True
             time.sleep(1.0)
 
 

@@ -67,8 +67,9 @@ def run_unit(workspace: Workspace, unit: Unit, attempt: str, poisoned: Mapping[s
     if output.head(key) is None:
         work = workspace.attempt(unit, attempt)
         rows = list(work.rows(unit.images, poisoned))
-        if output.put_if_absent(key, rows_to_parquet(rows)):
-            work.wip.discard()
+        won = output.put_if_absent(key, rows_to_parquet(rows))
+        work.wip.discard()
+        if won:
             return UnitResult.of(rows)
     log.info("unit %s is committed already", unit.id)
     return UnitResult.of(Row(**row) for row in parquet_to_table(output.get(key)).to_pylist())

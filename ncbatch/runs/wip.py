@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from ncbatch import __version__
 from ncbatch.codec.encode import State
 from ncbatch.codec.refinement import Refinement
 from ncbatch.runs import layout
@@ -34,38 +35,47 @@ class WorkInProgress:
 
     def __init__(self, output: Store, unit: Unit, variant: Variant, seconds: float) -> None:
         self._output, self._key, self._seconds = output, layout.wip_key(unit.id), seconds
-        self._digest = variant.digest
+        self._digest, self._refines = variant.digest, variant.recipe.refines
         self._saved_at = time.monotonic()
-        self._exists = False
+        self._found: torch.Tensor | None = None
+        self._looked = False
 
     def _tag(self, images: Sequence[PlannedImage]) -> torch.Tensor:
-        """Names batch and recipe; kept as a tensor, since `load` of bytes drops metadata."""
-        content = self._digest + "".join(f"\n{len(i.key)} {i.key} {i.etag}" for i in images)
+        """Names program, batch and recipe; kept as a tensor, since `load` of bytes drops metadata."""
+        content = f"{__version__} {self._digest}"
+        content += "".join(f"\n{len(i.key)} {i.key} {i.etag}" for i in images)
         return torch.tensor(list(hashlib.sha256(content.encode()).digest()), dtype=torch.uint8)
 
     def resume(self, images: Sequence[PlannedImage]) -> State | None:
-        """The saved state of exactly this batch under this recipe, or None."""
-        try:
-            state = load(self._output.get(self._key))
-        except ObjectNotFound:
+        """The state that an earlier attempt saved of exactly this batch under this recipe, or None."""
+        tag = self._tag(images)
+        # A state can take hundreds of megabytes, so it is not fetched again for every batch of the unit.
+        if self._looked and (self._found is None or not torch.equal(self._found, tag)):
             return None
-        except SafetensorError as error:
-            log.warning("ignoring %s, which is damaged: %s", self._key, error)
-            return None
-        self._exists = True
-        tag = state.pop(_TAG, None)
-        if tag is None or not torch.equal(tag, self._tag(images)):
+        state = self._stored()
+        self._looked, self._found = True, state.pop(_TAG, None)
+        if self._found is None or not torch.equal(self._found, tag):
             return None
         log.info("going on at step %d from %s", int(state["step"]), self._key)
         return state
+
+    def _stored(self) -> State:
+        """What stands at the key, empty where it is nothing or damaged."""
+        try:
+            return load(self._output.get(self._key))
+        except ObjectNotFound:
+            return {}
+        except SafetensorError as error:
+            log.warning("ignoring %s, which is damaged: %s", self._key, error)
+            return {}
 
     def save_sometimes(self, refinement: Refinement, images: Sequence[PlannedImage]) -> None:
         if time.monotonic() - self._saved_at < self._seconds or refinement.done:
             return
         self._output.put(self._key, save({**refinement.state(), _TAG: self._tag(images)}))
-        self._exists = True
         self._saved_at = time.monotonic()
 
     def discard(self) -> None:
-        if self._exists:
+        """Deletes the state, whichever attempt saved it; for when the unit is committed."""
+        if self._refines:
             self._output.delete(self._key)

@@ -1,0 +1,110 @@
+"""The Ray cluster a run works on: one that is running, or a local one of our own."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import signal
+import socket
+import threading
+from dataclasses import dataclass, replace
+from typing import Any
+
+import ray
+import ray._private.worker
+
+from ncbatch.errors import UsageError
+from ncbatch.runs.errors import RunError
+
+log = logging.getLogger(__name__)
+
+_KNOCK_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class PoolConfig:
+    """Size of the pool and of its workers.
+
+    workers: how many; None: as many as the cluster has room for, growing with it.
+    cpus, gpus: of one worker; gpus None: one where the cluster has any.
+    """
+
+    workers: int | None = None
+    cpus: float = 1.0
+    gpus: float | None = None
+
+
+def start_ray(address: str | None, size: PoolConfig) -> PoolConfig:
+    """Connects to a cluster, or starts a local Ray on loopback when no address is known.
+
+    Args:
+        address: of a cluster; without one, RAY_ADDRESS, which Ray sets for jobs.
+
+    Returns:
+        the size with its GPUs decided.
+
+    Raises:
+        RunError: no cluster answers there. UsageError: this machine can never have such workers.
+    """
+    address = address or os.environ.get("RAY_ADDRESS")
+    _quieten()
+    terminate = signal.getsignal(signal.SIGTERM)
+    if address and address != "local":
+        log.info("connecting to the Ray cluster at %s", address)
+        _connect(address)
+    else:
+        log.info("starting Ray on this machine")
+        _start_local(size)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, terminate)  # ray.init() has put its own in its place
+    gpus = ray.cluster_resources().get("GPU", 0.0)
+    if size.gpus is None:
+        return replace(size, gpus=1.0 if gpus else 0.0)
+    if size.gpus > gpus and not address:
+        raise UsageError(f"--gpus-per-worker {size.gpus:g}, but Ray finds {gpus:g} GPUs on this machine")
+    return size
+
+
+def _quieten() -> None:
+    """Keeps Ray's own messages out of a user's sight; they are in its logs."""
+    # That Ray protects itself by a token is no news to somebody who encodes pictures.
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
+
+    # A page about every dead worker would go to standard output, which is for results. No setting stops it.
+    def to_log(data: dict[str, Any], ignore_prefix: bool) -> None:
+        for line in data["lines"]:
+            log.debug("Ray: %s", line)
+
+    vars(ray._private.worker)["print_to_stdstream"] = to_log
+
+
+def _connect(address: str) -> None:
+    try:
+        _knock(address)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise RunError(
+            f"no Ray cluster answers at {address} ({reason}); start one with `ray start --head`, or leave "
+            "out --ray-address and RAY_ADDRESS to work on this machine alone"
+        ) from error
+
+
+def _knock(address: str) -> None:
+    """Ray itself would try for many minutes to reach an address where nobody listens."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_SECONDS).close()
+
+
+def _start_local(size: PoolConfig) -> None:
+    # More CPUs than there are, where that many workers were asked for: they share them.
+    cpus = max(os.cpu_count() or 1, math.ceil((size.workers or 1) * size.cpus))
+    ray.init(
+        address="local",
+        num_cpus=cpus,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.WARNING,
+    )

@@ -1,0 +1,66 @@
+"""A Ray cluster for the tests that need one which outlives a command."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.command_line import Running, environment, wait_for
+from tests.servers import S3Server, free_port
+
+
+@dataclass(frozen=True)
+class Head:
+    """A running head node.
+
+    flags: folder of the saboteur's switches.
+    """
+
+    address: str
+    dashboard: str
+    flags: Path
+
+
+@pytest.fixture(scope="session")
+def head(rclone_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
+    """`ray start --head`, one for the session since it takes ten seconds.
+
+    Its workers have the credentials of rclone, which moto does not look at.
+    """
+    flags = tmp_path_factory.mktemp("flags")
+    folder = tempfile.mkdtemp(prefix="ray")  # a socket's path has no room for pytest's long names
+    port, dashboard = free_port(), free_port()
+    env = environment(NCBATCH_TEST_FLAGS=str(flags)) | rclone_server.environment()
+    env.pop("AWS_ENDPOINT_URL")
+    command = (
+        *(str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--disable-usage-stats"),
+        *("--node-ip-address=127.0.0.1", f"--port={port}", f"--temp-dir={folder}", "--num-cpus=4"),
+        *("--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"),
+        # Free ports: another Ray may run on this machine.
+        *(f"--dashboard-agent-listen-port={free_port()}", f"--ray-client-server-port={free_port()}"),
+        f"--metrics-export-port={free_port()}",
+    )
+    ray = Running(command, env, None)
+    try:
+        url = f"http://127.0.0.1:{dashboard}"
+        wait_for(lambda: _answers(ray, f"{url}/api/version"), "the dashboard is up")
+        yield Head(f"127.0.0.1:{port}", url, flags)
+    finally:
+        ray.kill()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _answers(ray: Running, url: str) -> bool:
+    assert ray.process.poll() is None, str(ray.done)
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback is not for a proxy
+    try:
+        return bool(opener.open(url, timeout=2).status == 200)
+    except OSError:
+        return False

@@ -1,0 +1,53 @@
+"""Faults inside worker processes. Python imports this by itself where the folder is on PYTHONPATH.
+
+A picture whose file contains `ncbatch-test:kill` kills the process that opens it, `ncbatch-test:hang` keeps
+it busy for ever. While NCBATCH_TEST_FLAGS names a folder with a file `die-at-start`, workers do not start.
+"""
+
+import importlib.abc
+import importlib.util
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+_TARGET = "ncbatch.runs.attempt"
+
+
+def _sabotage(module):
+    real = module.read_picture
+
+    def read_picture(data, *args, **kwargs):
+        if b"ncbatch-test:kill" in data:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if b"ncbatch-test:hang" in data:
+            time.sleep(3600)
+        return real(data, *args, **kwargs)
+
+    module.read_picture = read_picture
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Lets the module be found as always, and changes it once it has been executed."""
+
+    def find_spec(self, name, path, target=None):
+        if name != _TARGET:
+            return None
+        if sys.argv[0].endswith("default_worker.py"):  # Ray's worker processes, not its drivers
+            flags = os.environ.get("NCBATCH_TEST_FLAGS")
+            if flags and Path(flags, "die-at-start").exists():
+                os._exit(7)
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        execute = spec.loader.exec_module
+
+        def exec_module(module):
+            execute(module)
+            _sabotage(module)
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+
+sys.meta_path.insert(0, _Finder())

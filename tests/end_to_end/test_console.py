@@ -1,0 +1,120 @@
+"""What the command line says of itself, and how it behaves in a pipe."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ncbatch.cli import main
+from tests.end_to_end.command_line import ROOT, Done, environment
+from tests.end_to_end.pictures import save_pictures
+from tests.servers import free_port
+
+COMMANDS = (
+    *("encode", "demo", "status", "query", "decode", "verify", "compact"),
+    *("submit", "job", "models", "convert"),
+)
+Said = Callable[..., Done]
+
+
+@pytest.fixture
+def said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Said]:
+    """Runs a command in this process: starting one takes seconds, and there are many."""
+    monkeypatch.setenv("COLUMNS", "120")
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+
+    def run(*words: str | Path) -> Done:
+        try:
+            code = main([str(word) for word in words])
+        except SystemExit as end:
+            code = int(end.code or 0)
+        told = capsys.readouterr()
+        return Done(code, told.out, told.err)
+
+    yield run
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def test_help_teaches(said: Said) -> None:
+    told = said("-h").expect(0).out
+    assert "examples:" in told and "exit codes: 0 all images are ok" in told
+    for command in COMMANDS:
+        assert f"\n    {command} " in told, told
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(said: Said, command: str) -> None:
+    told = said(command, "--help").expect(0).out
+    assert told.startswith(f"usage: ncbatch {command}")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "COMMAND"),
+        (("encod",), "invalid choice: 'encod'"),
+        (("encode", "in"), "the following arguments are required: output"),
+        (("encode", "in", "out", "--step", "3"), "unrecognized arguments: --step"),
+        (("encode", "in", "out", "--lmbda", "much"), "argument --lmbda: invalid float value: 'much'"),
+        (("job", "restart", "x"), "invalid choice: 'restart'"),
+    ],
+)
+def test_wrong_words_are_named(said: Said, words: tuple[str, ...], message: str) -> None:
+    assert message in said(*words).expect(1).message
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--workers", "0"), "--workers must be positive, not 0"),
+        (("--batch-size", "-1"), "--batch-size must be positive"),
+        (("--unit-seconds", "0"), "--unit-seconds must be positive"),
+        (("--lmbda", "-1"), "--lmbda"),
+        (("--method", "amortized", "--steps", "5"), "steps"),
+        (("--model", "no-such-model"), "there is no model 'no-such-model'"),
+        (("--name", "../x"), "--name: must be up to 64 letters"),
+        (("--manifest", "no.csv"), "no.csv"),
+    ],
+)
+def test_wrong_values_are_named(said: Said, tmp_path: Path, flags: tuple[str, ...], message: str) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(b"")
+    assert message in said("encode", tmp_path / "in", tmp_path / "out", *flags).expect(1).message
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_a_cluster_that_does_not_answer_is_named(said: Said, tmp_path: Path, scheme: str) -> None:
+    save_pictures(tmp_path / "in", 1)
+    address = f"{scheme}127.0.0.1:{free_port()}"
+    done = said("encode", tmp_path / "in", tmp_path / "out", "--ray-address", address).expect(1)
+    assert f"no Ray cluster answers at {address}" in done.err.splitlines()[-1]
+    assert not (tmp_path / "out" / "lease.json").exists()
+
+
+def test_what_cannot_be_submitted_is_said_before_anything_is_sent(
+    said: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    (tmp_path / "in").mkdir()
+    refused = said("submit", tmp_path / "in", tmp_path / "out", "--dashboard", "http://10.0.0.7:8265")
+    assert "plain http to another machine without a token" in refused.expect(1).message
+    missing = said("submit", tmp_path / "no", tmp_path / "out")
+    assert "does not exist" in missing.expect(1).message
+    assert not (tmp_path / "no").exists()
+
+
+def test_a_reader_who_has_seen_enough_is_no_error() -> None:
+    program = f"{sys.executable} -m ncbatch"
+    command = f"set -o pipefail; {program} models | head -c 1; {program} -h | head -1"
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=60
+    )
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[-1].endswith("usage: ncbatch [-h] [--version] COMMAND ...")

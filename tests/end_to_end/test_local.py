@@ -1,0 +1,128 @@
+"""The main job from folder to folder on a local Ray, and what its users do with the result."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.end_to_end.command_line import ncbatch
+from tests.end_to_end.conftest import Head
+from tests.end_to_end.pictures import save_picture, save_pictures
+from tests.end_to_end.runs import output_store, rows, statuses
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `in/`, five pictures, and `out/`, a finished run of them."""
+    folder = tmp_path_factory.mktemp("local")
+    keys = save_pictures(folder / "in", 3)
+    save_picture(folder / "in" / "below" / "sp ace+%25.png", 7, side=96)
+    (folder / "in" / "notes.txt").write_text("not a picture")
+    done = ncbatch(*_command(folder)).expect(0)
+    assert "4 images ok, 0 failed" in done.out
+    assert "passed over 1 objects" in done.err
+    assert "finished: 4/4 images" in done.err.splitlines()[-1]
+    assert set(rows(output_store(folder / "out"))) == {*keys, "below/sp ace+%25.png"}
+    return folder
+
+
+def _command(folder: Path) -> tuple[str, ...]:
+    words = ("--method", "sga", "--steps", "4", "--workers", "2")
+    return ("encode", str(folder / "in"), str(folder / "out"), *words)
+
+
+def test_a_run_is_read_decoded_verified_and_compacted(folder: Path, tmp_path: Path) -> None:
+    out = folder / "out"
+    status = ncbatch("status", out).expect(0)
+    assert "4 images in" in status.out and "0 pending" in status.out and "finished" in status.out
+    told = json.loads(ncbatch("status", out, "--json").expect(0).out)
+    assert (told["images"], told["ok"], told["failed"], told["pending"]) == (4, 4, 0, 0)
+    assert told["driver"] is None
+    assert "4 pictures verified" in ncbatch("verify", out).expect(0).out
+
+    sql = "select image_key, width, bpp from metrics order by image_key"
+    table = ncbatch("query", out, sql).expect(0).out.splitlines()
+    assert len(table) == 5 and table[0].split() == ["image_key", "width", "bpp"]
+    csv = ncbatch("query", out, sql, "--format", "csv").expect(0).out.splitlines()
+    assert csv[0] == "image_key,width,bpp" and csv[1].startswith("000.png,64,")
+    assert "4 rows" in ncbatch("compact", out).expect(0).out
+    told = json.loads(ncbatch("query", out, sql, "--format", "json").expect(0).out)
+    assert [row["image_key"] for row in told] == ["000.png", "001.png", "002.png", "below/sp ace+%25.png"]
+
+    assert "4 pictures decoded" in ncbatch("decode", out, tmp_path / "all").expect(0).out
+    ncb = next((out / "bitstreams").rglob("000*.ncb"))
+    ncbatch("decode", ncb, tmp_path / "one").expect(0)
+    decoded = np.asarray(Image.open(tmp_path / "all" / "000.png")).astype(float)
+    one = tmp_path / "one" / "000.png"
+    assert np.array_equal(decoded, np.asarray(Image.open(one)))
+    original = np.asarray(Image.open(folder / "in" / "000.png")).astype(float)
+    row = rows(output_store(out))["000.png"]
+    assert ((decoded - original) ** 2).mean() == pytest.approx(row["mse"], rel=1e-6)
+
+
+def test_wrong_sql_gets_one_line(folder: Path) -> None:
+    assert (
+        "bits_per_pixel"
+        in ncbatch("query", folder / "out", "select bits_per_pixel from metrics").expect(1).message
+    )
+    assert "only table is metrics" in ncbatch("query", folder / "out", "select * from rows").expect(1).message
+
+
+def test_other_settings_are_refused_with_the_differences(folder: Path) -> None:
+    words = [word if word != "4" else "5" for word in _command(folder)]
+    message = ncbatch(*words, "--seed", "3").expect(1).message
+    assert "holds another run" in message
+    assert "steps: 4 there, 5 asked for" in message and "seed: 0 there, 3 asked for" in message
+
+
+def test_the_same_command_goes_on(head: Head, folder: Path) -> None:
+    """Again with nothing to do; then with an input added, one changed and one broken: generation 1."""
+    out = output_store(folder / "out")
+    before = rows(out)
+    started = time.monotonic()
+    again = ncbatch(*_command(folder)).expect(0)
+    assert time.monotonic() - started < 15, "no Ray is needed when nothing is left to do"
+    assert "starting Ray" not in again.err
+    assert "4 images ok" in again.out and "finished: 4/4 images" in again.err
+    assert rows(out) == before
+
+    save_picture(folder / "in" / "001.png", seed=99, side=80)
+    save_picture(folder / "in" / "new.png", seed=100)
+    (folder / "in" / "torn.png").write_bytes((folder / "in" / "002.png").read_bytes()[:200])
+    (folder / "in" / "empty.jpg").write_bytes(b"")
+    done = ncbatch(*_command(folder), "--ray-address", head.address).expect(2)
+    assert "4 inputs are new or changed" in done.err
+    assert "5 images ok, 2 failed" in done.out
+    assert "failed: empty.jpg: " in done.err and "failed: torn.png: " in done.err
+    after = rows(out)
+    assert {key: row["generation"] for key, row in after.items()} == {
+        "000.png": 0, "002.png": 0, "below/sp ace+%25.png": 0,
+        "001.png": 1, "new.png": 1, "torn.png": 1, "empty.jpg": 1,
+    }  # fmt: skip
+    assert after["001.png"]["width"] == 80
+    assert after["000.png"] == before["000.png"]
+    assert statuses(out)["torn.png"] == "truncated"
+    told = ncbatch("verify", folder / "out").expect(0).out
+    assert "5 pictures verified" in told and "2 rows are failed" in told
+
+
+def test_what_cannot_be_encoded_is_said_in_one_line(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    empty = ncbatch("encode", tmp_path / "empty", tmp_path / "out").expect(1)
+    assert "holds no pictures" in empty.message
+    missing = ncbatch("encode", tmp_path / "no", tmp_path / "out").expect(1)
+    assert "does not exist" in missing.message
+    assert "no run" in ncbatch("status", tmp_path / "empty").expect(1).message
+    traceback = ncbatch("encode", tmp_path / "no", tmp_path / "out", "--debug")
+    assert traceback.code == 1 and "Traceback" in traceback.err
+    steps = ncbatch("encode", folder / "in", tmp_path / "out", "--steps", "-3").expect(1)
+    assert "--steps" in steps.message
+    gpus = ncbatch("encode", folder / "in", tmp_path / "out2", "--gpus-per-worker", "9").expect(1)
+    assert "--gpus-per-worker 9" in gpus.err.splitlines()[-1]

@@ -1,0 +1,250 @@
+"""Reading a run back: pictures under safe names, and proof that the bytes are there."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ncbatch.codec.bitstream import parse, serialise
+from ncbatch.codec.decode import decode
+from ncbatch.codec.encode import encode
+from ncbatch.codec.errors import BitstreamError, ModelError, WrongModelError
+from ncbatch.errors import UsageError
+from ncbatch.runs import layout
+from ncbatch.runs.models import keep_model
+from ncbatch.runs.reading import Finding, RunReader, decode_file, picture_name
+from ncbatch.runs.unit import run_unit
+from ncbatch.store import Store, StoreOptions, open_store
+from tests.runs.workbench import AMORTIZED, ATTEMPTS, CHECKPOINT, MODEL, Workbench, make_variant, picture, sga
+
+OPTIONS = StoreOptions()
+PICTURES = {f"{name}.png": picture(seed=n) for n, name in enumerate("abc")}
+
+
+def _encode(bench: Workbench, *variants: str, **fields: Any) -> None:
+    spec = bench.spec(*(make_variant(name=name) for name in variants or ("v",)), **fields)
+    keep_model(bench.output, CHECKPOINT)
+    for unit in bench.open(spec).units:
+        run_unit(bench.workspace(spec), unit, ATTEMPTS[0], {})
+
+
+@pytest.fixture
+def destination(tmp_path: Path) -> Store:
+    return open_store(str(tmp_path / "deep" / "decoded"), create=True)
+
+
+def _png(store: Store, name: str) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(store.get(name))))
+
+
+def _written(bench: Workbench, destination: Store, variant: str | None = None) -> dict[str, str | None]:
+    findings = list(RunReader(bench.output, variant=variant).decode_into(destination))
+    assert not [finding.problem for finding in findings if finding.problem]
+    names = [finding.written for finding in findings]
+    assert sorted(str(name) for name in names) == [info.key for info in destination.list()]
+    return {finding.image_key: finding.written for finding in findings}
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ("a.jpg", "a.png"),
+        ("sub/A.JPEG", "sub/A.png"),
+        ("no suffix", "no suffix.png"),
+        ("archive.tar", "archive.tar.png"),
+        (".png", "%2Epng.png"),
+        ("../up.png", "%2E%2E/up.png"),
+        ("a.png/b.webp", "a%2Epng/b.png"),
+    ],
+)
+def test_decoded_pictures_are_named_after_their_images(key: str, name: str) -> None:
+    assert picture_name(key) == name
+
+
+def test_every_picture_comes_back(bench: Workbench, destination: Store) -> None:
+    bench.add({**PICTURES, "bad.png": b"text"})
+    _encode(bench)
+    names = _written(bench, destination)
+    assert names == {key: key for key in PICTURES}, "failed rows have no picture"
+    for key, row in bench.rows().items():
+        if row.status == "ok":
+            np.testing.assert_array_equal(_png(destination, key), decode(MODEL, bench.bitstream(row)))
+
+
+def test_no_two_pictures_get_one_name(local: Workbench, destination: Store) -> None:
+    keys = ["a.jpg", "a.png", "A.PNG", "a", "b/a.png", "B/A.png"]
+    local.add({key: picture(seed=n) for n, key in enumerate(keys)})
+    _encode(local)
+    names = _written(local, destination)
+    assert names.keys() == set(keys)
+    assert len({str(name).lower() for name in names.values()}) == len(keys), "file systems may ignore case"
+    for key, row in local.rows().items():
+        np.testing.assert_array_equal(_png(destination, str(names[key])), decode(MODEL, local.bitstream(row)))
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize("server", ["rclone", "moto", "local"])
+def test_strange_keys_go_all_the_way(
+    server: str, request: pytest.FixtureRequest, destination: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = _strange_bench(server, request, monkeypatch)
+    keys = ["sp ace+%25.png", "ünï/日本.jpg", "x.ncb/y.png", "k" * 200 + ".png", "a.g1", "a", "q?#&=.png"]
+    if server == "moto":
+        keys += ["../up.png", "a/b", "a//b.png", "../../../etc/x.png", "k" * 900 + ".png", "~", "tab\t.png"]
+    if server == "local":
+        keys += ["back\\slash.png", "~", "tab\t.png", "line\nfeed.png"]
+    bench.add({key: picture(seed=n) for n, key in enumerate(keys)})
+    _encode(bench, include=("*",))
+    assert {key: row.status for key, row in bench.rows().items()} == dict.fromkeys(keys, "ok")
+    names = _written(bench, destination)
+    assert names.keys() == set(keys)
+    root = Path(destination.root)  # type: ignore[attr-defined]
+    outside = [path for path in root.parent.parent.rglob("*.png") if root not in path.parents]
+    assert [path for path in outside if "corpus" not in path.parts] == []
+    assert [finding.problem for finding in RunReader(bench.output).verify()] == [None] * len(keys)
+
+
+def _strange_bench(server: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Workbench:
+    if server == "local":
+        workbench: Workbench = request.getfixturevalue("local")
+        return workbench
+    running = request.getfixturevalue(f"{server}_server")
+    running.use(monkeypatch)
+    bucket = running.make_bucket()
+    corpus, output = (open_store(f"s3://{bucket}/{prefix}") for prefix in ("in", "out/" + "p" * 60))
+    return Workbench(corpus, output, running.conditions_honoured)
+
+
+def test_several_variants_get_folders(local: Workbench, destination: Store) -> None:
+    local.add(PICTURES)
+    _encode(local, "one", "two")
+    reader = RunReader(local.output)
+    assert len(reader.rows) == 6
+    written = [finding.written for finding in reader.decode_into(destination)]
+    assert set(written) == {f"{variant}/{key}" for variant in ("one", "two") for key in PICTURES}
+    assert len(list(RunReader(local.output).verify())) == 6
+
+
+def test_one_variant_of_several_needs_no_folder(local: Workbench, destination: Store) -> None:
+    local.add(PICTURES)
+    _encode(local, "one", "two")
+    assert set(_written(local, destination, "two").values()) == PICTURES.keys()
+    with pytest.raises(UsageError, match="no variant 'three'; it has one, two"):
+        RunReader(local.output, variant="three")
+
+
+# Verifying
+
+
+def test_a_whole_run_is_found_whole(local: Workbench) -> None:
+    local.add(PICTURES)
+    _encode(local)
+    assert list(RunReader(local.output).verify()) == [Finding(key, "v") for key in PICTURES]
+
+
+def test_what_is_missing_or_altered_is_found(bench: Workbench, destination: Store) -> None:
+    bench.add(
+        {
+            f"{name}.png": picture(seed=n)
+            for n, name in enumerate(("cut", "flipped", "gone", "other", "whole"))
+        }
+    )
+    _encode(bench)
+    keys = {key.partition(".")[0]: str(row.bitstream_key) for key, row in bench.rows().items()}
+    data = {name: bench.output.get(key) for name, key in keys.items()}
+    bench.output.delete(keys["gone"])
+    bench.output.put(keys["cut"], data["cut"][:-1])
+    bench.output.put(keys["flipped"], bytes([data["flipped"][0] ^ 1]) + data["flipped"][1:])
+    bench.output.put(keys["other"], data["whole"])
+    expected = {
+        "gone.png": f"{keys['gone']} is missing",
+        **{
+            f"{name}.png": f"{keys[name]} is not what was committed: its hash differs"
+            for name in ("cut", "flipped", "other")
+        },
+        "whole.png": None,
+    }
+    assert {f.image_key: f.problem for f in RunReader(bench.output).verify()} == expected
+    findings = list(RunReader(bench.output).decode_into(destination))
+    assert {f.image_key: f.problem for f in findings} == expected
+    assert [info.key for info in destination.list()] == ["whole.png"], (
+        "the others do not keep it from decoding"
+    )
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "flipped"])
+def test_a_run_without_its_model_is_found(local: Workbench, damage: str) -> None:
+    local.add({"a.png": picture()})
+    _encode(local)
+    key = layout.model_key(CHECKPOINT.digest)
+    data = local.output.get(key)
+    local.output.delete(key)
+    if damage != "missing":
+        middle = len(data) // 2
+        flipped = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+        local.output.put(key, data[:-1] if damage == "cut" else flipped)
+    (finding,) = RunReader(local.output).verify()
+    assert finding.problem is not None
+    assert key in finding.problem
+
+
+# Single files
+
+
+def _file(tmp_path: Path, data: bytes, name: str = "my picture.jpg.ncb") -> str:
+    path = tmp_path / name
+    path.write_bytes(data)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def stream() -> bytes:
+    return encode(MODEL, [picture()], AMORTIZED)[0].outcome.data
+
+
+@pytest.mark.parametrize("model", [None, "base-0.010", "kept"])
+def test_a_single_file_is_decoded(
+    tmp_path: Path, destination: Store, stream: bytes, model: str | None
+) -> None:
+    if model == "kept":
+        model = str(tmp_path / "kept.safetensors")
+        Path(model).write_bytes(CHECKPOINT.to_bytes())
+    name = decode_file(_file(tmp_path, stream), destination, OPTIONS, model=model, max_pixels=10**6)
+    assert name == "my picture.png"
+    np.testing.assert_array_equal(_png(destination, name), decode(MODEL, stream))
+
+
+def test_a_single_file_of_a_run(local: Workbench, destination: Store) -> None:
+    local.add({"a.png": picture()})
+    row = local.encode(local.spec(make_variant(sga(2))))["a.png"]
+    uri = f"{local.output.uri}{row.bitstream_key}"
+    name = decode_file(uri, destination, OPTIONS, model=None, max_pixels=10**6)
+    assert name.startswith("a.") and name.endswith(".png")
+    np.testing.assert_array_equal(_png(destination, name), decode(MODEL, local.bitstream(row)))
+
+
+def test_a_file_of_an_unknown_model_is_refused(tmp_path: Path, destination: Store, stream: bytes) -> None:
+    parsed = parse(stream, max_pixels=10**6)
+    other = serialise(type(parsed)(parsed.method, "00" * 8, parsed.width, parsed.height, parsed.payload))
+    with pytest.raises(WrongModelError, match=r"no built-in model has the digest 0{16}.*--model"):
+        decode_file(_file(tmp_path, other), destination, OPTIONS, model=None, max_pixels=10**6)
+    with pytest.raises(WrongModelError, match=r"made with model 0{16}, not with"):
+        decode_file(_file(tmp_path, other), destination, OPTIONS, model="base-0.010", max_pixels=10**6)
+    with pytest.raises(ModelError, match="there is no model 'nothing'"):
+        decode_file(_file(tmp_path, stream), destination, OPTIONS, model="nothing", max_pixels=10**6)
+
+
+def test_what_is_no_whole_file_is_refused(tmp_path: Path, destination: Store, stream: bytes) -> None:
+    for damaged in (b"", b"text", stream[:-1], stream[:20], stream[:30] + b"\xff" + stream[31:]):
+        with pytest.raises(BitstreamError):
+            decode_file(_file(tmp_path, damaged), destination, OPTIONS, model=None, max_pixels=10**6)
+    with pytest.raises(BitstreamError, match="more than the limit of 4,095"):
+        decode_file(_file(tmp_path, stream), destination, OPTIONS, model=None, max_pixels=64 * 64 - 1)
+    with pytest.raises(UsageError, match=r"there is no file .*gone\.ncb"):
+        decode_file(str(tmp_path / "gone.ncb"), destination, OPTIONS, model=None, max_pixels=10**6)
+    assert list(destination.list()) == []

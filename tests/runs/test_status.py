@@ -1,0 +1,128 @@
+"""How far a run is, from its folder and from the driver's counts."""
+
+from __future__ import annotations
+
+import pytest
+
+from ncbatch.runs import layout
+from ncbatch.runs.errors import RunError
+from ncbatch.runs.lease import Lease
+from ncbatch.runs.opening import committed_results
+from ncbatch.runs.plan import Unit
+from ncbatch.runs.progress import Progress, read_status, write_status
+from ncbatch.runs.results import UnitResult
+from ncbatch.runs.spec import RunSpec
+from ncbatch.runs.status import run_status
+from ncbatch.runs.unit import run_unit
+from tests.runs.workbench import ATTEMPTS, Workbench, picture
+
+
+def _half_done(bench: Workbench) -> tuple[RunSpec, list[Unit]]:
+    """Four units of one image each, two of them committed, one of these with a failed row."""
+    bench.add({f"{n}.png": picture(seed=n) for n in range(3)} | {"bad.png": b"text"})
+    spec = bench.spec()
+    units = list(bench.open(spec, pixels_per_unit=1).units)
+    assert len(units) == 4
+    for unit in (units[0], units[3]):
+        run_unit(bench.workspace(spec), unit, ATTEMPTS[0], {})
+    return spec, units
+
+
+def test_a_folder_without_a_run_has_no_status(local: Workbench) -> None:
+    with pytest.raises(RunError, match="holds no run"):
+        run_status(local.output)
+
+
+def test_a_planned_run(local: Workbench) -> None:
+    local.add({"a.png": picture()})
+    spec = local.spec()
+    local.open(spec)
+    status = run_status(local.output)
+    assert status.spec == spec
+    assert (status.images, status.pending, status.units, status.committed_units) == (1, 1, 1, 0)
+    assert (status.summary.ok, status.summary.mean_bpp) == (0, None)
+    assert (status.snapshot, status.holder) == (None, None)
+
+
+def test_a_half_done_run(bench: Workbench) -> None:
+    _half_done(bench)
+    status = run_status(bench.output)
+    assert (status.images, status.pending, status.units, status.committed_units) == (4, 2, 4, 2)
+    assert (status.summary.ok, status.summary.failed) == (1, 1)
+    assert status.summary.mean_bpp == bench.rows()["0.png"].bpp
+
+
+def test_resuming_counts_what_is_there(local: Workbench) -> None:
+    spec, units = _half_done(local)
+    run = local.open(spec, pixels_per_unit=10**9)
+    assert run.units == tuple(units), "the plan stands, whatever the workers' pace is now"
+    assert run.pending == units[1:3]
+    results = committed_results(local.output, run)
+    row = local.rows()["0.png"]
+    assert results == {
+        units[0].id: UnitResult(1, 0, row.bpp or 0, row.psnr or 0),
+        units[3].id: UnitResult(0, 1, 0, 0),
+    }
+
+
+def test_an_image_to_be_done_again_is_pending(local: Workbench) -> None:
+    spec, units = _half_done(local)
+    for unit in units[1:3]:
+        run_unit(local.workspace(spec), unit, ATTEMPTS[0], {})
+    assert run_status(local.output).pending == 0
+    local.add({"1.png": picture(70, 70), "new.png": picture()})
+    run = local.open(spec)
+    assert [(u.generation, [i.key for i in u.images]) for u in run.pending] == [(1, ["1.png", "new.png"])]
+    status = run_status(local.output)
+    assert (status.images, status.pending, status.summary.ok) == (5, 2, 3)
+    run_unit(local.workspace(spec), run.pending[0], ATTEMPTS[1], {})
+    status = run_status(local.output)
+    assert (status.images, status.pending, status.summary.ok) == (5, 0, 4)
+
+
+def test_the_drivers_word_and_the_lease_are_shown(local: Workbench) -> None:
+    _half_done(local)
+    lease = Lease(local.output)
+    lease.take(force=False)
+    snapshot = Progress(4, 4.0).snapshot(lease.driver)
+    write_status(local.output, snapshot)
+    status = run_status(local.output)
+    assert status.snapshot == snapshot
+    assert status.holder is not None and status.holder.startswith("process ")
+    lease.release()
+    local.output.put(layout.STATUS, b"{}")
+    status = run_status(local.output)
+    assert (status.snapshot, status.holder) == (None, None), "advisory: damage is no error"
+
+
+# The driver's counts
+
+
+def test_progress_counts_earlier_work_as_done_but_not_as_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([100.0, 110.0])
+    monkeypatch.setattr("ncbatch.runs.progress.time.monotonic", lambda: next(clock))
+    progress = Progress(images=10, weight=100.0)
+    progress.add(UnitResult(4, 1, bpp=4.0, psnr=90.0, exact=1), 50.0, resumed=True)
+    progress.add(UnitResult(2, 0, bpp=5.0, psnr=72.0), 20.0)
+    now = progress.snapshot("me")
+    assert (now.images, now.ok, now.failed, now.pending, now.resumed) == (10, 6, 1, 3, 5)
+    assert (now.mean_bpp, now.mean_psnr) == (9.0 / 6, 162.0 / 5)
+    assert now.images_per_second == pytest.approx(2 / 10)
+    assert now.eta_seconds == pytest.approx(30.0 / (20.0 / 10)), "by weight, at this session's pace"
+    assert progress.failed == 1
+
+
+def test_before_the_first_commit_there_is_no_pace() -> None:
+    progress = Progress(images=2, weight=2.0)
+    progress.add(UnitResult(0, 1, 0.0, 0.0), 1.0, resumed=True)
+    now = progress.snapshot()
+    assert (now.mean_bpp, now.mean_psnr, now.images_per_second, now.eta_seconds) == (None,) * 4
+    assert (now.state, now.pending) == ("starting", 1)
+
+
+def test_a_snapshot_comes_back(local: Workbench) -> None:
+    assert read_status(local.output) is None
+    snapshot = Progress(3, 3.0).snapshot("me")
+    write_status(local.output, snapshot)
+    write_status(local.output, snapshot)
+    assert read_status(local.output) == snapshot
