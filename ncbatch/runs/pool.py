@@ -96,8 +96,6 @@ class Pool:
             "num_gpus": self._size.gpus,
             "max_restarts": 0,
             "max_task_retries": 0,
-            # Ray would set OMP_NUM_THREADS to num_cpus, which torch takes for its pool at import.
-            "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(self._config.threads)}},
         }
         self._actor_class = ray.remote(Worker).options(**options)
         self._created = time.monotonic()

@@ -166,7 +166,7 @@ def ncbatch(
         return command.wait(timeout)
 
 
-def wait_for(condition: Callable[[], object], what: str, seconds: float = 90.0) -> None:
+def wait_for(condition: Callable[[], object], what: str, seconds: float = 180.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:

@@ -16,6 +16,13 @@ from tests.end_to_end.command_line import Running, environment, wait_for
 from tests.servers import S3Server, free_port
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One after the other, in one of pytest-xdist's workers: each starts a Ray that wants the machine."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("end_to_end"))
+
+
 @dataclass(frozen=True)
 class Head:
     """A running head node.

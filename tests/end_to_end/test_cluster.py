@@ -13,7 +13,7 @@ from tests.end_to_end.command_line import environment, ncbatch, running, wait_fo
 from tests.end_to_end.pictures import save_pictures
 from tests.end_to_end.runs import assert_verified, count, output_store, rows
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 # The death of a node is seen after a second, not after fourteen.
 _QUICK = {

@@ -85,6 +85,7 @@ def _assert_no_secret(bucket: Bucket, output: str) -> None:
         assert not any(secret.encode() in text for text in written), secret
 
 
+@pytest.mark.slow
 def test_two_drivers_at_once(bucket: Bucket, head: Head) -> None:
     """The second is refused while the first lives; with --force both work and nothing is counted twice."""
     out = output_store(f"s3://{bucket.name}/out/")

@@ -46,6 +46,7 @@ def test_a_submitted_run_is_followed_to_its_exit_code(head: Head, tmp_path: Path
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_a_job_is_stopped_and_ray_job_submit_goes_on(head: Head, tmp_path: Path) -> None:
     save_pictures(tmp_path / "in", 1)
     save_picture(tmp_path / "in" / "hang.png", 5, fault="hang")

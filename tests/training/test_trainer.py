@@ -53,6 +53,7 @@ def test_loss_falls(photographs):
     assert len(losses) == 60 and np.mean(losses[-10:]) < 0.5 * np.mean(losses[:10])
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_arrives_at_the_same_weights(corpus, tmp_path):
     """SIGKILL somewhere after the first save; then the same command again."""
     steps = "220"
@@ -165,6 +166,7 @@ def test_schedules():
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_two_ray_train_workers_compute_what_one_does(corpus, tmp_path, monkeypatch):
     """The same losses and weights to float tolerance, with the same global batch."""
     ray = pytest.importorskip("ray")
