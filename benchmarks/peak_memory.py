@@ -19,6 +19,7 @@ from PIL import Image
 
 from ncbatch.codec import zoo
 from ncbatch.codec.encode import encode
+from ncbatch.codec.memory import keep_freed_memory
 from ncbatch.codec.model import Model
 from ncbatch.codec.recipe import Recipe
 
@@ -34,6 +35,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    keep_freed_memory()  # as workers do
     import skimage
 
     # A real photograph, repeated: what it shows does not matter to memory, that it compresses as one does.

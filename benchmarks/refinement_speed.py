@@ -23,6 +23,7 @@ from torch import Tensor
 from ncbatch.codec import zoo
 from ncbatch.codec.checkpoint import Checkpoint
 from ncbatch.codec.encode import evaluate, write
+from ncbatch.codec.memory import keep_freed_memory
 from ncbatch.codec.model import Latents, Model, to_tensor
 from ncbatch.codec.noise import Noise
 from ncbatch.codec.refinement import Refinement, RefinementSettings, Target
@@ -122,6 +123,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    keep_freed_memory()  # as workers do; the straightforward loop gains by it, too
     if args.picture is None:
         import skimage
 

@@ -23,7 +23,7 @@ STRIDE = 16
 PADDING = 64
 """Pixels per hyper-latent and side; pictures are padded to multiples of it."""
 
-_TILE = 64  # latents per side of a tile: 1024 pixels, which bounds memory at any picture size
+_TILE = 56  # latents per side of a tile: 896 pixels, which bounds memory at any picture size
 _HALO = 2  # latents beyond a tile that its pixels depend on: 1 + 1/2 + 1/4 + 1/8 for four 5x5 layers
 
 
@@ -86,6 +86,8 @@ class Tile:
         """The core's part of what was computed from the crop, at `scale` points per latent and side."""
         top, left = (self.top - self.crop[0]) * scale, (self.left - self.crop[2]) * scale
         height, width = (self.bottom - self.top) * scale, (self.right - self.left) * scale
+        if crop.shape[2:] == (height, width):  # no graph for a slice that takes all
+            return crop
         return crop[:, :, top : top + height, left : left + width]
 
 
@@ -97,6 +99,8 @@ class Model:
         self.device = torch.device(device)
         self._checkpoint = checkpoint
         self._exact = ExactHyperSynthesis(checkpoint.integer_layers(), self.device)
+        self._asked: Tensor | None = None
+        self._answer: tuple[Tensor, Tensor]
         coding = checkpoint.section("z")
         self._medians = coding["median"].to(self.device).view(1, -1, 1, 1)
         self.z_tables = FactorizedTables(
@@ -161,8 +165,15 @@ class Model:
             return y, self.hyper_analysis(y)[:, : self.info.n].contiguous()
 
     def coding_parameters(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """mu and sigma of y in units of 1/UNIT, int32, exactly the same on every machine; z: symbols."""
-        return self._exact(z * UNIT + self._medians)
+        """mu and sigma of y in units of 1/UNIT, int32, exactly the same on every machine.
+
+        Args:
+            z: symbols; never changed in place, since the last answer is kept: rounding, rate and
+                reconstruction of the same latents all ask for it.
+        """
+        if self._asked is not z:
+            self._asked, self._answer = z, self._exact(z * UNIT + self._medians)
+        return self._answer
 
     def round(self, y: Tensor, z: Tensor) -> Latents:
         """Rounds z around its medians, then y around the mu that the decoder will compute from that z."""

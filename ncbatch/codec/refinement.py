@@ -59,7 +59,8 @@ class Refinement:
     ) -> None:
         self._model, self._targets, self._settings = model, targets, settings
         self._tau = Annealing.scaled_to(settings.steps)
-        self._pictures = pictures
+        # Laid out as g_s leaves its output: else every backward pass would rearrange its gradient.
+        self._pictures = pictures.contiguous(memory_format=torch.channels_last)
         self._mask = _true_pixels(pictures, targets)
         y, z = model.analyse(pictures)
         self._y, self._z = y.requires_grad_(), z.requires_grad_()
@@ -114,17 +115,22 @@ class Refinement:
         # leaves at y then join those of the rate.
         leaf = y.detach().requires_grad_()
         for tile in self._tiles:
-            self._distortion(leaf, tile).backward()
+            self._backward_distortion(leaf, tile)
         torch.autograd.backward([bits, y], [None, leaf.grad])
         self._adam.step()
 
-    def _distortion(self, y: Tensor, tile: Tile) -> Tensor:
-        """lmbda * 255^2 * SSE / 3 over the tile's true pixels."""
-        reconstruction = tile.core(self._model.fast_synthesis(tile.latents(y))).float()
-        difference = reconstruction - tile.pixels(self._pictures)
-        if self._mask is not None:
-            difference = difference * tile.pixels(self._mask)
-        return difference.square().sum() * (self._settings.lmbda * 255**2 / 3)
+    def _backward_distortion(self, y: Tensor, tile: Tile) -> None:
+        """Adds the gradient of lmbda * 255^2 * SSE / 3 over the tile's true pixels to `y.grad`.
+
+        The loop has no use for the value, and the gradient of a square needs no graph.
+        """
+        reconstruction = tile.core(self._model.fast_synthesis(tile.latents(y)))
+        with torch.no_grad():
+            gradient = reconstruction.float() - tile.pixels(self._pictures)
+            if self._mask is not None:
+                gradient *= tile.pixels(self._mask)
+            gradient *= 2 * self._settings.lmbda * 255**2 / 3
+        reconstruction.backward(gradient.to(reconstruction.dtype))
 
     def _hard_loss(self, latents: Latents) -> Tensor:
         """The loss of rounded latents per picture, by the loop's own g_s; float64[batch]."""

@@ -19,21 +19,23 @@ _BETA_MIN = 1e-6
 
 
 class _InverseGDN(torch.autograd.Function):
-    """x * sqrt(beta + gamma x^2), keeping two activations for backward where autograd would keep four."""
+    """x * sqrt(beta + gamma x^2), with half of autograd's activations kept, and buffers used again."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, gamma_transposed: Tensor) -> Tensor:
-        root = F.conv2d(x * x, gamma, beta).sqrt_()
+        square = x * x
+        root = F.conv2d(square, gamma, beta).sqrt_()
         ctx.save_for_backward(x, root, gamma_transposed)
-        return x * root
+        return torch.mul(x, root, out=square)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, root, gamma_transposed = ctx.saved_tensors
         (grad,) = grads
         # d(x_i r_i)/dx_j = r_i [i = j] + x_i gamma_ij x_j / r_i
-        through_norm = F.conv2d((grad * x).div_(root), gamma_transposed)
-        return (grad * root).addcmul_(x, through_norm), None, None, None
+        buffer = (grad * x).div_(root)
+        through_norm = F.conv2d(buffer, gamma_transposed)
+        return torch.mul(grad, root, out=buffer).addcmul_(x, through_norm), None, None, None
 
 
 def _reparametrized(stored: Tensor, minimum: float) -> Tensor:

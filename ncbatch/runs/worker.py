@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from ncbatch.codec.encode import encode
+from ncbatch.codec.memory import keep_freed_memory
 from ncbatch.codec.recipe import Recipe
 from ncbatch.runs.plan import Unit
 from ncbatch.runs.results import UnitResult
@@ -63,6 +64,7 @@ class Worker:
     def __init__(self, config: WorkerConfig) -> None:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
         torch.set_num_threads(config.threads)
+        keep_freed_memory()
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._workspace = Workspace(
             config.spec,

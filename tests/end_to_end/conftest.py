@@ -16,6 +16,7 @@ from tests.end_to_end.command_line import Running, environment, wait_for
 from tests.servers import S3Server, free_port
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """One after the other, in one of pytest-xdist's workers: each starts a Ray that wants the machine."""
     for item in items:
