@@ -121,9 +121,13 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--block", type=int, default=20, help="steps of each loop in turn")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument(
+        "--keep-memory", action="store_true", help="set the allocator as workers do, for both loops"
+    )
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    keep_freed_memory()  # as workers do; the straightforward loop gains by it, too
+    if args.keep_memory:
+        keep_freed_memory()
     if args.picture is None:
         import skimage
 

@@ -78,9 +78,9 @@ class Tile:
         top, bottom, left, right = self.crop
         return y[:, :, top:bottom, left:right]
 
-    def pixels(self, x: Tensor) -> Tensor:
-        """The core's part of a whole picture [batch, 3, H, W]."""
-        return x[:, :, self.top * STRIDE : self.bottom * STRIDE, self.left * STRIDE : self.right * STRIDE]
+    def pixels(self, x: Tensor, scale: int = STRIDE) -> Tensor:
+        """The core's part of a whole picture [batch, channels, height, width], `scale` points per latent."""
+        return x[:, :, self.top * scale : self.bottom * scale, self.left * scale : self.right * scale]
 
     def core(self, crop: Tensor, scale: int = STRIDE) -> Tensor:
         """The core's part of what was computed from the crop, at `scale` points per latent and side."""
@@ -124,7 +124,9 @@ class Model:
 
     @cached_property
     def fast_synthesis(self) -> Transform:
-        return self._transform("g_s", fast_dtype(self.device))
+        """g_s of the refinement loop, which leaves the picture in subpixels (see `Transform`)."""
+        section = self._checkpoint.section("g_s")
+        return Transform(section, "g_s", fast_dtype(self.device), self.device, subpixels=True)
 
     @cached_property
     def fast_hyper_synthesis(self) -> Transform:
@@ -195,14 +197,13 @@ class Model:
             bits_z = self.prior.bits(latents.z.float() + self.medians).double()
         return bits_y, bits_z
 
-    def synthesise(self, y_hat: Tensor, transform: Transform | None = None) -> Tensor:
-        """The reconstruction, float32[batch, 3, H, W], about 0..1, not clipped; by default in float32."""
-        transform = transform or self.synthesis
+    def synthesise(self, y_hat: Tensor) -> Tensor:
+        """The reconstruction, float32[batch, 3, H, W], about 0..1, not clipped."""
         batch, _, height, width = y_hat.shape
         picture = torch.empty(batch, 3, height * STRIDE, width * STRIDE, device=self.device)
         with torch.no_grad():
             for tile in Tile.cover(height, width):
-                tile.pixels(picture).copy_(tile.core(transform(tile.latents(y_hat))))
+                tile.pixels(picture).copy_(tile.core(self.synthesis(tile.latents(y_hat))))
         return picture
 
 

@@ -11,13 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ncbatch.codec.errors import DivergedError
-from ncbatch.codec.model import Latents, Model, Tile
+from ncbatch.codec.model import STRIDE, Latents, Model, Tile
 from ncbatch.codec.noise import Noise
 from ncbatch.codec.rates import gaussian_bits, lower_bound
 from ncbatch.codec.relaxation import Annealing, stochastic_gumbel_annealing
+
+_SUBPIXEL_STRIDE = STRIDE // 2  # points of the picture in subpixels per latent and side
 
 SCALE_BOUND = 0.11
 """Lower bound of sigma, as CompressAI trains with."""
@@ -59,8 +62,7 @@ class Refinement:
     ) -> None:
         self._model, self._targets, self._settings = model, targets, settings
         self._tau = Annealing.scaled_to(settings.steps)
-        # Laid out as g_s leaves its output: else every backward pass would rearrange its gradient.
-        self._pictures = pictures.contiguous(memory_format=torch.channels_last)
+        self._subpixels = _subpixels(pictures)
         self._mask = _true_pixels(pictures, targets)
         y, z = model.analyse(pictures)
         self._y, self._z = y.requires_grad_(), z.requires_grad_()
@@ -119,29 +121,38 @@ class Refinement:
         torch.autograd.backward([bits, y], [None, leaf.grad])
         self._adam.step()
 
+    def _difference(self, y: Tensor, tile: Tile) -> tuple[Tensor, Tensor]:
+        """The tile's reconstruction by the loop's g_s, and how far its true pixels are off; in subpixels."""
+        reconstruction = tile.core(self._model.fast_synthesis(tile.latents(y)), _SUBPIXEL_STRIDE)
+        with torch.no_grad():
+            difference = reconstruction.float() - tile.pixels(self._subpixels, _SUBPIXEL_STRIDE)
+            if self._mask is not None:
+                difference *= tile.pixels(self._mask, _SUBPIXEL_STRIDE)
+        return reconstruction, difference
+
     def _backward_distortion(self, y: Tensor, tile: Tile) -> None:
         """Adds the gradient of lmbda * 255^2 * SSE / 3 over the tile's true pixels to `y.grad`.
 
         The loop has no use for the value, and the gradient of a square needs no graph.
         """
-        reconstruction = tile.core(self._model.fast_synthesis(tile.latents(y)))
-        with torch.no_grad():
-            gradient = reconstruction.float() - tile.pixels(self._pictures)
-            if self._mask is not None:
-                gradient *= tile.pixels(self._mask)
-            gradient *= 2 * self._settings.lmbda * 255**2 / 3
+        reconstruction, difference = self._difference(y, tile)
+        gradient = difference.mul_(2 * self._distortion_weight)
         reconstruction.backward(gradient.to(reconstruction.dtype))
+
+    @property
+    def _distortion_weight(self) -> float:
+        """Of the sum of squared errors of samples in 0..1 in the loss."""
+        return self._settings.lmbda * 255**2 / 3
 
     def _hard_loss(self, latents: Latents) -> Tensor:
         """The loss of rounded latents per picture, by the loop's own g_s; float64[batch]."""
         bits_y, bits_z = self._model.information(latents)
-        y_hat = self._model.y_hat(latents)
-        loss = bits_y + bits_z
+        y_hat, loss = self._model.y_hat(latents), bits_y + bits_z
         with torch.no_grad():
-            difference = self._model.synthesise(y_hat, self._model.fast_synthesis) - self._pictures
-            if self._mask is not None:
-                difference = difference * self._mask
-            return loss + difference.square().double().sum((1, 2, 3)) * (self._settings.lmbda * 255**2 / 3)
+            for tile in self._tiles:
+                squares = self._difference(y_hat, tile)[1].square().double()
+                loss = loss + squares.sum((1, 2, 3)) * self._distortion_weight
+        return loss
 
     def _keep_best(self) -> None:
         latents = self._model.round(self._y.detach(), self._z.detach())
@@ -187,12 +198,16 @@ def _counter(values: Tensor) -> Tensor:
     return torch.arange(shape.numel(), dtype=torch.int32, device=values.device).view(1, *shape)
 
 
+def _subpixels(pictures: Tensor) -> Tensor:
+    """[batch, channels, H, W] as [batch, 4 channels, H/2, W/2], laid out as g_s leaves its output."""
+    return F.pixel_unshuffle(pictures, 2).contiguous(memory_format=torch.channels_last)
+
+
 def _true_pixels(pictures: Tensor, targets: Sequence[Target]) -> Tensor | None:
-    """1 where a pixel is the picture's own, 0 where it is padding; None when there is no padding."""
-    height, width = pictures.shape[2:]
-    if all((t.height, t.width) == (height, width) for t in targets):
+    """1 where a subpixel is the picture's own, 0 where it is padding; None when there is no padding."""
+    if all((t.height, t.width) == tuple(pictures.shape[2:]) for t in targets):
         return None
-    mask = torch.zeros(len(targets), 1, height, width, device=pictures.device)
+    mask = torch.zeros_like(pictures)
     for plane, target in zip(mask, targets, strict=True):
         plane[:, : target.height, : target.width] = 1
-    return mask
+    return _subpixels(mask)

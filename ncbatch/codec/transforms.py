@@ -55,12 +55,23 @@ class Transform:
         weights: one section of a checkpoint, CompressAI's names ("0.weight", "1.beta", ...).
         kind: "g_a", "h_a", "g_s" or "h_s".
         dtype, device: of the computation; inputs are converted, outputs are left in it.
+        subpixels: of g_s: leave the picture as [batch, 12, height / 2, width / 2], whose `pixel_shuffle` it
+            is. The last layer is then an ordinary convolution, twice as fast with its backward pass as the
+            transposed one to three channels, and distortion does not care how pixels are arranged.
     """
 
     def __init__(
-        self, weights: dict[str, Tensor], kind: str, dtype: torch.dtype, device: torch.device
+        self,
+        weights: dict[str, Tensor],
+        kind: str,
+        dtype: torch.dtype,
+        device: torch.device,
+        *,
+        subpixels: bool = False,
     ) -> None:
         self.dtype, self.device = dtype, device
+        if subpixels:
+            weights = weights | _subpixel_layer(weights["6.weight"], weights["6.bias"])
         self._layers = _build(weights, kind, dtype, device)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -68,6 +79,23 @@ class Transform:
         for layer in self._layers:
             x = layer(x)
         return x
+
+
+def _subpixel_layer(weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
+    """The last layer of g_s, a 5x5 transposed convolution of stride 2, as a 3x3 convolution to subpixels.
+
+    Output pixel (2 i + a, 2 j + b) of the transposed convolution takes tap (a + 4 - 2 d, b + 4 - 2 e) of the
+    input at (i + d - 1, j + e - 1); taps beyond the 5x5 are zero.
+    """
+    padded = F.pad(weight, (0, 1, 0, 1))
+    taps = [[[a + 4 - 2 * d for d in range(3)] for a in range(2)]] * 2
+    rows, columns = (torch.tensor(t).clamp_max(5) for t in taps)
+    # [in, out, a, d, b, e] to [out, a, b, in, d, e]
+    picked = padded[:, :, rows][..., columns].permute(1, 2, 4, 0, 3, 5)
+    return {
+        "6.weight": picked.reshape(-1, weight.shape[0], 3, 3).contiguous(),
+        "6.bias": bias.repeat_interleave(4),
+    }
 
 
 def _build(

@@ -107,7 +107,8 @@ def loss_and_gradient(work: Refinement) -> tuple[dict[str, torch.Tensor], float]
         work._backward_distortion(leaf, tile)
     gradients = torch.autograd.grad([bits, y], [work._y, work._z], grad_outputs=[None, leaf.grad])
     with torch.no_grad():
-        difference = (work._model.fast_synthesis(y) - work._pictures)[:, :, :60, :100]
+        reconstruction = torch.pixel_shuffle(work._model.fast_synthesis(y), 2)
+        difference = (reconstruction - torch.pixel_shuffle(work._subpixels, 2))[:, :, :60, :100]
         distortion = 0.01 * 255**2 * difference.square().sum() / 3
     return dict(zip(("y", "z"), gradients, strict=True)), bits.item() + distortion.item()
 
@@ -125,8 +126,8 @@ def test_padding_does_not_count(model, photograph):
         return y.grad
 
     before = gradient()
-    work._pictures[:, :, 100:, :] = 5.0
-    work._pictures[:, :, :, 150:] = -5.0
+    work._subpixels[:, :, 50:, :] = 5.0
+    work._subpixels[:, :, :, 75:] = -5.0
     assert torch.equal(gradient(), before)
 
 

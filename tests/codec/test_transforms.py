@@ -47,6 +47,15 @@ def test_gradients_are_autograds(checkpoint, network):
     assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-4 * theirs.abs().max().item())
 
 
+def test_subpixels_are_the_picture_rearranged(checkpoint):
+    y = torch.randn(1, 96, 4, 6, generator=torch.Generator().manual_seed(0))
+    weights = checkpoint.section("g_s")
+    picture = Transform(weights, "g_s", torch.float32, CPU)(y)
+    subpixels = Transform(weights, "g_s", torch.float32, CPU, subpixels=True)(y)
+    assert subpixels.shape == (1, 12, 32, 48)
+    assert torch.allclose(torch.pixel_shuffle(subpixels, 2), picture, atol=1e-5)
+
+
 def test_inverse_gdn_gradient_is_the_finite_difference():
     generator = torch.Generator().manual_seed(2)
     x = torch.randn(1, 3, 4, 4, dtype=torch.float64, generator=generator, requires_grad=True)
