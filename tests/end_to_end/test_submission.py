@@ -51,7 +51,8 @@ def test_a_job_is_stopped_and_ray_job_submit_goes_on(head: Head, tmp_path: Path)
     save_pictures(tmp_path / "in", 1)
     save_picture(tmp_path / "in" / "hang.png", 5, fault="hang")
     out = output_store(tmp_path / "out")
-    encoding = (str(tmp_path / "in"), str(tmp_path / "out"), "--method", "amortized", "--workers", "1")
+    # Two workers: whichever picture comes first, the other one is committed.
+    encoding = (str(tmp_path / "in"), str(tmp_path / "out"), "--method", "amortized", "--workers", "2")
     submitted = ncbatch("submit", *encoding, "--dashboard", head.dashboard).expect(0)
     job = submitted.out.strip()
     assert f"ncbatch job follow {job}" in submitted.err
