@@ -15,13 +15,12 @@ from compressai.models import MeanScaleHyperprior
 from torch import Tensor, nn
 
 from ncbatch.codec.checkpoint import TRANSFORMS, Checkpoint
-from ncbatch.codec.rates import gaussian_bits, lower_bound
+from ncbatch.codec.rates import LIKELIHOOD_FLOOR, gaussian_bits, lower_bound
 from ncbatch.codec.refinement import SCALE_BOUND
 from ncbatch.errors import NcbatchError
 from ncbatch.training.settings import TrainingSettings
 
 _MAX_LOG_VARIANCE = math.log(10.0)  # the paper's cap of sigma_z at sqrt(10) while training
-_LIKELIHOOD_FLOOR = 1e-9
 _BUFFERS = (
     ".pedestal", ".bound", ".target", "_offset", "_quantized_cdf", "_cdf_length", "scale_table",
     "scale_bound",
@@ -101,7 +100,7 @@ class TrainableHyperprior(nn.Module):
         if self.settings.kind == "base":
             z = parameters + noise
             mass = self.network.entropy_bottleneck._likelihood(_by_channel(z))[0]
-            bits = -torch.log2(lower_bound(mass, _LIKELIHOOD_FLOOR)).sum()
+            bits = -torch.log2(lower_bound(mass, LIKELIHOOD_FLOOR)).sum()
             return z, bits, torch.zeros((), device=z.device)
         mean, log_variance = parameters.chunk(2, 1)
         log_variance = log_variance.clamp_max(_MAX_LOG_VARIANCE)
