@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from ncbatch import __version__, commands
 from ncbatch.console import configure_logging, err
 from ncbatch.errors import NcbatchError
 from ncbatch.runs.errors import StoppedByPolicyError
+
+Command = Callable[[argparse.Namespace], int]
+Adder = Callable[..., argparse.ArgumentParser]
 
 EXIT_OK, EXIT_ERROR, EXIT_FAILED_ROWS, EXIT_STOPPED, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -26,6 +29,7 @@ examples:
   ncbatch query s3://out/run1/ "select image_key, bpp from metrics order by bpp desc limit 5"
   ncbatch decode s3://out/run1/ decoded/         PNGs again; also one .ncb file
   ncbatch verify s3://out/run1/                  every row's bytes are there, hash and decode
+  ncbatch train photos/ --ladder --kind base,bits-back --out models/
   ncbatch submit s3://in/raw/ s3://out/run1/     the same as a job on a Ray cluster
 
 Places are folders, file:///... or s3://bucket/prefix. Credentials come from boto3's own chain (environment,
@@ -80,7 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
     adder = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     def command(
-        name: str, run: commands.Command, help: str, parent: argparse.ArgumentParser = store
+        name: str, run: Command, help: str, parent: argparse.ArgumentParser = store
     ) -> argparse.ArgumentParser:
         sub = adder.add_parser(name, help=help, description=help, parents=[parent], allow_abbrev=False)
         sub.set_defaults(run=run)
@@ -91,6 +95,7 @@ def build_parser() -> argparse.ArgumentParser:
     _reading_commands(command)
     _submit_arguments(command("submit", commands.submit, "encode as a job on a Ray cluster"))
     _job_arguments(command("job", commands.job, "status, logs or end of a submitted job", common))
+    _train_arguments(command("train", commands.train, "train models, or go on with it"))
     _model_commands(command, common)
     return parser
 
@@ -144,7 +149,7 @@ def _demo_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", nargs="?", default="ncbatch-demo", help="default: %(default)s")
 
 
-def _reading_commands(command: commands.Adder) -> None:
+def _reading_commands(command: Adder) -> None:
     sub = command("status", commands.status, "how far a run is")
     sub.add_argument("output", help="of the run")
     sub.add_argument("--json", action="store_true", help="for programs")
@@ -183,12 +188,58 @@ def _job_arguments(parser: argparse.ArgumentParser) -> None:
     _dashboard_argument(parser)
 
 
-def _model_commands(command: commands.Adder, common: argparse.ArgumentParser) -> None:
-    command("models", commands.models, "the built-in models", common)
+def _model_commands(command: Adder, common: argparse.ArgumentParser) -> None:
+    sub = command("models", commands.models, "the built-in models, the zoo's, and those in a folder")
+    sub.add_argument("place", nargs="?", help="folder or s3:// prefix with checkpoints; default: none")
     sub = command("convert", commands.convert, "a checkpoint from a CompressAI torch file", common)
     sub.add_argument("source", help="torch file with a state dict of MeanScaleHyperprior")
     sub.add_argument("destination", help="the checkpoint, .safetensors")
     sub.add_argument("--lmbda", type=float, help="it was trained with, where the file does not say")
+
+
+def _train_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("corpus", help="folder or s3:// prefix with photographs")
+    parser.add_argument("--out", required=True, metavar="PLACE", help="folder or s3:// prefix for models")
+    what = parser.add_argument_group("what is trained (fixed once it has begun)")
+    rates = what.add_mutually_exclusive_group(required=True)
+    rates.add_argument("--lmbda", type=float, help="weight of the MSE: trains one model, straight into --out")
+    rates.add_argument(
+        "--ladder", nargs="?", const="", metavar="LMBDA,...",
+        help="trains a model at each rate, into folders of --out; without a value: the paper's seven rates",
+    )  # fmt: skip
+    what.add_argument("--kind", default="base", help="base, bits-back, or both with a comma; default: base")
+    what.add_argument(
+        "--preset", choices=("small", "paper"), default="small",
+        help="small: N = 64, M = 96, a high rate that decays; paper: full size, millions of steps",
+    )  # fmt: skip
+    what.add_argument("--steps", type=int, help="default: the preset's, 20000 for small")
+    what.add_argument(
+        "--warm-steps", type=int,
+        help="of a ladder's models that start from a trained neighbour; default: a quarter of --steps",
+    )  # fmt: skip
+    what.add_argument("--start-from", metavar="MODEL", help="name, file or URI of a checkpoint to start from")
+    what.add_argument("--n", type=int, help="channels of the transforms")
+    what.add_argument("--m", type=int, help="channels of the latents y")
+    what.add_argument("--batch-size", type=int, help="of all workers together; default: 8")
+    what.add_argument("--crop", type=int, help="pixels a side; default: 128 for small, 256 for paper")
+    what.add_argument("--learning-rate", type=float, help="default: 8e-4 for small, 1e-4 for paper")
+    what.add_argument("--warmup", type=int, help="steps until the learning rate is reached")
+    what.add_argument("--decay", choices=("constant", "cosine"), help="of the learning rate")
+    what.add_argument("--aux-learning-rate", type=float, help="of the quantiles of p(z)")
+    what.add_argument("--clip", type=float, help="of the gradient's norm")
+    what.add_argument("--seed", type=int, help="of crops, noise and first weights; default: 0")
+    how = parser.add_argument_group("how it is carried out")
+    how.add_argument("--include", action="append", metavar="GLOB", help="keys to take; default: by suffix")
+    how.add_argument("--workers", type=int, help="that share every batch; default: one per GPU, or one")
+    how.add_argument(
+        "--threads", type=int, help="of torch, per worker; default: all, or 1 of several workers"
+    )
+    how.add_argument("--ray-address", metavar="ADDRESS", help="of a cluster for several workers")
+    how.add_argument("--save-minutes", type=float, default=5.0, help="between two saves; default: 5")
+    how.add_argument(
+        "--memory", type=float, default=4.0, metavar="GIB",
+        help="for decoded photographs, per worker; what does not fit is left out; default: 4",
+    )  # fmt: skip
 
 
 def encode_arguments(args: argparse.Namespace) -> list[str]:

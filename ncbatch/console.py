@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -27,6 +28,8 @@ _LINE_SECONDS = 10.0
 
 
 def configure_logging(*, debug: bool) -> None:
+    # Of compressai's own making, at its import.
+    warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
     if err.is_terminal:
         handler: logging.Handler = RichHandler(console=err, show_path=debug, show_level=debug, markup=False)
         handler.setFormatter(logging.Formatter("%(message)s", datefmt="[%X]"))
@@ -71,20 +74,19 @@ def progress_line(snapshot: Snapshot) -> str:
 
 
 @contextmanager
-def progress_display() -> Iterator[Callable[[Snapshot], None]]:
-    """A live line on a terminal, a logged line every ten seconds elsewhere."""
+def progress_display() -> Iterator[Callable[[str, bool], None]]:
+    """A live line on a terminal; elsewhere a logged line every ten seconds, and the last one of all."""
     if err.is_terminal:
         with Live(console=err, refresh_per_second=4, transient=False) as live:
-            yield lambda snapshot: live.update(Text(progress_line(snapshot)))
+            yield lambda line, last: live.update(Text(line))
         return
     shown_at = 0.0
 
-    def show(snapshot: Snapshot) -> None:
+    def show(line: str, last: bool) -> None:
         nonlocal shown_at
-        over = snapshot.state in ("finished", "interrupted", "stopped")
-        if over or time.monotonic() - shown_at >= _LINE_SECONDS:
+        if last or time.monotonic() - shown_at >= _LINE_SECONDS:
             shown_at = time.monotonic()
-            log.info("%s", progress_line(snapshot))
+            log.info("%s", line)
 
     yield show
 

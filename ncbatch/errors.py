@@ -1,5 +1,12 @@
 """The one exception family that ends as a one-line message at the command line."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pydantic
+
 
 class NcbatchError(Exception):
     """Something a person can act on.
@@ -11,3 +18,10 @@ class NcbatchError(Exception):
 
 class UsageError(NcbatchError):
     """The request itself cannot be carried out as given (wrong flag, wrong value, wrong place)."""
+
+
+def first_problem(error: pydantic.ValidationError) -> str:
+    """What pydantic found first, as a sentence that names the flag."""
+    problem = error.errors()[0]
+    where = "--" + str(problem["loc"][-1]).replace("_", "-") + ": " if problem["loc"] else ""
+    return f"{where}{problem['msg'].removeprefix('Value error, ')}"

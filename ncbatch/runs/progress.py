@@ -37,6 +37,10 @@ class Snapshot(pydantic.BaseModel, frozen=True):
     updated_at: datetime
     driver: str = ""
 
+    @property
+    def is_over(self) -> bool:
+        return self.state in ("finished", "interrupted", "stopped")
+
 
 class Progress:
     """Counts commits.

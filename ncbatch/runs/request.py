@@ -9,7 +9,7 @@ import pydantic
 
 from ncbatch.codec import zoo
 from ncbatch.codec.recipe import Recipe
-from ncbatch.errors import UsageError
+from ncbatch.errors import UsageError, first_problem
 from ncbatch.runs.models import load_model
 from ncbatch.runs.spec import RunSpec, Variant
 from ncbatch.store import StoreOptions, open_store
@@ -61,11 +61,4 @@ def make_spec(
             ),
         )
     except pydantic.ValidationError as error:
-        raise UsageError(_explained(error)) from error
-
-
-def _explained(error: pydantic.ValidationError) -> str:
-    """The first problem as a sentence that names the flag."""
-    problem = error.errors()[0]
-    where = "--" + str(problem["loc"][-1]).replace("_", "-") + ": " if problem["loc"] else ""
-    return f"{where}{problem['msg'].removeprefix('Value error, ')}"
+        raise UsageError(first_problem(error)) from error

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from ncbatch.codec.checkpoint import Kind
+from ncbatch.codec.checkpoint import Checkpoint, Kind
 
 _START = 0.01
 
@@ -26,9 +26,15 @@ class Rung:
         return f"{self.kind}-{digits}"
 
 
-def walk(lmbdas: Sequence[float], kinds: Sequence[Kind]) -> list[Rung]:
-    """The order of training: outwards from the rate next to 0.01; bits-back models start from base ones."""
+def walk(lmbdas: Sequence[float], kinds: Sequence[Kind], *, warm: bool = True) -> list[Rung]:
+    """The order of training: outwards from the rate next to 0.01; bits-back models start from base ones.
+
+    Args:
+        warm: without, every model is trained from nothing, as in the paper.
+    """
     rates = sorted(set(lmbdas))
+    if not warm:
+        return [Rung(kind, rate) for kind in kinds for rate in rates]
     start = min(range(len(rates)), key=lambda i: abs(math.log(rates[i] / _START)))
     base: dict[float, Rung] = {rates[start]: Rung("base", rates[start])}
     for i in range(start - 1, -1, -1):
@@ -39,3 +45,20 @@ def walk(lmbdas: Sequence[float], kinds: Sequence[Kind]) -> list[Rung]:
     if "bits-back" in kinds:
         rungs += [Rung("bits-back", rung.lmbda, rung) for rung in list(base.values())]
     return rungs
+
+
+def climb(
+    rungs: Sequence[Rung],
+    start: Checkpoint | None,
+    train: Callable[[Rung, Checkpoint | None], Checkpoint],
+) -> Iterator[tuple[Rung, Checkpoint]]:
+    """Trains the rungs in their order, each from its parent's weights, yielding each as it is done.
+
+    Args:
+        start: what the rungs without a parent start from.
+        train: trains one from a neighbour's weights, or only reads it where it is trained already.
+    """
+    trained: dict[Rung, Checkpoint] = {}
+    for rung in rungs:
+        trained[rung] = train(rung, trained[rung.parent] if rung.parent else start)
+        yield rung, trained[rung]

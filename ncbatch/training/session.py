@@ -2,7 +2,7 @@
 
 <output>/state.pt            weights, optimizer states, step, log; replaced as a whole
 <output>/log.parquet         one row per hundred steps
-<output>/model.safetensors   the exported checkpoint, when the training is done
+<output>/model.safetensors   the checkpoint as exported at the last save
 <output>/loss.png            the loss curve
 """
 
@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from ncbatch.codec.checkpoint import Checkpoint, export
+from ncbatch.codec.checkpoint import Checkpoint, export, parse
 from ncbatch.errors import NcbatchError
 from ncbatch.store import ObjectNotFound, Store
 from ncbatch.training.photographs import Photographs
@@ -92,6 +92,8 @@ class Session:
                     continue
                 self.rows.append(_row(recent, self.settings, time.monotonic() - started))
                 recent, started = [], time.monotonic()
+                if self.trainer.step == self.settings.steps:
+                    break  # saved and shown by `_finish`
                 if time.monotonic() - saved > self.options.save_seconds:
                     self.save()
                     saved = time.monotonic()
@@ -125,11 +127,14 @@ class Session:
         if self.rows:
             result = score(checkpoint, self.validation, self.trainer.device)
             self.rows[-1] = _scored(self.rows[-1], result)
-        state = self.trainer.state() | {"log": [asdict(row) for row in self.rows]}
+        state = self.trainer.state()
+        state |= {"log": [asdict(row) for row in self.rows], "digest": checkpoint.digest}
         sink = io.BytesIO()
         torch.save(state, sink)
-        self.output.put(STATE, sink.getvalue())
+        self.output.put(MODEL, checkpoint.to_bytes())
         self.output.put(LOG, _log_table(self.rows))
+        self.output.put(PLOT, plot(self.rows))
+        self.output.put(STATE, sink.getvalue())  # last: it says whether the training is done
 
     def _exported(self) -> Checkpoint:
         return export(
@@ -141,11 +146,31 @@ class Session:
 
     def _finish(self) -> Checkpoint:
         self.save()
-        checkpoint = self._exported()
         if self._leads:
-            self.output.put(MODEL, checkpoint.to_bytes())
-            self.output.put(PLOT, plot(self.rows))
-        return checkpoint
+            self.show(self.rows[-1], self.settings.steps)
+        return self._exported()
+
+
+def finished(output: Store, settings: TrainingSettings) -> Checkpoint | None:
+    """The checkpoint of a training that is done, None of one that is not.
+
+    Raises:
+        NcbatchError: the output holds a training with other settings, or a damaged one.
+    """
+    try:
+        state = load_state(output.get(STATE), output.uri + STATE)
+    except ObjectNotFound:
+        return None
+    check_settings(state["settings"], settings, output.uri)
+    if state["step"] < settings.steps:
+        return None
+    checkpoint = parse(output.get(MODEL), output.uri + MODEL)
+    if checkpoint.digest != state["digest"]:
+        raise NcbatchError(
+            f"{output.uri}{MODEL} is not what the training in {output.uri}{STATE} ended with "
+            f"({checkpoint.digest[:16]}, not {state['digest'][:16]}); delete both to train again"
+        )
+    return checkpoint
 
 
 def _row(reports: Sequence[StepReport], settings: TrainingSettings, seconds: float) -> LogRow:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import pydantic
 
 from ncbatch.codec.checkpoint import Kind
+from ncbatch.errors import UsageError, first_problem
 
 LADDER = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08)
 """The seven rates of the paper."""
+
+Preset = Literal["small", "paper"]
+"""small: N = 64, M = 96, tens of thousands of steps, for the built-in ladder. paper: see `paper`."""
 
 
 class TrainingSettings(pydantic.BaseModel, frozen=True, extra="forbid"):
@@ -27,7 +31,7 @@ class TrainingSettings(pydantic.BaseModel, frozen=True, extra="forbid"):
     lmbda: float = pydantic.Field(gt=0, allow_inf_nan=False)
     n: int = pydantic.Field(64, gt=0, le=1024)
     m: int = pydantic.Field(96, gt=0, le=1024)
-    steps: int = pydantic.Field(10_000, gt=0)
+    steps: int = pydantic.Field(20_000, gt=0)
     batch_size: int = pydantic.Field(8, gt=0)
     crop: int = pydantic.Field(128, ge=64, multiple_of=64)
     learning_rate: float = pydantic.Field(8e-4, gt=0, le=1)
@@ -55,3 +59,16 @@ def paper(lmbda: float, kind: Kind = "base") -> TrainingSettings:
         kind=kind, lmbda=lmbda, n=channels, m=channels, steps=millions * 1_000_000,
         crop=256, learning_rate=1e-4, warmup=0, decay="constant",
     )  # fmt: skip
+
+
+def make_settings(preset: Preset, kind: Kind, lmbda: float, **given: Any) -> TrainingSettings:
+    """A preset with some of its fields set otherwise.
+
+    Raises:
+        UsageError: a value is out of range; the message names its flag.
+    """
+    try:
+        settings = TrainingSettings(kind=kind, lmbda=lmbda) if preset == "small" else paper(lmbda, kind)
+        return TrainingSettings(**(settings.model_dump() | given))
+    except pydantic.ValidationError as error:
+        raise UsageError(first_problem(error)) from error

@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import torch
 
 from ncbatch.codec.checkpoint import Checkpoint, parse
-from ncbatch.errors import UsageError
+from ncbatch.codec.memory import keep_freed_memory
+from ncbatch.errors import NcbatchError, UsageError
 from ncbatch.store import Store, StoreOptions, open_store
 from ncbatch.training.network import warm_start
 from ncbatch.training.photographs import Photographs, read_photographs
-from ncbatch.training.session import MODEL, LogRow, Session, SessionOptions
+from ncbatch.training.session import MODEL, LogRow, Session, SessionOptions, finished
 from ncbatch.training.settings import TrainingSettings
 from ncbatch.training.trainer import Trainer, Worker
 
@@ -29,7 +31,7 @@ Show = Callable[[LogRow, int], None]
 class TrainingRequest:
     """One training and where it lives. Travels to the workers.
 
-    keys: of the photographs in the corpus. start_uri: checkpoint to start from, of the digest that
+    keys: of the photographs in the corpus. start: bytes of the checkpoint to start from, of the digest that
     `settings.start_from` says.
     memory_bytes: of decoded photographs that one worker holds.
     """
@@ -48,6 +50,7 @@ class TrainingRequest:
 def train_here(request: TrainingRequest, show: Show, worker: Worker | None = None) -> Checkpoint:
     """Trains in this process, as one worker of several or alone."""
     torch.set_num_threads(request.threads)
+    keep_freed_memory()
     corpus = open_store(request.corpus_uri, request.store)
     output = open_store(request.output_uri, request.store, create=True)
     training, validation = _photographs(request, corpus)
@@ -73,46 +76,77 @@ def _photographs(request: TrainingRequest, corpus: Store) -> tuple[Photographs, 
     )
 
 
-def train_on_ray(request: TrainingRequest, workers: int, *, use_gpu: bool) -> Checkpoint:
+def train(request: TrainingRequest, show: Show, workers: int = 1) -> Checkpoint:
+    """Trains to the end, from wherever it stopped; a training that is done is only read.
+
+    Args:
+        workers: more than one are Ray Train workers, which share every batch; Ray must be started.
+
+    Raises:
+        UsageError: the corpus has not two pictures. NcbatchError: the output holds a training with other
+            settings, or the loss is not finite any more.
+    """
+    output = open_store(request.output_uri, request.store, create=True)
+    done = finished(output, request.settings)
+    if done is not None:
+        log.info("%s is trained", output.uri)
+        return done
+    if workers == 1:
+        return train_here(request, show)
+    return train_on_ray(request, show, workers, use_gpu=torch.cuda.is_available())
+
+
+def train_on_ray(request: TrainingRequest, show: Show, workers: int, *, use_gpu: bool) -> Checkpoint:
     """Trains on a group of Ray Train workers that share every batch; the weights are those of one worker.
 
     Ray must be started. Every worker resumes from the same saved state, so a lost worker costs what was done
     since the last save.
+
+    Raises:
+        NcbatchError: the group failed again and again.
     """
     import ray.train
     from ray.train.torch import TorchTrainer
+    from ray.util.queue import Queue
+
+    rows = Queue()
 
     def work() -> None:
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
         context = ray.train.get_context()
         worker = Worker(context.get_world_rank(), context.get_world_size())
-        train_here(request, log_row, worker)
+        try:
+            train_here(request, lambda row, steps: rows.put((row, steps)), worker)
+        except NcbatchError as error:  # all workers meet it, and trying again would not help
+            rows.put(error)
 
-    with tempfile.TemporaryDirectory() as scratch:
+    def drain() -> NcbatchError | None:
+        found = None
+        while (item := rows.get()) is not None:
+            if isinstance(item, NcbatchError):
+                found = item
+            else:
+                show(*item)
+        return found
+
+    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(1, thread_name_prefix="rows") as pool:
         resources = {"CPU": float(request.threads)}
-        TorchTrainer(
-            work,
-            scaling_config=ray.train.ScalingConfig(
-                num_workers=workers, use_gpu=use_gpu, resources_per_worker=None if use_gpu else resources
-            ),
-            run_config=ray.train.RunConfig(
-                storage_path=scratch, failure_config=ray.train.FailureConfig(max_failures=3)
-            ),
-        ).fit()
+        drained = pool.submit(drain)
+        try:
+            TorchTrainer(
+                work,
+                scaling_config=ray.train.ScalingConfig(
+                    num_workers=workers, use_gpu=use_gpu, resources_per_worker=None if use_gpu else resources
+                ),
+                run_config=ray.train.RunConfig(
+                    storage_path=scratch, failure_config=ray.train.FailureConfig(max_failures=3)
+                ),
+            ).fit()
+        except ray.train.TrainingFailedError as error:
+            raise NcbatchError(f"the workers failed: {str(error).strip().splitlines()[-1]}") from error
+        finally:
+            rows.put(None)
+            found = drained.result()
+        if found is not None:
+            raise found
     output = open_store(request.output_uri, request.store)
     return parse(output.get(MODEL), output.uri + MODEL)
-
-
-def log_row(row: LogRow, steps: int) -> None:
-    """One line of progress."""
-    remaining = (steps - row.step) / row.steps_per_second
-    score = ""
-    if row.validation_rd_loss is not None:
-        score = (
-            f" | validation: {row.validation_rd_loss:.4f}, {row.validation_bpp:.3f} bpp, "
-            f"{row.validation_psnr:.2f} dB"
-        )
-    log.info(
-        "step %d of %d | loss %.4f, %.3f bpp, MSE %.1f%s | %.2f steps/s, %d min to go",
-        row.step, steps, row.loss, row.bpp, row.mse, score, row.steps_per_second, round(remaining / 60),
-    )  # fmt: skip

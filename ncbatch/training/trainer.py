@@ -106,10 +106,8 @@ class Trainer:
         settings = self.settings
         samples = self.worker.samples(settings.batch_size)
         crops = [self._photographs.crop(settings.seed, step, i, settings.crop) for i in samples]
-        pictures = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
         generators = [_generator(settings.seed, step, i) for i in samples]
-        noise = self.model.noise(generators)
-        return pictures.contiguous(memory_format=torch.channels_last), noise
+        return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2), self.model.noise(generators)
 
     def _advance(self, pictures: Tensor, noise: Noise) -> StepReport:
         settings = self.settings
@@ -117,7 +115,8 @@ class Trainer:
             group["lr"] = settings.rate_at(self.step)
         self._adam.zero_grad()
         self._aux.zero_grad()
-        pictures, noise = pictures.to(self.device), Noise(noise.y.to(self.device), noise.z.to(self.device))
+        pictures = pictures.to(self.device).float() / 255
+        noise = Noise(noise.y.to(self.device), noise.z.to(self.device))
         dtype = fast_dtype(self.device)
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32):
             losses = self.model(pictures, noise)
@@ -128,8 +127,8 @@ class Trainer:
         norm = torch.nn.utils.clip_grad_norm_(self.model.main_parameters(), settings.clip)
         if not bool(numbers.isfinite().all() & norm.isfinite()):
             raise TrainingDivergedError(
-                f"the loss is not finite at step {self.step}; the last checkpoint is kept. Use a smaller "
-                "--learning-rate or a stricter --clip"
+                f"the loss is not finite at step {self.step}; what was saved before is kept. Use a smaller "
+                "--learning-rate or a stricter --clip, and another --out"
             )
         self._adam.step()
         if settings.kind == "base":

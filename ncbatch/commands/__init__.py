@@ -1,0 +1,16 @@
+"""The commands: from parsed arguments to the rooms' functions, and from their results to the console.
+
+Each takes the parsed arguments and returns an exit code. The heavy imports (torch, ray) are inside, so that
+`ncbatch status` answers at once.
+"""
+
+from ncbatch.commands.cluster import job, submit
+from ncbatch.commands.encoding import demo, encode
+from ncbatch.commands.models import convert, models
+from ncbatch.commands.reading import compact, decode, query, status, verify
+from ncbatch.commands.training import train
+
+__all__ = [
+    "compact", "convert", "decode", "demo", "encode", "job", "models", "query", "status", "submit", "train",
+    "verify",
+]  # fmt: skip

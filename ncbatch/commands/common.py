@@ -1,0 +1,17 @@
+"""What several commands share."""
+
+from __future__ import annotations
+
+import argparse
+
+from ncbatch.store import Store, StoreOptions, open_store
+
+
+def store_options(args: argparse.Namespace) -> StoreOptions:
+    return StoreOptions(endpoint_url=args.endpoint_url, region=args.region)
+
+
+def open_run_store(args: argparse.Namespace, uri: str) -> Store:
+    store = open_store(uri, store_options(args))
+    store.check()
+    return store

@@ -1,0 +1,117 @@
+"""Commands that make a run."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ncbatch.commands.common import open_run_store, store_options
+from ncbatch.commands.reading import print_summary
+from ncbatch.console import err, out, print_table, progress_display, progress_line
+from ncbatch.errors import UsageError
+from ncbatch.store import Store, open_store
+
+if TYPE_CHECKING:
+    from ncbatch.runs.encoding import EncodeOptions
+    from ncbatch.runs.spec import RunSpec
+
+log = logging.getLogger(__name__)
+
+_SHOWN_FAILURES = 5
+
+
+def make_run_spec(args: argparse.Namespace) -> RunSpec:
+    from ncbatch.runs.request import make_spec
+
+    def given(*names: str) -> dict[str, Any]:
+        return {name: getattr(args, name) for name in names if getattr(args, name) not in (None, False)}
+
+    return make_spec(
+        args.corpus,
+        store_options(args),
+        method=args.method,
+        lmbda=args.lmbda,
+        steps=args.steps,
+        model=args.model,
+        name=args.name,
+        include=tuple(args.include or ()),
+        manifest=args.manifest,
+        recipe=given("learning_rate", "seed"),
+        variant=given("alpha", "max_pixels", "fall_back"),
+    )
+
+
+def encode_options(args: argparse.Namespace) -> EncodeOptions:
+    from ncbatch.runs.cluster import PoolConfig
+    from ncbatch.runs.driver import Deadlines
+    from ncbatch.runs.encoding import EncodeOptions
+    from ncbatch.runs.pending import Policy
+
+    for name in ("workers", "batch_size", "cpus_per_worker", "unit_seconds", "min_deadline"):
+        value = getattr(args, name)
+        if value is not None and value <= 0:
+            raise UsageError(f"--{name.replace('_', '-')} must be positive, not {value}")
+    return EncodeOptions(
+        store=store_options(args),
+        pool=PoolConfig(args.workers, args.cpus_per_worker, args.gpus_per_worker),
+        ray_address=args.ray_address,
+        threads=max(int(args.cpus_per_worker), 1),
+        batch_size=args.batch_size,
+        unit_seconds=args.unit_seconds,
+        policy=Policy(failed_share=args.max_failed),
+        deadlines=Deadlines(floor=args.min_deadline),
+        force=args.force,
+    )
+
+
+def encode(args: argparse.Namespace) -> int:
+    from ncbatch.runs.encoding import encode_corpus
+
+    spec, options = make_run_spec(args), encode_options(args)
+    with progress_display() as show:
+        summary = encode_corpus(spec, args.output, options, lambda s: show(progress_line(s), s.is_over))
+    print_summary(summary)
+    if not summary.failed:
+        return 0
+    _print_failures(open_run_store(args, args.output), summary.failed)
+    return 2
+
+
+def _print_failures(output: Store, count: int) -> None:
+    from ncbatch.metrics.query import query as run_query
+
+    table = run_query(
+        output,
+        "select image_key, error_class, error from metrics where status = 'failed' "
+        f"order by error_class, image_key limit {_SHOWN_FAILURES}",
+    )
+    for row in table.to_pylist():
+        err.print(f"failed: {row['image_key']}: {row['error_class']}: {row['error']}")
+    if count > _SHOWN_FAILURES:
+        err.print(f"... and {count - _SHOWN_FAILURES} more; `ncbatch query` shows them all")
+
+
+def demo(args: argparse.Namespace) -> int:
+    from ncbatch import cli
+    from ncbatch.demo import STEPS, copy_photographs
+    from ncbatch.metrics.query import query as run_query
+
+    photographs, output = Path(args.folder) / "photographs", Path(args.folder) / "run"
+    copy_photographs(photographs)
+    words = ["encode", str(photographs), str(output), "--method", "sga", "--steps", str(STEPS)]
+    log.info("ncbatch %s", " ".join(words))
+    code = cli.main([*words, *(["--debug"] if args.debug else [])])
+    if code:
+        return code
+    table = run_query(
+        open_store(str(output)),
+        """select image_key as image, length as bytes, bpp, psnr as "PSNR dB",
+                  100 * (1 - rd_loss / amortized_rd_loss) as "saved %"
+           from metrics order by image""",
+    )
+    print_table(table.column_names, zip(*table.to_pydict().values(), strict=True))
+    out.print('"saved %": R-D loss (bpp + lmbda * MSE) that refinement saved against the amortized encoding')
+    out.print(f"decode them again: ncbatch decode {output} {Path(args.folder) / 'decoded'}")
+    return 0

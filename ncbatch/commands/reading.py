@@ -1,0 +1,137 @@
+"""Commands that read a run or a bitstream."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+from ncbatch.commands.common import open_run_store, store_options
+from ncbatch.console import duration, err, out, print_table, size
+from ncbatch.store import Store, open_store
+
+if TYPE_CHECKING:
+    from ncbatch.metrics.summary import Summary
+    from ncbatch.runs.reading import Finding
+
+
+def status(args: argparse.Namespace) -> int:
+    from ncbatch.runs.status import run_status
+
+    run = run_status(open_run_store(args, args.output))
+    summary, snapshot = run.summary, run.snapshot
+    if args.json:
+        content = {
+            "images": run.images,
+            "ok": summary.ok,
+            "failed": summary.failed,
+            "pending": run.pending,
+            "units": run.units,
+            "committed_units": run.committed_units,
+            "mean_bpp": summary.mean_bpp,
+            "mean_psnr": summary.mean_psnr,
+            "driver": run.holder,
+            "snapshot": snapshot.model_dump(mode="json") if snapshot else None,
+        }
+        out.print_json(json.dumps(content))
+        return 0
+    for variant in run.spec.variants:
+        recipe = variant.recipe
+        what = f"{recipe.method}, lmbda {recipe.lmbda:g}, {recipe.steps} steps"
+        out.print(f"variant {variant.name}: {variant.model}, {what}")
+    out.print(f"corpus {run.spec.corpus}: {run.images} images in {run.units} units")
+    out.print(f"{run.pending} pending; {run.committed_units} units are committed")
+    print_summary(summary)
+    if run.holder:
+        out.print(f"driver: {run.holder}")
+    if snapshot:
+        ago = duration((datetime.now(timezone.utc) - snapshot.updated_at).total_seconds())
+        eta = f", ETA {duration(snapshot.eta_seconds)}" if run.pending and snapshot.eta_seconds else ""
+        out.print(f"the driver's last word, {ago} ago: {snapshot.state}, {snapshot.workers} workers{eta}")
+    return 0
+
+
+def print_summary(summary: Summary) -> None:
+    line = f"{summary.ok} images ok, {summary.failed} failed"
+    if summary.mean_bpp is not None:
+        psnr = f", {summary.mean_psnr:.2f} dB" if summary.mean_psnr is not None else ""
+        line += f"; mean {summary.mean_bpp:.3f} bpp{psnr}"
+        line += f"; {size(summary.image_bytes)} became {size(summary.bitstream_bytes)}"
+    out.print(line)
+
+
+def query(args: argparse.Namespace) -> int:
+    from ncbatch.metrics.query import query as run_query
+    from ncbatch.runs.spec import read_run
+
+    output = open_run_store(args, args.output)
+    read_run(output)  # a folder without a run gets the message that says so
+    table = run_query(output, args.sql)
+    if args.format == "csv":
+        table.to_pandas().to_csv(sys.stdout, index=False)
+    elif args.format == "json":
+        out.print_json(json.dumps(table.to_pylist(), default=str))
+    else:
+        print_table(table.column_names, (tuple(row.values()) for row in table.to_pylist()))
+    return 0
+
+
+def decode(args: argparse.Namespace) -> int:
+    from ncbatch.runs.reading import RunReader
+
+    destination = open_store(args.destination, store_options(args), create=True)
+    if args.source.lower().endswith(".ncb"):
+        return _decode_file(args, destination)
+    reader = RunReader(open_run_store(args, args.source), variant=args.variant)
+    return _report(reader.decode_into(destination), f"decoded into {destination.uri}")
+
+
+def _decode_file(args: argparse.Namespace, destination: Store) -> int:
+    from ncbatch.codec.pictures import PictureLimits
+    from ncbatch.runs.reading import decode_file
+
+    options = store_options(args)
+    limit = args.max_pixels or PictureLimits().max_pixels
+    name = decode_file(args.source, destination, options, model=args.model, max_pixels=limit)
+    out.print(f"decoded into {destination.uri}{name}")
+    return 0
+
+
+def verify(args: argparse.Namespace) -> int:
+    from ncbatch.runs.reading import RunReader
+    from ncbatch.runs.status import run_status
+
+    output = open_run_store(args, args.output)
+    reader = RunReader(output, variant=args.variant)
+    code = _report(reader.verify(), "verified: there, hashed as committed and decoded")
+    run = run_status(output)
+    if run.summary.failed or run.pending:
+        out.print(f"{run.summary.failed} rows are failed, {run.pending} images are pending")
+    return code
+
+
+def _report(findings: Iterable[Finding], success: str) -> int:
+    fine = wrong = 0
+    for finding in findings:
+        if finding.problem is None:
+            fine += 1
+        else:
+            wrong += 1
+            err.print(f"{finding.image_key} ({finding.variant}): {finding.problem}")
+    out.print(f"{fine} pictures {success}" + (f"; {wrong} are not" if wrong else ""))
+    return 2 if wrong else 0
+
+
+def compact(args: argparse.Namespace) -> int:
+    from ncbatch.metrics.compact import compact as run_compact
+    from ncbatch.runs.spec import read_run
+
+    output = open_run_store(args, args.output)
+    read_run(output)
+    result = run_compact(output)
+    rows = f"{result.rows} rows of {result.units} units"
+    out.print(f"manifest {result.manifest}: {rows} in {result.parts} parts")
+    return 0

@@ -1,0 +1,150 @@
+"""The command that trains models."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from ncbatch.commands.common import open_run_store, store_options
+from ncbatch.console import duration, progress_display
+from ncbatch.errors import UsageError
+from ncbatch.store import open_store
+
+if TYPE_CHECKING:
+    from ncbatch.codec.checkpoint import Checkpoint
+    from ncbatch.training.ladder import Rung
+    from ncbatch.training.session import LogRow
+    from ncbatch.training.settings import TrainingSettings
+    from ncbatch.training.train import TrainingRequest
+
+log = logging.getLogger(__name__)
+
+_GIB = 1 << 30
+_FIELDS = (
+    "n", "m", "batch_size", "crop", "learning_rate", "warmup", "decay", "aux_learning_rate", "clip", "seed",
+)  # fmt: skip
+
+
+def train(args: argparse.Namespace) -> int:
+    from ncbatch.runs.models import load_model
+    from ncbatch.training.ladder import climb
+    from ncbatch.training.train import train as run_training
+
+    rungs, workers = _rungs(args), _workers(args)
+    start = load_model(args.start_from, store_options(args)) if args.start_from else None
+    request = _request(args, _settings(args, rungs[0], start), workers)
+    for rung in rungs:
+        _settings(args, rung, start)  # what is wrong with the last one is better said now than in a week
+    out_uri = open_store(args.out, store_options(args), create=True).uri
+    with progress_display() as show:
+
+        def train_one(rung: Rung, parent: Checkpoint | None) -> Checkpoint:
+            line = ProgressLine(rung.name)
+            asked = replace(
+                request,
+                settings=_settings(args, rung, parent),
+                output_uri=out_uri if args.lmbda else f"{out_uri}{rung.name}/",
+                start=None if parent is None else parent.to_bytes(),
+            )
+            return run_training(asked, lambda row, steps: show(line(row, steps), row.step == steps), workers)
+
+        for rung, checkpoint in climb(rungs, start, train_one):
+            log.info("%s is done, digest %s", rung.name, checkpoint.digest[:16])
+    return 0
+
+
+def _rungs(args: argparse.Namespace) -> list[Rung]:
+    """What to train. Under the preset `paper` no model starts from another: that is what the paper did."""
+    from ncbatch.training.ladder import Rung, walk
+    from ncbatch.training.settings import LADDER
+
+    kinds = [kind.strip() for kind in args.kind.split(",")]
+    wrong = [kind for kind in kinds if kind not in ("base", "bits-back")]
+    if wrong:
+        raise UsageError(f"--kind: {wrong[0]!r} is none; there are base and bits-back")
+    if args.lmbda is not None:
+        if len(kinds) > 1:
+            raise UsageError("--lmbda trains one model; give one --kind, or --ladder for several models")
+        return [Rung(kinds[0], args.lmbda)]
+    try:
+        lmbdas = [float(word) for word in args.ladder.split(",")] if args.ladder else list(LADDER)
+    except ValueError:
+        raise UsageError(f"--ladder {args.ladder!r} is no list like 0.005,0.01,0.02") from None
+    if min(lmbdas) <= 0:
+        raise UsageError("--ladder: every lmbda must be greater than 0")
+    return walk(lmbdas, kinds, warm=args.preset == "small")
+
+
+def _settings(args: argparse.Namespace, rung: Rung, start: Checkpoint | None) -> TrainingSettings:
+    from ncbatch.training.settings import make_settings
+
+    given: dict[str, Any] = {n: getattr(args, n) for n in _FIELDS if getattr(args, n) is not None}
+    if args.steps is not None:
+        given["steps"] = args.steps
+    settings = make_settings(args.preset, rung.kind, rung.lmbda, start_from=start and start.digest, **given)
+    if rung.parent is None:
+        return settings
+    steps = args.warm_steps if args.warm_steps is not None else max(settings.steps // 4, 1)
+    return make_settings(args.preset, rung.kind, rung.lmbda, **settings.model_dump(
+        exclude={"kind", "lmbda", "steps"}), steps=steps)  # fmt: skip
+
+
+def _request(args: argparse.Namespace, settings: TrainingSettings, workers: int) -> TrainingRequest:
+    import torch
+
+    from ncbatch.runs.corpus import list_corpus
+    from ncbatch.training.session import SessionOptions
+    from ncbatch.training.train import TrainingRequest
+
+    for name in ("save_minutes", "memory", "threads"):
+        value = getattr(args, name)
+        if value is not None and value <= 0:
+            raise UsageError(f"--{name.replace('_', '-')} must be positive, not {value}")
+    corpus = open_run_store(args, args.corpus)
+    listing = list_corpus(corpus, args.include or ())
+    log.info("%s: %d pictures, %d other objects", corpus.uri, len(listing.images), listing.passed_over)
+    return TrainingRequest(
+        settings=settings,
+        corpus_uri=corpus.uri,
+        keys=tuple(image.key for image in listing.images),
+        output_uri=args.out,
+        store=store_options(args),
+        session=SessionOptions(save_seconds=60 * args.save_minutes),
+        memory_bytes=int(args.memory * _GIB),
+        threads=args.threads or (torch.get_num_threads() if workers == 1 else 1),
+    )
+
+
+def _workers(args: argparse.Namespace) -> int:
+    """How many share every batch; starts Ray where they are several."""
+    import torch
+
+    workers = args.workers if args.workers is not None else max(torch.cuda.device_count(), 1)
+    if workers <= 0:
+        raise UsageError(f"--workers must be positive, not {workers}")
+    if workers > 1 or args.ray_address:
+        from ncbatch.runs.cluster import PoolConfig, start_ray
+
+        start_ray(args.ray_address, PoolConfig(workers, cpus=args.threads or 1))
+    return workers
+
+
+class ProgressLine:
+    """A row of the log in one line, beside the last score on the validation photographs."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._score = name, ""
+
+    def __call__(self, row: LogRow, steps: int) -> str:
+        if row.validation_rd_loss is not None:
+            self._score = (
+                f" | validation {row.validation_rd_loss:.4f}: {row.validation_bpp:.3f} bpp, "
+                f"{row.validation_psnr:.2f} dB"
+            )
+        left = duration((steps - row.step) / row.steps_per_second)
+        return (
+            f"{self._name}: step {row.step}/{steps} | loss {row.loss:.4f}: {row.bpp:.3f} bpp, "
+            f"MSE {row.mse:.1f}{self._score} | {row.steps_per_second:.1f} steps/s | ETA {left}"
+        )
