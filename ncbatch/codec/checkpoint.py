@@ -7,6 +7,7 @@ names it, so a decoder knows at once whether it has the right model.
 import hashlib
 import json
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,9 +21,6 @@ from torch import Tensor
 from ncbatch.codec.errors import ModelError
 from ncbatch.codec.exact import UPSAMPLES, IntegerLayer, check_layers, quantize_layer
 from ncbatch.codec.prior import coding_tables, fixed_point_medians
-
-TRANSFORMS = ("g_a", "h_a", "g_s", "h_s")
-
 
 Kind = Literal["base", "bits-back"]
 """base: p(z) is convolved with a box. bits-back: h_a gives mean and log-variance of q(z|y), and p(z) is a
@@ -44,8 +42,8 @@ class ModelInfo(pydantic.BaseModel, frozen=True, extra="forbid"):
 class Checkpoint:
     """A frozen model as stored.
 
-    tensors: `g_a.*`, `h_a.*`, `g_s.*`, `h_s.*` and `prior.*` (floats, CompressAI's names), and for coding
-    `exact.<layer>.weight|bias`, `z.median`, `z.first`, `z.lengths`, `z.frequencies` (integers).
+    tensors: `g_a.*`, `h_a.*`, `g_s.*` and `prior.*` (floats, CompressAI's names), and for coding
+    `exact.<layer>.weight|bias` (h_s), `z.median`, `z.first`, `z.lengths`, `z.frequencies` (integers).
     """
 
     info: ModelInfo
@@ -53,8 +51,24 @@ class Checkpoint:
     digest: str
 
     def section(self, prefix: str) -> dict[str, Tensor]:
-        """The tensors below `prefix.`, named without it."""
+        """The tensors below `prefix.`, named without it; those of h_s as floats."""
+        if prefix == "h_s":
+            return dict(self._hyper_synthesis())
         return {k[len(prefix) + 1 :]: v for k, v in self.tensors.items() if k.startswith(prefix + ".")}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The float32 weights by CompressAI's names."""
+        return {
+            f"{'entropy_bottleneck' if part == 'prior' else part}.{name}": tensor.float()
+            for part in ("g_a", "h_a", "g_s", "h_s", "prior")
+            for name, tensor in self.section(part).items()
+        }
+
+    def _hyper_synthesis(self) -> Iterator[tuple[str, Tensor]]:
+        for i, layer in enumerate(self.integer_layers()):
+            weight, bias = layer.real()
+            yield f"{2 * i}.weight", weight
+            yield f"{2 * i}.bias", bias
 
     def integer_layers(self) -> list[IntegerLayer]:
         exact = self.section("exact")
@@ -82,7 +96,8 @@ def export(
 ) -> Checkpoint:
     """Freezes a trained CompressAI `MeanScaleHyperprior` into a checkpoint.
 
-    Everything that coding needs is derived from the weights as rounded to `dtype`, here and only here.
+    Everything that coding needs is derived here and only here: h_s, which is stored as integers of 15 bits
+    and a sign, and the tables of p(z), from weights as rounded to `dtype`.
 
     Raises:
         ModelError: tensors are missing or do not fit together.
@@ -90,7 +105,7 @@ def export(
     weights = {
         name.replace("entropy_bottleneck.", "prior."): tensor.detach().cpu().to(dtype).contiguous()
         for name, tensor in state_dict.items()
-        if name.startswith(TRANSFORMS) or name.startswith(_PRIOR_NAMES)
+        if name.startswith(("g_a.", "h_a.", "g_s.", *_PRIOR_NAMES))
     }
     # Parametrizer buffers are constants of CompressAI, not weights.
     weights = {k: v for k, v in weights.items() if not k.endswith((".pedestal", ".bound"))}
@@ -98,10 +113,13 @@ def export(
         n, m = weights["g_a.0.weight"].shape[0], weights["g_a.6.weight"].shape[0]
         prior = {k[len("prior.") :]: v.float() for k, v in weights.items() if k.startswith("prior.")}
         layers = [
-            quantize_layer(weights[f"h_s.{2 * i}.weight"].float(), weights[f"h_s.{2 * i}.bias"].float(),
-                           upsamples=upsamples)
+            quantize_layer(
+                state_dict[f"h_s.{2 * i}.weight"].detach().cpu().float(),
+                state_dict[f"h_s.{2 * i}.bias"].detach().cpu().float(),
+                upsamples=upsamples,
+            )
             for i, upsamples in enumerate(UPSAMPLES)
-        ]  # fmt: skip
+        ]
         medians = fixed_point_medians(prior, trained=kind == "base")
         first, lengths, frequencies = coding_tables(prior, medians)
     except KeyError as error:
@@ -131,7 +149,6 @@ def _expected_shapes(info: ModelInfo) -> dict[str, tuple[int, ...]]:
         "g_a": [(n, 3, 5, 5), (n, n, 5, 5), (n, n, 5, 5), (m, n, 5, 5)],
         "g_s": [(m, n, 5, 5), (n, n, 5, 5), (n, n, 5, 5), (n, 3, 5, 5)],
         "h_a": [(n, m, 3, 3), (n, n, 5, 5), (n if info.kind == "base" else 2 * n, n, 5, 5)],
-        "h_s": [(n, m, 5, 5), (m, m * 3 // 2, 5, 5), (2 * m, m * 3 // 2, 3, 3)],
     }
     shapes: dict[str, tuple[int, ...]] = {
         f"{name}.{2 * i}.weight": shape for name, layers in convs.items() for i, shape in enumerate(layers)

@@ -46,6 +46,11 @@ class IntegerLayer:
     bias: Tensor
     shift: int
 
+    def real(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias as float32."""
+        bias = self.bias.double() * 2.0 ** -(self.shift + _ACTIVATION_BITS)
+        return self.weight.float() * 2.0**-self.shift, bias.float()
+
 
 def quantize_layer(weight: Tensor, bias: Tensor, *, upsamples: bool) -> IntegerLayer:
     """Rounds a float layer to integers with the finest power of two that fits 15 bits and a sign.
@@ -57,7 +62,7 @@ def quantize_layer(weight: Tensor, bias: Tensor, *, upsamples: bool) -> IntegerL
     if not math.isfinite(largest) or not bool(bias.isfinite().all()):
         raise ModelError("h_s has weights that are not finite; the training of this checkpoint diverged")
     shift = math.floor(math.log2(_WEIGHT_LIMIT / max(largest, 2.0**-20)))
-    integer = (weight.double() * 2.0**shift).round().to(torch.int16)
+    integer = (weight.double() * 2.0**shift).round().to(torch.int16).contiguous()
     integer_bias = (bias.double() * 2.0 ** (shift + _ACTIVATION_BITS)).round().to(torch.int64)
     summed = (0, 2, 3) if upsamples else (1, 2, 3)
     bound = integer.long().abs().sum(summed).max().item() * MAX_ACTIVATION + integer_bias.abs().max().item()

@@ -21,13 +21,13 @@ _ZOO_LMBDA = (0.0018, 0.0035, 0.0067, 0.0130, 0.0250, 0.0483, 0.0932, 0.1800)
 def builtin_models() -> dict[str, float]:
     """Names of the models that ship with the package, and the lmbda each was trained with."""
     names = (entry.name for entry in resources.files("ncbatch.models").iterdir())
-    found = (re.fullmatch(r"(base-(\d+\.\d+))\.safetensors", name) for name in sorted(names))
+    found = (re.fullmatch(r"((?:base|bits-back)-(\d+\.\d+))\.safetensors", name) for name in sorted(names))
     return {match[1]: float(match[2]) for match in found if match}
 
 
 def nearest_builtin(lmbda: float) -> str:
-    """The built-in model trained nearest to `lmbda`, on a logarithmic scale."""
-    models = builtin_models()
+    """The built-in model of the base kind trained nearest to `lmbda`, on a logarithmic scale."""
+    models = {name: trained for name, trained in builtin_models().items() if name.startswith("base-")}
     return min(models, key=lambda name: max(models[name] / lmbda, lmbda / models[name]))
 
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from compressai.models import MeanScaleHyperprior
 from torch import Tensor, nn
 
-from ncbatch.codec.checkpoint import TRANSFORMS, Checkpoint
+from ncbatch.codec.checkpoint import Checkpoint
 from ncbatch.codec.rates import LIKELIHOOD_FLOOR, gaussian_bits, lower_bound
 from ncbatch.codec.refinement import SCALE_BOUND
 from ncbatch.errors import NcbatchError
@@ -151,11 +151,7 @@ def warm_start(model: TrainableHyperprior, checkpoint: Checkpoint) -> None:
             f"a {info.kind} checkpoint of N = {info.n}, M = {info.m} cannot start a {settings.kind} training "
             f"of N = {settings.n}, M = {settings.m}"
         )
-    weights = {
-        name.replace("prior.", "entropy_bottleneck."): tensor.float()
-        for name, tensor in checkpoint.tensors.items()
-        if name.startswith((*TRANSFORMS, "prior."))
-    }
+    weights = checkpoint.state_dict()
     if info.kind != settings.kind:
         mean_weight, mean_bias = weights["h_a.4.weight"], weights["h_a.4.bias"]
         log_variance = torch.full_like(mean_bias, -math.log(12.0))

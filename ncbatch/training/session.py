@@ -92,9 +92,8 @@ class Session:
                     continue
                 self.rows.append(_row(recent, self.settings, time.monotonic() - started))
                 recent, started = [], time.monotonic()
-                if self.trainer.step == self.settings.steps:
-                    break  # saved and shown by `_finish`
-                if time.monotonic() - saved > self.options.save_seconds:
+                last = self.trainer.step == self.settings.steps
+                if last or time.monotonic() - saved > self.options.save_seconds:
                     self.save()
                     saved = time.monotonic()
                 if self._leads:
@@ -102,7 +101,7 @@ class Session:
         except KeyboardInterrupt:
             self.save()
             raise
-        return self._finish()
+        return self._exported()
 
     @property
     def _leads(self) -> bool:
@@ -143,12 +142,6 @@ class Session:
             lmbda=self.settings.lmbda,
             dtype=self.options.dtype,
         )
-
-    def _finish(self) -> Checkpoint:
-        self.save()
-        if self._leads:
-            self.show(self.rows[-1], self.settings.steps)
-        return self._exported()
 
 
 def finished(output: Store, settings: TrainingSettings) -> Checkpoint | None:

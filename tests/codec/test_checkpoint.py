@@ -9,16 +9,6 @@ from ncbatch.codec.checkpoint import export, parse
 from ncbatch.codec.errors import ModelError
 
 
-def state_dict(checkpoint):
-    """What CompressAI would have saved."""
-    names = ("g_a.", "h_a.", "g_s.", "h_s.", "prior.")
-    return {
-        k.replace("prior.", "entropy_bottleneck."): v.float()
-        for k, v in checkpoint.tensors.items()
-        if k.startswith(names)
-    }
-
-
 def test_round_trip_keeps_tensors_and_digest(checkpoint):
     again = parse(checkpoint.to_bytes(), "x")
     assert again.digest == checkpoint.digest and again.info == checkpoint.info
@@ -27,7 +17,7 @@ def test_round_trip_keeps_tensors_and_digest(checkpoint):
 
 
 def test_export_of_the_same_weights_is_the_same_checkpoint(checkpoint):
-    assert export(state_dict(checkpoint), lmbda=0.01).digest == checkpoint.digest
+    assert export(checkpoint.state_dict(), lmbda=0.01).digest == checkpoint.digest
 
 
 def test_digest_covers_every_tensor_and_the_metadata(checkpoint):
@@ -97,9 +87,9 @@ def test_pickles_are_never_loaded(tmp_path):
 
 def test_convert_reads_a_torch_file(checkpoint, tmp_path):
     path = tmp_path / "weights.pt"
-    torch.save({"state_dict": state_dict(checkpoint), "lmbda": 0.01}, path)
+    torch.save({"state_dict": checkpoint.state_dict(), "lmbda": 0.01}, path)
     assert zoo.convert(path).digest == checkpoint.digest
-    torch.save(state_dict(checkpoint), path)
+    torch.save(checkpoint.state_dict(), path)
     with pytest.raises(ModelError, match="--lmbda"):
         zoo.convert(path)
     assert zoo.convert(path, lmbda=0.01).digest == checkpoint.digest
@@ -111,7 +101,7 @@ def test_convert_reads_a_torch_file(checkpoint, tmp_path):
 
 
 def test_diverged_weights_are_refused(checkpoint):
-    weights = state_dict(checkpoint)
+    weights = checkpoint.state_dict()
     weights["h_s.0.weight"] = weights["h_s.0.weight"] * torch.nan
     with pytest.raises(ModelError, match="finite"):
         export(weights, lmbda=0.01)

@@ -21,8 +21,7 @@ def network(checkpoint):
     from compressai.models import MeanScaleHyperprior
 
     network = MeanScaleHyperprior(checkpoint.info.n, checkpoint.info.m)
-    weights = {k.replace("prior.", "entropy_bottleneck."): v.float() for k, v in checkpoint.tensors.items()}
-    torch.nn.Module.load_state_dict(network, weights, strict=False)
+    torch.nn.Module.load_state_dict(network, checkpoint.state_dict(), strict=False)
     return network.eval()
 
 

@@ -1,0 +1,1 @@
+"""Evaluation of finished runs: curves, BD-rates, the HTML page."""
