@@ -25,6 +25,7 @@ err = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 log = logging.getLogger("ncbatch")
 
 _LINE_SECONDS = 10.0
+_NO_TERMINAL = 10_000  # columns
 
 
 def configure_logging(*, debug: bool) -> None:
@@ -103,7 +104,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
     if out.is_terminal:
         out.print(table, soft_wrap=False)
     else:
-        out.print(table, width=max(out.measure(table).maximum, 1), soft_wrap=True)
+        wide = Console(width=_NO_TERMINAL, highlight=False, markup=False)
+        wide.print(table, width=max(wide.measure(table).maximum, 1))
 
 
 def _cell(value: object) -> str:

@@ -180,7 +180,8 @@ def parse(data: bytes, name: str) -> Checkpoint:
     Raises:
         ModelError: not a safetensors file, not ours, damaged, or of a newer format.
     """
-    if data[:2] == b"PK" or data[:1] == b"\x80":
+    # A safetensors file begins with the length of its header, which may look like either.
+    if data.startswith((b"PK", b"\x80")) and data[8:9] != b"{":
         raise ModelError(
             f"{name} is a pickled torch file, which could run code when loaded; "
             f"convert one you trust with `ncbatch convert {name} model.safetensors`"

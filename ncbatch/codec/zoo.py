@@ -6,6 +6,7 @@ from importlib import resources
 from pathlib import Path
 from urllib.error import URLError
 
+import pydantic
 import torch
 
 from ncbatch.codec import checkpoint
@@ -13,9 +14,42 @@ from ncbatch.codec.checkpoint import Checkpoint
 from ncbatch.codec.errors import ModelError
 
 ZOO_PREFIX = "compressai:"
-_ZOO_MODEL = "mbt2018-mean"
+ZOO_MODEL = "mbt2018-mean"
+FACTS = "models.json"
 # CompressAI's documentation, "Models": lambda of the MSE models by quality.
-_ZOO_LMBDA = (0.0018, 0.0035, 0.0067, 0.0130, 0.0250, 0.0483, 0.0932, 0.1800)
+ZOO_LMBDA = (0.0018, 0.0035, 0.0067, 0.0130, 0.0250, 0.0483, 0.0932, 0.1800)
+
+
+ZOO_CHANNELS = {quality: (128, 192) if quality <= 4 else (192, 320) for quality in range(1, 9)}
+"""N and M by quality."""
+
+
+class Measured(pydantic.BaseModel, frozen=True):
+    """Means over photographs, amortized, of real bytes. rd_loss: with the model's own lmbda."""
+
+    photographs: str
+    bpp: float
+    psnr: float
+    rd_loss: float
+
+
+class Facts(pydantic.BaseModel, frozen=True):
+    """What is known of a built-in model besides its weights; written by `benchmarks/ladder.py`.
+
+    steps, seconds: of its own training, which began with the weights of `start_from`.
+    """
+
+    digest: str
+    steps: int
+    seconds: float
+    start_from: str
+    measured: Measured | None = None
+
+
+def builtin_facts() -> dict[str, Facts]:
+    """By the name of the model."""
+    text = (resources.files("ncbatch.models") / FACTS).read_text()
+    return pydantic.TypeAdapter(dict[str, Facts]).validate_json(text)
 
 
 def builtin_models() -> dict[str, float]:
@@ -44,10 +78,10 @@ def load_zoo(name: str) -> Checkpoint:
     Raises:
         ModelError: another name, or the weights cannot be downloaded.
     """
-    match = re.fullmatch(rf"{ZOO_PREFIX}{_ZOO_MODEL}/([1-8])", name)
+    match = re.fullmatch(rf"{ZOO_PREFIX}{ZOO_MODEL}/([1-8])", name)
     if not match:
         raise ModelError(
-            f"{name!r} is not in the zoo; only {ZOO_PREFIX}{_ZOO_MODEL}/<quality 1..8> fits this codec"
+            f"{name!r} is not in the zoo; only {ZOO_PREFIX}{ZOO_MODEL}/<quality 1..8> fits this codec"
         )
     quality = int(match[1])
     from compressai.zoo import mbt2018_mean  # takes seconds to import, and only this function needs it
@@ -59,7 +93,7 @@ def load_zoo(name: str) -> Checkpoint:
             f"the weights of {name} could not be downloaded ({error}); go online once, or "
             "fetch them elsewhere and `ncbatch convert` them to a checkpoint file"
         ) from error
-    return checkpoint.export(network.state_dict(), lmbda=_ZOO_LMBDA[quality - 1], dtype=torch.float32)
+    return checkpoint.export(network.state_dict(), lmbda=ZOO_LMBDA[quality - 1], dtype=torch.float32)
 
 
 def convert(path: Path, *, lmbda: float | None = None, dtype: torch.dtype = torch.float16) -> Checkpoint:

@@ -3,21 +3,71 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ncbatch.console import out, print_table
+from ncbatch.commands.common import open_run_store
+from ncbatch.console import err, out, print_table
+from ncbatch.store import Store
+
+if TYPE_CHECKING:
+    from ncbatch.codec.checkpoint import Checkpoint
+
+Row = tuple[str, str, float, int, int, str, float | None, float | None]
 
 
 def models(args: argparse.Namespace) -> int:
+    rows = [*_builtin_rows(), *_zoo_rows()]
+    if args.place:
+        rows += _rows_of(open_run_store(args, args.place))
+    columns = ("name", "kind", "lmbda", "N", "M", "digest", "Kodak bpp", "PSNR dB")
+    print_table(columns, rows)
+    return 0
+
+
+def _row(name: str, checkpoint: Checkpoint, bpp: float | None = None, psnr: float | None = None) -> Row:
+    info = checkpoint.info
+    return (name, info.kind, info.lmbda, info.n, info.m, checkpoint.digest[:16], bpp, psnr)
+
+
+def _builtin_rows() -> Iterator[Row]:
     from ncbatch.codec import zoo
 
-    rows = []
+    facts = zoo.builtin_facts()
     for name in zoo.builtin_models():
         checkpoint = zoo.load_builtin(name)
-        info = checkpoint.info
-        rows.append((name, info.kind, info.lmbda, info.n, info.m, checkpoint.digest[:16]))
-    print_table(("name", "kind", "lmbda", "N", "M", "digest"), rows)
-    return 0
+        known = facts.get(name)
+        if known and known.measured and known.digest == checkpoint.digest:
+            yield _row(name, checkpoint, known.measured.bpp, known.measured.psnr)
+        else:
+            yield _row(name, checkpoint)
+
+
+def _zoo_rows() -> Iterator[Row]:
+    """CompressAI's models, with the figures it publishes; their weights are downloaded when they are used."""
+    from ncbatch.codec import zoo
+    from ncbatch.report.published import published_points
+
+    points = [p for p in published_points() if p.method == "compressai-mbt2018-mean_mse_cuda"]
+    for quality, point in enumerate(sorted(points, key=lambda p: p.bpp), 1):
+        name = f"{zoo.ZOO_PREFIX}{zoo.ZOO_MODEL}/{quality}"
+        lmbda = zoo.ZOO_LMBDA[quality - 1]
+        yield (name, "base", lmbda, *zoo.ZOO_CHANNELS[quality], "", point.bpp, point.psnr)
+
+
+def _rows_of(place: Store) -> Iterator[Row]:
+    """The checkpoints in a folder; a file that is none is said so and passed over."""
+    from ncbatch.codec.checkpoint import parse
+    from ncbatch.codec.errors import ModelError
+
+    for info in place.list():
+        if info.key.endswith(".safetensors"):
+            name = place.uri + info.key
+            try:
+                yield _row(name, parse(place.get(info.key), name))
+            except ModelError as error:
+                err.print(str(error))
 
 
 def convert(args: argparse.Namespace) -> int:

@@ -1,4 +1,5 @@
 import pickle
+import struct
 
 import pytest
 import torch
@@ -116,3 +117,12 @@ def test_zoo_without_network_says_what_to_do(monkeypatch, tmp_path):
     for name in ("compressai:mbt2018-mean/9", "compressai:bmshj2018-factorized/3"):
         with pytest.raises(ModelError, match="quality"):
             zoo.load_zoo(name)
+
+
+def test_a_header_as_long_as_a_pickles_first_byte_is_no_pickle(checkpoint):
+    data = checkpoint.to_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    for first in (b"\x80", b"PK"):
+        longer = next(n for n in range(length, length + 2**16) if struct.pack("<Q", n).startswith(first))
+        padded = struct.pack("<Q", longer) + data[8 : 8 + length].ljust(longer) + data[8 + length :]
+        assert parse(padded, "x").digest == checkpoint.digest

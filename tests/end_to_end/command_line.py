@@ -68,6 +68,10 @@ class Done:
         return lines[0]
 
 
+Said = Callable[..., Done]
+"""The fixture `said`: a command in the test's own process."""
+
+
 class Running:
     """A command that runs."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import sys
 import tempfile
@@ -12,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.command_line import Running, environment, wait_for
+from ncbatch.cli import main
+from tests.end_to_end.command_line import Done, Running, Said, environment, wait_for
 from tests.servers import S3Server, free_port
 
 
@@ -72,3 +74,23 @@ def _answers(ray: Running, url: str) -> bool:
         return bool(opener.open(url, timeout=2).status == 200)
     except OSError:
         return False
+
+
+@pytest.fixture
+def said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Said]:
+    """Runs a command in this process: starting one takes seconds, and there are many."""
+    monkeypatch.setenv("COLUMNS", "120")
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+
+    def run(*words: str | Path) -> Done:
+        try:
+            code = main([str(word) for word in words])
+        except SystemExit as end:
+            code = int(end.code or 0)
+        told = capsys.readouterr()
+        return Done(code, told.out, told.err)
+
+    yield run
+    root.handlers[:] = handlers
+    root.setLevel(level)

@@ -2,44 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from ncbatch.cli import main
-from tests.end_to_end.command_line import ROOT, Done, environment
+from tests.end_to_end.command_line import ROOT, Said, environment
 from tests.end_to_end.pictures import save_pictures
 from tests.servers import free_port
 
 COMMANDS = (
     *("encode", "demo", "status", "query", "decode", "verify", "compact"),
-    *("submit", "job", "models", "convert"),
+    *("submit", "job", "train", "models", "convert"),
 )
-Said = Callable[..., Done]
-
-
-@pytest.fixture
-def said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Said]:
-    """Runs a command in this process: starting one takes seconds, and there are many."""
-    monkeypatch.setenv("COLUMNS", "120")
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-
-    def run(*words: str | Path) -> Done:
-        try:
-            code = main([str(word) for word in words])
-        except SystemExit as end:
-            code = int(end.code or 0)
-        told = capsys.readouterr()
-        return Done(code, told.out, told.err)
-
-    yield run
-    root.handlers[:] = handlers
-    root.setLevel(level)
 
 
 def test_help_teaches(said: Said) -> None:

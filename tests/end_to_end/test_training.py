@@ -1,0 +1,101 @@
+"""`ncbatch train` and `ncbatch models` as a user runs them."""
+
+from __future__ import annotations
+
+import pickle
+import signal
+from pathlib import Path
+
+import pytest
+
+from ncbatch.codec.checkpoint import parse
+from tests.end_to_end.command_line import Said, ncbatch, running, wait_for
+from tests.end_to_end.pictures import save_pictures
+
+SMALL = ("--n", "8", "--m", "12", "--crop", "64", "--batch-size", "2", "--threads", "1")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("corpus")
+    save_pictures(folder, 6)
+    return folder
+
+
+def test_a_ladder_is_trained_interrupted_and_gone_on_with(corpus: Path, tmp_path: Path) -> None:
+    words = ("train", corpus, "--out", tmp_path / "models", "--ladder", "0.01,0.02", "--kind", "bits-back")
+    words = (*words, *SMALL, "--steps", "3000", "--warm-steps", "40", "--save-minutes", "0.01")
+    state = tmp_path / "models" / "base-0.010" / "state.pt"
+    with running(*words) as command:
+        wait_for(state.exists, "the first save")
+        command.signal_group(signal.SIGINT)
+        done = command.wait()
+    assert done.code == 130 and "Traceback" not in done.err, str(done)
+    done = ncbatch(*words).expect(0)
+    assert "going on at step" in done.err and "base-0.010: step 3000/3000 | loss " in done.err
+    names = ["base-0.010", "base-0.020", "bits-back-0.010", "bits-back-0.020"]
+    trained = [parse((tmp_path / "models" / n / "model.safetensors").read_bytes(), n) for n in names]
+    assert [(t.info.kind, t.info.lmbda) for t in trained] == [
+        ("base", 0.01), ("base", 0.02), ("bits-back", 0.01), ("bits-back", 0.02),
+    ]  # fmt: skip
+    again = ncbatch(*words).expect(0)
+    assert again.err.count(" is trained") == 4 and "step" not in again.err
+
+    listed = ncbatch("models", tmp_path / "models").expect(0).out
+    assert all(f"{name}/model.safetensors" in listed for name in names)
+    assert all(t.digest[:16] in listed for t in trained) and "compressai:mbt2018-mean/8" in listed
+    coded = ncbatch(
+        "encode", corpus, tmp_path / "out", "--method", "amortized", "--workers", "1",
+        "--model", tmp_path / "models" / "base-0.020" / "model.safetensors",
+    )  # fmt: skip
+    coded.expect(0)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--lmbda", "0.01", "--crop", "100"), "--crop: Input should be a multiple of 64"),
+        (("--lmbda", "-1"), "--lmbda: Input should be greater than 0"),
+        (("--ladder", "0.01,much"), "--ladder '0.01,much' is no list"),
+        (("--ladder", "0.01,0"), "every lmbda must be greater than 0"),
+        (("--lmbda", "0.01", "--kind", "best"), "'best' is none; there are base and bits-back"),
+        (("--lmbda", "0.01", "--kind", "base,bits-back"), "--lmbda trains one model"),
+        (("--lmbda", "0.01", "--workers", "0"), "--workers must be positive"),
+        (("--lmbda", "0.01", "--save-minutes", "0"), "--save-minutes must be positive"),
+        (("--lmbda", "0.01", "--start-from", "no-such-model"), "there is no model 'no-such-model'"),
+        (("--lmbda", "0.01", "--ladder"), "not allowed with argument --lmbda"),
+        ((), "one of the arguments --lmbda --ladder is required"),
+    ],
+)
+def test_wrong_words_are_named(
+    said: Said, corpus: Path, tmp_path: Path, words: tuple[str, ...], message: str
+) -> None:
+    assert message in said("train", corpus, "--out", tmp_path / "out", *words).expect(1).err
+
+
+def test_checkpoints_that_are_none_are_named(said: Said, corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "weights.pt").write_bytes(pickle.dumps({"g_a.0.weight": 1}))
+    words = ("train", corpus, "--out", tmp_path / "out", "--lmbda", "0.01", *SMALL, "--start-from")
+    assert "is a pickled torch file" in said(*words, tmp_path / "weights.pt").expect(1).err
+    assert "N = 64, M = 96 cannot start" in said(*words, "base-0.010").expect(1).err
+
+
+def test_a_corpus_without_pictures_is_named(said: Said, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.txt").write_text("no picture")
+    (tmp_path / "in" / "a.png").write_text("no picture")
+    words = ("train", tmp_path / "in", "--out", tmp_path / "out", "--lmbda", "0.01", *SMALL)
+    assert "holds 1 pictures; training needs two at least" in said(*words).expect(1).err
+    (tmp_path / "in" / "b.png").write_text("no picture")
+    assert "holds no usable picture" in said(*words).expect(1).err
+
+
+def test_a_finished_training_whose_checkpoint_was_exchanged(said: Said, corpus: Path, tmp_path: Path) -> None:
+    words = ("train", corpus, *SMALL, "--lmbda", "0.01", "--steps", "3", "--out")
+    said(*words, tmp_path / "a").expect(0)
+    said(*words, tmp_path / "b", "--seed", "1").expect(0)
+    other = (tmp_path / "b" / "model.safetensors").read_bytes()
+    (tmp_path / "a" / "model.safetensors").write_bytes(other)
+    assert "is not what the training" in said(*words, tmp_path / "a").expect(1).err
+    told = said(*words, tmp_path / "b").expect(1).err
+    assert "other settings" in told and "seed: 1 there, 0 asked for" in told
