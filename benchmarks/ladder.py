@@ -59,7 +59,7 @@ def take_over(trained: Path, facts: dict[str, Facts]) -> None:
 def measure(name: str, photographs: list[Path]) -> Measured:
     """Means over the photographs of one model's amortized encodings."""
     model = Model(zoo.load_builtin(name), torch.device("cpu"))
-    recipe = Recipe(method="amortized", steps=0, lmbda=zoo.builtin_models()[name])
+    recipe = Recipe.amortized(zoo.builtin_models()[name])
     outcomes = [
         encode(model, [read_picture(path.read_bytes(), alpha="refuse")], recipe)[0].outcome
         for path in photographs

@@ -26,8 +26,8 @@ from ncbatch.codec.encode import evaluate, write
 from ncbatch.codec.memory import keep_freed_memory
 from ncbatch.codec.model import Latents, Model, to_tensor
 from ncbatch.codec.noise import Noise
-from ncbatch.codec.refinement import Refinement, RefinementSettings, Target
-from ncbatch.codec.relaxation import Annealing
+from ncbatch.codec.recipe import Recipe
+from ncbatch.codec.refinement import Refinement, Target
 
 LMBDA = 0.01
 
@@ -37,11 +37,9 @@ class StraightforwardLoop:
 
     def __init__(self, checkpoint: Checkpoint, picture: Tensor, steps: int) -> None:
         self._network = MeanScaleHyperprior(checkpoint.info.n, checkpoint.info.m)
-        names = {name: name.replace("prior.", "entropy_bottleneck.") for name in checkpoint.tensors}
-        weights = {names[name]: tensor.float() for name, tensor in checkpoint.tensors.items()}
         # The class's own method also wants the coder's buffers, which nothing here uses.
-        torch.nn.Module.load_state_dict(self._network, weights, strict=False)
-        self._picture, self._tau, self._step = picture, Annealing.scaled_to(steps), 0
+        torch.nn.Module.load_state_dict(self._network, checkpoint.state_dict(), strict=False)
+        self._picture, self._tau, self._step = picture, Recipe(lmbda=LMBDA, steps=steps).tau, 0
         with torch.no_grad():
             y = self._network.g_a(picture)
             z = self._network.h_a(y)
@@ -94,7 +92,7 @@ def compare(pixels: np.ndarray, steps: int, block: int) -> dict[str, float]:
     model = Model(checkpoint)
     picture = to_tensor(pixels, model.device)
     target = Target(pixels.shape[0], pixels.shape[1], Noise(0, b"benchmark"))
-    ours = Refinement(model, picture, [target], RefinementSettings(LMBDA, steps))
+    ours = Refinement(model, picture, [target], Recipe(method="sga", lmbda=LMBDA, steps=steps))
     torch.manual_seed(0)
     plain = StraightforwardLoop(checkpoint, picture, steps)
     seconds: dict[str, list[float]] = {"ours": [], "plain": []}

@@ -19,7 +19,7 @@ from ncbatch.codec.pictures import MAX_SIDE
 
 MAGIC = b"NCB"
 VERSION = 1
-METHODS = ("amortized", "sga")
+METHODS = ("amortized", "sga", "map", "ste", "uniform-noise", "deterministic-annealing")
 """Names by their number in the file; only ever appended to."""
 
 _DIGEST_BYTES = 8

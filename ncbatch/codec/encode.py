@@ -18,7 +18,7 @@ from ncbatch.codec.errors import DecodeCheckError
 from ncbatch.codec.model import Latents, Model, to_tensor
 from ncbatch.codec.noise import Noise
 from ncbatch.codec.recipe import Recipe
-from ncbatch.codec.refinement import Refinement, RefinementSettings, Target
+from ncbatch.codec.refinement import Refinement, Target
 
 Pixels = NDArray[np.uint8]
 State = dict[str, Tensor]
@@ -111,8 +111,7 @@ def _refine(
     on_pause: Pause | None,
 ) -> Refinement:
     targets = [Target(p.shape[0], p.shape[1], Noise(recipe.seed, _fingerprint(p))) for p in pictures]
-    settings = RefinementSettings(recipe.lmbda, recipe.steps, recipe.learning_rate)
-    refinement = Refinement(model, batch, targets, settings)
+    refinement = Refinement(model, batch, targets, recipe)
     if resume_from is not None:
         refinement.restore(resume_from)
     while not refinement.done:

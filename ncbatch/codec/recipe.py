@@ -2,26 +2,92 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Any, Literal
 
 import pydantic
 
+Method = Literal["amortized", "sga", "map", "ste", "uniform-noise", "deterministic-annealing"]
+"""amortized: the encoder network alone. The others refine its latents, each under its own relaxation of the
+rounding: the paper's M1 (sga) and its ablations A1 to A4."""
+
+Rounding = Literal["atanh", "linear", "cosine", "ssl"]
+"""Rounding probabilities of sga: the paper's, and those of SGA+ (see `codec.relaxation`)."""
+
+_PAPER_STEPS = 2000
+_ANNEALED: dict[str, dict[str, float]] = {
+    # tau(t) = min(0.5, 0.5 exp(-1e-3 (t - 700)))
+    "sga": {"tau0": 0.5, "annealing_rate": 1e-3, "plateau": 700.0},
+    # tau(t) = min(exp(-4e-3 t), 0.2)
+    "deterministic-annealing": {"tau0": 0.2, "annealing_rate": 4e-3, "plateau": math.log(5.0) / 4e-3},
+}
+
 
 class Recipe(pydantic.BaseModel, frozen=True, extra="forbid"):
-    """How latents are found: everything besides the model that decides what an image becomes."""
+    """How latents are found: everything besides the model that decides what an image becomes.
 
-    method: Literal["amortized", "sga"] = "sga"
+    The defaults are the paper's, with the temperature's schedule scaled to the number of steps:
+    tau(t) = min(tau0, tau0 exp(-annealing_rate (t - plateau))), where a plateau of 0 is the paper's naive
+    schedule. Methods without a temperature have None there.
+
+    learning_rate, beta1, beta2: of Adam; decay: the rate stays, or falls to 2 % of it along a cosine.
+    check_every: steps between two looks at the hard-rounded iterate, of which the best is kept.
+    """
+
+    method: Method = "sga"
     lmbda: float = pydantic.Field(gt=0, allow_inf_nan=False, description="weight of the MSE on 0..255")
-    steps: int = pydantic.Field(2000, ge=0, le=1_000_000)
+    steps: int = pydantic.Field(_PAPER_STEPS, ge=0, le=1_000_000)
     learning_rate: float = pydantic.Field(5e-3, gt=0, le=1)
     seed: int = pydantic.Field(0, ge=0, lt=2**63)
+    rounding: Rounding = "atanh"
+    tau0: float | None = pydantic.Field(None, gt=0, le=10)
+    annealing_rate: float | None = pydantic.Field(None, ge=0, allow_inf_nan=False)
+    plateau: float | None = pydantic.Field(None, ge=0, allow_inf_nan=False)
+    decay: Literal["constant", "cosine"] = "constant"
+    beta1: float = pydantic.Field(0.9, ge=0, lt=1)
+    beta2: float = pydantic.Field(0.999, ge=0, lt=1)
+    check_every: int = pydantic.Field(50, gt=0)
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, given: Any) -> Any:
+        """The paper's values for what is not given."""
+        if not isinstance(given, dict):
+            return given
+        method, steps = given.get("method", "sga"), given.get("steps", _PAPER_STEPS)
+        filled: dict[str, Any] = {"learning_rate": 1e-4} if method == "ste" else {}
+        if isinstance(steps, int) and steps > 0 and isinstance(method, str):
+            scale = _PAPER_STEPS / steps
+            for name, value in _ANNEALED.get(method, {}).items():
+                filled[name] = value * {"annealing_rate": scale, "plateau": 1 / scale}.get(name, 1.0)
+        return filled | {name: value for name, value in given.items() if value is not None}
 
     @pydantic.model_validator(mode="after")
-    def _steps_fit_method(self) -> Recipe:
+    def _fields_fit_method(self) -> Recipe:
         if (self.method == "amortized") != (self.steps == 0):
             raise ValueError("steps must be 0 for the method amortized and at least 1 for every other")
+        given = [name for name in ("tau0", "annealing_rate", "plateau") if getattr(self, name) is not None]
+        if given and self.method not in _ANNEALED:
+            raise ValueError(f"the method {self.method} has no temperature; leave out {given[0]}")
+        if self.rounding != "atanh" and self.method != "sga":
+            raise ValueError(f"rounding is of the method sga, not of {self.method}")
         return self
+
+    @classmethod
+    def amortized(cls, lmbda: float) -> Recipe:
+        return cls(method="amortized", lmbda=lmbda, steps=0)
 
     @property
     def refines(self) -> bool:
         return self.method != "amortized"
+
+    def tau(self, step: int) -> float:
+        """The temperature of a step (Yang et al. 2020, section 3.2 and the supplement's S2)."""
+        if self.tau0 is None or self.annealing_rate is None or self.plateau is None:
+            raise ValueError(f"the method {self.method} has no temperature")
+        return min(self.tau0, self.tau0 * math.exp(-self.annealing_rate * (step - self.plateau)))
+
+    def learning_rate_at(self, step: int) -> float:
+        if self.decay == "constant":
+            return self.learning_rate
+        return self.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / self.steps)))

@@ -18,26 +18,13 @@ from ncbatch.codec.errors import DivergedError
 from ncbatch.codec.model import STRIDE, Latents, Model, Tile
 from ncbatch.codec.noise import Noise
 from ncbatch.codec.rates import gaussian_bits, lower_bound
-from ncbatch.codec.relaxation import Annealing, stochastic_gumbel_annealing
+from ncbatch.codec.recipe import Recipe
+from ncbatch.codec.relaxation import Relaxation
 
 _SUBPIXEL_STRIDE = STRIDE // 2  # points of the picture in subpixels per latent and side
 
 SCALE_BOUND = 0.11
 """Lower bound of sigma, as CompressAI trains with."""
-
-
-@dataclass(frozen=True)
-class RefinementSettings:
-    """How long and how fast; the paper's values are the defaults.
-
-    lmbda: weight of the MSE on 0..255 against bits per pixel.
-    check_every: steps between two looks at the hard-rounded iterate, of which the best is kept.
-    """
-
-    lmbda: float
-    steps: int = 2000
-    learning_rate: float = 5e-3
-    check_every: int = 50
 
 
 @dataclass(frozen=True)
@@ -57,18 +44,17 @@ class Refinement:
         targets: one per picture.
     """
 
-    def __init__(
-        self, model: Model, pictures: Tensor, targets: Sequence[Target], settings: RefinementSettings
-    ) -> None:
-        self._model, self._targets, self._settings = model, targets, settings
-        self._tau = Annealing.scaled_to(settings.steps)
+    def __init__(self, model: Model, pictures: Tensor, targets: Sequence[Target], recipe: Recipe) -> None:
+        self._model, self._targets, self._recipe = model, targets, recipe
+        self._relax = Relaxation(recipe)
         self._subpixels = _subpixels(pictures)
         self._mask = _true_pixels(pictures, targets)
         y, z = model.analyse(pictures)
         self._y, self._z = y.requires_grad_(), z.requires_grad_()
         self._tiles = Tile.cover(y.shape[2], y.shape[3])
         self._counters = {name: _counter(v) for name, v in (("y", y), ("z", z))}
-        self._adam = torch.optim.Adam([self._y, self._z], lr=settings.learning_rate, fused=True)
+        betas = (recipe.beta1, recipe.beta2)
+        self._adam = torch.optim.Adam([self._y, self._z], recipe.learning_rate, betas, fused=True)
         self.step = 0
         self._best = model.round(y.detach(), z.detach())
         self._best_loss = self._hard_loss(self._best)
@@ -76,7 +62,7 @@ class Refinement:
 
     @property
     def done(self) -> bool:
-        return self.step >= self._settings.steps
+        return self.step >= self._recipe.steps
 
     @property
     def best(self) -> Latents:
@@ -89,16 +75,18 @@ class Refinement:
         Raises:
             DivergedError: a picture's loss is not finite any more.
         """
-        for _ in range(min(steps, self._settings.steps - self.step)):
+        for _ in range(min(steps, self._recipe.steps - self.step)):
             self._advance_one()
             self.step += 1
-            if self.step % self._settings.check_every == 0 or self.done:
+            if self.step % self._recipe.check_every == 0 or self.done:
                 self._keep_best()
 
     def _relaxed(self, name: str, values: Tensor) -> Tensor:
-        counter = self._counters[name]
-        uniform = torch.cat([t.noise.uniform(name, self.step, counter) for t in self._targets])
-        return stochastic_gumbel_annealing(values, self._tau(self.step), uniform)
+        uniform = None
+        if self._relax.wants_noise:
+            counter = self._counters[name]
+            uniform = torch.cat([t.noise.uniform(name, self.step, counter) for t in self._targets])
+        return self._relax(values, self.step, uniform)
 
     def _rate_and_latents(self) -> tuple[Tensor, Tensor]:
         """Bits of the relaxed latents, summed over the batch, and the relaxed y."""
@@ -112,6 +100,7 @@ class Refinement:
 
     def _advance_one(self) -> None:
         self._adam.zero_grad(set_to_none=True)
+        self._adam.param_groups[0]["lr"] = self._recipe.learning_rate_at(self.step)
         bits, y = self._rate_and_latents()
         # The graph of g_s is the large one, so it is built and released tile by tile; the gradients it
         # leaves at y then join those of the rate.
@@ -142,7 +131,7 @@ class Refinement:
     @property
     def _distortion_weight(self) -> float:
         """Of the sum of squared errors of samples in 0..1 in the loss."""
-        return self._settings.lmbda * 255**2 / 3
+        return self._recipe.lmbda * 255**2 / 3
 
     def _hard_loss(self, latents: Latents) -> Tensor:
         """The loss of rounded latents per picture, by the loop's own g_s; float64[batch]."""

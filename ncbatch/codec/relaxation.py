@@ -1,56 +1,107 @@
-"""Relaxations: how a real proxy variable becomes a (nearly) rounded one at each step."""
+"""Relaxations: how a real proxy variable becomes a (nearly) rounded one at each step.
+
+Each takes values on the grid's scale, the temperature and uniform noise in (0, 1), elementwise, and is
+differentiable in the values.
+"""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-_CLIP = 1e-5  # keeps atanh finite, as in the authors' code
+from ncbatch.codec.recipe import Recipe, Rounding
+
+_CLIP = 1e-5  # keeps the logits finite, as in the authors' code
+_SSL_SLOPE = 2.3
 
 
-@dataclass(frozen=True)
-class Annealing:
-    """tau(t) = min(tau0, tau0 exp(-rate (t - plateau))), Yang et al. 2020, section 3.2."""
-
-    tau0: float
-    rate: float
-    plateau: float
-
-    @classmethod
-    def scaled_to(cls, steps: int) -> Annealing:
-        """The paper's schedule (tau0 0.5, rate 1e-3, plateau 700 of 2000 steps), scaled to other lengths."""
-        return cls(tau0=0.5, rate=2.0 / steps, plateau=0.35 * steps)
-
-    def __call__(self, step: int) -> float:
-        return min(self.tau0, self.tau0 * math.exp(-self.rate * (step - self.plateau)))
-
-
-def rounding_logit(fraction: Tensor, tau: float) -> Tensor:
-    """Log-odds of rounding up a value `fraction` in [0, 1) above its floor, before the Gumbel noise.
-
-    The paper's unnormalised log-probabilities are -atanh(distance) / tau for floor and ceiling.
-    """
+def _atanh(fraction: Tensor) -> Tensor:
+    """The paper's: log-probabilities -atanh(distance)."""
     up = (1 - fraction).clamp_max(1 - _CLIP)
     down = fraction.clamp_max(1 - _CLIP)
-    return (torch.atanh(down) - torch.atanh(up)) / tau
+    return torch.atanh(down) - torch.atanh(up)
 
 
-def stochastic_gumbel_annealing(values: Tensor, tau: float, uniform: Tensor) -> Tensor:
-    """A Gumbel-softmax sample between floor and ceiling, differentiable in the values.
+def _linear(fraction: Tensor) -> Tensor:
+    return torch.logit(fraction, _CLIP)
+
+
+def _cosine(fraction: Tensor) -> Tensor:
+    """cos^2 of the distance times pi/2 for floor, sin^2 for ceiling."""
+    return 2 * torch.log(torch.tan(fraction.clamp(_CLIP, 1 - _CLIP) * (torch.pi / 2)))
+
+
+def _ssl(fraction: Tensor) -> Tensor:
+    """Sigmoid of the scaled logit."""
+    return _SSL_SLOPE * torch.logit(fraction, _CLIP)
+
+
+_LOGITS: dict[Rounding, Callable[[Tensor], Tensor]] = {
+    "atanh": _atanh,
+    "linear": _linear,
+    "cosine": _cosine,
+    "ssl": _ssl,
+}
+
+
+def rounding_logit(fraction: Tensor, tau: float, rounding: Rounding = "atanh") -> Tensor:
+    """Log-odds of rounding up a value `fraction` in [0, 1) above its floor, before the Gumbel noise.
+
+    The unnormalised log-probabilities of floor and ceiling are divided by tau. Besides the paper's there are
+    those of SGA+ (Perugachi-Diaz, Gansekoele, Bhulai, "Robustly overfitting latents for flexible neural image
+    compression", 2024), whose probabilities at tau = 1 are linear, a squared cosine, or a scaled sigmoid.
+    """
+    return _LOGITS[rounding](fraction) / tau
+
+
+def stochastic_gumbel_annealing(
+    values: Tensor, tau: float, uniform: Tensor, rounding: Rounding = "atanh"
+) -> Tensor:
+    """A Gumbel-softmax sample between floor and ceiling.
 
     Of two categories only the difference of the logits counts, and the difference of two Gumbel variables
     is logistic, so one uniform number per element is enough. The temperature enters twice: in the logits
     and in the relaxed sample.
-
-    Args:
-        values: proxy variables on the grid's scale, any shape.
-        tau: temperature.
-        uniform: in (0, 1), same shape.
     """
     floor = values.detach().floor()
-    logit = rounding_logit(values - floor, tau)
+    logit = rounding_logit(values - floor, tau, rounding)
     logistic = torch.log(uniform) - torch.log1p(-uniform)
     return floor + torch.sigmoid((logit + logistic) / tau)
+
+
+def deterministic_annealing(values: Tensor, tau: float) -> Tensor:
+    """The mean of floor and ceiling under the rounding probabilities: no noise, and tau enters once (A4)."""
+    floor = values.detach().floor()
+    return floor + torch.sigmoid(rounding_logit(values - floor, tau))
+
+
+def straight_through(values: Tensor) -> Tensor:
+    """Rounded, with the gradient of the identity (A2)."""
+    return values + (values.round() - values).detach()
+
+
+@dataclass(frozen=True)
+class Relaxation:
+    """A recipe's relaxation as the loop calls it: values and uniform noise, None where it wants none."""
+
+    recipe: Recipe
+
+    @property
+    def wants_noise(self) -> bool:
+        return self.recipe.method in ("sga", "uniform-noise")
+
+    def __call__(self, values: Tensor, step: int, uniform: Tensor | None) -> Tensor:
+        recipe = self.recipe
+        if recipe.method == "map":  # A1: as it is, and rounded at the end
+            return values
+        if recipe.method == "ste":
+            return straight_through(values)
+        if recipe.method == "deterministic-annealing":
+            return deterministic_annealing(values, recipe.tau(step))
+        assert uniform is not None
+        if recipe.method == "uniform-noise":  # A3, as in training
+            return values + uniform - 0.5
+        return stochastic_gumbel_annealing(values, recipe.tau(step), uniform, recipe.rounding)

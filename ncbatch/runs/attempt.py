@@ -118,7 +118,7 @@ class Attempt:
             _, picture, outcome = evaluate(self._model, pixels, data, lmbda)
         except (BitstreamError, ModelError, DecodeCheckError):
             return None
-        baseline = encode(self._model, [pixels], _amortized(lmbda))[0]
+        baseline = encode(self._model, [pixels], Recipe.amortized(lmbda))[0]
         if outcome.rd_loss > baseline.outcome.rd_loss * _ADOPTABLE:
             return None
         return Encoded(
@@ -178,7 +178,7 @@ class Attempt:
             return self._writer.failed(job.image, failure)
         started = datetime.now(timezone.utc)
         try:
-            encoded = self._encode([job], _amortized(self._variant.recipe.lmbda))[0]
+            encoded = self._encode([job], Recipe.amortized(self._variant.recipe.lmbda))[0]
         except DecodeCheckError as error:
             return self._writer.failed(job.image, Failure(_class_of(error), str(error)))
         note = f"fell back to the amortized encoding: {failure.error}"
@@ -201,10 +201,6 @@ class _UnusableError(Exception):
     def __init__(self, error_class: str, error: str) -> None:
         super().__init__(error)
         self.failure = Failure(error_class, error)
-
-
-def _amortized(lmbda: float) -> Recipe:
-    return Recipe(method="amortized", lmbda=lmbda, steps=0)
 
 
 def _poison(error_class: str) -> Failure:

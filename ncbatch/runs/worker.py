@@ -93,7 +93,7 @@ class Worker:
             encode(model, [picture], recipe)
             return time.monotonic() - started
 
-        amortized = Recipe(method="amortized", lmbda=recipe.lmbda, steps=0)
+        amortized = Recipe.amortized(recipe.lmbda)
         timed(amortized)  # the first time pays for libraries and memory
         base = timed(amortized)
         if not recipe.refines:

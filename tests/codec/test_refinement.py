@@ -8,13 +8,13 @@ from ncbatch.codec.errors import DivergedError
 from ncbatch.codec.model import to_tensor
 from ncbatch.codec.noise import Noise
 from ncbatch.codec.recipe import Recipe
-from ncbatch.codec.refinement import Refinement, RefinementSettings, Target
+from ncbatch.codec.refinement import Refinement, Target
 
 
 def refinement(model, pictures, steps=10, **settings) -> Refinement:
     batch = torch.cat([to_tensor(p, model.device) for p in pictures])
     targets = [Target(p.shape[0], p.shape[1], Noise(0, p.tobytes())) for p in pictures]
-    return Refinement(model, batch, targets, RefinementSettings(lmbda=0.01, steps=steps, **settings))
+    return Refinement(model, batch, targets, Recipe(lmbda=0.01, steps=steps, **settings))
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +74,25 @@ def test_loss_of_rounded_latents_falls(model, photograph):
     work.advance(100)
     assert work._best_loss.item() < 0.985 * before
     assert not work.best.equals(work.amortized)
+
+
+@pytest.mark.parametrize(
+    ("fields", "saved"),
+    [
+        ({"method": "map"}, 0.005),
+        ({"method": "ste", "learning_rate": 1e-3, "steps": 200}, 0.0005),  # the weakest, in the paper too
+        ({"method": "uniform-noise"}, 0.005),
+        ({"method": "deterministic-annealing"}, 0.005),
+        *(({"method": "sga", "rounding": rounding}, 0.005) for rounding in ("linear", "cosine", "ssl")),
+    ],
+)
+def test_every_method_improves_on_the_amortized_latents(model, photograph, fields, saved):
+    picture = photograph[:128, :192]
+    work = refinement(model, [picture], **{"steps": 60, "check_every": 20, **fields})
+    before = work._best_loss.item()
+    while not work.done:
+        work.advance(20)
+    assert work._best_loss.item() < (1 - saved) * before
 
 
 def test_gradient_of_the_loss_is_the_finite_difference(model, photograph, monkeypatch):

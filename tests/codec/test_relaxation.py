@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from ncbatch.codec.noise import Noise
-from ncbatch.codec.relaxation import Annealing, rounding_logit, stochastic_gumbel_annealing
+from ncbatch.codec.recipe import Recipe
+from ncbatch.codec.relaxation import Relaxation, rounding_logit, stochastic_gumbel_annealing
 
 
 def closed_form(fraction: float, tau: float) -> float:
@@ -80,9 +81,95 @@ def test_gradient_survives_whole_numbers():
 
 
 def test_schedule_is_the_papers():
-    tau = Annealing.scaled_to(2000)
-    assert (tau.tau0, tau.rate, tau.plateau) == (0.5, 1e-3, 700)
-    assert tau(0) == tau(700) == 0.5
-    assert tau(1700) == pytest.approx(0.5 * math.exp(-1))
-    short = Annealing.scaled_to(200)
-    assert [short(t) for t in (0, 70, 150, 200)] == pytest.approx([tau(10 * t) for t in (0, 70, 150, 200)])
+    paper = Recipe(lmbda=0.01)
+    assert (paper.tau0, paper.annealing_rate, paper.plateau) == (0.5, 1e-3, 700)
+    assert paper.tau(0) == paper.tau(700) == 0.5
+    assert paper.tau(1700) == pytest.approx(0.5 * math.exp(-1))
+    short = Recipe(lmbda=0.01, steps=200)
+    expected = [paper.tau(10 * t) for t in (0, 70, 150, 200)]
+    assert [short.tau(t) for t in (0, 70, 150, 200)] == pytest.approx(expected)
+
+
+def test_schedule_of_deterministic_annealing_is_the_papers():
+    recipe = Recipe(method="deterministic-annealing", lmbda=0.01)
+    for step in (0, 100, 402, 403, 1000, 2000):
+        assert recipe.tau(step) == pytest.approx(min(math.exp(-4e-3 * step), 0.2))
+
+
+def test_naive_schedule_and_free_ones():
+    naive = Recipe(lmbda=0.01, plateau=0, annealing_rate=2e-3, tau0=0.8)
+    assert [naive.tau(t) for t in (0, 500)] == pytest.approx([0.8, 0.8 * math.exp(-1)])
+    assert Recipe(lmbda=0.01, steps=100, tau0=1.0).plateau == 35
+
+
+def test_learning_rates():
+    assert Recipe(method="ste", lmbda=0.01).learning_rate == 1e-4
+    assert Recipe(method="map", lmbda=0.01).learning_rate == 5e-3
+    cosine = Recipe(lmbda=0.01, steps=100, learning_rate=0.05, decay="cosine")
+    assert [cosine.learning_rate_at(t) for t in (0, 50, 100)] == pytest.approx([0.05, 0.0255, 0.001])
+    assert Recipe(lmbda=0.01).learning_rate_at(1999) == 5e-3
+
+
+@pytest.mark.parametrize("method", ["map", "ste", "uniform-noise"])
+def test_methods_without_temperature_say_so(method):
+    with pytest.raises(ValueError, match="no temperature"):
+        Recipe(method=method, lmbda=0.01, tau0=0.5)
+    with pytest.raises(ValueError, match="rounding is of the method sga"):
+        Recipe(method=method, lmbda=0.01, rounding="ssl")
+
+
+PROBABILITIES = {
+    "linear": lambda f: f,
+    "cosine": lambda f: math.sin(f * math.pi / 2) ** 2,
+    "ssl": lambda f: 1 / (1 + (1 / f - 1) ** 2.3),
+}
+
+
+@pytest.mark.parametrize("rounding", PROBABILITIES)
+@pytest.mark.parametrize("fraction", [0.02, 0.3, 0.5, 0.9])
+def test_roundings_of_sga_plus_are_their_closed_forms(rounding, fraction):
+    up, value = PROBABILITIES[rounding](fraction), torch.tensor(fraction, dtype=torch.float64)
+    at_one = torch.sigmoid(rounding_logit(value, 1.0, rounding)).item()
+    assert at_one == pytest.approx(up, rel=1e-6)
+    colder = torch.sigmoid(rounding_logit(value, 0.25, rounding)).item()
+    assert colder == pytest.approx(up**4 / (up**4 + (1 - up) ** 4), rel=1e-5)
+
+
+@pytest.mark.parametrize("rounding", ["atanh", *PROBABILITIES])
+def test_every_rounding_has_finite_gradients_at_whole_numbers(rounding):
+    values = torch.tensor([2.0, -1.0, 0.5, 1 - 1e-7], requires_grad=True)
+    sample = stochastic_gumbel_annealing(values, 0.5, torch.full((4,), 0.3), rounding)
+    sample.sum().backward()
+    assert bool(sample.isfinite().all()) and bool(values.grad.isfinite().all())
+
+
+def relaxed(values, step=0, uniform=None, **fields):
+    recipe = Recipe(lmbda=0.01, **fields)
+    return Relaxation(recipe)(values, step, uniform)
+
+
+def test_map_leaves_values_as_they_are():
+    values = torch.tensor([0.3, -2.7])
+    assert torch.equal(relaxed(values, method="map"), values)
+
+
+def test_straight_through_rounds_with_the_identitys_gradient():
+    values = torch.tensor([0.3, -2.7, 4.0], requires_grad=True)
+    rounded = relaxed(values, method="ste")
+    rounded.sum().backward()
+    assert rounded.tolist() == [0.0, -3.0, 4.0] and values.grad.tolist() == [1.0, 1.0, 1.0]
+
+
+def test_uniform_noise_is_the_trainings():
+    values, uniform = torch.tensor([0.3, -2.7]), torch.tensor([0.1, 0.9])
+    noisy = relaxed(values, uniform=uniform, method="uniform-noise")
+    assert torch.allclose(noisy, values + uniform - 0.5)
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.5, 0.8])
+def test_deterministic_annealing_is_the_mean_under_the_closed_form(fraction):
+    values = torch.tensor([3 + fraction, -5 + fraction], dtype=torch.float64)
+    mean = relaxed(values, step=900, method="deterministic-annealing")
+    tau = math.exp(-4e-3 * 900)
+    expected = closed_form(fraction, tau)
+    assert mean.tolist() == pytest.approx([3 + expected, -5 + expected], abs=1e-9)
