@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import NoReturn, get_args
 
 from ncbatch import __version__, commands
+from ncbatch.codec.recipe import Method, Rounding
 from ncbatch.console import configure_logging, err
 from ncbatch.errors import NcbatchError
 from ncbatch.runs.errors import StoppedByPolicyError
@@ -90,7 +91,9 @@ def build_parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=run)
         return sub
 
-    _encode_arguments(command("encode", commands.encode, "encode a corpus, or go on with it"))
+    encode = command("encode", commands.encode, "encode a corpus, or go on with it")
+    _encode_arguments(encode)
+    encode.add_argument("--dry-run", action="store_true", help="print images, units, hours and size; no more")
     _demo_arguments(command("demo", commands.demo, "the main job on photographs of scikit-image", common))
     _reading_commands(command)
     _submit_arguments(command("submit", commands.submit, "encode as a job on a Ray cluster"))
@@ -104,11 +107,18 @@ def _encode_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("corpus", help="folder or s3:// prefix with the images")
     parser.add_argument("output", help="folder or s3:// prefix for bitstreams and metrics")
     what = parser.add_argument_group("what an image becomes (fixed once the run is planned)")
-    what.add_argument("--method", choices=("amortized", "sga"), default="sga", help="default: %(default)s")
-    what.add_argument("--lmbda", type=float, default=0.01, help="weight of the MSE; default: %(default)s")
+    what.add_argument("--spec", metavar="FILE", help="YAML file with several variants; see the README")
+    what.add_argument("--preset", help="a recipe by name: paper (the default's settings), fast")
+    what.add_argument("--method", choices=get_args(Method), help="default: sga")
+    what.add_argument("--lmbda", type=float, help="weight of the MSE; default: the model's own, or 0.01")
     what.add_argument("--steps", type=int, help="of refinement; default: 2000")
-    what.add_argument("--learning-rate", type=float, help="of refinement; default: 0.005")
+    what.add_argument("--learning-rate", type=float, help="of refinement; default: 0.005, 0.0001 for ste")
+    what.add_argument("--decay", choices=("constant", "cosine"), help="of the learning rate")
     what.add_argument("--seed", type=int, help="of refinement's noise; default: 0")
+    what.add_argument("--rounding", choices=get_args(Rounding), help="probabilities of sga; default: atanh")
+    what.add_argument("--tau0", type=float, help="temperature at first; default: the paper's")
+    what.add_argument("--annealing-rate", type=float, metavar="C", help="tau falls by exp(-C) a step")
+    what.add_argument("--plateau", type=float, metavar="STEPS", help="before tau falls; 0: naive schedule")
     what.add_argument(
         "--model",
         help="built-in name, checkpoint file or URI, or compressai:mbt2018-mean/<1..8>; "

@@ -22,6 +22,14 @@ _ANNEALED: dict[str, dict[str, float]] = {
     "deterministic-annealing": {"tau0": 0.2, "annealing_rate": 4e-3, "plateau": math.log(5.0) / 4e-3},
 }
 
+_TEMPERATURE = ("tau0", "annealing_rate", "plateau")
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {"method": "sga", "steps": _PAPER_STEPS},
+    "fast": {"method": "sga", "steps": 250, "learning_rate": 0.05, "decay": "cosine"},
+}
+"""Recipes by name, to be completed with lmbda."""
+
 
 class Recipe(pydantic.BaseModel, frozen=True, extra="forbid"):
     """How latents are found: everything besides the model that decides what an image becomes.
@@ -66,7 +74,7 @@ class Recipe(pydantic.BaseModel, frozen=True, extra="forbid"):
     def _fields_fit_method(self) -> Recipe:
         if (self.method == "amortized") != (self.steps == 0):
             raise ValueError("steps must be 0 for the method amortized and at least 1 for every other")
-        given = [name for name in ("tau0", "annealing_rate", "plateau") if getattr(self, name) is not None]
+        given = [name for name in _TEMPERATURE if getattr(self, name) is not None]
         if given and self.method not in _ANNEALED:
             raise ValueError(f"the method {self.method} has no temperature; leave out {given[0]}")
         if self.rounding != "atanh" and self.method != "sga":
@@ -91,3 +99,14 @@ class Recipe(pydantic.BaseModel, frozen=True, extra="forbid"):
         if self.decay == "constant":
             return self.learning_rate
         return self.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / self.steps)))
+
+
+def fitting(fields: dict[str, Any]) -> dict[str, Any]:
+    """Some fields of a recipe without those that its method does not have."""
+    method = fields.get("method", "sga")
+    if method == "amortized":
+        unfit = set(Recipe.model_fields) - {"method", "lmbda"}
+    else:
+        unfit = {"rounding"} if method != "sga" else set()
+        unfit |= set() if method in _ANNEALED else set(_TEMPERATURE)
+    return {name: value for name, value in fields.items() if name not in unfit}

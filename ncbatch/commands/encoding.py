@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ncbatch.commands.common import open_run_store, store_options
 from ncbatch.commands.reading import print_summary
-from ncbatch.console import err, out, print_table, progress_display, progress_line
+from ncbatch.console import err, out, print_table, progress_display, progress_line, size
 from ncbatch.errors import UsageError
 from ncbatch.store import Store, open_store
 
@@ -23,23 +23,19 @@ _SHOWN_FAILURES = 5
 
 
 def make_run_spec(args: argparse.Namespace) -> RunSpec:
-    from ncbatch.runs.request import make_spec
+    from ncbatch.runs.request import FIELDS, make_spec, read_spec_file
 
-    def given(*names: str) -> dict[str, Any]:
-        return {name: getattr(args, name) for name in names if getattr(args, name) not in (None, False)}
-
+    options = store_options(args)
+    request = {n: v for n in FIELDS if (v := getattr(args, n, None)) is not None and v is not False}
+    if args.spec and request:
+        flag = next(iter(request)).replace("_", "-")
+        raise UsageError(f"--spec says what an image becomes; write --{flag} into {args.spec}")
     return make_spec(
         args.corpus,
-        store_options(args),
-        method=args.method,
-        lmbda=args.lmbda,
-        steps=args.steps,
-        model=args.model,
-        name=args.name,
+        options,
+        read_spec_file(args.spec, options) if args.spec else [request],
         include=tuple(args.include or ()),
         manifest=args.manifest,
-        recipe=given("learning_rate", "seed"),
-        variant=given("alpha", "max_pixels", "fall_back"),
     )
 
 
@@ -70,6 +66,8 @@ def encode(args: argparse.Namespace) -> int:
     from ncbatch.runs.encoding import encode_corpus
 
     spec, options = make_run_spec(args), encode_options(args)
+    if args.dry_run:
+        return _print_plan(args, spec, options.unit_seconds)
     with progress_display() as show:
         summary = encode_corpus(spec, args.output, options, lambda s: show(progress_line(s), s.is_over))
     print_summary(summary)
@@ -77,6 +75,23 @@ def encode(args: argparse.Namespace) -> int:
         return 0
     _print_failures(open_run_store(args, args.output), summary.failed)
     return 2
+
+
+def _print_plan(args: argparse.Namespace, spec: RunSpec, unit_seconds: float) -> int:
+    """What the run would be; nothing is written."""
+    from ncbatch.runs.calibration import estimate
+    from ncbatch.runs.opening import list_inputs
+
+    options = store_options(args)
+    corpus = open_run_store(args, spec.corpus)
+    listing = list_inputs(spec, corpus, options)
+    log.info("calibrating %d variants on this machine", len(spec.variants))
+    found = estimate(spec, listing.images, corpus, options, unit_seconds)
+    rows = [(e.variant, e.images, e.units, e.device_seconds / 3600, size(e.bytes)) for e in found]
+    print_table(("variant", "images", "units", "device hours", "output"), rows)
+    hours = sum(e.device_seconds for e in found) / 3600
+    out.print(f"in all {hours:.3g} device hours on hardware like this, {size(sum(e.bytes for e in found))}")
+    return 0
 
 
 def _print_failures(output: Store, count: int) -> None:

@@ -65,17 +65,28 @@ def open_run(
         UsageError: there is nothing to encode.
         SpecMismatchError: another run stands there.
     """
-    listing = (
-        read_manifest(spec.manifest, corpus, options) if spec.manifest else list_corpus(corpus, spec.include)
-    )
-    if listing.passed_over:
-        log.info("passed over %d objects that are not pictures by their names", listing.passed_over)
+    listing = list_inputs(spec, corpus, options)
     if stored_spec(output) is None:
         _plan_first(spec, listing, output, pixels_per_unit)
     stored = read_run(output)  # also after planning: another driver may have been first
     check_same(stored.spec, spec, output.uri)
     units = _extend(stored, listing, output, pixels_per_unit)
     return Run(stored.spec, tuple(units), committed_units(output))
+
+
+def list_inputs(spec: RunSpec, corpus: Store, options: StoreOptions) -> Listing:
+    """The pictures of the corpus, or those that the manifest names.
+
+    Raises:
+        UsageError: there are none.
+    """
+    if spec.manifest:
+        listing = read_manifest(spec.manifest, corpus, options)
+    else:
+        listing = list_corpus(corpus, spec.include)
+    if listing.passed_over:
+        log.info("passed over %d objects that are not pictures by their names", listing.passed_over)
+    return listing
 
 
 def load_run(output: Store) -> Run:

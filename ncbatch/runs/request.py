@@ -1,64 +1,152 @@
-"""From what a user asked for to a spec that says it completely."""
+"""From what a user asked for, by flags or in a spec file, to a spec that says it completely."""
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pydantic
+import yaml
 
 from ncbatch.codec import zoo
-from ncbatch.codec.recipe import Recipe
+from ncbatch.codec.recipe import PRESETS, Recipe, fitting
 from ncbatch.errors import UsageError, first_problem
 from ncbatch.runs.models import load_model
+from ncbatch.runs.objects import read_object
 from ncbatch.runs.spec import RunSpec, Variant
-from ncbatch.store import StoreOptions, open_store
+from ncbatch.store import ObjectNotFound, StoreOptions, open_store
 
-DEFAULT_STEPS = 2000
+DEFAULT_LMBDA = 0.01
+
+_VARIANT_FIELDS = ("alpha", "max_pixels", "fall_back")
+_OWN_FIELDS = ("name", "model", "preset")
+FIELDS = (*_OWN_FIELDS, *Recipe.model_fields, *_VARIANT_FIELDS)
+"""What can be said of a variant."""
+
+Request = dict[str, Any]
+"""One variant as asked for: some of `FIELDS`."""
 
 
 def make_spec(
     corpus: str,
     options: StoreOptions,
+    requests: Sequence[Request],
     *,
-    method: str,
-    lmbda: float,
-    steps: int | None = None,
-    model: str | None = None,
-    name: str | None = None,
     include: tuple[str, ...] = (),
     manifest: str | None = None,
-    recipe: dict[str, Any] | None = None,
-    variant: dict[str, Any] | None = None,
 ) -> RunSpec:
-    """A run of one variant.
-
-    Args:
-        model: None takes the built-in one trained nearest to lmbda.
-        name: of the variant; the method's by default.
-        recipe, variant: further fields of `Recipe` and `Variant`.
+    """A run of some variants.
 
     Raises:
-        UsageError: a value is out of range; the message names it.
+        UsageError: a value is out of range, or a variant's name is used twice; the message names it.
     """
-    if steps is None:
-        steps = 0 if method == "amortized" else DEFAULT_STEPS
+    variants = []
+    for request in requests:
+        try:
+            variants.append(make_variant(request, options))
+        except pydantic.ValidationError as error:
+            where = f"variant {request.get('name')}: " if len(requests) > 1 else ""
+            raise UsageError(where + first_problem(error)) from error
     try:
-        checked = Recipe(method=method, lmbda=lmbda, steps=steps, **recipe or {})
-        model = model or zoo.nearest_builtin(lmbda)
         return RunSpec(
             corpus=open_store(corpus, options).uri,
             include=include,
             manifest=manifest if manifest is None or "://" in manifest else str(Path(manifest).absolute()),
-            variants=(
-                Variant(
-                    name=name or method,
-                    model=model,
-                    model_digest=load_model(model, options).digest,
-                    recipe=checked,
-                    **variant or {},
-                ),
-            ),
+            variants=tuple(variants),
         )
     except pydantic.ValidationError as error:
         raise UsageError(first_problem(error)) from error
+
+
+def make_variant(request: Request, options: StoreOptions) -> Variant:
+    """A variant with everything filled in.
+
+    Without a model it is the built-in one trained nearest to lmbda; without lmbda it is the model's own;
+    without both it is `DEFAULT_LMBDA`. Without a name it is the method's, or the preset's.
+
+    Raises:
+        pydantic.ValidationError: a value is out of range.
+        UsageError: an unknown preset. ModelError: no such model.
+    """
+    name = request.get("model")
+    checkpoint = load_model(name, options) if name else None
+    lmbda = request.get("lmbda", checkpoint.info.lmbda if checkpoint else DEFAULT_LMBDA)
+    preset = request.get("preset")
+    if preset is not None and preset not in PRESETS:
+        raise UsageError(f"--preset: {preset!r} is none; there are {', '.join(PRESETS)}")
+    fields = {n: request[n] for n in Recipe.model_fields if n in request} | {"lmbda": lmbda}
+    if fields.get("method") == "amortized":
+        fields.setdefault("steps", 0)
+    recipe = Recipe(**((PRESETS[preset] if preset else {}) | fields))
+    if checkpoint is None:
+        name = zoo.nearest_builtin(recipe.lmbda)
+        checkpoint = load_model(name, options)
+    return Variant(
+        name=request.get("name") or preset or recipe.method,
+        model=name,
+        model_digest=checkpoint.digest,
+        recipe=recipe,
+        **{n: request[n] for n in _VARIANT_FIELDS if n in request},
+    )
+
+
+def read_spec_file(uri: str, options: StoreOptions) -> list[Request]:
+    """The variants of a YAML file.
+
+    It has a list `variants`; each entry says some of `FIELDS`. Where a value is a list, there is one variant
+    for each of its values, and for each combination where several are; their names tell them apart, or `name`
+    does with `{field}` in it. In such a product, fields that a method does not have are left out for it.
+
+    Raises:
+        UsageError: not such a file; the message names the entry and the field.
+    """
+    try:
+        content = yaml.safe_load(read_object(uri, options))
+    except ObjectNotFound as error:
+        raise UsageError(f"there is no spec file {uri}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"the spec file {uri} is no YAML: {' '.join(str(error).split())}") from error
+    entries = content.get("variants") if isinstance(content, dict) else None
+    if not isinstance(entries, list) or not entries or set(content) != {"variants"}:
+        raise UsageError(f"the spec file {uri} must hold one list of mappings called `variants`")
+    return [
+        request
+        for number, entry in enumerate(entries, 1)
+        for request in _expanded(entry, f"variant {number} of {uri}")
+    ]
+
+
+def _expanded(entry: Any, where: str) -> Iterator[Request]:
+    if not isinstance(entry, dict):
+        raise UsageError(f"{where} is no mapping of fields")
+    unknown = [str(field) for field in entry if field not in FIELDS]
+    if unknown:
+        raise UsageError(f"{where} has an unknown field {unknown[0]!r}; there are {', '.join(FIELDS)}")
+    axes = {field: value for field, value in entry.items() if isinstance(value, list)}
+    empty = [field for field, value in axes.items() if not value]
+    if empty:
+        raise UsageError(f"{where} has an empty list for {empty[0]!r}; give it a value or leave it out")
+    seen = []
+    for values in itertools.product(*axes.values()):
+        request = entry | dict(zip(axes, values, strict=True))
+        if "method" in axes:
+            request = fitting(request)
+        if request in seen:  # steps are no axis for the method amortized
+            continue
+        seen.append(request)
+        yield request | {"name": _name(request, [field for field in axes if field in request], where)}
+
+
+def _name(request: Request, axes: Sequence[str], where: str) -> str | None:
+    if request.get("name"):
+        try:
+            return str(request["name"]).format_map(request)
+        except (KeyError, ValueError, IndexError) as error:
+            raise UsageError(
+                f"{where}: the name {request['name']!r} names no field of it: {error}"
+            ) from error
+    words = [str(request.get("preset") or request.get("method", "sga"))]
+    words += [str(request[field]).rsplit("/", 1)[-1] for field in axes if str(request[field]) not in words]
+    return "-".join(words)

@@ -58,8 +58,9 @@ class RunSpec(pydantic.BaseModel, frozen=True, extra="forbid"):
     @pydantic.model_validator(mode="after")
     def _distinct_names(self) -> RunSpec:
         names = [variant.name for variant in self.variants]
-        if len(set(names)) < len(names):
-            raise ValueError("two variants have the same name")
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two variants are called {name!r}; give them names that tell them apart")
         return self
 
     @property

@@ -5,25 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import platform
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-import numpy as np
 import torch
 
-from ncbatch.codec.encode import encode
 from ncbatch.codec.memory import keep_freed_memory
-from ncbatch.codec.recipe import Recipe
+from ncbatch.runs.calibration import seconds_per_pixel
 from ncbatch.runs.plan import Unit
 from ncbatch.runs.results import UnitResult
 from ncbatch.runs.spec import RunSpec
 from ncbatch.runs.unit import Workspace, probe_image, run_unit
 from ncbatch.store import Store, StoreError
-
-_CALIBRATION_SIDE = 512
-_CALIBRATION_STEPS = 8
 
 
 @dataclass(frozen=True)
@@ -84,24 +78,7 @@ class Worker:
 
     def _calibrate(self, variant_name: str) -> float:
         variant = self._workspace.spec.variant(variant_name)
-        model, recipe = self._workspace.model(variant), variant.recipe
-        side = _CALIBRATION_SIDE
-        picture = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
-
-        def timed(recipe: Recipe) -> float:
-            started = time.monotonic()
-            encode(model, [picture], recipe)
-            return time.monotonic() - started
-
-        amortized = Recipe.amortized(recipe.lmbda)
-        timed(amortized)  # the first time pays for libraries and memory
-        base = timed(amortized)
-        if not recipe.refines:
-            return base / side**2
-        few = recipe.model_copy(update={"steps": _CALIBRATION_STEPS})
-        timed(recipe.model_copy(update={"steps": 1}))
-        per_step = max(timed(few) - base, 0.0) / _CALIBRATION_STEPS
-        return (base + per_step * recipe.steps) / side**2
+        return seconds_per_pixel(self._workspace.model(variant), variant.recipe)
 
     def run_unit(self, unit: Unit, attempt: str, poisoned: Mapping[str, str]) -> UnitResult | StoreFailure:
         return self._reported(lambda: run_unit(self._workspace, unit, attempt, poisoned))

@@ -62,6 +62,8 @@ def test_a_mismatch_prints_every_difference_with_both_values() -> None:
         "corpus: s3://in/ there, s3://other/ asked for",
         "include: [] there, ['*.png'] asked for",
         "variants.v.alpha: refuse there, white asked for",
+        "variants.v.recipe.annealing_rate: 0.02 there, 0.01 asked for",
+        "variants.v.recipe.plateau: 35.0 there, 70.0 asked for",
         "variants.v.recipe.seed: 0 there, 7 asked for",
         "variants.v.recipe.steps: 100 there, 200 asked for",
     ]
@@ -81,7 +83,7 @@ def test_a_variant_of_another_name_is_a_difference() -> None:
 
 
 def test_two_variants_of_one_name_are_refused() -> None:
-    with pytest.raises(pydantic.ValidationError, match="two variants have the same name"):
+    with pytest.raises(pydantic.ValidationError, match="two variants are called 'v'"):
         _spec(variants=(make_variant(sga(1)), make_variant(sga(2))))
 
 
@@ -130,7 +132,7 @@ def test_a_damaged_or_newer_run_file_is_said_to_be(local: Workbench) -> None:
 
 
 def _asked(**fields: Any) -> RunSpec:
-    return make_spec(".", StoreOptions(), **{"method": "sga", "lmbda": 0.01, **fields})
+    return make_spec(".", StoreOptions(), [{"method": "sga", "lmbda": 0.01, **fields}])
 
 
 def test_a_request_is_completed() -> None:
@@ -149,8 +151,8 @@ def test_a_request_is_completed() -> None:
         ({"steps": -1}, "--steps: .*greater than or equal to 0"),
         ({"steps": 0}, "steps must be 0 for the method amortized"),
         ({"name": "a/b"}, "--name: must be up to 64 letters"),
-        ({"recipe": {"learning_rate": 2}}, "--learning-rate: .*less than or equal to 1"),
-        ({"variant": {"max_pixels": 0}}, "--max-pixels: .*greater than 0"),
+        ({"learning_rate": 2}, "--learning-rate: .*less than or equal to 1"),
+        ({"max_pixels": 0}, "--max-pixels: .*greater than 0"),
     ],
 )
 def test_a_wrong_value_names_its_flag(fields: dict[str, Any], message: str) -> None:

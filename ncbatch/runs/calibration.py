@@ -1,0 +1,88 @@
+"""How long a recipe takes and how much it writes on this hardware, from a few steps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ncbatch.codec.encode import encode
+from ncbatch.codec.model import Model
+from ncbatch.codec.pictures import PictureError, read_picture
+from ncbatch.codec.recipe import Recipe
+from ncbatch.runs.models import load_model
+from ncbatch.runs.plan import PlannedImage
+from ncbatch.runs.spec import RunSpec
+from ncbatch.store import Store, StoreOptions
+
+_SIDE = 512
+_STEPS = 8
+_SAMPLES = 3
+
+
+def seconds_per_pixel(model: Model, recipe: Recipe) -> float:
+    """Seconds that encoding takes per pixel."""
+    picture = np.random.default_rng(0).integers(0, 256, (_SIDE, _SIDE, 3), dtype=np.uint8)
+
+    def timed(recipe: Recipe) -> float:
+        started = time.monotonic()
+        encode(model, [picture], recipe)
+        return time.monotonic() - started
+
+    amortized = Recipe.amortized(recipe.lmbda)
+    timed(amortized)  # the first time pays for libraries and memory
+    base = timed(amortized)
+    if not recipe.refines:
+        return base / _SIDE**2
+    few = recipe.model_copy(update={"steps": _STEPS})
+    timed(recipe.model_copy(update={"steps": 1}))
+    per_step = max(timed(few) - base, 0.0) / _STEPS
+    return (base + per_step * recipe.steps) / _SIDE**2
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Of one variant. device_seconds: on hardware like this; bytes: what it will write."""
+
+    variant: str
+    images: int
+    units: int
+    device_seconds: float
+    bytes: float
+
+
+def estimate(
+    spec: RunSpec, images: Sequence[PlannedImage], corpus: Store, options: StoreOptions, unit_seconds: float
+) -> list[Estimate]:
+    """What a run would take, by calibration here and the bits per pixel of a few of its pictures."""
+    pixels = sum(image.pixels for image in images)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    samples = _samples(images, corpus)
+    area = sum(sample.shape[0] * sample.shape[1] for sample in samples)
+    found = []
+    for variant in spec.variants:
+        model = Model(load_model(variant.model, options), device)
+        amortized = Recipe.amortized(variant.recipe.lmbda)
+        coded = sum(len(encode(model, [sample], amortized)[0].outcome.data) for sample in samples)
+        seconds = seconds_per_pixel(model, variant.recipe) * pixels
+        units = min(max(round(seconds / unit_seconds), 1), len(images))
+        size = coded / area * pixels if area else 0.0
+        found.append(Estimate(variant.name, len(images), units, seconds, size))
+    return found
+
+
+def _samples(images: Sequence[PlannedImage], corpus: Store) -> list[NDArray[np.uint8]]:
+    """Crops of a few readable pictures, spread over the corpus."""
+    found: list[NDArray[np.uint8]] = []
+    for image in images[:: max(len(images) // (2 * _SAMPLES), 1)]:
+        if len(found) == _SAMPLES:
+            break
+        try:
+            found.append(read_picture(corpus.get(image.key), alpha="white")[:_SIDE, :_SIDE])
+        except PictureError:
+            continue  # the run itself will say so in its row
+    return found

@@ -1,0 +1,91 @@
+"""Spec files: from YAML to the variants of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ncbatch.codec.recipe import PRESETS
+from ncbatch.errors import NcbatchError, UsageError
+from ncbatch.runs.request import make_spec, read_spec_file
+from ncbatch.runs.spec import Variant
+from ncbatch.store import StoreOptions
+
+OPTIONS = StoreOptions()
+
+
+def variants(folder: Path, text: str) -> dict[str, Variant]:
+    (folder / "spec.yaml").write_text(text)
+    requests = read_spec_file(str(folder / "spec.yaml"), OPTIONS)
+    return {variant.name: variant for variant in make_spec(".", OPTIONS, requests).variants}
+
+
+def test_one_entry_is_one_variant(tmp_path: Path) -> None:
+    found = variants(tmp_path, "variants: [{method: map, steps: 30, lmbda: 0.02, alpha: white}]")
+    recipe = found["map"].recipe
+    assert (recipe.method, recipe.steps, recipe.lmbda, found["map"].alpha) == ("map", 30, 0.02, "white")
+
+
+def test_lists_are_multiplied_and_named_by_what_differs(tmp_path: Path) -> None:
+    text = "variants: [{method: [sga, ste], lmbda: [0.005, 0.01], steps: 30, rounding: ssl}]"
+    found = variants(tmp_path, text)
+    assert list(found) == ["sga-0.005", "sga-0.01", "ste-0.005", "ste-0.01"]
+    assert found["sga-0.005"].recipe.rounding == "ssl" and found["ste-0.01"].recipe.rounding == "atanh"
+    assert found["ste-0.01"].recipe.learning_rate == 1e-4
+
+
+def test_amortized_has_no_steps_to_multiply_by(tmp_path: Path) -> None:
+    found = variants(tmp_path, "variants: [{method: [amortized, sga], steps: [10, 20]}]")
+    assert list(found) == ["amortized", "sga-10", "sga-20"]
+    assert found["amortized"].recipe.steps == 0
+
+
+def test_names_may_hold_fields(tmp_path: Path) -> None:
+    text = "variants: [{name: 'r{lmbda}_{seed}', lmbda: 0.01, steps: 10, seed: [0, 7]}]"
+    assert list(variants(tmp_path, text)) == ["r0.01_0", "r0.01_7"]
+
+
+def test_presets_are_recipes_that_fields_may_change(tmp_path: Path) -> None:
+    found = variants(tmp_path, "variants: [{preset: [paper, fast]}, {preset: fast, seed: 3, name: mine}]")
+    assert list(found) == ["paper", "fast", "mine"]
+    assert found["paper"].recipe == found["paper"].recipe.model_validate({"lmbda": 0.01, **PRESETS["paper"]})
+    assert found["mine"].recipe == found["fast"].recipe.model_copy(update={"seed": 3})
+
+
+def test_a_models_own_lmbda_is_the_default_and_may_differ(tmp_path: Path) -> None:
+    entry = {"model": "base-0.010", "steps": 3}
+    (own,) = make_spec(".", OPTIONS, [entry]).variants
+    (other,) = make_spec(".", OPTIONS, [entry | {"lmbda": 0.03}]).variants
+    assert (own.recipe.lmbda, other.recipe.lmbda) == (0.01, 0.03)
+    assert own.model_digest == other.model_digest and own.digest != other.digest
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("variants: 3", "one list of mappings called `variants`"),
+        ("variants: []", "one list of mappings called `variants`"),
+        ("variants: [{}]\nvariant: 1", "one list of mappings called `variants`"),
+        ("variants: [sga]", "variant 1 of .* is no mapping"),
+        ("variants: [{}, {stepz: 3}]", "variant 2 of .* has an unknown field 'stepz'; there are name, model"),
+        ("variants: [{method: magic}]", "--method: Input should be 'amortized', 'sga'"),
+        ("variants: [{steps: []}]", "empty list for 'steps'"),
+        ("variants: [{steps: 3}, {steps: 4}]", "two variants are called 'sga'"),
+        ("variants: [{name: '{foo}', steps: [3, 4]}]", "names no field of it: 'foo'"),
+        ("variants: [{preset: quick}]", "--preset: 'quick' is none; there are paper, fast"),
+        ("variants: [{steps: many}]", "--steps: Input should be a valid integer"),
+        ("variants: [{lmbda: [0.01, -1]}]", "variant sga--1: --lmbda: Input should be greater than 0"),
+        ("variants: [{method: map, tau0: 0.5}]", "the method map has no temperature; leave out tau0"),
+        ("variants: [{model: none}]", "there is no model 'none'"),
+        ("variants: [", "is no YAML"),
+    ],
+)
+def test_what_is_wrong_with_a_spec_file_is_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(NcbatchError, match=message):
+        variants(tmp_path, text)
+
+
+def test_a_missing_spec_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"there is no spec file .*/spec\.yaml"):
+        read_spec_file(str(tmp_path / "spec.yaml"), OPTIONS)
