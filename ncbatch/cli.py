@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn, get_args
 
 from ncbatch import __version__, commands
-from ncbatch.codec.recipe import Method, Rounding
+from ncbatch.codec.recipe import CODECS, Method, Rounding
 from ncbatch.console import configure_logging, err
 from ncbatch.errors import NcbatchError
 from ncbatch.runs.errors import StoppedByPolicyError
@@ -109,8 +109,9 @@ def _encode_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group("what an image becomes (fixed once the run is planned)")
     what.add_argument("--spec", metavar="FILE", help="YAML file with several variants; see the README")
     what.add_argument("--preset", help="a recipe by name: paper (the default's settings), fast")
-    what.add_argument("--method", choices=get_args(Method), help="default: sga")
+    what.add_argument("--method", choices=(*get_args(Method), *CODECS), help="default: sga")
     what.add_argument("--lmbda", type=float, help="weight of the MSE; default: the model's own, or 0.01")
+    what.add_argument("--quality", type=int, help="of the classical codecs; bpg: its quantiser")
     what.add_argument("--steps", type=int, help="of refinement; default: 2000")
     what.add_argument("--learning-rate", type=float, help="of refinement; default: 0.005, 0.0001 for ste")
     what.add_argument("--decay", choices=("constant", "cosine"), help="of the learning rate")
@@ -222,6 +223,7 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
         "--preset", choices=("small", "paper"), default="small",
         help="small: N = 64, M = 96, a high rate that decays; paper: full size, millions of steps",
     )  # fmt: skip
+    what.add_argument("--quality", type=int, help="of the classical codecs; bpg: its quantiser")
     what.add_argument("--steps", type=int, help="default: the preset's, 20000 for small")
     what.add_argument(
         "--warm-steps", type=int,

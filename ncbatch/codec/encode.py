@@ -31,15 +31,22 @@ _STEPS_BETWEEN_PAUSES = 10
 class Outcome:
     """Rate and distortion of one encoding, measured on its real bytes and its 8-bit reconstruction.
 
-    bits_y, bits_z: information content in bits; decode_seconds: from bytes to picture.
+    bits_y, bits_z: information content in bits, which only a learned codec knows; rd_loss: where there is a
+    lmbda; decode_seconds: from bytes to picture.
     """
 
     data: bytes
-    bits_y: float
-    bits_z: float
+    bits_y: float | None
+    bits_z: float | None
     mse: float
-    rd_loss: float
+    rd_loss: float | None
     decode_seconds: float
+
+    @property
+    def loss(self) -> float:
+        """The rd_loss of a learned codec's encoding, which always has one."""
+        assert self.rd_loss is not None
+        return self.rd_loss
 
     @property
     def psnr(self) -> float:
@@ -51,11 +58,12 @@ class Encoded:
     """One picture, encoded and verified.
 
     outcome: what is to be published; the amortized encoding where refinement could not improve on it.
+    amortized: None of classical codecs.
     encode_seconds: this picture's share of its batch's time.
     """
 
     outcome: Outcome
-    amortized: Outcome
+    amortized: Outcome | None
     ms_ssim: float | None
     width: int
     height: int
@@ -134,7 +142,7 @@ def _finish(
     outcome = baseline
     if not best.equals(amortized):
         refined, refined_picture = _measure(model, pixels, best, recipe.method, recipe.lmbda)
-        if refined.rd_loss < baseline.rd_loss:
+        if refined.loss < baseline.loss:
             outcome, picture = refined, refined_picture
     return Encoded(
         outcome=outcome,

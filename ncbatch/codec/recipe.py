@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pydantic
 
@@ -89,6 +89,11 @@ class Recipe(pydantic.BaseModel, frozen=True, extra="forbid"):
     def refines(self) -> bool:
         return self.method != "amortized"
 
+    @property
+    def suffix(self) -> str:
+        """Of the names of its files."""
+        return "ncb"
+
     def tau(self, step: int) -> float:
         """The temperature of a step (Yang et al. 2020, section 3.2 and the supplement's S2)."""
         if self.tau0 is None or self.annealing_rate is None or self.plateau is None:
@@ -101,12 +106,48 @@ class Recipe(pydantic.BaseModel, frozen=True, extra="forbid"):
         return self.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / self.steps)))
 
 
+Codec = Literal["jpeg", "webp", "avif", "hevc", "bpg"]
+"""hevc: intra 4:4:4 by x265; bpg: where its programs are on the PATH."""
+
+_SUFFIXES: dict[Codec, str] = {"jpeg": "jpg", "webp": "webp", "avif": "avif", "hevc": "heic", "bpg": "bpg"}
+_LARGEST_BPG_QUANTISER = 51
+
+
+class ClassicalRecipe(pydantic.BaseModel, frozen=True, extra="forbid"):
+    """A file by a classical codec. quality: 0 to 100 as Pillow counts; bpg: quantiser 0 (best) to 51."""
+
+    method: Codec
+    quality: int = pydantic.Field(ge=0, le=100)
+
+    @pydantic.model_validator(mode="after")
+    def _quantiser(self) -> ClassicalRecipe:
+        if self.method == "bpg" and self.quality > _LARGEST_BPG_QUANTISER:
+            raise ValueError(f"quality of bpg is its quantiser, 0 to {_LARGEST_BPG_QUANTISER}")
+        return self
+
+    @property
+    def refines(self) -> bool:
+        return False
+
+    @property
+    def suffix(self) -> str:
+        """Of the names of its files."""
+        return _SUFFIXES[self.method]
+
+
+CODECS: tuple[str, ...] = get_args(Codec)
+
+
 def fitting(fields: dict[str, Any]) -> dict[str, Any]:
-    """Some fields of a recipe without those that its method does not have."""
+    """What is said of a variant, without what its method or codec does not have."""
     method = fields.get("method", "sga")
-    if method == "amortized":
+    if method in CODECS:
+        unfit = {"lmbda", "model", "preset", *Recipe.model_fields} - {"method"}
+    elif method == "amortized":
         unfit = set(Recipe.model_fields) - {"method", "lmbda"}
     else:
         unfit = {"rounding"} if method != "sga" else set()
         unfit |= set() if method in _ANNEALED else set(_TEMPERATURE)
+    if method not in CODECS:
+        unfit |= {"quality"}
     return {name: value for name, value in fields.items() if name not in unfit}

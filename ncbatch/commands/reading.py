@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
+from ncbatch.codec.recipe import Recipe
 from ncbatch.commands.common import open_run_store, store_options
 from ncbatch.console import duration, err, out, print_table, size
 from ncbatch.store import Store, open_store
@@ -40,8 +41,11 @@ def status(args: argparse.Namespace) -> int:
         return 0
     for variant in run.spec.variants:
         recipe = variant.recipe
-        what = f"{recipe.method}, lmbda {recipe.lmbda:g}, {recipe.steps} steps"
-        out.print(f"variant {variant.name}: {variant.model}, {what}")
+        if isinstance(recipe, Recipe):
+            what = f"{variant.model}, {recipe.method}, lmbda {recipe.lmbda:g}, {recipe.steps} steps"
+        else:
+            what = f"{recipe.method}, quality {recipe.quality}"
+        out.print(f"variant {variant.name}: {what}")
     out.print(f"corpus {run.spec.corpus}: {run.images} images in {run.units} units")
     out.print(f"{run.pending} pending; {run.committed_units} units are committed")
     print_summary(summary)

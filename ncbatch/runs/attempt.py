@@ -11,13 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ncbatch.codec.encode import Encoded, encode, evaluate, padded_shape
-from ncbatch.codec.errors import BitstreamError, DecodeCheckError, DivergedError, ModelError
-from ncbatch.codec.model import Model
+from ncbatch.codec.encode import Encoded, padded_shape
+from ncbatch.codec.errors import DecodeCheckError, DivergedError
 from ncbatch.codec.pictures import PictureError, PictureLimits, read_picture
-from ncbatch.codec.quality import ms_ssim
-from ncbatch.codec.recipe import Recipe
 from ncbatch.metrics.schema import Row
+from ncbatch.runs.coders import Coder, LearnedCoder
 from ncbatch.runs.plan import PlannedImage, Unit
 from ncbatch.runs.publish import Publisher
 from ncbatch.runs.rows import Failure, RowWriter, Work
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
     from ncbatch.runs.unit import Workspace
 
 _HELD_SAMPLES = 200_000_000  # of pictures kept in memory while batches fill up
-_ADOPTABLE = 1.01  # a standing bitstream may be this much worse than the amortized one, by rounding
 
 
 @dataclass(frozen=True)
@@ -42,11 +39,13 @@ class Attempt:
     """One execution of a unit by one worker."""
 
     def __init__(
-        self, workspace: Workspace, model: Model, variant: Variant, unit: Unit, attempt: str
+        self, workspace: Workspace, coder: Coder, variant: Variant, unit: Unit, attempt: str
     ) -> None:
-        self._workspace, self._model, self._variant = workspace, model, variant
+        self._workspace, self._coder, self._variant = workspace, coder, variant
         self._writer = RowWriter(variant, unit, attempt, str(workspace.device))
-        self._publisher = Publisher(workspace.output, unit, attempt, create_only=workspace.spec.create_only)
+        self._publisher = Publisher(
+            workspace.output, unit, attempt, variant.recipe.suffix, create_only=workspace.spec.create_only
+        )
         self.wip = WorkInProgress(workspace.output, unit, variant, workspace.wip_seconds)
 
     def rows(self, images: Sequence[PlannedImage], poisoned: Mapping[str, str]) -> Iterator[Row]:
@@ -106,30 +105,16 @@ class Attempt:
         """A row for a bitstream that an earlier attempt published before it could commit."""
         started = datetime.now(timezone.utc)
         for key, data in self._publisher.standing(job.image):
-            encoded = self._measured(job.pixels, data)
+            encoded = self._coder.measured(job.pixels, data)
             if encoded is not None:
                 return self._writer.ok(job.image, encoded, key, Work(started, adopted=True))
         return None
 
-    def _measured(self, pixels: NDArray[np.uint8], data: bytes) -> Encoded | None:
-        """Rate and distortion of bytes found, or None when they are not this picture by this variant."""
-        lmbda = self._variant.recipe.lmbda
-        try:
-            _, picture, outcome = evaluate(self._model, pixels, data, lmbda)
-        except (BitstreamError, ModelError, DecodeCheckError):
-            return None
-        baseline = encode(self._model, [pixels], Recipe.amortized(lmbda))[0]
-        if outcome.rd_loss > baseline.outcome.rd_loss * _ADOPTABLE:
-            return None
-        return Encoded(
-            outcome, baseline.outcome, ms_ssim(pixels, picture), baseline.width, baseline.height, 0.0
-        )
-
     def _done(self, jobs: list[_Job]) -> Iterator[Row]:
         """Encodes and publishes a batch; splits it where the whole cannot be done."""
-        started, recipe = datetime.now(timezone.utc), self._variant.recipe
+        started = datetime.now(timezone.utc)
         try:
-            encoded = self._encode(jobs, recipe)
+            encoded = self._encode(jobs)
         except (MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
@@ -150,16 +135,12 @@ class Attempt:
         else:
             yield self._fallen_back(jobs[0], failure)
 
-    def _encode(self, jobs: list[_Job], recipe: Recipe) -> list[Encoded]:
-        images, pictures = [job.image for job in jobs], [job.pixels for job in jobs]
-        if not recipe.refines:
-            return encode(self._model, pictures, recipe)
-        return encode(
-            self._model,
-            pictures,
-            recipe,
-            resume_from=self.wip.resume(images),
-            on_pause=lambda refinement: self.wip.save_sometimes(refinement, images),
+    def _encode(self, jobs: list[_Job]) -> list[Encoded]:
+        images = [job.image for job in jobs]
+        return self._coder.encode(
+            [job.pixels for job in jobs],
+            self.wip.resume(images),
+            lambda refinement: self.wip.save_sometimes(refinement, images),
         )
 
     def _smaller(self, jobs: list[_Job], failure: Failure) -> Iterator[Row]:
@@ -174,11 +155,11 @@ class Attempt:
         yield from self._done(jobs[half:])
 
     def _fallen_back(self, job: _Job, failure: Failure) -> Row:
-        if not self._variant.fall_back:
+        if not self._variant.fall_back or not isinstance(self._coder, LearnedCoder):
             return self._writer.failed(job.image, failure)
         started = datetime.now(timezone.utc)
         try:
-            encoded = self._encode([job], Recipe.amortized(self._variant.recipe.lmbda))[0]
+            encoded = self._coder.amortized(job.pixels)
         except DecodeCheckError as error:
             return self._writer.failed(job.image, Failure(_class_of(error), str(error)))
         note = f"fell back to the amortized encoding: {failure.error}"

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeGuard
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ncbatch.codec.encode import encode
 from ncbatch.codec.model import Model
 from ncbatch.codec.pictures import PictureError, read_picture
 from ncbatch.codec.recipe import Recipe
+from ncbatch.runs.coders import ClassicalCoder, Coder, LearnedCoder
 from ncbatch.runs.models import load_model
 from ncbatch.runs.plan import PlannedImage
 from ncbatch.runs.spec import RunSpec
@@ -24,24 +25,31 @@ _STEPS = 8
 _SAMPLES = 3
 
 
-def seconds_per_pixel(model: Model, recipe: Recipe) -> float:
+def seconds_per_pixel(coder: Coder) -> float:
     """Seconds that encoding takes per pixel."""
     picture = np.random.default_rng(0).integers(0, 256, (_SIDE, _SIDE, 3), dtype=np.uint8)
 
-    def timed(recipe: Recipe) -> float:
+    def timed(coder: Coder) -> float:
         started = time.monotonic()
-        encode(model, [picture], recipe)
+        coder.encode([picture])
         return time.monotonic() - started
 
-    amortized = Recipe.amortized(recipe.lmbda)
-    timed(amortized)  # the first time pays for libraries and memory
-    base = timed(amortized)
-    if not recipe.refines:
-        return base / _SIDE**2
-    few = recipe.model_copy(update={"steps": _STEPS})
-    timed(recipe.model_copy(update={"steps": 1}))
-    per_step = max(timed(few) - base, 0.0) / _STEPS
-    return (base + per_step * recipe.steps) / _SIDE**2
+    base = replace(coder, recipe=Recipe.amortized(coder.recipe.lmbda)) if _refines(coder) else coder
+    timed(base)  # the first time pays for libraries and memory
+    seconds = timed(base)
+    if _refines(coder):
+        timed(_shortened(coder, 1))
+        per_step = max(timed(_shortened(coder, _STEPS)) - seconds, 0.0) / _STEPS
+        seconds += per_step * coder.recipe.steps
+    return seconds / _SIDE**2
+
+
+def _refines(coder: Coder) -> TypeGuard[LearnedCoder]:
+    return coder.recipe.refines
+
+
+def _shortened(coder: LearnedCoder, steps: int) -> LearnedCoder:
+    return replace(coder, recipe=coder.recipe.model_copy(update={"steps": steps}))
 
 
 @dataclass(frozen=True)
@@ -65,10 +73,16 @@ def estimate(
     area = sum(sample.shape[0] * sample.shape[1] for sample in samples)
     found = []
     for variant in spec.variants:
-        model = Model(load_model(variant.model, options), device)
-        amortized = Recipe.amortized(variant.recipe.lmbda)
-        coded = sum(len(encode(model, [sample], amortized)[0].outcome.data) for sample in samples)
-        seconds = seconds_per_pixel(model, variant.recipe) * pixels
+        coder: Coder
+        if isinstance(variant.recipe, Recipe):
+            assert variant.model is not None
+            coder = LearnedCoder(Model(load_model(variant.model, options), device), variant.recipe)
+            encoded = [coder.amortized(sample) for sample in samples]
+        else:
+            coder = ClassicalCoder(variant.recipe)
+            encoded = coder.encode(samples)
+        coded = sum(len(result.outcome.data) for result in encoded)
+        seconds = seconds_per_pixel(coder) * pixels
         units = min(max(round(seconds / unit_seconds), 1), len(images))
         size = coded / area * pixels if area else 0.0
         found.append(Estimate(variant.name, len(images), units, seconds, size))

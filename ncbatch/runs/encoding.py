@@ -111,7 +111,8 @@ def _prepared(asked: RunSpec, output: Store, options: EncodeOptions) -> RunSpec:
         check_same(stored, asked, output.uri)
         return stored
     for variant in asked.variants:
-        keep_model(output, load_model(variant.model, options.store))
+        if variant.model is not None:
+            keep_model(output, load_model(variant.model, options.store))
     create_only = honours_create_only(output)
     if not create_only:
         log.info("%s ignores create-only puts: bitstreams are named by attempt", output.uri)

@@ -4,7 +4,7 @@ run.json                                  the spec and the first plan; written l
 generations/<g>.json                      a later plan, made when inputs were added or changed
 plan/<g>-<digest>-<part>.parquet          one row per (unit, image)
 models/<digest>.safetensors               the checkpoint of each variant
-bitstreams/<variant>/<image key>.ncb      one image
+bitstreams/<variant>/<image key>.ncb      one image; classical codecs have suffixes of their own
 units/<hh>/<unit>.parquet                 the commit of a unit
 wip/<hh>/<unit>.safetensors               a long unit's state between steps
 metrics/...                               see ncbatch.metrics.keys
@@ -29,6 +29,7 @@ _SEGMENT_BYTES = 180  # local file systems take 255; an attempt's name and the s
 _KEY_BYTES = 700  # S3 takes 1,024, prefix of the output included
 # What may stand in an object name as it is. "%" and "~" are ours, the rest upsets one server or another.
 _SAFE = " !$&'()+,-.=@_"
+_OUR_SUFFIX = re.compile(r"\.(ncb|png|jpg|webp|avif|heic|bpg)$")
 _ATTEMPT = r"[0-9a-f]{8}-\d+"
 # What follows the dot after an image's name in the key of its bitstream.
 _GENERATION_OR_ATTEMPT = re.compile(rf"\.(g\d+|{_ATTEMPT})$")
@@ -59,20 +60,23 @@ def bitstream_stem(variant: str, image_key: str, generation: int) -> str:
     return f"{stem}.g{generation}" if generation else stem
 
 
-def bitstream_key(variant: str, image_key: str, generation: int, attempt: str | None = None) -> str:
+def bitstream_key(
+    variant: str, image_key: str, generation: int, attempt: str | None = None, suffix: str = "ncb"
+) -> str:
     """Where an image's bitstream goes.
 
     Args:
         attempt: names the object on stores that ignore create-only puts, where two attempts at one key
             could exchange the bytes under a committed row; None elsewhere.
+        suffix: of the variant's files.
     """
     stem = bitstream_stem(variant, image_key, generation)
-    return f"{stem}.{attempt}.ncb" if attempt else f"{stem}.ncb"
+    return f"{stem}.{attempt}.{suffix}" if attempt else f"{stem}.{suffix}"
 
 
-def attempt_named(stem: str) -> re.Pattern[str]:
+def attempt_named(stem: str, suffix: str = "ncb") -> re.Pattern[str]:
     """Matches the bitstream keys at a stem that are named by an attempt."""
-    return re.compile(re.escape(stem) + rf"\.{_ATTEMPT}\.ncb")
+    return re.compile(re.escape(stem) + rf"\.{_ATTEMPT}\.{suffix}")
 
 
 def safe_name(image_key: str) -> str:
@@ -98,8 +102,8 @@ def _safe_segment(segment: str, *, folder: bool) -> str:
         escaped = "%2E" + escaped[1:]
     if escaped.endswith((".", " ")):
         escaped = f"{escaped[:-1]}%{ord(escaped[-1]):02X}"
-    if folder and re.search(r"\.(ncb|png)$", escaped):
-        escaped = escaped[:-4] + "%2E" + escaped[-3:]
+    if folder:
+        escaped = _OUR_SUFFIX.sub(r"%2E\1", escaped)
     if len(escaped) > _SEGMENT_BYTES:
         digest = hashlib.sha256(segment.encode()).hexdigest()[:32]
         return f"{escaped[: _SEGMENT_BYTES - 40]}~{digest}"

@@ -14,18 +14,22 @@ class Publisher:
 
     Args:
         attempt: the attempt's id.
+        suffix: of the variant's files.
         create_only: whether the store honours create-only puts; where not, every attempt writes to keys of
             its own, else two attempts at once could exchange the bytes under a committed row.
     """
 
-    def __init__(self, output: Store, unit: Unit, attempt: str, *, create_only: bool) -> None:
+    def __init__(self, output: Store, unit: Unit, attempt: str, suffix: str, *, create_only: bool) -> None:
         self._output, self._unit, self._attempt, self._create_only = output, unit, attempt, create_only
+        self._suffix = suffix
 
     def _stem(self, image: PlannedImage) -> str:
         return layout.bitstream_stem(self._unit.variant, image.key, self._unit.generation)
 
     def _key(self, image: PlannedImage, attempt: str | None) -> str:
-        return layout.bitstream_key(self._unit.variant, image.key, self._unit.generation, attempt)
+        return layout.bitstream_key(
+            self._unit.variant, image.key, self._unit.generation, attempt, self._suffix
+        )
 
     def standing(self, image: PlannedImage) -> Iterator[tuple[str, bytes]]:
         """Bitstreams that earlier attempts left for an image, as (key, bytes)."""
@@ -33,7 +37,7 @@ class Publisher:
             keys = [self._key(image, None)]
         else:
             stem = self._stem(image)
-            ours = layout.attempt_named(stem)
+            ours = layout.attempt_named(stem, self._suffix)
             keys = [info.key for info in self._output.list(stem + ".") if ours.fullmatch(info.key)]
         for key in keys:
             try:

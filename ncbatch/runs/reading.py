@@ -11,10 +11,12 @@ from typing import Any
 import torch
 
 from ncbatch.codec import bitstream
+from ncbatch.codec.classical import decode_classical
 from ncbatch.codec.decode import decode
-from ncbatch.codec.errors import BitstreamError, ModelError
+from ncbatch.codec.errors import BitstreamError, DecodeCheckError, ModelError
 from ncbatch.codec.model import Model
 from ncbatch.codec.pictures import write_png
+from ncbatch.codec.recipe import ClassicalRecipe
 from ncbatch.errors import UsageError
 from ncbatch.metrics.table import read_table
 from ncbatch.runs import layout
@@ -49,7 +51,7 @@ class RunReader:
         if variant is not None and variant not in known:
             raise UsageError(f"the run has no variant {variant!r}; it has {', '.join(known)}")
         self._several = len(known) > 1 and variant is None
-        self._limits = {v.name: v.max_pixels for v in spec.variants}
+        self._variants = {v.name: v for v in spec.variants}
         self._models: dict[str, Model] = {}
         rows = read_table(output, columns=_COLUMNS).to_pylist()
         self.rows = [row for row in rows if variant in (None, row["variant"])]
@@ -79,15 +81,17 @@ class RunReader:
     def _problem(self, row: dict[str, Any]) -> str | None:
         try:
             picture = self._decode(row)
-        except (BitstreamError, ModelError) as error:
+        except (BitstreamError, DecodeCheckError, ModelError) as error:
             return str(error)
         if picture.shape[:2] != (row["height"], row["width"]):
             return "it decodes to a picture of another size"
         return None
 
     def _decode(self, row: dict[str, Any]) -> Any:
-        data = self._checked_bytes(row)
-        return decode(self._model(row["model_digest"]), data, max_pixels=self._limits[row["variant"]])
+        data, variant = self._checked_bytes(row), self._variants[row["variant"]]
+        if isinstance(variant.recipe, ClassicalRecipe):
+            return decode_classical(variant.recipe, data, max_pixels=variant.max_pixels)
+        return decode(self._model(row["model_digest"]), data, max_pixels=variant.max_pixels)
 
     def decode_into(self, destination: Store) -> Iterator[Finding]:
         """Writes every ok row's picture as PNG; never outside the destination, never two to one name."""
@@ -104,7 +108,7 @@ class RunReader:
             taken.add(name.lower())
             try:
                 destination.put(name, write_png(self._decode(row)))
-            except (BitstreamError, ModelError) as error:
+            except (BitstreamError, DecodeCheckError, ModelError) as error:
                 yield Finding(image_key, variant, problem=str(error))
             else:
                 yield Finding(image_key, variant, written=name)

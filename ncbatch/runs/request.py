@@ -11,7 +11,7 @@ import pydantic
 import yaml
 
 from ncbatch.codec import zoo
-from ncbatch.codec.recipe import PRESETS, Recipe, fitting
+from ncbatch.codec.recipe import CODECS, PRESETS, ClassicalRecipe, Recipe, fitting
 from ncbatch.errors import UsageError, first_problem
 from ncbatch.runs.models import load_model
 from ncbatch.runs.objects import read_object
@@ -22,7 +22,7 @@ DEFAULT_LMBDA = 0.01
 
 _VARIANT_FIELDS = ("alpha", "max_pixels", "fall_back")
 _OWN_FIELDS = ("name", "model", "preset")
-FIELDS = (*_OWN_FIELDS, *Recipe.model_fields, *_VARIANT_FIELDS)
+FIELDS = (*_OWN_FIELDS, *Recipe.model_fields, "quality", *_VARIANT_FIELDS)
 """What can be said of a variant."""
 
 Request = dict[str, Any]
@@ -70,6 +70,13 @@ def make_variant(request: Request, options: StoreOptions) -> Variant:
         pydantic.ValidationError: a value is out of range.
         UsageError: an unknown preset. ModelError: no such model.
     """
+    rest = {n: request[n] for n in _VARIANT_FIELDS if n in request}
+    if request.get("method") in CODECS:
+        classical = _classical(request)
+        name = request.get("name") or f"{classical.method}-{classical.quality}"
+        return Variant(name=name, recipe=classical, **rest)
+    if "quality" in request:
+        raise UsageError(f"--quality is of the codecs {', '.join(CODECS)}; learned ones have --lmbda")
     name = request.get("model")
     checkpoint = load_model(name, options) if name else None
     lmbda = request.get("lmbda", checkpoint.info.lmbda if checkpoint else DEFAULT_LMBDA)
@@ -88,8 +95,18 @@ def make_variant(request: Request, options: StoreOptions) -> Variant:
         model=name,
         model_digest=checkpoint.digest,
         recipe=recipe,
-        **{n: request[n] for n in _VARIANT_FIELDS if n in request},
+        **rest,
     )
+
+
+def _classical(request: Request) -> ClassicalRecipe:
+    fields = {n: v for n, v in request.items() if n not in ("name", *_VARIANT_FIELDS)}
+    unfit = [name for name in fields if name not in ClassicalRecipe.model_fields]
+    if unfit:
+        raise UsageError(f"--{unfit[0].replace('_', '-')} is not for {request['method']}; it has --quality")
+    if "quality" not in fields:
+        raise UsageError(f"--quality is missing: {request['method']} needs one")
+    return ClassicalRecipe(**fields)
 
 
 def read_spec_file(uri: str, options: StoreOptions) -> list[Request]:

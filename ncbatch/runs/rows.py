@@ -11,6 +11,7 @@ import torch
 
 from ncbatch import __version__
 from ncbatch.codec.encode import Encoded
+from ncbatch.codec.recipe import Recipe
 from ncbatch.metrics.schema import Row
 from ncbatch.runs.plan import PlannedImage, Unit
 from ncbatch.runs.spec import Variant
@@ -54,10 +55,10 @@ class RowWriter:
             variant_digest=self._variant.digest,
             model=self._variant.model,
             model_digest=self._variant.model_digest,
-            lmbda=recipe.lmbda,
+            lmbda=recipe.lmbda if isinstance(recipe, Recipe) else None,
             method=recipe.method,
-            steps=recipe.steps,
-            seed=recipe.seed,
+            steps=recipe.steps if isinstance(recipe, Recipe) else None,
+            seed=recipe.seed if isinstance(recipe, Recipe) else None,
             status=status,
             device=self._device,
             host=platform.node(),
@@ -81,12 +82,14 @@ class RowWriter:
         row = self._row(image, "ok")
         row.width, row.height = encoded.width, encoded.height
         row.bpp = len(outcome.data) * 8 / pixels
-        row.information_bpp = (outcome.bits_y + outcome.bits_z) / pixels
+        if outcome.bits_y is not None and outcome.bits_z is not None:
+            row.information_bpp = (outcome.bits_y + outcome.bits_z) / pixels
         row.bits_y, row.bits_z = outcome.bits_y, outcome.bits_z
         row.mse, row.psnr, row.ms_ssim = outcome.mse, outcome.psnr, encoded.ms_ssim
         row.rd_loss = outcome.rd_loss
-        row.amortized_bpp = len(baseline.data) * 8 / pixels
-        row.amortized_psnr, row.amortized_rd_loss = baseline.psnr, baseline.rd_loss
+        if baseline is not None:
+            row.amortized_bpp = len(baseline.data) * 8 / pixels
+            row.amortized_psnr, row.amortized_rd_loss = baseline.psnr, baseline.rd_loss
         row.bitstream_key, row.offset, row.length = bitstream_key, 0, len(outcome.data)
         row.sha256 = hashlib.sha256(outcome.data).hexdigest()
         if not work.adopted:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 
 from ncbatch.codec.pictures import PictureLimits
-from ncbatch.codec.recipe import Recipe
+from ncbatch.codec.recipe import ClassicalRecipe, Recipe
 from ncbatch.runs import layout
 from ncbatch.runs.errors import RunError, SpecMismatchError
 from ncbatch.store import ObjectNotFound, Store
@@ -20,9 +20,11 @@ class Variant(pydantic.BaseModel, frozen=True, extra="forbid"):
     """One named encoding recipe: everything that decides what an image becomes."""
 
     name: str = pydantic.Field(description="names the variant's bitstreams and rows")
-    model: str = pydantic.Field(description="the model as it was asked for; the digest decides")
-    model_digest: str
-    recipe: Recipe
+    model: str | None = pydantic.Field(
+        None, description="as it was asked for, the digest decides; None of classical codecs"
+    )
+    model_digest: str | None = None
+    recipe: Annotated[Recipe | ClassicalRecipe, pydantic.Field(discriminator="method")]
     alpha: Literal["refuse", "white", "black"] = "refuse"
     max_pixels: int = pydantic.Field(PictureLimits().max_pixels, gt=0)
     fall_back: bool = pydantic.Field(

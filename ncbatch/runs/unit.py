@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 import torch
 
 from ncbatch.codec.model import Model
+from ncbatch.codec.recipe import ClassicalRecipe
 from ncbatch.metrics.schema import Row, parquet_to_table, rows_to_parquet
 from ncbatch.runs import layout
 from ncbatch.runs.attempt import Attempt
+from ncbatch.runs.coders import ClassicalCoder, Coder, LearnedCoder
 from ncbatch.runs.models import kept_model
 from ncbatch.runs.plan import Unit
 from ncbatch.runs.results import UnitResult
@@ -41,16 +43,19 @@ class Workspace:
     wip_seconds: float = 60.0
     _models: dict[str, Model] = field(default_factory=dict)
 
-    def model(self, variant: Variant) -> Model:
-        """The variant's model on the device; the last one used is kept."""
+    def coder(self, variant: Variant) -> Coder:
+        """What the variant's recipe does, on the device; the last model used is kept."""
+        if isinstance(variant.recipe, ClassicalRecipe):
+            return ClassicalCoder(variant.recipe)
         digest = variant.model_digest
+        assert digest is not None
         if digest not in self._models:
             self._models = {digest: Model(kept_model(self.output, digest), self.device)}
-        return self._models[digest]
+        return LearnedCoder(self._models[digest], variant.recipe)
 
     def attempt(self, unit: Unit, attempt: str) -> Attempt:
         variant = self.spec.variant(unit.variant)
-        return Attempt(self, self.model(variant), variant, unit, attempt)
+        return Attempt(self, self.coder(variant), variant, unit, attempt)
 
 
 def run_unit(workspace: Workspace, unit: Unit, attempt: str, poisoned: Mapping[str, str]) -> UnitResult:

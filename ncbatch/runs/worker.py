@@ -78,7 +78,7 @@ class Worker:
 
     def _calibrate(self, variant_name: str) -> float:
         variant = self._workspace.spec.variant(variant_name)
-        return seconds_per_pixel(self._workspace.model(variant), variant.recipe)
+        return seconds_per_pixel(self._workspace.coder(variant))
 
     def run_unit(self, unit: Unit, attempt: str, poisoned: Mapping[str, str]) -> UnitResult | StoreFailure:
         return self._reported(lambda: run_unit(self._workspace, unit, attempt, poisoned))

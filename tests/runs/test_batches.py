@@ -10,7 +10,7 @@ import pytest
 
 from ncbatch.codec.encode import encode
 from ncbatch.codec.errors import DecodeCheckError, DivergedError
-from ncbatch.runs import attempt, layout
+from ncbatch.runs import attempt, coders, layout
 from ncbatch.runs.plan import Unit
 from ncbatch.runs.spec import RunSpec, Variant
 from ncbatch.runs.unit import run_unit
@@ -44,7 +44,7 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
                     raise error
             return encode(model, pictures, recipe, **options)
 
-        monkeypatch.setattr(attempt, "encode", faulty)
+        monkeypatch.setattr(coders, "encode", faulty)
         return sizes
 
     return install

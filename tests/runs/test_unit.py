@@ -12,7 +12,7 @@ import torch
 
 from ncbatch.codec.encode import encode
 from ncbatch.codec.errors import ModelError
-from ncbatch.runs import attempt, layout
+from ncbatch.runs import coders, layout
 from ncbatch.runs.models import keep_model
 from ncbatch.runs.plan import Unit
 from ncbatch.runs.spec import RunSpec
@@ -37,7 +37,7 @@ class Encoder:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.all = self.refined = 0
-        monkeypatch.setattr(attempt, "encode", self._encode)
+        monkeypatch.setattr(coders, "encode", self._encode)
 
     def _encode(self, model: Any, pictures: Any, recipe: Any, **options: Any) -> Any:
         self.all += len(pictures)
@@ -189,7 +189,7 @@ def _let_workers_encode_differently(monkeypatch: pytest.MonkeyPatch) -> None:
                 recipe = recipe.model_copy(update={"seed": next(seeds), "steps": 4})
         return encode(model, pictures, recipe, **options)
 
-    monkeypatch.setattr(attempt, "encode", encode_differently)
+    monkeypatch.setattr(coders, "encode", encode_differently)
 
 
 def test_bytes_under_a_committed_row_never_change(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,12 +217,12 @@ def test_where_another_attempt_was_faster_its_bitstream_counts(
 
     def encode_late(model: Any, pictures: Any, recipe: Any, **options: Any) -> Any:
         if recipe.refines and not local.keys("units/"):
-            monkeypatch.setattr(attempt, "encode", encode)
+            monkeypatch.setattr(coders, "encode", encode)
             run_unit(local.workspace(spec), unit, ATTEMPTS[1], {})
             recipe = recipe.model_copy(update={"seed": 9})
         return encode(model, pictures, recipe, **options)
 
-    monkeypatch.setattr(attempt, "encode", encode_late)
+    monkeypatch.setattr(coders, "encode", encode_late)
     (late,) = local.workspace(spec).attempt(unit, ATTEMPTS[0]).rows(unit.images, {})
     (committed,) = local.commit(unit)
     assert (late.adopted, late.sha256) == (True, committed.sha256)

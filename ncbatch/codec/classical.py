@@ -1,0 +1,96 @@
+"""Classical codecs through well-kept libraries, to compare with: pictures to bytes and back."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from ncbatch.codec.errors import BitstreamError, DecodeCheckError
+from ncbatch.codec.recipe import ClassicalRecipe
+
+Pixels = NDArray[np.uint8]
+
+_BPG_SECONDS = 600.0
+_FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
+    "jpeg": ("JPEG", {"subsampling": "4:2:0", "optimize": True}),
+    "webp": ("WEBP", {"method": 6}),
+    "avif": ("AVIF", {"subsampling": "4:4:4", "speed": 4}),
+    "hevc": ("HEIF", {"chroma": 444}),  # intra, by x265
+}
+
+
+def encode_classical(recipe: ClassicalRecipe, pixels: Pixels) -> bytes:
+    """A whole file of the codec's own format.
+
+    Args:
+        pixels: uint8[height, width, 3], RGB.
+
+    Raises:
+        DecodeCheckError: the codec cannot code this picture, or is not installed.
+    """
+    if recipe.method == "bpg":
+        return _run_bpg("bpgenc", ("-q", str(recipe.quality), "-f", "444"), _png(pixels), ".png", ".bpg")
+    name, options = _FORMATS[recipe.method]
+    _register(recipe)
+    sink = io.BytesIO()
+    try:
+        Image.fromarray(pixels).save(sink, name, quality=recipe.quality, **options)
+    except (OSError, ValueError, RuntimeError) as error:  # each format has limits of its own
+        raise DecodeCheckError(f"{recipe.method} cannot code this picture: {error}") from error
+    return sink.getvalue()
+
+
+def decode_classical(recipe: ClassicalRecipe, data: bytes, max_pixels: int) -> Pixels:
+    """The picture, uint8[height, width, 3].
+
+    Raises:
+        BitstreamError: the bytes are no such file, or of a larger picture.
+    """
+    if recipe.method == "bpg":
+        data = _run_bpg("bpgdec", (), data, ".bpg", ".png")
+    name = "PNG" if recipe.method == "bpg" else _FORMATS[recipe.method][0]
+    _register(recipe)
+    try:
+        with Image.open(io.BytesIO(data), formats=[name]) as image:
+            if image.width * image.height > max_pixels:
+                raise BitstreamError(f"a picture of {image.width}x{image.height} is larger than {max_pixels}")
+            return np.asarray(image.convert("RGB"))
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, RuntimeError) as error:
+        raise BitstreamError(f"not a whole {recipe.method} file: {error}") from error
+
+
+def _register(recipe: ClassicalRecipe) -> None:
+    if recipe.method == "hevc":
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
+
+
+def _png(pixels: Pixels) -> bytes:
+    sink = io.BytesIO()
+    Image.fromarray(pixels).save(sink, "PNG")
+    return sink.getvalue()
+
+
+def _run_bpg(program: str, options: tuple[str, ...], data: bytes, suffix: str, wanted: str) -> bytes:
+    """BPG comes as programs only, and those only by hand."""
+    path = shutil.which(program)
+    if path is None:
+        raise DecodeCheckError(f"{program} is not on the PATH; BPG has to be installed by hand")
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / f"in{suffix}", Path(folder) / f"out{wanted}"
+        source.write_bytes(data)
+        command = [path, *options, "-o", str(target), str(source)]
+        done = subprocess.run(command, capture_output=True, timeout=_BPG_SECONDS, check=False)
+        if done.returncode or not target.exists():
+            reason = done.stderr.decode(errors="replace").strip() or f"exit code {done.returncode}"
+            raise DecodeCheckError(f"{program} failed: {reason}")
+        return target.read_bytes()

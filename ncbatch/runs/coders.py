@@ -1,0 +1,92 @@
+"""What a variant's recipe does with pictures: through a model, or by a classical codec."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncbatch.codec import quality
+from ncbatch.codec.classical import decode_classical, encode_classical
+from ncbatch.codec.encode import Encoded, Outcome, Pause, State, encode, evaluate
+from ncbatch.codec.errors import BitstreamError, DecodeCheckError, ModelError
+from ncbatch.codec.model import Model
+from ncbatch.codec.recipe import ClassicalRecipe, Recipe
+
+Pixels = NDArray[np.uint8]
+
+_ADOPTABLE = 1.01  # a standing bitstream may be this much worse than the amortized one, by rounding
+
+
+@dataclass(frozen=True)
+class LearnedCoder:
+    """Refines and codes latents."""
+
+    model: Model
+    recipe: Recipe
+
+    def encode(
+        self, pictures: Sequence[Pixels], resume_from: State | None = None, on_pause: Pause | None = None
+    ) -> list[Encoded]:
+        """Encodes a batch; errors as `codec.encode.encode`."""
+        if not self.recipe.refines:
+            return encode(self.model, pictures, self.recipe)
+        return encode(self.model, pictures, self.recipe, resume_from=resume_from, on_pause=on_pause)
+
+    def amortized(self, pixels: Pixels) -> Encoded:
+        return encode(self.model, [pixels], Recipe.amortized(self.recipe.lmbda))[0]
+
+    def measured(self, pixels: Pixels, data: bytes) -> Encoded | None:
+        """Rate and distortion of bytes found, or None when they are not this picture by this variant."""
+        try:
+            _, picture, outcome = evaluate(self.model, pixels, data, self.recipe.lmbda)
+        except (BitstreamError, ModelError, DecodeCheckError):
+            return None
+        baseline = self.amortized(pixels)
+        if outcome.loss > baseline.outcome.loss * _ADOPTABLE:
+            return None
+        ms_ssim = quality.ms_ssim(pixels, picture)
+        return Encoded(outcome, baseline.outcome, ms_ssim, baseline.width, baseline.height, 0.0)
+
+
+@dataclass(frozen=True)
+class ClassicalCoder:
+    """Files of another codec, measured as ours are: on what decodes from the real bytes."""
+
+    recipe: ClassicalRecipe
+
+    def encode(
+        self, pictures: Sequence[Pixels], resume_from: State | None = None, on_pause: Pause | None = None
+    ) -> list[Encoded]:
+        """Encodes pictures one by one; there is no state to resume from.
+
+        Raises:
+            DecodeCheckError: the codec cannot code a picture, or what it wrote does not decode to its size.
+        """
+        return [self._encode(pixels) for pixels in pictures]
+
+    def _encode(self, pixels: Pixels) -> Encoded:
+        height, width = pixels.shape[:2]
+        started = time.monotonic()
+        data = encode_classical(self.recipe, pixels)
+        coded = time.monotonic()
+        try:
+            picture = decode_classical(self.recipe, data, max_pixels=pixels.size)
+        except BitstreamError as error:
+            raise DecodeCheckError(f"what was coded does not decode: {error}") from error
+        decode_seconds = time.monotonic() - coded
+        if picture.shape != pixels.shape:
+            raise DecodeCheckError("what was coded decodes to a picture of another size")
+        outcome = Outcome(data, None, None, quality.mse(pixels, picture), None, decode_seconds)
+        return Encoded(outcome, None, quality.ms_ssim(pixels, picture), width, height, coded - started)
+
+    def measured(self, pixels: Pixels, data: bytes) -> Encoded | None:
+        """Of bytes found; they are this picture's exactly if coding it again gives them."""
+        encoded = self._encode(pixels)
+        return encoded if encoded.outcome.data == data else None
+
+
+Coder = LearnedCoder | ClassicalCoder
