@@ -152,6 +152,13 @@ def _encode_arguments(parser: argparse.ArgumentParser) -> None:
         help="a call counts as hung after 4 times what it should take, but not before; default: 120",
     )
     how.add_argument("--max-failed", type=float, default=0.05, help="share that stops the run; default: 0.05")
+    how.add_argument(
+        "--trace",
+        type=int,
+        default=0,
+        metavar="STEPS",
+        help="keep loss, bits, PSNR and temperature every so many steps, in traces/ of the output",
+    )
     how.add_argument("--ray-address", metavar="ADDRESS", help="of a cluster; default: a local Ray")
     how.add_argument("--force", action="store_true", help="work beside another driver of this run")
 

@@ -24,7 +24,7 @@ Pixels = NDArray[np.uint8]
 State = dict[str, Tensor]
 Pause = Callable[[Refinement], None]
 
-_STEPS_BETWEEN_PAUSES = 10
+STEPS_BETWEEN_PAUSES = 10
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,8 @@ def encode(
     Args:
         pictures: uint8[height, width, 3] each.
         resume_from: `Refinement.state()` of an interrupted run over the same pictures and recipe.
-        on_pause: called every few steps; may save the refinement's state, or raise to stop.
+        on_pause: called before the first step and then every few; may save the refinement's state, or raise
+            to stop.
 
     Raises:
         DivergedError: the refinement left the finite numbers.
@@ -122,10 +123,11 @@ def _refine(
     refinement = Refinement(model, batch, targets, recipe)
     if resume_from is not None:
         refinement.restore(resume_from)
+    on_pause = on_pause or (lambda refinement: None)
+    on_pause(refinement)
     while not refinement.done:
-        refinement.advance(_STEPS_BETWEEN_PAUSES)
-        if on_pause is not None:
-            on_pause(refinement)
+        refinement.advance(STEPS_BETWEEN_PAUSES)
+        on_pause(refinement)
     return refinement
 
 

@@ -36,6 +36,17 @@ class Target:
     noise: Noise
 
 
+@dataclass(frozen=True)
+class Look:
+    """A picture's hard-rounded iterate at a step. information_bpp: bits per pixel; mse: on 0..255."""
+
+    step: int
+    tau: float | None
+    information_bpp: float
+    mse: float
+    rd_loss: float
+
+
 class Refinement:
     """A refinement in progress; `advance` it until `done`, then take `best`.
 
@@ -133,15 +144,31 @@ class Refinement:
         """Of the sum of squared errors of samples in 0..1 in the loss."""
         return self._recipe.lmbda * 255**2 / 3
 
-    def _hard_loss(self, latents: Latents) -> Tensor:
-        """The loss of rounded latents per picture, by the loop's own g_s; float64[batch]."""
+    def _hard(self, latents: Latents) -> tuple[Tensor, Tensor]:
+        """Bits of rounded latents, and their squared error in 0..1 by the loop's own g_s; float64[batch]."""
         bits_y, bits_z = self._model.information(latents)
-        y_hat, loss = self._model.y_hat(latents), bits_y + bits_z
+        y_hat, squared_error = self._model.y_hat(latents), torch.zeros_like(bits_y)
         with torch.no_grad():
             for tile in self._tiles:
                 squares = self._difference(y_hat, tile)[1].square().double()
-                loss = loss + squares.sum((1, 2, 3)) * self._distortion_weight
-        return loss
+                squared_error = squared_error + squares.sum((1, 2, 3))
+        return bits_y + bits_z, squared_error
+
+    def _hard_loss(self, latents: Latents) -> Tensor:
+        bits, squared_error = self._hard(latents)
+        return bits + squared_error * self._distortion_weight
+
+    def looks(self) -> list[Look]:
+        """Where every picture of the batch is at this step, rounded; changes nothing."""
+        latents = self._model.round(self._y.detach(), self._z.detach())
+        bits, squared_error = (values.tolist() for values in self._hard(latents))
+        tau = self._recipe.tau(self.step) if self._recipe.tau0 is not None else None
+        found = []
+        for b, e, target in zip(bits, squared_error, self._targets, strict=True):
+            pixels = target.height * target.width
+            mse = 255**2 * e / (3 * pixels)
+            found.append(Look(self.step, tau, b / pixels, mse, b / pixels + self._recipe.lmbda * mse))
+        return found
 
     def _keep_best(self) -> None:
         latents = self._model.round(self._y.detach(), self._z.detach())

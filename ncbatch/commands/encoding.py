@@ -40,11 +40,14 @@ def make_run_spec(args: argparse.Namespace) -> RunSpec:
 
 
 def encode_options(args: argparse.Namespace) -> EncodeOptions:
+    from ncbatch.codec.encode import STEPS_BETWEEN_PAUSES
     from ncbatch.runs.cluster import PoolConfig
     from ncbatch.runs.driver import Deadlines
     from ncbatch.runs.encoding import EncodeOptions
     from ncbatch.runs.pending import Policy
 
+    if args.trace < 0 or args.trace % STEPS_BETWEEN_PAUSES:
+        raise UsageError(f"--trace {args.trace}: give a multiple of {STEPS_BETWEEN_PAUSES} steps")
     for name in ("workers", "batch_size", "cpus_per_worker", "unit_seconds", "min_deadline"):
         value = getattr(args, name)
         if value is not None and value <= 0:
@@ -59,6 +62,7 @@ def encode_options(args: argparse.Namespace) -> EncodeOptions:
         policy=Policy(failed_share=args.max_failed),
         deadlines=Deadlines(floor=args.min_deadline),
         force=args.force,
+        trace_every=args.trace,
     )
 
 

@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from ncbatch.codec.encode import Encoded, padded_shape
 from ncbatch.codec.errors import DecodeCheckError, DivergedError
 from ncbatch.codec.pictures import PictureError, PictureLimits, read_picture
+from ncbatch.codec.refinement import Refinement
 from ncbatch.metrics.schema import Row
 from ncbatch.runs.coders import Coder, LearnedCoder
 from ncbatch.runs.plan import PlannedImage, Unit
 from ncbatch.runs.publish import Publisher
 from ncbatch.runs.rows import Failure, RowWriter, Work
 from ncbatch.runs.spec import Variant
+from ncbatch.runs.traces import Tracer
 from ncbatch.runs.wip import WorkInProgress
 from ncbatch.store import AccessDenied, BucketNotFound, ObjectNotFound, StoreError, StoreUnavailable
 
@@ -46,6 +48,7 @@ class Attempt:
         self._publisher = Publisher(
             workspace.output, unit, attempt, variant.recipe.suffix, create_only=workspace.spec.create_only
         )
+        self.tracer = Tracer(workspace.output, unit, workspace.trace_every)
         self.wip = WorkInProgress(workspace.output, unit, variant, workspace.wip_seconds)
 
     def rows(self, images: Sequence[PlannedImage], poisoned: Mapping[str, str]) -> Iterator[Row]:
@@ -137,11 +140,16 @@ class Attempt:
 
     def _encode(self, jobs: list[_Job]) -> list[Encoded]:
         images = [job.image for job in jobs]
-        return self._coder.encode(
-            [job.pixels for job in jobs],
-            self.wip.resume(images),
-            lambda refinement: self.wip.save_sometimes(refinement, images),
-        )
+        state = self.wip.resume(images) if self._variant.recipe.refines else None
+        self.tracer.begin(state)
+
+        def pause(refinement: Refinement) -> None:
+            self.tracer.look(refinement)
+            self.wip.save_sometimes(refinement, images, self.tracer.state)
+
+        encoded = self._coder.encode([job.pixels for job in jobs], state, pause)
+        self.tracer.end(images)
+        return encoded
 
     def _smaller(self, jobs: list[_Job], failure: Failure) -> Iterator[Row]:
         if len(jobs) == 1:

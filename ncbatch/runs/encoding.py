@@ -49,6 +49,7 @@ class EncodeOptions:
     batch_size: int = 1
     unit_seconds: float = 300.0
     wip_seconds: float = 60.0
+    trace_every: int = 0
     policy: Policy = field(default_factory=Policy)
     deadlines: Deadlines = field(default_factory=Deadlines)
     force: bool = False
@@ -127,7 +128,9 @@ def _drive(
     options: EncodeOptions,
     show: Callable[[Snapshot], None],
 ) -> str | None:
-    config = WorkerConfig(spec, corpus, output, options.threads, options.batch_size, options.wip_seconds)
+    config = WorkerConfig(
+        spec, corpus, output, options.threads, options.batch_size, options.wip_seconds, options.trace_every
+    )
     calibrated: dict[str, float] = {}
     with Pool(config, options.pool, options.ray_address) as pool:
 

@@ -7,6 +7,7 @@ models/<digest>.safetensors               the checkpoint of each variant
 bitstreams/<variant>/<image key>.ncb      one image; classical codecs have suffixes of their own
 units/<hh>/<unit>.parquet                 the commit of a unit
 wip/<hh>/<unit>.safetensors               a long unit's state between steps
+traces/<hh>/<unit>.parquet                how a unit's refinements went, where a run was told to trace them
 metrics/...                               see ncbatch.metrics.keys
 lease.json, status.json                   who drives, and how far it is; advisory
 """
@@ -24,6 +25,7 @@ LEASE = "lease.json"
 STATUS = "status.json"
 GENERATIONS_PREFIX = "generations/"
 BITSTREAMS_PREFIX = "bitstreams/"
+TRACES_PREFIX = "traces/"
 
 _SEGMENT_BYTES = 180  # local file systems take 255; an attempt's name and the suffixes must fit, too
 _KEY_BYTES = 700  # S3 takes 1,024, prefix of the output included
@@ -50,6 +52,10 @@ def model_key(digest: str) -> str:
 
 def wip_key(unit: str) -> str:
     return f"wip/{unit[:2]}/{unit}.safetensors"
+
+
+def trace_key(unit: str) -> str:
+    return f"{TRACES_PREFIX}{unit[:2]}/{unit}.parquet"
 
 
 def bitstream_stem(variant: str, image_key: str, generation: int) -> str:

@@ -33,6 +33,7 @@ class Workspace:
 
     batch_size: pictures of one padded shape to refine together; halved for good when memory runs out.
     wip_seconds: between two saves of a refinement's state.
+    trace_every: steps between two looks at a refinement, for the side table; 0: none.
     """
 
     spec: RunSpec
@@ -41,6 +42,7 @@ class Workspace:
     device: torch.device
     batch_size: int = 1
     wip_seconds: float = 60.0
+    trace_every: int = 0
     _models: dict[str, Model] = field(default_factory=dict)
 
     def coder(self, variant: Variant) -> Coder:
@@ -72,6 +74,7 @@ def run_unit(workspace: Workspace, unit: Unit, attempt: str, poisoned: Mapping[s
     if output.head(key) is None:
         work = workspace.attempt(unit, attempt)
         rows = list(work.rows(unit.images, poisoned))
+        work.tracer.write()
         won = output.put_if_absent(key, rows_to_parquet(rows))
         work.wip.discard()
         if won:

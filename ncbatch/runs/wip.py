@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from safetensors import SafetensorError
@@ -69,10 +69,14 @@ class WorkInProgress:
             log.warning("ignoring %s, which is damaged: %s", self._key, error)
             return {}
 
-    def save_sometimes(self, refinement: Refinement, images: Sequence[PlannedImage]) -> None:
-        if time.monotonic() - self._saved_at < self._seconds or refinement.done:
+    def save_sometimes(
+        self, refinement: Refinement, images: Sequence[PlannedImage], more: Callable[[], State]
+    ) -> None:
+        """Saves the refinement's state with `more` beside it, if it is time."""
+        early = time.monotonic() - self._saved_at < self._seconds
+        if early or refinement.done or refinement.step == 0:
             return
-        self._output.put(self._key, save({**refinement.state(), _TAG: self._tag(images)}))
+        self._output.put(self._key, save({**refinement.state(), **more(), _TAG: self._tag(images)}))
         self._saved_at = time.monotonic()
 
     def discard(self) -> None:

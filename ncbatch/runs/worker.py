@@ -24,7 +24,7 @@ from ncbatch.store import Store, StoreError
 class WorkerConfig:
     """What a worker needs to know; travels to it.
 
-    threads: of torch. batch_size, wip_seconds: see `Workspace`.
+    threads: of torch. batch_size, wip_seconds, trace_every: see `Workspace`.
     """
 
     spec: RunSpec
@@ -33,6 +33,7 @@ class WorkerConfig:
     threads: int = 1
     batch_size: int = 1
     wip_seconds: float = 60.0
+    trace_every: int = 0
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Worker:
             device,
             batch_size=config.batch_size,
             wip_seconds=config.wip_seconds,
+            trace_every=config.trace_every,
         )
 
     def ready(self) -> WorkerInfo:
