@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
-from typing import NoReturn, get_args
+from collections.abc import Sequence
+from typing import NoReturn
 
-from ncbatch import __version__, commands
-from ncbatch.codec.recipe import CODECS, Method, Rounding
+from ncbatch import __version__, arguments, commands
+from ncbatch.arguments import Command
 from ncbatch.console import configure_logging, err
 from ncbatch.errors import NcbatchError
 from ncbatch.runs.errors import StoppedByPolicyError
-
-Command = Callable[[argparse.Namespace], int]
-Adder = Callable[..., argparse.ArgumentParser]
 
 EXIT_OK, EXIT_ERROR, EXIT_FAILED_ROWS, EXIT_STOPPED, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -92,187 +89,20 @@ def build_parser() -> argparse.ArgumentParser:
         return sub
 
     encode = command("encode", commands.encode, "encode a corpus, or go on with it")
-    _encode_arguments(encode)
+    arguments.encode_arguments(encode)
     encode.add_argument("--dry-run", action="store_true", help="print images, units, hours and size; no more")
-    _demo_arguments(command("demo", commands.demo, "the main job on photographs of scikit-image", common))
-    _reading_commands(command)
-    _submit_arguments(command("submit", commands.submit, "encode as a job on a Ray cluster"))
-    _job_arguments(command("job", commands.job, "status, logs or end of a submitted job", common))
-    _train_arguments(command("train", commands.train, "train models, or go on with it"))
-    _model_commands(command, common)
+    arguments.demo_arguments(
+        command("demo", commands.demo, "the main job on photographs of scikit-image", common)
+    )
+    arguments.reading_commands(command)
+    arguments.report_arguments(
+        command("report", commands.report, "one HTML page on a run, its figures and tables")
+    )
+    arguments.evaluate_arguments(
+        command("evaluate", commands.evaluate, "encode by several methods and codecs, and report on them")
+    )
+    arguments.submit_arguments(command("submit", commands.submit, "encode as a job on a Ray cluster"))
+    arguments.job_arguments(command("job", commands.job, "status, logs or end of a submitted job", common))
+    arguments.train_arguments(command("train", commands.train, "train models, or go on with it"))
+    arguments.model_commands(command, common)
     return parser
-
-
-def _encode_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("corpus", help="folder or s3:// prefix with the images")
-    parser.add_argument("output", help="folder or s3:// prefix for bitstreams and metrics")
-    what = parser.add_argument_group("what an image becomes (fixed once the run is planned)")
-    what.add_argument("--spec", metavar="FILE", help="YAML file with several variants; see the README")
-    what.add_argument("--preset", help="a recipe by name: paper (the default's settings), fast")
-    what.add_argument("--method", choices=(*get_args(Method), *CODECS), help="default: sga")
-    what.add_argument("--lmbda", type=float, help="weight of the MSE; default: the model's own, or 0.01")
-    what.add_argument("--quality", type=int, help="of the classical codecs; bpg: its quantiser")
-    what.add_argument("--steps", type=int, help="of refinement; default: 2000")
-    what.add_argument("--learning-rate", type=float, help="of refinement; default: 0.005, 0.0001 for ste")
-    what.add_argument("--decay", choices=("constant", "cosine"), help="of the learning rate")
-    what.add_argument("--seed", type=int, help="of refinement's noise; default: 0")
-    what.add_argument("--rounding", choices=get_args(Rounding), help="probabilities of sga; default: atanh")
-    what.add_argument("--tau0", type=float, help="temperature at first; default: the paper's")
-    what.add_argument("--annealing-rate", type=float, metavar="C", help="tau falls by exp(-C) a step")
-    what.add_argument("--plateau", type=float, metavar="STEPS", help="before tau falls; 0: naive schedule")
-    what.add_argument(
-        "--model",
-        help="built-in name, checkpoint file or URI, or compressai:mbt2018-mean/<1..8>; "
-        "default: the built-in one trained nearest to --lmbda",
-    )
-    what.add_argument("--name", help="of the variant; default: the method")
-    what.add_argument("--alpha", choices=("refuse", "white", "black"), help="what is behind transparency")
-    what.add_argument("--max-pixels", type=int, help="larger pictures fail; default: 100 million")
-    what.add_argument(
-        "--fall-back",
-        action="store_true",
-        help="publish the amortized encoding where refinement diverges, in the place of a failed row",
-    )
-    which = parser.add_argument_group("which images")
-    which.add_argument(
-        "--include", action="append", metavar="GLOB", help="keys to take; default: by picture suffix"
-    )
-    which.add_argument("--manifest", metavar="FILE", help="Parquet or CSV with a column `key`, not a listing")
-    how = parser.add_argument_group("how it is carried out")
-    how.add_argument("--workers", type=int, help="default: one per GPU, or per CPU")
-    how.add_argument("--cpus-per-worker", type=float, default=1.0, help="default: 1; also torch's threads")
-    how.add_argument("--gpus-per-worker", type=float, help="default: 1 where the cluster has GPUs")
-    how.add_argument("--batch-size", type=int, default=1, help="pictures refined together; default: 1")
-    how.add_argument("--unit-seconds", type=float, default=300.0, help="of work per commit; default: 300")
-    how.add_argument(
-        "--min-deadline",
-        type=float,
-        default=120.0,
-        metavar="SECONDS",
-        help="a call counts as hung after 4 times what it should take, but not before; default: 120",
-    )
-    how.add_argument("--max-failed", type=float, default=0.05, help="share that stops the run; default: 0.05")
-    how.add_argument(
-        "--trace",
-        type=int,
-        default=0,
-        metavar="STEPS",
-        help="keep loss, bits, PSNR and temperature every so many steps, in traces/ of the output",
-    )
-    how.add_argument("--ray-address", metavar="ADDRESS", help="of a cluster; default: a local Ray")
-    how.add_argument("--force", action="store_true", help="work beside another driver of this run")
-
-
-def _demo_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", nargs="?", default="ncbatch-demo", help="default: %(default)s")
-
-
-def _reading_commands(command: Adder) -> None:
-    sub = command("status", commands.status, "how far a run is")
-    sub.add_argument("output", help="of the run")
-    sub.add_argument("--json", action="store_true", help="for programs")
-    sub = command("query", commands.query, "SQL over a run's table, which is called metrics")
-    sub.add_argument("output", help="of the run")
-    sub.add_argument("sql", help='such as "select * from metrics limit 5"')
-    sub.add_argument("--format", choices=("table", "csv", "json"), default="table")
-    sub = command("decode", commands.decode, "the pictures of a run, or of one .ncb file, as PNG")
-    sub.add_argument("source", help="output of a run, or a .ncb file")
-    sub.add_argument("destination", help="folder or s3:// prefix for the PNGs")
-    sub.add_argument("--variant", help="of the run; default: all")
-    sub.add_argument("--model", help="of a single file; default: the built-in one that made it")
-    sub.add_argument("--max-pixels", type=int, help="of a single file; default: 100 million")
-    sub = command("verify", commands.verify, "checks that every row's bytes are there, hash and decode")
-    sub.add_argument("output", help="of the run")
-    sub.add_argument("--variant", help="default: all")
-    sub = command("compact", commands.compact, "merge a run's unit commits into few large table parts")
-    sub.add_argument("output", help="of the run")
-
-
-def _submit_arguments(parser: argparse.ArgumentParser) -> None:
-    _encode_arguments(parser)
-    job = parser.add_argument_group("the job")
-    _dashboard_argument(job)
-    job.add_argument("--wait", action="store_true", help="follow the job's log; exit with its exit code")
-    job.add_argument("--working-dir", metavar="DIR", help="checkout that the job runs; default: this one")
-
-
-def _dashboard_argument(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
-    parser.add_argument("--dashboard", metavar="URL", help="of the cluster; default: http://127.0.0.1:8265")
-
-
-def _job_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("action", choices=("status", "logs", "follow", "stop"))
-    parser.add_argument("job", help="the id that `ncbatch submit` printed")
-    _dashboard_argument(parser)
-
-
-def _model_commands(command: Adder, common: argparse.ArgumentParser) -> None:
-    sub = command("models", commands.models, "the built-in models, the zoo's, and those in a folder")
-    sub.add_argument("place", nargs="?", help="folder or s3:// prefix with checkpoints; default: none")
-    sub = command("convert", commands.convert, "a checkpoint from a CompressAI torch file", common)
-    sub.add_argument("source", help="torch file with a state dict of MeanScaleHyperprior")
-    sub.add_argument("destination", help="the checkpoint, .safetensors")
-    sub.add_argument("--lmbda", type=float, help="it was trained with, where the file does not say")
-
-
-def _train_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("corpus", help="folder or s3:// prefix with photographs")
-    parser.add_argument("--out", required=True, metavar="PLACE", help="folder or s3:// prefix for models")
-    what = parser.add_argument_group("what is trained (fixed once it has begun)")
-    rates = what.add_mutually_exclusive_group(required=True)
-    rates.add_argument("--lmbda", type=float, help="weight of the MSE: trains one model, straight into --out")
-    rates.add_argument(
-        "--ladder", nargs="?", const="", metavar="LMBDA,...",
-        help="trains a model at each rate, into folders of --out; without a value: the paper's seven rates",
-    )  # fmt: skip
-    what.add_argument("--kind", default="base", help="base, bits-back, or both with a comma; default: base")
-    what.add_argument(
-        "--preset", choices=("small", "paper"), default="small",
-        help="small: N = 64, M = 96, a high rate that decays; paper: full size, millions of steps",
-    )  # fmt: skip
-    what.add_argument("--quality", type=int, help="of the classical codecs; bpg: its quantiser")
-    what.add_argument("--steps", type=int, help="default: the preset's, 20000 for small")
-    what.add_argument(
-        "--warm-steps", type=int,
-        help="of a ladder's models that start from a trained neighbour; default: a quarter of --steps",
-    )  # fmt: skip
-    what.add_argument("--start-from", metavar="MODEL", help="name, file or URI of a checkpoint to start from")
-    what.add_argument("--n", type=int, help="channels of the transforms")
-    what.add_argument("--m", type=int, help="channels of the latents y")
-    what.add_argument("--batch-size", type=int, help="of all workers together; default: 8")
-    what.add_argument("--crop", type=int, help="pixels a side; default: 128 for small, 256 for paper")
-    what.add_argument("--learning-rate", type=float, help="default: 8e-4 for small, 1e-4 for paper")
-    what.add_argument("--warmup", type=int, help="steps until the learning rate is reached")
-    what.add_argument("--decay", choices=("constant", "cosine"), help="of the learning rate")
-    what.add_argument("--aux-learning-rate", type=float, help="of the quantiles of p(z)")
-    what.add_argument("--clip", type=float, help="of the gradient's norm")
-    what.add_argument("--seed", type=int, help="of crops, noise and first weights; default: 0")
-    how = parser.add_argument_group("how it is carried out")
-    how.add_argument("--include", action="append", metavar="GLOB", help="keys to take; default: by suffix")
-    how.add_argument("--workers", type=int, help="that share every batch; default: one per GPU, or one")
-    how.add_argument(
-        "--threads", type=int, help="of torch, per worker; default: all, or 1 of several workers"
-    )
-    how.add_argument("--ray-address", metavar="ADDRESS", help="of a cluster for several workers")
-    how.add_argument("--save-minutes", type=float, default=5.0, help="between two saves; default: 5")
-    how.add_argument(
-        "--memory", type=float, default=4.0, metavar="GIB",
-        help="for decoded photographs, per worker; what does not fit is left out; default: 4",
-    )  # fmt: skip
-
-
-def encode_arguments(args: argparse.Namespace) -> list[str]:
-    """The arguments of `ncbatch encode` that give what `ncbatch submit` was given."""
-    parser = argparse.ArgumentParser(add_help=False)
-    _encode_arguments(parser)
-    parser.add_argument("--endpoint-url")
-    parser.add_argument("--region")
-    words: list[str] = []
-    for action in parser._actions:
-        value = getattr(args, action.dest)
-        if not action.option_strings or value == action.default:
-            continue
-        flag = action.option_strings[0]
-        values = value if isinstance(value, list) else [value]
-        words += [flag] if value is True else [f"{flag}={v}" for v in values]
-    return [*words, "--", args.corpus, args.output]

@@ -10,7 +10,7 @@ import pydantic
 import torch
 
 from ncbatch.codec import checkpoint
-from ncbatch.codec.checkpoint import Checkpoint
+from ncbatch.codec.checkpoint import Checkpoint, Kind
 from ncbatch.codec.errors import ModelError
 
 ZOO_PREFIX = "compressai:"
@@ -59,9 +59,9 @@ def builtin_models() -> dict[str, float]:
     return {match[1]: float(match[2]) for match in found if match}
 
 
-def nearest_builtin(lmbda: float) -> str:
-    """The built-in model of the base kind trained nearest to `lmbda`, on a logarithmic scale."""
-    models = {name: trained for name, trained in builtin_models().items() if name.startswith("base-")}
+def nearest_builtin(lmbda: float, kind: Kind = "base") -> str:
+    """The built-in model of a kind trained nearest to `lmbda`, on a logarithmic scale."""
+    models = {name: trained for name, trained in builtin_models().items() if name.startswith(f"{kind}-")}
     return min(models, key=lambda name: max(models[name] / lmbda, lmbda / models[name]))
 
 

@@ -8,9 +8,10 @@ from ncbatch.commands.cluster import job, submit
 from ncbatch.commands.encoding import demo, encode
 from ncbatch.commands.models import convert, models
 from ncbatch.commands.reading import compact, decode, query, status, verify
+from ncbatch.commands.reporting import evaluate, report
 from ncbatch.commands.training import train
 
 __all__ = [
-    "compact", "convert", "decode", "demo", "encode", "job", "models", "query", "status", "submit", "train",
-    "verify",
+    "compact", "convert", "decode", "demo", "encode", "evaluate", "job", "models", "query", "report",
+    "status", "submit", "train", "verify",
 ]  # fmt: skip

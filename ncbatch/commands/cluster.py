@@ -13,7 +13,7 @@ from ncbatch.store import open_store
 
 
 def submit(args: argparse.Namespace) -> int:
-    from ncbatch import cli
+    from ncbatch.arguments import encode_words
     from ncbatch.runs import submission
 
     spec = make_run_spec(args)  # what is wrong with the request is better said here than in a job's log
@@ -31,7 +31,7 @@ def submit(args: argparse.Namespace) -> int:
     root = submission.source_root(args.working_dir)
     client = submission.connect(args.dashboard or submission.DEFAULT_DASHBOARD)
     metadata = {"ncbatch_output": args.output, "ncbatch_digest": spec.digest}
-    job = submission.submit(client, cli.encode_arguments(args), metadata, root)
+    job = submission.submit(client, encode_words(args), metadata, root)
     out.print(job)
     if not args.wait:
         err.print(f"follow it with `ncbatch job follow {job}`, end it with `ncbatch job stop {job}`")

@@ -67,11 +67,15 @@ def encode_options(args: argparse.Namespace) -> EncodeOptions:
 
 
 def encode(args: argparse.Namespace) -> int:
-    from ncbatch.runs.encoding import encode_corpus
-
     spec, options = make_run_spec(args), encode_options(args)
     if args.dry_run:
         return _print_plan(args, spec, options.unit_seconds)
+    return encode_and_summarise(args, spec, options)
+
+
+def encode_and_summarise(args: argparse.Namespace, spec: RunSpec, options: EncodeOptions) -> int:
+    from ncbatch.runs.encoding import encode_corpus
+
     with progress_display() as show:
         summary = encode_corpus(spec, args.output, options, lambda s: show(progress_line(s), s.is_over))
     print_summary(summary)

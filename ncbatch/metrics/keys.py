@@ -1,8 +1,9 @@
-"""Where in a run's folder the rows lie: unit commits, and the compacted table with its manifests."""
+"""Where in a run's folder the rows lie: unit commits, their traces, and the compacted table."""
 
 import re
 
 UNITS_PREFIX = "units/"
+TRACES_PREFIX = "traces/"
 METRICS_PREFIX = "metrics/"
 MANIFEST_PREFIX = f"{METRICS_PREFIX}manifest-"
 
@@ -13,6 +14,11 @@ _MANIFEST = re.compile(rf"{MANIFEST_PREFIX}([0-9]+)\.json")
 def unit_key(unit: str) -> str:
     """The commit of one unit."""
     return f"{UNITS_PREFIX}{unit[:2]}/{unit}.parquet"
+
+
+def trace_key(unit: str) -> str:
+    """How the refinements of one unit went."""
+    return f"{TRACES_PREFIX}{unit[:2]}/{unit}.parquet"
 
 
 def part_key(digest: str) -> str:

@@ -61,12 +61,12 @@ def parse_points(text: str, name: str) -> list[Point]:
 
 
 def curves(points: Iterable[Point], dataset: str) -> dict[str, Curve]:
-    """The curves of one data set by method, in the order of their first points."""
+    """The curves of one data set by method, named with their source, in the order of their first points."""
     found: dict[str, list[Point]] = {}
     for point in points:
         if point.dataset == dataset:
             found.setdefault(point.method, []).append(point)
     return {
-        method: Curve(method, [p.bpp for p in those], [p.psnr for p in those])
+        method: Curve(f"{method} ({those[0].source})", [p.bpp for p in those], [p.psnr for p in those])
         for method, those in found.items()
     }

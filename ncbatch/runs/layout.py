@@ -16,16 +16,15 @@ import hashlib
 import re
 from urllib.parse import quote
 
-from ncbatch.metrics.keys import UNITS_PREFIX, unit_key
+from ncbatch.metrics.keys import TRACES_PREFIX, UNITS_PREFIX, unit_key
 
-__all__ = ["UNITS_PREFIX", "unit_key"]
+__all__ = ["TRACES_PREFIX", "UNITS_PREFIX", "unit_key"]
 
 RUN = "run.json"
 LEASE = "lease.json"
 STATUS = "status.json"
 GENERATIONS_PREFIX = "generations/"
 BITSTREAMS_PREFIX = "bitstreams/"
-TRACES_PREFIX = "traces/"
 
 _SEGMENT_BYTES = 180  # local file systems take 255; an attempt's name and the suffixes must fit, too
 _KEY_BYTES = 700  # S3 takes 1,024, prefix of the output included
@@ -52,10 +51,6 @@ def model_key(digest: str) -> str:
 
 def wip_key(unit: str) -> str:
     return f"wip/{unit[:2]}/{unit}.safetensors"
-
-
-def trace_key(unit: str) -> str:
-    return f"{TRACES_PREFIX}{unit[:2]}/{unit}.parquet"
 
 
 def bitstream_stem(variant: str, image_key: str, generation: int) -> str:

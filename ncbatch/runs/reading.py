@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ncbatch.codec import bitstream
 from ncbatch.codec.classical import decode_classical
@@ -71,6 +73,15 @@ class RunReader:
             raise BitstreamError(f"{row['bitstream_key']} is not what was committed: its hash differs")
         return data
 
+    def picture(self, image_key: str, variant: str) -> NDArray[np.uint8]:
+        """The decoded picture of an ok row, uint8[height, width, 3].
+
+        Raises:
+            BitstreamError, ModelError: its bytes are missing or damaged.
+        """
+        row = next(r for r in self.rows if (r["image_key"], r["variant"]) == (image_key, variant))
+        return self._decode(row)
+
     def verify(self) -> Iterator[Finding]:
         """Checks, for every row, that its bytes are there, hash as committed and decode."""
         for row in self.rows:
@@ -87,7 +98,7 @@ class RunReader:
             return "it decodes to a picture of another size"
         return None
 
-    def _decode(self, row: dict[str, Any]) -> Any:
+    def _decode(self, row: dict[str, Any]) -> NDArray[np.uint8]:
         data, variant = self._checked_bytes(row), self._variants[row["variant"]]
         if isinstance(variant.recipe, ClassicalRecipe):
             return decode_classical(variant.recipe, data, max_pixels=variant.max_pixels)

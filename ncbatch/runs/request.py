@@ -131,11 +131,12 @@ def read_spec_file(uri: str, options: StoreOptions) -> list[Request]:
     return [
         request
         for number, entry in enumerate(entries, 1)
-        for request in _expanded(entry, f"variant {number} of {uri}")
+        for request in expand(entry, f"variant {number} of {uri}")
     ]
 
 
-def _expanded(entry: Any, where: str) -> Iterator[Request]:
+def expand(entry: Any, where: str) -> Iterator[Request]:
+    """The variants that an entry of a spec file stands for; `where` is what messages call it."""
     if not isinstance(entry, dict):
         raise UsageError(f"{where} is no mapping of fields")
     unknown = [str(field) for field in entry if field not in FIELDS]

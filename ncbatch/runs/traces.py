@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from ncbatch.codec.quality import psnr
 from ncbatch.codec.refinement import Look, Refinement
-from ncbatch.runs import layout
+from ncbatch.metrics.traces import write_trace
 from ncbatch.runs.plan import PlannedImage, Unit
 from ncbatch.store import Store
 
 State = dict[str, torch.Tensor]
 
-_SCHEMA = pa.schema(
-    [
-        ("variant", pa.string()),
-        ("image_key", pa.string()),
-        ("step", pa.int64()),
-        ("tau", pa.float64()),
-        ("information_bpp", pa.float64()),
-        ("psnr", pa.float64()),
-        ("rd_loss", pa.float64()),
-    ]
-)
 _KEY = "trace"
 
 
@@ -91,18 +77,5 @@ class Tracer:
 
     def write(self) -> None:
         """To be called before the unit's commit."""
-        if not self._rows:
-            return
-        sink = io.BytesIO()
-        pq.write_table(pa.Table.from_pylist(self._rows, schema=_SCHEMA), sink, compression="zstd")
-        self._output.put(layout.trace_key(self._unit.id), sink.getvalue())
-
-
-def read_traces(output: Store) -> pa.Table:
-    """All looks of a run, by variant, image and step; empty where nothing was traced."""
-    tables = [
-        pq.read_table(pa.BufferReader(output.get(info.key)), schema=_SCHEMA)
-        for info in output.list(layout.TRACES_PREFIX)
-    ]
-    table = pa.concat_tables(tables) if tables else _SCHEMA.empty_table()
-    return table.sort_by([("variant", "ascending"), ("image_key", "ascending"), ("step", "ascending")])
+        if self._rows:
+            write_trace(self._output, self._unit.id, self._rows)

@@ -137,21 +137,54 @@ def _by_channel(z: Tensor) -> Tensor:
     return z.transpose(0, 1).reshape(z.shape[1], 1, -1)
 
 
+# Tensors whose size depends on M, with the axis of their inputs that grows with it.
+_GROWING: dict[str, int | None] = {
+    "g_a.6.weight": None, "g_a.6.bias": None, "h_a.0.weight": 1, "g_s.0.weight": 0, "h_s.0.weight": None,
+    "h_s.0.bias": None, "h_s.2.weight": 0, "h_s.2.bias": None, "h_s.4.weight": 1, "h_s.4.bias": None,
+}  # fmt: skip
+
+
+def _widened(weights: dict[str, Tensor], fresh: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights for more channels of y: the old latents and the picture from them stay what they were.
+
+    New channels keep their fresh weights where they come from, and nothing old listens to them yet.
+    """
+    widened = dict(weights)
+    for name, inputs in _GROWING.items():
+        old, new = weights[name], fresh[name].clone()
+        if name.startswith("h_s.4"):  # scales and means, one after the other
+            old, new = (tensor.reshape(2, -1, *tensor.shape[1:]) for tensor in (old, new))
+            inputs = None if inputs is None else inputs + 1
+        corner = [slice(0, size) for size in old.shape]
+        if inputs is not None:
+            from_new = list(corner)
+            from_new[inputs] = slice(old.shape[inputs], None)
+            new[tuple(from_new)] = 0
+        new[tuple(corner)] = old
+        widened[name] = new.reshape(fresh[name].shape)
+    return widened
+
+
 def warm_start(model: TrainableHyperprior, checkpoint: Checkpoint) -> None:
     """Takes over the weights of a trained neighbour, of another rate or, for bits-back, of the base kind.
 
-    A posterior that no base model has starts with the variance of the uniform noise it replaces.
+    More channels of y than it has are added to it. A posterior that no base model has starts with the
+    variance of the uniform noise it replaces.
 
     Raises:
-        NcbatchError: other channels, or a bits-back checkpoint for a base training.
+        NcbatchError: other N or fewer M, or a bits-back checkpoint for a base training.
     """
     info, settings = checkpoint.info, model.settings
-    if (info.n, info.m) != (settings.n, settings.m) or (info.kind, settings.kind) == ("bits-back", "base"):
+    fits = info.n == settings.n and info.m <= settings.m
+    if not fits or (info.kind, settings.kind) == ("bits-back", "base"):
         raise NcbatchError(
             f"a {info.kind} checkpoint of N = {info.n}, M = {info.m} cannot start a {settings.kind} training "
             f"of N = {settings.n}, M = {settings.m}"
         )
     weights = checkpoint.state_dict()
+    if info.m < settings.m:
+        fresh = {name: tensor.detach() for name, tensor in model.network.state_dict().items()}
+        weights = _widened(weights, fresh)
     if info.kind != settings.kind:
         mean_weight, mean_bias = weights["h_a.4.weight"], weights["h_a.4.bias"]
         log_variance = torch.full_like(mean_bias, -math.log(12.0))

@@ -13,8 +13,10 @@ from ncbatch.errors import UsageError, first_problem
 LADDER = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08)
 """The seven rates of the paper."""
 
+_HIGH = 0.04  # from here on models are wider
+
 Preset = Literal["small", "paper"]
-"""small: N = 64, M = 96, tens of thousands of steps, for the built-in ladder. paper: see `paper`."""
+"""small: see `small`, tens of thousands of steps. paper: see `paper`."""
 
 
 class TrainingSettings(pydantic.BaseModel, frozen=True, extra="forbid"):
@@ -51,9 +53,18 @@ class TrainingSettings(pydantic.BaseModel, frozen=True, extra="forbid"):
         return self.learning_rate * warm * (0.01 + 0.99 * cosine)
 
 
+def small(lmbda: float, kind: Kind = "base") -> TrainingSettings:
+    """Of the built-in ladder: N = 64; M = 128, or 192 for the two highest rates.
+
+    With 96 channels the transforms alone, nothing rounded, leave a mean squared error of 42 on photographs (a
+    KLT of 16x16 blocks 66, of 128 channels 41, of 192 channels 16): no rate would help.
+    """
+    return TrainingSettings(kind=kind, lmbda=lmbda, m=192 if lmbda >= _HIGH else 128)
+
+
 def paper(lmbda: float, kind: Kind = "base") -> TrainingSettings:
     """The paper's own settings: N = 192, or 256 for the two highest rates; millions of steps at 1e-4."""
-    channels = 256 if lmbda >= 0.04 else 192
+    channels = 256 if lmbda >= _HIGH else 192
     millions = {0.001: 1, 0.08: 3}.get(lmbda, 2)
     return TrainingSettings(
         kind=kind, lmbda=lmbda, n=channels, m=channels, steps=millions * 1_000_000,
@@ -68,7 +79,7 @@ def make_settings(preset: Preset, kind: Kind, lmbda: float, **given: Any) -> Tra
         UsageError: a value is out of range; the message names its flag.
     """
     try:
-        settings = TrainingSettings(kind=kind, lmbda=lmbda) if preset == "small" else paper(lmbda, kind)
+        settings = small(lmbda, kind) if preset == "small" else paper(lmbda, kind)
         return TrainingSettings(**(settings.model_dump() | given))
     except pydantic.ValidationError as error:
         raise UsageError(first_problem(error)) from error

@@ -14,7 +14,7 @@ from tests.servers import free_port
 
 COMMANDS = (
     *("encode", "demo", "status", "query", "decode", "verify", "compact"),
-    *("submit", "job", "train", "models", "convert"),
+    *("submit", "job", "train", "models", "convert", "report", "evaluate"),
 )
 
 

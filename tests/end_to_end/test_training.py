@@ -25,14 +25,14 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_ladder_is_trained_interrupted_and_gone_on_with(corpus: Path, tmp_path: Path) -> None:
     words = ("train", corpus, "--out", tmp_path / "models", "--ladder", "0.01,0.02", "--kind", "bits-back")
     words = (*words, *SMALL, "--steps", "3000", "--warm-steps", "40", "--save-minutes", "0.01")
-    state = tmp_path / "models" / "base-0.010" / "state.pt"
+    state = tmp_path / "models" / "base-0.020" / "state.pt"
     with running(*words) as command:
         wait_for(state.exists, "the first save")
         command.signal_group(signal.SIGINT)
         done = command.wait()
     assert done.code == 130 and "Traceback" not in done.err, str(done)
     done = ncbatch(*words).expect(0)
-    assert "going on at step" in done.err and "base-0.010: step 3000/3000 | loss " in done.err
+    assert "going on at step" in done.err and "base-0.020: step 3000/3000 | loss " in done.err
     names = ["base-0.010", "base-0.020", "bits-back-0.010", "bits-back-0.020"]
     trained = [parse((tmp_path / "models" / n / "model.safetensors").read_bytes(), n) for n in names]
     assert [(t.info.kind, t.info.lmbda) for t in trained] == [

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from ncbatch.metrics.traces import read_traces
 from ncbatch.runs import layout
-from ncbatch.runs.traces import read_traces
 from ncbatch.runs.unit import run_unit
 from tests.runs.workbench import ATTEMPTS, Workbench, make_variant, picture, sga
 

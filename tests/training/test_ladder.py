@@ -12,7 +12,7 @@ from tests.training.conftest import settings
 
 def test_the_walk_goes_outwards_from_the_middle():
     rungs = walk(LADDER, ("base", "bits-back"))
-    assert [r.name for r in rungs[:4]] == ["base-0.010", "base-0.005", "base-0.0025", "base-0.001"]
+    assert [r.name for r in rungs[:4]] == ["base-0.020", "base-0.010", "base-0.005", "base-0.0025"]
     assert len(rungs) == 14
     done = set()
     for rung in rungs:  # nothing starts from what is not trained yet
@@ -65,3 +65,22 @@ def test_weights_of_other_channels_or_kinds_are_refused():
         warm_start(trained("base", 2), bits_back)
     with pytest.raises(NcbatchError, match="N = 16"):
         warm_start(trained("bits-back", 2, n=16), bits_back)
+
+
+def test_a_wider_model_starts_from_a_narrow_one_with_the_same_picture():
+    source = trained("base", 1)
+    checkpoint = export(source.network.state_dict(), lmbda=0.01, dtype=torch.float32)
+    target = trained("base", 2, m=20)
+    warm_start(target, checkpoint)
+    pictures = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        theirs, ours = source.network.g_a(pictures), target.network.g_a(pictures)
+        assert ours.shape[1] == 20 and torch.allclose(ours[:, :12], theirs, atol=1e-6)
+        assert torch.allclose(target.network.g_s(ours), source.network.g_s(theirs), atol=1e-6)
+        z = source.network.h_a(theirs)
+        assert torch.allclose(target.network.h_a(ours), z, atol=1e-6)
+        old, new = source.network.h_s(z).chunk(2, 1), target.network.h_s(z).chunk(2, 1)
+        # The checkpoint's h_s has 15 bits.
+        assert all(torch.allclose(b[:, :12], a, atol=1e-3) for a, b in zip(old, new, strict=True))
+    with pytest.raises(NcbatchError, match="M = 20 cannot start"):
+        warm_start(trained("base", 3), export(target.network.state_dict(), lmbda=0.01))

@@ -1,0 +1,177 @@
+"""A run's table boiled down to what is drawn: means per variant, and variants joined to series."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ncbatch.metrics.query import query
+from ncbatch.report.bd_rate import Curve
+from ncbatch.report.errors import ReportError
+from ncbatch.runs.spec import Variant
+from ncbatch.runs.status import run_status
+from ncbatch.store import Store
+
+AMORTIZED = "amortized"
+
+_MEANS = """
+with ok as (select * from metrics where status = 'ok'),
+common as (select image_key from ok group by image_key
+           having count(distinct variant) = (select count(distinct variant) from ok))
+select variant, any_value(method) as method, any_value(model) as model, any_value(lmbda) as lmbda,
+       any_value(steps) as steps, count(*) as images, avg(bpp) as bpp, avg(psnr) as psnr,
+       avg(-10 * log10(greatest(1 - ms_ssim, 1e-10))) as ms_ssim_db, avg(rd_loss) as rd_loss,
+       avg(amortized_bpp) as amortized_bpp, avg(amortized_psnr) as amortized_psnr,
+       avg(amortized_rd_loss) as amortized_rd_loss, avg(encode_seconds) as encode_seconds,
+       avg(device_seconds) as device_seconds, avg(decode_seconds) as decode_seconds
+from ok join common using (image_key) group by variant order by variant
+"""
+
+_PER_IMAGE = """
+select image_key, variant, method, lmbda, bpp, psnr, ms_ssim, rd_loss, amortized_rd_loss,
+       100 * (1 - rd_loss / amortized_rd_loss) as saved_percent, encode_seconds, device_seconds
+from metrics where status = 'ok' order by variant, image_key
+"""
+
+# What may tell two series of one method apart, the most telling first.
+_TELLING = (
+    "steps", "rounding", "learning_rate", "decay", "tau0", "annealing_rate", "plateau", "beta1", "beta2",
+    "check_every",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Means:
+    """One variant, averaged over the images that are ok under every variant. ms_ssim_db: -10 log10(1 - x)."""
+
+    variant: str
+    method: str
+    model: str | None
+    lmbda: float | None
+    steps: int | None
+    images: int
+    bpp: float
+    psnr: float
+    ms_ssim_db: float | None
+    rd_loss: float | None
+    amortized_bpp: float | None
+    amortized_psnr: float | None
+    amortized_rd_loss: float | None
+    encode_seconds: float | None
+    device_seconds: float | None
+    decode_seconds: float | None
+
+    @property
+    def saved_percent(self) -> float | None:
+        if self.rd_loss is None or self.amortized_rd_loss is None:
+            return None
+        return 100 * (1 - self.rd_loss / self.amortized_rd_loss)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a run shows.
+
+    series: variants that differ in rate only (lmbda, model, quality), by a label; notes: what a reader of the
+    figures must know, such as images that are still pending.
+    """
+
+    corpus: str
+    means: tuple[Means, ...]
+    per_image: tuple[dict[str, Any], ...]
+    series: dict[str, tuple[Means, ...]]
+    notes: tuple[str, ...]
+
+    def curve(self, label: str) -> Curve:
+        points = self.series[label]
+        return Curve(label, [p.bpp for p in points], [p.psnr for p in points])
+
+    def ms_ssim_curve(self, label: str) -> Curve | None:
+        """None where a picture was too small for MS-SSIM."""
+        points = [(p.bpp, p.ms_ssim_db) for p in self.series[label] if p.ms_ssim_db is not None]
+        return Curve(label, [b for b, _ in points], [q for _, q in points]) if points else None
+
+
+def evaluate(output: Store) -> Evaluation:
+    """Reads a run, finished or not.
+
+    Raises:
+        RunError: there is none. ReportError: it has no ok row yet.
+    """
+    status = run_status(output)
+    rows = query(output, _MEANS).to_pylist()
+    per_image = query(output, _PER_IMAGE).to_pylist()
+    if not per_image:
+        raise ReportError(f"{output.uri} has no encoded image yet; there is nothing to report")
+    if not rows:
+        raise ReportError(
+            f"no image of {output.uri} is done under every variant yet ({status.pending} are pending); "
+            "report again later"
+        )
+    means = tuple(Means(**row) for row in rows)
+    notes = [f"Means are over the {means[0].images} images that are ok under every variant."]
+    if status.pending:
+        notes.append(f"The run is unfinished: {status.pending} of {status.images} images are pending.")
+    if status.summary.failed:
+        notes.append(f"{status.summary.failed} rows are failed.")
+    missing = {v.name for v in status.spec.variants} - {m.variant for m in means}
+    if missing:
+        notes.append(f"Nothing is ok yet of {', '.join(sorted(missing))}.")
+    return Evaluation(
+        status.spec.corpus, means, tuple(per_image), _series(status.spec.variants, means), tuple(notes)
+    )
+
+
+def _series(variants: Sequence[Variant], means: Sequence[Means]) -> dict[str, tuple[Means, ...]]:
+    """Joins the variants that share everything but their rate, in the order of the spec."""
+    found = {m.variant: m for m in means}
+    groups: dict[tuple[Any, ...], list[Means]] = defaultdict(list)
+    recipes: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for variant in variants:
+        if variant.name in found:
+            recipe = variant.recipe.model_dump(exclude={"lmbda", "seed", "quality"})
+            kind = "bits-back" if (variant.model or "").startswith("bits-back") else ""
+            key = (kind, *recipe.items())
+            groups[key].append(found[variant.name])
+            recipes[key] = recipe | {"kind": kind}
+    labels = _labels(recipes)
+    series = {labels[key]: tuple(sorted(points, key=lambda m: m.bpp)) for key, points in groups.items()}
+    refined = [points for points in series.values() if points[0].rd_loss is not None]
+    if AMORTIZED not in series and refined:
+        series[AMORTIZED] = tuple(map(_unrefined, refined[0]))
+    return series
+
+
+def _unrefined(refined: Means) -> Means:
+    """The amortized encodings that a refined variant began with; its rows know them."""
+    assert refined.amortized_bpp is not None and refined.amortized_psnr is not None
+    return Means(
+        **{
+            **vars(refined),
+            "variant": f"{refined.variant} before refinement",
+            "method": AMORTIZED,
+            "bpp": refined.amortized_bpp,
+            "psnr": refined.amortized_psnr,
+            "rd_loss": refined.amortized_rd_loss,
+            **dict.fromkeys(("ms_ssim_db", "encode_seconds", "device_seconds", "decode_seconds")),
+        }
+    )
+
+
+def _labels(recipes: dict[tuple[Any, ...], dict[str, Any]]) -> dict[tuple[Any, ...], str]:
+    """The shortest labels that tell the recipes apart."""
+    labels = {
+        key: " ".join(filter(None, (recipe["method"], recipe["kind"]))) for key, recipe in recipes.items()
+    }
+    for field in _TELLING:
+        groups: dict[str, list[tuple[Any, ...]]] = defaultdict(list)
+        for key, label in labels.items():
+            groups[label].append(key)
+        for keys in groups.values():
+            if len({recipes[key].get(field) for key in keys}) > 1:
+                for key in keys:
+                    value = recipes[key].get(field)
+                    labels[key] += f", {value} steps" if field == "steps" else f", {field} {value}"
+    return labels

@@ -1,0 +1,48 @@
+"""A finished run of several methods, made without Ray."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ncbatch.runs.models import keep_model
+from ncbatch.runs.opening import open_run
+from ncbatch.runs.request import make_spec
+from ncbatch.runs.spec import RunSpec
+from ncbatch.runs.unit import Workspace, run_unit
+from ncbatch.store import Store, StoreOptions, open_store
+from tests.runs.workbench import CHECKPOINT, MODEL, encoded_as, picture, torch
+
+FIGURES = (
+    "rd_psnr", "rate_savings", "image_savings", "convergence", "rounding_probability", "annealed_objective",
+)  # fmt: skip
+REQUESTS: list[dict[str, Any]] = [
+    *(
+        {"method": method, "steps": 20, "model": "base-0.010", "lmbda": lmbda, "name": f"{method}-{lmbda}"}
+        for method in ("sga", "map")
+        for lmbda in (0.005, 0.02)
+    ),
+    *({"method": "jpeg", "quality": quality} for quality in (20, 50, 70, 90)),
+]
+
+
+def make_run(folder: Any, requests: list[dict[str, Any]], count: int = 3, units: int | None = None) -> Store:
+    """Encodes `count` pictures; with `units` only so many of the planned units."""
+    corpus = open_store(str(folder / "corpus"), create=True)
+    output = open_store(str(folder / "out"), create=True)
+    for n in range(count):
+        corpus.put(f"{n}.png", encoded_as(picture(96, 80, seed=n)))
+    spec: RunSpec = make_spec(corpus.uri, StoreOptions(), requests)
+    keep_model(output, CHECKPOINT)
+    run = open_run(spec, corpus, output, StoreOptions(), lambda *_: 10**12)
+    models = {CHECKPOINT.digest: MODEL}
+    workspace = Workspace(spec, corpus, output, torch.device("cpu"), trace_every=10, _models=models)
+    for unit in run.units[:units]:
+        run_unit(workspace, unit, "00000001-1", {})
+    return output
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return make_run(tmp_path_factory.mktemp("run"), REQUESTS)

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ncbatch.cli import main
+from ncbatch.metrics import read_table
+from ncbatch.report.bd_rate import Curve
+from ncbatch.report.errors import ReportError
+from ncbatch.report.evaluation import evaluate
+from ncbatch.report.page import build
+from ncbatch.runs.errors import RunError
+from ncbatch.store import Store, open_store
+from tests.report.conftest import REQUESTS, make_run
+
+SGA = REQUESTS[:1]
+
+
+def test_means_are_over_the_rows(run: Store) -> None:
+    found = {m.variant: m for m in evaluate(run).means}
+    rows = [r for r in read_table(run).to_pylist() if r["variant"] == "sga-0.02"]
+    mean = found["sga-0.02"]
+    assert mean.images == len(rows) == 3
+    for name in ("bpp", "psnr", "rd_loss", "amortized_rd_loss", "encode_seconds"):
+        assert getattr(mean, name) == pytest.approx(sum(r[name] for r in rows) / 3), name
+    assert mean.saved_percent is not None and mean.saved_percent > 0
+
+
+def test_variants_that_differ_in_rate_make_a_series(run: Store) -> None:
+    series = evaluate(run).series
+    assert {label: len(points) for label, points in series.items()} == {
+        "sga": 2, "map": 2, "jpeg": 4, "amortized": 2,
+    }  # fmt: skip
+    for points in series.values():
+        assert [p.bpp for p in points] == sorted(p.bpp for p in points)
+
+
+def test_labels_say_what_differs_and_no_more(tmp_path: Path) -> None:
+    requests = [
+        {"method": "sga", "steps": 10, "name": "a"},
+        {"method": "sga", "steps": 20, "name": "b"},
+        {"method": "sga", "steps": 20, "rounding": "ssl", "name": "c"},
+        {"method": "map", "steps": 20, "name": "d"},
+    ]
+    labels = set(evaluate(make_run(tmp_path, requests, count=1)).series)
+    assert labels == {
+        "sga, 10 steps", "sga, 20 steps, rounding atanh", "sga, 20 steps, rounding ssl", "map", "amortized",
+    }  # fmt: skip
+
+
+def test_an_unfinished_run_says_so_and_reports_what_is_there(tmp_path: Path) -> None:
+    output = make_run(tmp_path, REQUESTS, units=3)
+    found = evaluate(output)
+    assert any("15 of 24 images are pending" in note for note in found.notes)
+    assert any("Nothing is ok yet of" in note and "jpeg-20" in note for note in found.notes)
+    assert {m.variant for m in found.means} < {request["name"] for request in REQUESTS[:4]}
+    build(found, output, [])
+
+
+def test_one_variant_has_no_bd_rate_and_the_reason(tmp_path: Path) -> None:
+    output = make_run(tmp_path, SGA)
+    (row,) = build(evaluate(output), output, []).tables["bd_rates"].rows
+    assert row == ("sga", "amortized", None, None, "amortized has 1 R-D points; a pchip BD-rate needs 2")
+
+
+def test_curves_without_overlap_say_so(run: Store) -> None:
+    far = Curve("far", [5.0, 6.0, 7.0, 8.0], [70.0, 71.0, 72.0, 73.0])
+    rows = build(evaluate(run), run, [far]).tables["bd_rates"].rows
+    reasons = {row[0]: row[4] for row in rows if row[1] == "far"}
+    assert all("no quality in common" in reasons[label] for label in ("sga", "map", "jpeg"))
+
+
+def test_nothing_to_report(tmp_path: Path) -> None:
+    with pytest.raises(ReportError, match="no encoded image yet"):
+        evaluate(make_run(tmp_path, SGA, units=0))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RunError, match="holds no run"):
+        evaluate(open_store(str(tmp_path / "empty")))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--reference", "sgb"), "the run has no series 'sgb'; it has 'sga'"),
+        (("--dataset", "clic"), "nothing is known of 'clic'; there are kodak, tecnick, none"),
+        (("--images", "x.png"), "no encoded image 'x.png'"),
+    ],
+)
+def test_wrong_words_are_named(run: Store, tmp_path: Path, capsys, words, message) -> None:
+    assert main(["report", run.uri, "--out", str(tmp_path), *words]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_reference_table_without_columns_is_named(run: Store, tmp_path: Path, capsys) -> None:
+    (tmp_path / "points.csv").write_text("method,bpp\nx,1\n")
+    words = ["--published", str(tmp_path / "points.csv")]
+    assert main(["report", run.uri, "--out", str(tmp_path), *words]) == 1
+    assert "lacks the columns dataset, source" in capsys.readouterr().err
+
+
+def test_curves_and_tables_need_no_torch() -> None:
+    code = "import sys, ncbatch.report.page; print({'torch', 'ray'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
