@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import get_args
 
 from ncbatch import commands
-from ncbatch.codec.recipe import CODECS, Method, Rounding
+from ncbatch.codec.recipe import CODECS, PRESETS, Method, Rounding
 
 Command = Callable[[argparse.Namespace], int]
 Adder = Callable[..., argparse.ArgumentParser]
@@ -18,7 +18,7 @@ def encode_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("output", help="folder or s3:// prefix for bitstreams and metrics")
     what = parser.add_argument_group("what an image becomes (fixed once the run is planned)")
     what.add_argument("--spec", metavar="FILE", help="YAML file with several variants; see the README")
-    what.add_argument("--preset", help="a recipe by name: paper (the default's settings), fast")
+    what.add_argument("--preset", help=f"a recipe by name: {', '.join(PRESETS)}; default: paper")
     what.add_argument("--method", choices=(*get_args(Method), *CODECS), help="default: sga")
     what.add_argument("--lmbda", type=float, help="weight of the MSE; default: the model's own, or 0.01")
     what.add_argument("--quality", type=int, help="of the classical codecs; bpg: its quantiser")
@@ -27,6 +27,7 @@ def encode_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--decay", choices=("constant", "cosine"), help="of the learning rate")
     what.add_argument("--seed", type=int, help="of refinement's noise; default: 0")
     what.add_argument("--rounding", choices=get_args(Rounding), help="probabilities of sga; default: atanh")
+    what.add_argument("--noise", type=float, help="factor of sga's Gumbel noise; default: 1, the paper's")
     what.add_argument("--tau0", type=float, help="temperature at first; default: the paper's")
     what.add_argument("--annealing-rate", type=float, metavar="C", help="tau falls by exp(-C) a step")
     what.add_argument("--plateau", type=float, metavar="STEPS", help="before tau falls; 0: naive schedule")

@@ -68,7 +68,7 @@ class Refinement:
         self._adam = torch.optim.Adam([self._y, self._z], recipe.learning_rate, betas, fused=True)
         self.step = 0
         self._best = model.round(y.detach(), z.detach())
-        self._best_loss = self._hard_loss(self._best)
+        self.best_loss = self._hard_loss(self._best)
         self.amortized = self._best
 
     @property
@@ -175,12 +175,12 @@ class Refinement:
         loss = self._hard_loss(latents)
         if not bool(loss.isfinite().all() & self._y.isfinite().all()):
             raise DivergedError(f"the refinement diverged by step {self.step}; use a smaller learning rate")
-        better = loss < self._best_loss
+        better = loss < self.best_loss
         choose = better.view(-1, 1, 1, 1)
         self._best = Latents(
             torch.where(choose, latents.y, self._best.y), torch.where(choose, latents.z, self._best.z)
         )
-        self._best_loss = torch.where(better, loss, self._best_loss)
+        self.best_loss = torch.where(better, loss, self.best_loss)
 
     def state(self) -> dict[str, Tensor]:
         """Everything needed to go on later, on any device; see `restore`."""
@@ -189,7 +189,7 @@ class Refinement:
             for moment in ("exp_avg", "exp_avg_sq"):
                 if parameter in self._adam.state:
                     tensors[f"{moment}.{name}"] = self._adam.state[parameter][moment]
-        tensors |= {"best.y": self._best.y, "best.z": self._best.z, "best.loss": self._best_loss}
+        tensors |= {"best.y": self._best.y, "best.z": self._best.z, "best.loss": self.best_loss}
         return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
@@ -205,7 +205,7 @@ class Refinement:
                     "exp_avg_sq": state[f"exp_avg_sq.{name}"].to(device).clone(),
                 }
         self._best = Latents(state["best.y"].to(device), state["best.z"].to(device))
-        self._best_loss = state["best.loss"].to(device)
+        self.best_loss = state["best.loss"].to(device)
 
 
 def _counter(values: Tensor) -> Tensor:

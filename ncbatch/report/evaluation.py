@@ -37,8 +37,8 @@ from metrics where status = 'ok' order by variant, image_key
 
 # What may tell two series of one method apart, the most telling first.
 _TELLING = (
-    "steps", "rounding", "learning_rate", "decay", "tau0", "annealing_rate", "plateau", "beta1", "beta2",
-    "check_every",
+    "steps", "rounding", "noise", "learning_rate", "decay", "tau0", "annealing_rate", "plateau", "beta1",
+    "beta2", "check_every",
 )  # fmt: skip
 
 

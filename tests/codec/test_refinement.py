@@ -70,9 +70,9 @@ def test_a_state_from_before_the_first_step_can_be_restored(model, crops):
 def test_loss_of_rounded_latents_falls(model, photograph):
     picture = photograph[:128, :192]
     work = refinement(model, [picture], steps=100, check_every=20)
-    before = work._best_loss.item()
+    before = work.best_loss.item()
     work.advance(100)
-    assert work._best_loss.item() < 0.985 * before
+    assert work.best_loss.item() < 0.985 * before
     assert not work.best.equals(work.amortized)
 
 
@@ -89,10 +89,10 @@ def test_loss_of_rounded_latents_falls(model, photograph):
 def test_every_method_improves_on_the_amortized_latents(model, photograph, fields, saved):
     picture = photograph[:128, :192]
     work = refinement(model, [picture], **{"steps": 60, "check_every": 20, **fields})
-    before = work._best_loss.item()
+    before = work.best_loss.item()
     while not work.done:
         work.advance(20)
-    assert work._best_loss.item() < (1 - saved) * before
+    assert work.best_loss.item() < (1 - saved) * before
 
 
 def test_gradient_of_the_loss_is_the_finite_difference(model, photograph, monkeypatch):

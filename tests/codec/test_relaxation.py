@@ -67,6 +67,17 @@ def test_gradient_is_the_finite_difference(tau):
     assert torch.allclose(proxy.grad, difference, rtol=1e-5, atol=1e-6)
 
 
+def test_less_noise_is_less_spread_around_the_same_median():
+    uniform = (torch.arange(1001, dtype=torch.float64) + 0.5) / 1001
+    values = torch.full_like(uniform, 0.3)
+    full, half, none = (
+        stochastic_gumbel_annealing(values, 0.5, uniform, "linear", noise) for noise in (1.0, 0.5, 0.0)
+    )
+    assert full.std() > half.std() > 0 and none.std() == 0
+    assert full[500] == pytest.approx(none[500].item(), abs=1e-9)
+    assert none[0].item() == pytest.approx(0.3**4 / (0.3**4 + 0.7**4))  # tau enters twice
+
+
 def test_cold_samples_are_rounded_values():
     values = torch.tensor([0.1, 0.9, -3.2, 7.7])
     sample = stochastic_gumbel_annealing(values, 1e-3, torch.full((4,), 0.5))

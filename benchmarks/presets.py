@@ -1,0 +1,83 @@
+"""How much of the R-D loss recipes save, against another recipe's saving: for the search of presets.
+
+    python -m benchmarks.presets PHOTOGRAPHS SPEC.yaml --half search
+    python -m benchmarks.presets PHOTOGRAPHS SPEC.yaml --half report --reference paper
+
+Every variant of the spec file refines the same crops from the middle of every second photograph (the others
+make the other half: what is chosen on one is reported on the other). Saved: 1 - loss / amortized loss, by the
+loop's own estimate of the hard-rounded iterate, which the real bytes follow within a fraction of a percent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ncbatch.codec.memory import keep_freed_memory
+from ncbatch.codec.model import Model, to_tensor
+from ncbatch.codec.noise import Noise
+from ncbatch.codec.pictures import read_picture
+from ncbatch.codec.recipe import Recipe
+from ncbatch.codec.refinement import Refinement, Target
+from ncbatch.runs.models import load_model
+from ncbatch.runs.request import make_variant, read_spec_file
+from ncbatch.store import StoreOptions
+
+OPTIONS = StoreOptions()
+
+
+def crops(folder: Path, half: str, height: int, width: int) -> list[np.ndarray]:
+    """From the middle of every second photograph."""
+    paths = sorted(p for p in folder.iterdir() if p.suffix in (".png", ".jpg"))
+    found = []
+    for path in paths[0 if half == "search" else 1 :: 2]:
+        pixels = read_picture(path.read_bytes(), alpha="refuse")
+        top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
+        found.append(np.ascontiguousarray(pixels[top : top + height, left : left + width]))
+    return found
+
+
+def saved(model: Model, pixels: np.ndarray, recipe: Recipe) -> float:
+    """Share of the amortized loss."""
+    target = Target(pixels.shape[0], pixels.shape[1], Noise(recipe.seed, pixels.tobytes()))
+    work = Refinement(model, to_tensor(pixels, model.device), [target], recipe)
+    before = work.best_loss.item()
+    work.advance(recipe.steps)
+    return 1 - work.best_loss.item() / before
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="recipes compared by what they save")
+    parser.add_argument("photographs", type=Path)
+    parser.add_argument("spec")
+    parser.add_argument("--half", choices=("search", "report"), required=True)
+    parser.add_argument("--reference", help="variant whose saving is 100 %%")
+    parser.add_argument("--size", type=int, nargs=2, default=(256, 384), metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    keep_freed_memory()
+    pictures = crops(args.photographs, args.half, *args.size)
+    models: dict[str, Model] = {}
+    means: dict[str, float] = {}
+    for request in read_spec_file(args.spec, OPTIONS):
+        variant = make_variant(request, OPTIONS)
+        assert variant.model is not None and isinstance(variant.recipe, Recipe)
+        if variant.model not in models:
+            models[variant.model] = Model(load_model(variant.model, OPTIONS))
+        started = time.monotonic()
+        savings = [saved(models[variant.model], pixels, variant.recipe) for pixels in pictures]
+        means[variant.name] = float(np.mean(savings))
+        share = f", {means[variant.name] / means[args.reference]:.1%} of {args.reference}'s" if (
+            args.reference in means
+        ) else ""  # fmt: skip
+        seconds = (time.monotonic() - started) / len(pictures)
+        print(f"{variant.name}: {means[variant.name]:.3%} saved{share}; {seconds:.1f} s a crop", flush=True)
+
+
+if __name__ == "__main__":
+    main()
