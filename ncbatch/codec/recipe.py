@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any, Literal, get_args
 
@@ -71,6 +72,8 @@ class Recipe(pydantic.BaseModel, frozen=True, extra="forbid"):
             return given
         method, steps = given.get("method", "sga"), given.get("steps", _PAPER_STEPS)
         filled: dict[str, Any] = {"learning_rate": 1e-4} if method == "ste" else {}
+        with contextlib.suppress(TypeError, ValueError):  # what is no number is said below, by its field
+            steps = int(steps)
         if isinstance(steps, int) and steps > 0 and isinstance(method, str):
             scale = _PAPER_STEPS / steps
             for name, value in _ANNEALED.get(method, {}).items():

@@ -113,6 +113,12 @@ def test_naive_schedule_and_free_ones():
     assert Recipe(lmbda=0.01, steps=100, tau0=1.0).plateau == 35
 
 
+def test_steps_that_come_as_words_have_a_schedule_too():
+    assert Recipe(lmbda=0.01, steps="200") == Recipe(lmbda=0.01, steps=200)
+    with pytest.raises(ValueError, match="steps"):
+        Recipe(lmbda=0.01, steps="many")
+
+
 def test_learning_rates():
     assert Recipe(method="ste", lmbda=0.01).learning_rate == 1e-4
     assert Recipe(method="map", lmbda=0.01).learning_rate == 5e-3
