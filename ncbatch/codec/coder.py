@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncbatch.codec.errors import BitstreamError
-from ncbatch.codec.gaussian import gaussian_tables
+from ncbatch.codec.gaussian import SIGMA_BITS, GaussianTables, gaussian_tables
 
 # constriction is one binary module: its submodules are attributes, not importable by name.
 _model = constriction.stream.model
@@ -106,36 +106,48 @@ class FactorizedTables:
         return np.stack(planes).reshape(shape)
 
 
-def _by_sigma(sigma: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64], list[slice]]:
-    """Order that sorts by sigma, the distinct sigmas, and where each one's run lies in that order."""
-    flat = sigma.reshape(-1)
+_OFFSETS = 1 << SIGMA_BITS
+
+
+def _runs(
+    sigma: NDArray[np.int32], offset: NDArray[np.int32] | None
+) -> tuple[NDArray[np.int64], list[slice], GaussianTables]:
+    """Order that sorts by sigma and offset, where each distinct pair's run lies in it, and their tables."""
+    flat = sigma.reshape(-1).astype(np.int64) * _OFFSETS + _OFFSETS // 2
+    if offset is not None:
+        flat += offset.reshape(-1)
     order = np.argsort(flat, kind="stable")
     distinct, counts = np.unique(flat, return_counts=True)
     ends = np.cumsum(counts)
     runs = [slice(int(e - c), int(e)) for e, c in zip(ends, counts, strict=True)]
-    return order, distinct.astype(np.int64), runs
+    return order, runs, gaussian_tables(distinct // _OFFSETS, distinct % _OFFSETS - _OFFSETS // 2)
 
 
-def push_gaussian(coder: AnsCoder, symbols: Symbols, sigma: NDArray[np.int32]) -> None:
-    """Pushes mean-centred symbols of y, each under N(0, sigma^2) on the integers.
+def push_gaussian(
+    coder: AnsCoder, symbols: Symbols, sigma: NDArray[np.int32], offset: NDArray[np.int32] | None = None
+) -> None:
+    """Pushes symbols, each under N(offset, sigma^2) on the integers.
 
-    Latents of the same fixed-point sigma share one table and are coded as one run, in ascending order of
-    sigma: there are a few hundred distinct values in a picture, against a hundred thousand latents.
+    Symbols of the same fixed-point sigma and offset share one table and are coded as one run, in ascending
+    order: of mean-centred latents there are a few hundred distinct sigmas in a picture, against a hundred
+    thousand latents.
 
     Args:
         symbols: int32, any shape; within +-MAX_SYMBOL.
         sigma: standard deviations in units of 2**-8, same shape; positive.
+        offset: means in the same units, from -128 to 127, same shape; zero by default.
     """
-    order, distinct, runs = _by_sigma(sigma)
-    tables, ordered = gaussian_tables(distinct), symbols.reshape(-1)[order]
+    order, runs, tables = _runs(sigma, offset)
+    ordered = symbols.reshape(-1)[order]
     for index in reversed(range(len(runs))):
         _push(coder, ordered[runs[index]], -int(tables.reach[index]), tables.table(index))
 
 
-def pop_gaussian(coder: AnsCoder, sigma: NDArray[np.int32]) -> Symbols:
+def pop_gaussian(
+    coder: AnsCoder, sigma: NDArray[np.int32], offset: NDArray[np.int32] | None = None
+) -> Symbols:
     """Pops what `push_gaussian` pushed; int32 of sigma's shape."""
-    order, distinct, runs = _by_sigma(sigma)
-    tables = gaussian_tables(distinct)
+    order, runs, tables = _runs(sigma, offset)
     symbols = np.empty(sigma.size, dtype=np.int32)
     for index, run in enumerate(runs):
         reach = int(tables.reach[index])

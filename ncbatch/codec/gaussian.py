@@ -54,17 +54,21 @@ def _half_distribution() -> NDArray[np.int64]:
     return np.array([(v << (TABLE_BITS - 1)) // integral[-1] for v in integral], dtype=np.int64)
 
 
-def _upper_half(numerator: NDArray[np.int64], sigma: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(Phi(t) - 1/2) * 2**30 at t = numerator / (2 * sigma * 2**-SIGMA_BITS), linear between grid points."""
+def _distribution(distance: NDArray[np.int64], sigma: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(Phi(distance / sigma) - 1/2) * 2**30, linear between grid points; odd in the distance.
+
+    Both in units of 2**-SIGMA_BITS.
+    """
     table = _half_distribution()
     fraction_bits = 12
     whole = 1 << fraction_bits
-    position = (numerator << (SIGMA_BITS - 1 + _GRID_BITS + fraction_bits)) // sigma
+    position = (np.abs(distance) << (_GRID_BITS + fraction_bits)) // sigma
     position = np.minimum(position, (len(table) - 1) * whole)
     index = np.minimum(position >> fraction_bits, len(table) - 2)
     fraction = position - index * whole
     low = table[index]
-    return low + (((table[index + 1] - low) * fraction) >> fraction_bits)
+    upper_half = low + (((table[index + 1] - low) * fraction) >> fraction_bits)
+    return np.where(distance < 0, -upper_half, upper_half)
 
 
 @dataclass(frozen=True)
@@ -83,24 +87,27 @@ class GaussianTables:
         return self.frequencies[self.start[index] : self.start[index] + 2 * self.reach[index] + 2]
 
 
-def gaussian_tables(sigma: NDArray[np.int64]) -> GaussianTables:
-    """Tables of N(0, sigma^2) integrated over [k - 1/2, k + 1/2].
+def gaussian_tables(sigma: NDArray[np.int64], offset: NDArray[np.int64] | None = None) -> GaussianTables:
+    """Tables of N(offset, sigma^2) integrated over [k - 1/2, k + 1/2].
 
     Args:
         sigma: positive standard deviations, in units of 2**-SIGMA_BITS; int64[tables].
+        offset: means between -1/2 and 1/2 in the same units, zero by default; int64[tables].
 
     The frequencies are whole numbers held in float64, the type that the coder takes.
     """
+    if offset is None:
+        offset = np.zeros_like(sigma)
     reach = (sigma * _REACH >> SIGMA_BITS) + 2
     length = 2 * reach + 2
     start = np.concatenate([[0], np.cumsum(length)[:-1]])
     owner = np.repeat(np.arange(len(sigma)), length)
     symbol = np.arange(length.sum()) - start[owner] - reach[owner]
-    magnitude, scale = np.abs(symbol), sigma[owner]
-    # P(k) = Phi((|k| + 1/2) / sigma) - Phi((|k| - 1/2) / sigma), where Phi is odd around 1/2.
-    outer = _upper_half(2 * magnitude + 1, scale)
-    inner = np.where(magnitude > 0, _upper_half(np.maximum(2 * magnitude - 1, 0), scale), -outer)
-    mass = outer - inner
-    escape = magnitude > reach[owner]  # the entry after the last symbol: both tails
-    mass = np.where(escape, (1 << TABLE_BITS) - 2 * inner, mass)
+    one, scale = 1 << SIGMA_BITS, sigma[owner]
+    lower_edge = symbol * one - one // 2 - offset[owner]
+    below = _distribution(lower_edge, scale)
+    mass = _distribution(lower_edge + one, scale) - below
+    # The entry after the last symbol is the escape: both tails.
+    lowest = _distribution(-reach * one - one // 2 - offset, sigma)[owner]
+    mass = np.where(symbol > reach[owner], (1 << TABLE_BITS) - (below - lowest), mass)
     return GaussianTables(reach, start, (mass + 1).astype(np.float64))

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -82,3 +84,21 @@ def test_damaged_payload_gives_symbols_or_one_error():
 def test_payload_ending_in_zeros_is_refused():
     with pytest.raises(BitstreamError, match="ANS"):
         coder.new_coder(bytes(8))
+
+
+def test_symbols_around_means_between_integers_come_back_and_cost_what_they_should():
+    random = np.random.default_rng(4)
+    sigma = random.integers(28, 900, 20_000).astype(np.int32)
+    offset = random.integers(-128, 128, 20_000).astype(np.int32)
+    symbols = np.round(random.normal(offset / 256, sigma / 256)).astype(np.int32)
+    stack = coder.new_coder()
+    coder.push_gaussian(stack, symbols, sigma, offset)
+    mean, scale = offset / 256, sigma / 256 * math.sqrt(2)
+    upper, lower = (symbols + 0.5 - mean) / scale, (symbols - 0.5 - mean) / scale
+    mass = [0.5 * (math.erf(u) - math.erf(v)) for u, v in zip(upper, lower, strict=True)]
+    bits = -np.log2(mass).sum()
+    assert bits < len(coder.payload_of(stack)) * 8 < 1.001 * bits + 64
+    assert np.array_equal(coder.pop_gaussian(stack, sigma, offset), symbols)
+    symbols[:3] = (1000, -1000, 70_000)  # escapes
+    coder.push_gaussian(stack, symbols, sigma, offset)
+    assert np.array_equal(coder.pop_gaussian(stack, sigma, offset), symbols)

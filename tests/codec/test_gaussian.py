@@ -34,6 +34,20 @@ def test_frequencies_are_the_gaussian_masses(sigma):
     assert np.array_equal(table[:-1], table[:-1][::-1])
 
 
+@pytest.mark.parametrize("sigma", [28, 100, 300, 5_000])
+@pytest.mark.parametrize("offset", [-128, -57, 1, 127])
+def test_frequencies_of_means_between_integers(sigma, offset):
+    tables = gaussian_tables(np.array([sigma]), np.array([offset]))
+    table, reach, scale, mean = tables.table(0), int(tables.reach[0]), sigma / 256, offset / 256
+    symbols = range(-reach, reach + 1)
+    mass = [phi((k + 0.5 - mean) / scale) - phi((k - 0.5 - mean) / scale) for k in symbols]
+    assert np.abs(table[:-1] / 2**TABLE_BITS - mass).max() < 3e-7
+    assert table.min() >= 1 and abs(table.sum() / 2**TABLE_BITS - 1) < 1e-6 + len(table) / 2**TABLE_BITS
+    mirrored = gaussian_tables(np.array([sigma]), np.array([-offset])).table(0)
+    if offset > -128:
+        assert np.array_equal(table[:-1], mirrored[:-1][::-1])
+
+
 def test_coding_with_the_tables_costs_what_the_gaussian_says():
     """Relative entropy of table to Gaussian, in bits per symbol, at every scale."""
     for sigma in (28, 64, 256, 1024, 8192):
