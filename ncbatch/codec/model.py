@@ -99,8 +99,7 @@ class Model:
         self.device = torch.device(device)
         self._checkpoint = checkpoint
         self._exact = ExactHyperSynthesis(checkpoint.integer_layers(), self.device)
-        self._asked: Tensor | None = None
-        self._answer: tuple[Tensor, Tensor]
+        self._last: tuple[Tensor | None, tuple[Tensor, Tensor] | None] = (None, None)
         coding = checkpoint.section("z")
         self._medians = coding["median"].to(self.device).view(1, -1, 1, 1)
         self.z_tables = FactorizedTables(
@@ -173,9 +172,12 @@ class Model:
             z: symbols; never changed in place, since the last answer is kept: rounding, rate and
                 reconstruction of the same latents all ask for it.
         """
-        if self._asked is not z:
-            self._asked, self._answer = z, self._exact(z * UNIT + self._medians)
-        return self._answer
+        # One reference, read and written whole: threads may share a model.
+        asked, answer = self._last
+        if asked is not z or answer is None:
+            answer = self._exact(z * UNIT + self._medians)
+            self._last = z, answer
+        return answer
 
     def round(self, y: Tensor, z: Tensor) -> Latents:
         """Rounds z around its medians, then y around the mu that the decoder will compute from that z."""

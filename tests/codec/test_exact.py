@@ -1,3 +1,6 @@
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +9,7 @@ import torch.nn.functional as F
 from ncbatch.codec import exact
 from ncbatch.codec.errors import ModelError
 from ncbatch.codec.exact import ExactHyperSynthesis, IntegerLayer, quantize_layer
-from ncbatch.codec.model import to_tensor
+from ncbatch.codec.model import Model, to_tensor
 
 CPU = torch.device("cpu")
 
@@ -113,3 +116,21 @@ def test_headroom_of_the_builtin_model(checkpoint):
         summed = (0, 2, 3) if upsamples else (1, 2, 3)
         largest = layer.weight.long().abs().sum(summed).max().item()
         assert largest * (1 << 15) < (1 << 53) >> 10
+
+
+def test_threads_that_share_a_model_get_their_own_answers(checkpoint, monkeypatch):
+    model = Model(checkpoint)
+    monkeypatch.setattr(model, "_exact", lambda z: (z, z))  # fast, so that the threads meet often
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+
+    def ask(width):
+        for _ in range(3000):
+            z = torch.zeros((1, checkpoint.info.n, 1, width), dtype=torch.int32)
+            assert model.coding_parameters(z)[0].shape[3] == width
+
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(ask, (1, 2, 3, 4)))
+    finally:
+        sys.setswitchinterval(interval)
