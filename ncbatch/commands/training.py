@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ncbatch.training.ladder import Rung
     from ncbatch.training.session import LogRow
     from ncbatch.training.settings import TrainingSettings
-    from ncbatch.training.train import TrainingRequest
+    from ncbatch.training.train import Group, TrainingRequest
 
 log = logging.getLogger(__name__)
 
@@ -32,9 +32,9 @@ def train(args: argparse.Namespace) -> int:
     from ncbatch.training.ladder import climb
     from ncbatch.training.train import train as run_training
 
-    rungs, workers = _rungs(args), _workers(args)
+    rungs, group = _rungs(args), _group(args)
     start = load_model(args.start_from, store_options(args)) if args.start_from else None
-    request = _request(args, _settings(args, rungs[0], start), workers)
+    request = _request(args, _settings(args, rungs[0], start), alone=group is None)
     for rung in rungs:
         _settings(args, rung, start)  # what is wrong with the last one is better said now than in a week
     out_uri = open_store(args.out, store_options(args), create=True).uri
@@ -48,7 +48,7 @@ def train(args: argparse.Namespace) -> int:
                 output_uri=out_uri if args.lmbda else f"{out_uri}{rung.name}/",
                 start=None if parent is None else parent.to_bytes(),
             )
-            return run_training(asked, lambda row, steps: show(line(row, steps), row.step == steps), workers)
+            return run_training(asked, lambda row, steps: show(line(row, steps), row.step == steps), group)
 
         for rung, checkpoint in climb(rungs, start, train_one):
             log.info("%s is done, digest %s", rung.name, checkpoint.digest[:16])
@@ -91,7 +91,7 @@ def _settings(args: argparse.Namespace, rung: Rung, start: Checkpoint | None) ->
         exclude={"kind", "lmbda", "steps"}), steps=steps)  # fmt: skip
 
 
-def _request(args: argparse.Namespace, settings: TrainingSettings, workers: int) -> TrainingRequest:
+def _request(args: argparse.Namespace, settings: TrainingSettings, *, alone: bool) -> TrainingRequest:
     import torch
 
     from ncbatch.runs.corpus import list_corpus
@@ -113,22 +113,26 @@ def _request(args: argparse.Namespace, settings: TrainingSettings, workers: int)
         store=store_options(args),
         session=SessionOptions(save_seconds=60 * args.save_minutes),
         memory_bytes=int(args.memory * _GIB),
-        threads=args.threads or (torch.get_num_threads() if workers == 1 else 1),
+        threads=args.threads or (torch.get_num_threads() if alone else 1),
     )
 
 
-def _workers(args: argparse.Namespace) -> int:
-    """How many share every batch; starts Ray where they are several."""
+def _group(args: argparse.Namespace) -> Group | None:
+    """Workers of a Ray that is started for them, or None for this process alone."""
     import torch
 
-    workers = args.workers if args.workers is not None else max(torch.cuda.device_count(), 1)
-    if workers <= 0:
-        raise UsageError(f"--workers must be positive, not {workers}")
-    if workers > 1 or args.ray_address:
-        from ncbatch.runs.cluster import PoolConfig, start_ray
+    if args.workers is not None and args.workers <= 0:
+        raise UsageError(f"--workers must be positive, not {args.workers}")
+    if not args.ray_address and (args.workers or torch.cuda.device_count()) <= 1:
+        return None
+    import ray
 
-        start_ray(args.ray_address, PoolConfig(workers, cpus=args.threads or 1))
-    return workers
+    from ncbatch.runs.cluster import PoolConfig, start_ray
+    from ncbatch.training.train import Group
+
+    size = start_ray(args.ray_address, PoolConfig(args.workers, cpus=args.threads or 1))
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    return Group(args.workers or max(gpus, 1), use_gpu=bool(size.gpus))
 
 
 class ProgressLine:

@@ -76,11 +76,19 @@ def _photographs(request: TrainingRequest, corpus: Store) -> tuple[Photographs, 
     )
 
 
-def train(request: TrainingRequest, show: Show, workers: int = 1) -> Checkpoint:
+@dataclass(frozen=True)
+class Group:
+    """Ray Train workers that share every batch. use_gpu: each has one."""
+
+    workers: int
+    use_gpu: bool
+
+
+def train(request: TrainingRequest, show: Show, group: Group | None = None) -> Checkpoint:
     """Trains to the end, from wherever it stopped; a training that is done is only read.
 
     Args:
-        workers: more than one are Ray Train workers, which share every batch; Ray must be started.
+        group: of a Ray that is started; None trains in this process.
 
     Raises:
         UsageError: the corpus has not two pictures. NcbatchError: the output holds a training with other
@@ -91,12 +99,10 @@ def train(request: TrainingRequest, show: Show, workers: int = 1) -> Checkpoint:
     if done is not None:
         log.info("%s is trained", output.uri)
         return done
-    if workers == 1:
-        return train_here(request, show)
-    return train_on_ray(request, show, workers, use_gpu=torch.cuda.is_available())
+    return train_on_ray(request, show, group) if group else train_here(request, show)
 
 
-def train_on_ray(request: TrainingRequest, show: Show, workers: int, *, use_gpu: bool) -> Checkpoint:
+def train_on_ray(request: TrainingRequest, show: Show, group: Group) -> Checkpoint:
     """Trains on a group of Ray Train workers that share every batch; the weights are those of one worker.
 
     Ray must be started. Every worker resumes from the same saved state, so a lost worker costs what was done
@@ -135,7 +141,9 @@ def train_on_ray(request: TrainingRequest, show: Show, workers: int, *, use_gpu:
             TorchTrainer(
                 work,
                 scaling_config=ray.train.ScalingConfig(
-                    num_workers=workers, use_gpu=use_gpu, resources_per_worker=None if use_gpu else resources
+                    num_workers=group.workers,
+                    use_gpu=group.use_gpu,
+                    resources_per_worker=None if group.use_gpu else resources,
                 ),
                 run_config=ray.train.RunConfig(
                     storage_path=scratch, failure_config=ray.train.FailureConfig(max_failures=3)
