@@ -9,6 +9,8 @@ import hashlib
 import torch
 from torch import Tensor
 
+_BELOW_ONE = 1 - 2.0**-24
+
 
 def _mixed(x: Tensor) -> Tensor:
     """A bijection of int32 in which every input bit moves every output bit.
@@ -45,4 +47,5 @@ class Noise:
         low = int.from_bytes(digest[:4], "little", signed=True)
         high = int.from_bytes(digest[4:], "little", signed=True)
         bits = _mixed(_mixed(counter ^ low) + high)
-        return ((bits >> 8) & 0xFFFFFF).to(torch.float32).add_(0.5).mul_(2.0**-24)
+        # The largest number would round to 1, whose logarithm's complement is infinite.
+        return ((bits >> 8) & 0xFFFFFF).to(torch.float32).add_(0.5).mul_(2.0**-24).clamp_max_(_BELOW_ONE)

@@ -1,6 +1,7 @@
 import numpy as np
 import torch
 
+from ncbatch.codec import noise
 from ncbatch.codec.noise import Noise
 
 COUNTER = torch.arange(100_000, dtype=torch.int32)
@@ -32,3 +33,10 @@ def test_numbers_are_fixed_for_good():
     # Stored variants name a seed: the numbers may never change between versions.
     uniform = Noise(7, b"picture").uniform("z", 12, torch.arange(3, dtype=torch.int32))
     assert uniform.tolist() == [0.553795337677002, 0.621785044670105, 0.6199048757553101]
+
+
+def test_the_largest_number_is_below_one(monkeypatch):
+    monkeypatch.setattr(noise, "_mixed", lambda x: torch.full_like(x, -1))  # all bits set
+    largest = noise.Noise(0, b"picture").uniform("y", 0, torch.zeros(1, dtype=torch.int32))
+    assert 0.999999 < largest.item() < 1
+    assert bool(torch.log1p(-largest).isfinite())
