@@ -60,22 +60,15 @@ def measure(name: str, photographs: list[Path]) -> Measured:
     """Means over the photographs of one model's amortized encodings."""
     model = Model(zoo.load_builtin(name), torch.device("cpu"))
     recipe = Recipe.amortized(zoo.builtin_models()[name])
-    outcomes = [
-        encode(model, [read_picture(path.read_bytes(), alpha="refuse")], recipe)[0].outcome
-        for path in photographs
-    ]
-    bpps = [len(o.data) * 8 / pixels for o, pixels in zip(outcomes, map(_pixels, photographs), strict=True)]
+    encoded = [encode(model, [read_picture(p.read_bytes(), alpha="refuse")], recipe)[0] for p in photographs]
+    outcomes = [result.outcome for result in encoded]
+    bpps = [len(e.outcome.data) * 8 / (e.width * e.height) for e in encoded]
     return Measured(
         photographs=f"{len(photographs)} of {photographs[0].parent.name}",
         bpp=float(np.mean(bpps)),
         psnr=float(np.mean([o.psnr for o in outcomes])),
-        rd_loss=float(np.mean([o.rd_loss for o in outcomes])),
+        rd_loss=float(np.mean([o.loss for o in outcomes])),
     )
-
-
-def _pixels(path: Path) -> int:
-    height, width = read_picture(path.read_bytes(), alpha="refuse").shape[:2]
-    return height * width
 
 
 def page(facts: dict[str, Facts]) -> str:
@@ -84,21 +77,20 @@ def page(facts: dict[str, Facts]) -> str:
     lines = [
         "# The built-in models",
         "",
-        "Written by `python -m benchmarks.ladder PHOTOGRAPHS`. N = 64, M = 96, trained by `ncbatch train` on",
+        "Written by `python -m benchmarks.ladder PHOTOGRAPHS`. Trained by `ncbatch train` on",
         "500 photographs of BSDS500 (8 of them held out) with 128x128 crops in batches of 8, on two cores",
         f"beside other work. Measured on {first.measured.photographs if first.measured else '-'}, amortized,",
         "real bytes; R-D loss is bpp + lmbda * MSE. The models of the bits-back kind are measured as plain",
         "files, which is not what they are for.",
         "",
-        "| model | steps | trained for | started from | bpp | PSNR dB | R-D loss |",
-        "|---|---|---|---|---|---|---|",
+        "| model | N | M | steps | trained for | started from | bpp | PSNR dB | R-D loss |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, fact in facts.items():
-        m = fact.measured
+        m, info = fact.measured, zoo.load_builtin(name).info
         figures = f"{m.bpp:.3f} | {m.psnr:.2f} | {m.rd_loss:.4f}" if m else "- | - | -"
-        lines.append(
-            f"| `{name}` | {fact.steps:,} | {fact.seconds / 60:.0f} min | {fact.start_from} | {figures} |"
-        )
+        training = f"{fact.steps:,} | {fact.seconds / 60:.0f} min | {fact.start_from}"
+        lines.append(f"| `{name}` | {info.n} | {info.m} | {training} | {figures} |")
     return "\n".join([*lines, "", *_bd_rates(facts), ""])
 
 
@@ -140,6 +132,8 @@ def main() -> None:
             facts[name] = facts[name].model_copy(update={"measured": measured})
             print(f"{name}: {measured.bpp:.3f} bpp, {measured.psnr:.2f} dB, R-D loss {measured.rd_loss:.4f}")
     facts = {name: facts[name] for name in zoo.builtin_models() if name in facts}
+    if not facts:
+        parser.error("nothing is known of how the built-in models were trained; give --trained")
     content = {name: fact.model_dump() for name, fact in facts.items()}
     (MODELS / zoo.FACTS).write_text(json.dumps(content, indent=1) + "\n")
     PAGE.parent.mkdir(exist_ok=True)

@@ -187,7 +187,6 @@ def train_arguments(parser: argparse.ArgumentParser) -> None:
         "--preset", choices=("small", "paper"), default="small",
         help="small: N = 64, M = 128 or 192, a high rate that decays; paper: full size, millions of steps",
     )  # fmt: skip
-    what.add_argument("--quality", type=int, help="of the classical codecs; bpg: its quantiser")
     what.add_argument("--steps", type=int, help="default: the preset's, 20000 for small")
     what.add_argument(
         "--warm-steps", type=int,

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from ncbatch.codec.errors import BitstreamError, DecodeCheckError
+from ncbatch.codec.pictures import write_png
 from ncbatch.codec.recipe import ClassicalRecipe
 
 Pixels = NDArray[np.uint8]
@@ -37,7 +38,7 @@ def encode_classical(recipe: ClassicalRecipe, pixels: Pixels) -> bytes:
         DecodeCheckError: the codec cannot code this picture, or is not installed.
     """
     if recipe.method == "bpg":
-        return _run_bpg("bpgenc", ("-q", str(recipe.quality), "-f", "444"), _png(pixels), ".png", ".bpg")
+        return _run_bpg("bpgenc", ("-q", str(recipe.quality), "-f", "444"), write_png(pixels), ".png", ".bpg")
     name, options = _FORMATS[recipe.method]
     _register(recipe)
     sink = io.BytesIO()
@@ -53,10 +54,12 @@ def decode_classical(recipe: ClassicalRecipe, data: bytes, max_pixels: int) -> P
 
     Raises:
         BitstreamError: the bytes are no such file, or of a larger picture.
+        DecodeCheckError: BPG's own program is missing or failed.
     """
     if recipe.method == "bpg":
-        data = _run_bpg("bpgdec", (), data, ".bpg", ".png")
-    name = "PNG" if recipe.method == "bpg" else _FORMATS[recipe.method][0]
+        name, data = "PNG", _run_bpg("bpgdec", (), data, ".bpg", ".png")
+    else:
+        name = _FORMATS[recipe.method][0]
     _register(recipe)
     try:
         with Image.open(io.BytesIO(data), formats=[name]) as image:
@@ -74,12 +77,6 @@ def _register(recipe: ClassicalRecipe) -> None:
         register_heif_opener()
 
 
-def _png(pixels: Pixels) -> bytes:
-    sink = io.BytesIO()
-    Image.fromarray(pixels).save(sink, "PNG")
-    return sink.getvalue()
-
-
 def _run_bpg(program: str, options: tuple[str, ...], data: bytes, suffix: str, wanted: str) -> bytes:
     """BPG comes as programs only, and those only by hand."""
     path = shutil.which(program)
@@ -89,7 +86,10 @@ def _run_bpg(program: str, options: tuple[str, ...], data: bytes, suffix: str, w
         source, target = Path(folder) / f"in{suffix}", Path(folder) / f"out{wanted}"
         source.write_bytes(data)
         command = [path, *options, "-o", str(target), str(source)]
-        done = subprocess.run(command, capture_output=True, timeout=_BPG_SECONDS, check=False)
+        try:
+            done = subprocess.run(command, capture_output=True, timeout=_BPG_SECONDS, check=False)
+        except subprocess.TimeoutExpired as error:
+            raise DecodeCheckError(f"{program} was not done after {_BPG_SECONDS:.0f} s") from error
         if done.returncode or not target.exists():
             reason = done.stderr.decode(errors="replace").strip() or f"exit code {done.returncode}"
             raise DecodeCheckError(f"{program} failed: {reason}")

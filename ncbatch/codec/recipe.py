@@ -155,7 +155,7 @@ def fitting(fields: dict[str, Any]) -> dict[str, Any]:
     if method in CODECS:
         unfit = {"lmbda", "model", "preset", *Recipe.model_fields} - {"method"}
     elif method == "amortized":
-        unfit = set(Recipe.model_fields) - {"method", "lmbda"}
+        unfit = {"preset", *Recipe.model_fields} - {"method", "lmbda"}
     else:
         unfit = {"rounding", "noise"} if method != "sga" else set()
         unfit |= set() if method in _ANNEALED else set(_TEMPERATURE)

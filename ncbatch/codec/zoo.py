@@ -52,16 +52,26 @@ def builtin_facts() -> dict[str, Facts]:
     return pydantic.TypeAdapter(dict[str, Facts]).validate_json(text)
 
 
-def builtin_models() -> dict[str, float]:
-    """Names of the models that ship with the package, and the lmbda each was trained with."""
+def builtin_models(kind: Kind | None = None) -> dict[str, float]:
+    """Names of the models that ship with the package, and the lmbda each was trained with.
+
+    Args:
+        kind: only of this kind.
+
+    Raises:
+        ModelError: none is of that kind.
+    """
     names = (entry.name for entry in resources.files("ncbatch.models").iterdir())
-    found = (re.fullmatch(r"((?:base|bits-back)-(\d+\.\d+))\.safetensors", name) for name in sorted(names))
-    return {match[1]: float(match[2]) for match in found if match}
+    found = (re.fullmatch(r"((base|bits-back)-(\d+\.\d+))\.safetensors", name) for name in sorted(names))
+    models = {match[1]: float(match[3]) for match in found if match and kind in (None, match[2])}
+    if not models:
+        raise ModelError(f"no model of the kind {kind} is built in; train some and name them by --model")
+    return models
 
 
 def nearest_builtin(lmbda: float, kind: Kind = "base") -> str:
     """The built-in model of a kind trained nearest to `lmbda`, on a logarithmic scale."""
-    models = {name: trained for name, trained in builtin_models().items() if name.startswith(f"{kind}-")}
+    models = builtin_models(kind)
     return min(models, key=lambda name: max(models[name] / lmbda, lmbda / models[name]))
 
 

@@ -20,11 +20,7 @@ def submit(args: argparse.Namespace) -> int:
     encode_options(args)
     for name in ("corpus", "output"):
         setattr(args, name, open_store(getattr(args, name), store_options(args), create=True).uri)
-    for name in (
-        "model",
-        "manifest",
-        "spec",
-    ):  # paths are of this folder, not the job's
+    for name in ("model", "manifest", "spec"):  # paths are of this folder, not of the job's
         value = getattr(args, name)
         if value and Path(value).exists():
             setattr(args, name, str(Path(value).resolve()))

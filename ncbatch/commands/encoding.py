@@ -30,13 +30,8 @@ def make_run_spec(args: argparse.Namespace) -> RunSpec:
     if args.spec and request:
         flag = next(iter(request)).replace("_", "-")
         raise UsageError(f"--spec says what an image becomes; write --{flag} into {args.spec}")
-    return make_spec(
-        args.corpus,
-        options,
-        read_spec_file(args.spec, options) if args.spec else [request],
-        include=tuple(args.include or ()),
-        manifest=args.manifest,
-    )
+    requests = read_spec_file(args.spec, options) if args.spec else [request]
+    return make_spec(args.corpus, options, requests, include=args.include or (), manifest=args.manifest)
 
 
 def encode_options(args: argparse.Namespace) -> EncodeOptions:
@@ -88,11 +83,12 @@ def encode_and_summarise(args: argparse.Namespace, spec: RunSpec, options: Encod
 def _print_plan(args: argparse.Namespace, spec: RunSpec, unit_seconds: float) -> int:
     """What the run would be; nothing is written."""
     from ncbatch.runs.calibration import estimate
-    from ncbatch.runs.opening import list_inputs
+    from ncbatch.runs.opening import list_inputs, require_pictures
 
     options = store_options(args)
     corpus = open_run_store(args, spec.corpus)
     listing = list_inputs(spec, corpus, options)
+    require_pictures(spec, listing)
     log.info("calibrating %d variants on this machine", len(spec.variants))
     found = estimate(spec, listing.images, corpus, options, unit_seconds)
     rows = [(e.variant, e.images, e.units, e.device_seconds / 3600, size(e.bytes)) for e in found]

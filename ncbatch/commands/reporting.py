@@ -84,8 +84,7 @@ def evaluate(args: argparse.Namespace) -> int:
             raise UsageError("--lmbdas: every lmbda must be greater than 0")
         rates = {lmbda: zoo.nearest_builtin(lmbda, args.ladder) for lmbda in asked}
     else:
-        builtin = zoo.builtin_models()
-        rates = {lmbda: name for name, lmbda in builtin.items() if name.startswith(f"{args.ladder}-")}
+        rates = {lmbda: name for name, lmbda in zoo.builtin_models(args.ladder).items()}
     methods, codecs = _words(args.methods), _words(args.codecs)
     requests: list[Request] = []
     for lmbda, model in rates.items():
@@ -94,9 +93,10 @@ def evaluate(args: argparse.Namespace) -> int:
     if codecs:
         qualities = [int(q) for q in _numbers("--qualities", args.qualities)]
         requests += expand({"method": codecs, "quality": qualities}, "--codecs")
-    spec = make_spec(args.corpus, store_options(args), requests, include=tuple(args.include or ()))
+    options = store_options(args)
+    spec = make_spec(args.corpus, options, requests, include=args.include or (), manifest=args.manifest)
     code = encode_and_summarise(args, spec, encode_options(args))
-    args.out = args.out or f"{open_store(args.output, store_options(args)).uri}report/"
+    args.out = args.out or f"{open_store(args.output, options).uri}report/"
     return report(args) or code
 
 

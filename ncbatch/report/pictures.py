@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from ncbatch.codec.pictures import PictureError, read_picture
+from ncbatch.codec.pictures import PictureError, read_picture, write_png
 from ncbatch.report.errors import ReportError
 from ncbatch.report.evaluation import AMORTIZED, Evaluation
 from ncbatch.report.page import Comparison, Shown
 from ncbatch.runs.reading import RunReader
 from ncbatch.store import Store, StoreError
+
+log = logging.getLogger(__name__)
 
 Pixels = NDArray[np.uint8]
 
@@ -49,13 +49,17 @@ def _compare(evaluation: Evaluation, reader: RunReader, corpus: Store, key: str)
         raise ReportError(f"the run has no encoded image {key!r}; --images takes keys of the table")
     chosen = _matched(evaluation, rows)
     pictures = [(_label(row), reader.picture(key, row["variant"])) for row in chosen]
-    # The corpus may be gone; the reconstructions are still worth a look.
-    with contextlib.suppress(StoreError, PictureError):
+    try:
         pictures.insert(0, ("original", read_picture(corpus.get(key), alpha="white")))
+    except (StoreError, PictureError) as error:  # the reconstructions are still worth a look
+        log.warning("the original of %s is not shown: %s", key, error)
     height, width = (min(side, _SHOWN_SIDE) for side in pictures[0][1].shape[:2])
     pictures = [(label, pixels[:height, :width]) for label, pixels in pictures]
     top, left = _busiest(pictures[0][1])
-    shown = [Shown(label, _png(p), _png(p[top : top + _ZOOM, left : left + _ZOOM])) for label, p in pictures]
+    shown = [
+        Shown(label, write_png(p), write_png(p[top : top + _ZOOM, left : left + _ZOOM]))
+        for label, p in pictures
+    ]
     return Comparison(key, width, height, tuple(shown))
 
 
@@ -85,9 +89,3 @@ def _busiest(pixels: Pixels) -> tuple[int, int]:
     height, width = (max(side - _ZOOM, 0) for side in pixels.shape[:2])
     places = [(t, x) for t in range(0, height + 1, _ZOOM // 2) for x in range(0, width + 1, _ZOOM // 2)]
     return max(places, key=lambda p: float(pixels[p[0] : p[0] + _ZOOM, p[1] : p[1] + _ZOOM].std()))
-
-
-def _png(pixels: Pixels) -> bytes:
-    sink = io.BytesIO()
-    Image.fromarray(pixels).save(sink, "PNG")
-    return sink.getvalue()

@@ -85,7 +85,10 @@ class ClassicalCoder:
 
     def measured(self, pixels: Pixels, data: bytes) -> Encoded | None:
         """Of bytes found; they are this picture's exactly if coding it again gives them."""
-        encoded = self._encode(pixels)
+        try:
+            encoded = self._encode(pixels)
+        except DecodeCheckError:
+            return None
         return encoded if encoded.outcome.data == data else None
 
 

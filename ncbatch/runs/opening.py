@@ -75,11 +75,7 @@ def open_run(
 
 
 def list_inputs(spec: RunSpec, corpus: Store, options: StoreOptions) -> Listing:
-    """The pictures of the corpus, or those that the manifest names.
-
-    Raises:
-        UsageError: there are none.
-    """
+    """The pictures of the corpus, or those that the manifest names."""
     if spec.manifest:
         listing = read_manifest(spec.manifest, corpus, options)
     else:
@@ -87,6 +83,16 @@ def list_inputs(spec: RunSpec, corpus: Store, options: StoreOptions) -> Listing:
     if listing.passed_over:
         log.info("passed over %d objects that are not pictures by their names", listing.passed_over)
     return listing
+
+
+def require_pictures(spec: RunSpec, listing: Listing) -> None:
+    """Raises UsageError where there is nothing to encode."""
+    if not listing.images:
+        raise UsageError(
+            f"{spec.corpus} holds no pictures"
+            + (f" ({listing.passed_over} other objects)" if listing.passed_over else "")
+            + "; check the path, or name them with --include '*.ext'"
+        )
 
 
 def load_run(output: Store) -> Run:
@@ -129,12 +135,7 @@ def committed_results(output: Store, run: Run) -> dict[str, UnitResult]:
 
 
 def _plan_first(spec: RunSpec, listing: Listing, output: Store, pixels_per_unit: PixelsPerUnit) -> None:
-    if not listing.images:
-        raise UsageError(
-            f"{spec.corpus} holds no pictures"
-            + (f" ({listing.passed_over} other objects)" if listing.passed_over else "")
-            + "; check the path, or name them with --include '*.ext'"
-        )
+    require_pictures(spec, listing)
     units = _units(spec, listing.images, 0, pixels_per_unit)
     content = RunFile(
         spec=spec,

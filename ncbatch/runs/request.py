@@ -34,7 +34,7 @@ def make_spec(
     options: StoreOptions,
     requests: Sequence[Request],
     *,
-    include: tuple[str, ...] = (),
+    include: Sequence[str] = (),
     manifest: str | None = None,
 ) -> RunSpec:
     """A run of some variants.
@@ -52,7 +52,7 @@ def make_spec(
     try:
         return RunSpec(
             corpus=open_store(corpus, options).uri,
-            include=include,
+            include=tuple(include),
             manifest=manifest if manifest is None or "://" in manifest else str(Path(manifest).absolute()),
             variants=tuple(variants),
         )

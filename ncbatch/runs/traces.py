@@ -1,4 +1,7 @@
-"""How the refinements of a unit went: a side table with a row per picture and look."""
+"""How the refinements of a unit went: a side table with a row per picture and look.
+
+A picture that is adopted from an earlier attempt was not refined here and has no looks.
+"""
 
 from __future__ import annotations
 

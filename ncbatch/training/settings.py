@@ -32,7 +32,7 @@ class TrainingSettings(pydantic.BaseModel, frozen=True, extra="forbid"):
     kind: Kind = "base"
     lmbda: float = pydantic.Field(gt=0, allow_inf_nan=False)
     n: int = pydantic.Field(64, gt=0, le=1024)
-    m: int = pydantic.Field(96, gt=0, le=1024)
+    m: int = pydantic.Field(128, gt=0, le=1024)
     steps: int = pydantic.Field(20_000, gt=0)
     batch_size: int = pydantic.Field(8, gt=0)
     crop: int = pydantic.Field(128, ge=64, multiple_of=64)

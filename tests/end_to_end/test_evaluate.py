@@ -43,6 +43,7 @@ def test_methods_and_codecs_are_compared(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (("--manifest", "nowhere.csv"), "nowhere.csv"),
         (("--methods", "magic"), "Input should be 'amortized', 'sga'"),
         (("--codecs", "jpg"), "variant jpg: --method: Input should be"),
         (("--lmbdas", "0.01,much"), "--lmbdas '0.01,much' is no list of numbers"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
 from ncbatch.runs.models import keep_model
 from ncbatch.runs.opening import open_run
@@ -12,7 +13,7 @@ from ncbatch.runs.request import make_spec
 from ncbatch.runs.spec import RunSpec
 from ncbatch.runs.unit import Workspace, run_unit
 from ncbatch.store import Store, StoreOptions, open_store
-from tests.runs.workbench import CHECKPOINT, MODEL, encoded_as, picture, torch
+from tests.runs.workbench import CHECKPOINT, MODEL, encoded_as, picture
 
 FIGURES = (
     "rd_psnr", "rate_savings", "image_savings", "convergence", "rounding_probability", "annealed_objective",

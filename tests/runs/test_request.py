@@ -38,6 +38,8 @@ def test_lists_are_multiplied_and_named_by_what_differs(tmp_path: Path) -> None:
 def test_amortized_has_no_steps_to_multiply_by(tmp_path: Path) -> None:
     found = variants(tmp_path, "variants: [{method: [amortized, sga], steps: [10, 20]}]")
     assert list(found) == ["amortized", "sga-10", "sga-20"]
+    presets = variants(tmp_path, "variants: [{method: [amortized, sga], preset: fast, name: '{method}'}]")
+    assert [v.recipe.steps for v in presets.values()] == [0, 300]
     assert found["amortized"].recipe.steps == 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ncbatch.codec.recipe import Recipe
 from ncbatch.metrics.traces import read_traces
 from ncbatch.runs import layout
 from ncbatch.runs.unit import run_unit
@@ -12,9 +13,7 @@ from tests.runs.workbench import ATTEMPTS, Workbench, make_variant, picture, sga
 
 def traced(bench: Workbench, method: str = "sga", every: int = 20, steps: int = 60) -> list[dict]:
     bench.add({"a.png": picture(seed=1), "b.png": picture(90, 70, seed=2)})
-    recipe = sga(steps) if method == "sga" else sga(steps).model_validate(
-        {"method": method, "steps": steps, "lmbda": 0.01}
-    )  # fmt: skip
+    recipe = Recipe(method=method, steps=steps, lmbda=0.01)
     bench.encode(bench.spec(make_variant(recipe)), trace_every=every, batch_size=2)
     return read_traces(bench.output).to_pylist()
 
