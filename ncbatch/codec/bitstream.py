@@ -19,7 +19,10 @@ from ncbatch.codec.pictures import MAX_SIDE
 
 MAGIC = b"NCB"
 VERSION = 1
-METHODS = ("amortized", "sga", "map", "ste", "uniform-noise", "deterministic-annealing")
+METHODS = (
+    "amortized", "sga", "map", "ste", "uniform-noise", "deterministic-annealing",
+    "bits-back", "bits-back+bbvi", "sga+bits-back",
+)  # fmt: skip
 """Names by their number in the file; only ever appended to."""
 
 _DIGEST_BYTES = 8
@@ -43,7 +46,8 @@ def short_digest(digest: str) -> str:
     return digest[: 2 * _DIGEST_BYTES]
 
 
-def _leb128(value: int) -> bytes:
+def leb128(value: int) -> bytes:
+    """A number in groups of seven bits, the lowest first."""
     encoded = bytearray()
     while value >= 0x80:
         encoded.append(value & 0x7F | 0x80)
@@ -52,7 +56,12 @@ def _leb128(value: int) -> bytes:
     return bytes(encoded)
 
 
-def _read_leb128(data: bytes, position: int) -> tuple[int, int]:
+def read_leb128(data: bytes, position: int) -> tuple[int, int]:
+    """A number below 2**35 and the position after it.
+
+    Raises:
+        BitstreamError: it does not end.
+    """
     value = 0
     for shift in (0, 7, 14, 21, 28):
         if position >= len(data):
@@ -72,9 +81,9 @@ def serialise(stream: Bitstream) -> bytes:
             MAGIC,
             bytes([VERSION, METHODS.index(stream.method)]),
             bytes.fromhex(stream.model_digest),
-            _leb128(stream.width),
-            _leb128(stream.height),
-            _leb128(len(stream.payload) // 4),
+            leb128(stream.width),
+            leb128(stream.height),
+            leb128(len(stream.payload) // 4),
             stream.payload,
         ]
     )
@@ -104,9 +113,18 @@ def parse(data: bytes, *, max_pixels: int) -> Bitstream:
     method = data[len(MAGIC) + 1]
     if method >= len(METHODS):
         raise BitstreamError(f"method number {method} is unknown here; upgrade ncbatch")
-    width, position = _read_leb128(body, _FIXED)
-    height, position = _read_leb128(body, position)
-    words, position = _read_leb128(body, position)
+    width, position = read_leb128(body, _FIXED)
+    height, position = read_leb128(body, position)
+    words, position = read_leb128(body, position)
+    check_size(width, height, max_pixels)
+    if len(body) - position != 4 * words:
+        raise BitstreamError("the header's payload length is not the file's; the file is damaged")
+    digest = data[len(MAGIC) + 2 : _FIXED].hex()
+    return Bitstream(METHODS[method], digest, width, height, body[position:])
+
+
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    """Refuses sizes that no picture has, or that are over the limit."""
     if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE):
         raise BitstreamError(f"the header claims a picture of {width} x {height}; the file is damaged")
     if width * height > max_pixels:
@@ -114,7 +132,3 @@ def parse(data: bytes, *, max_pixels: int) -> Bitstream:
             f"the picture has {width} x {height} pixels, more than the limit of {max_pixels:,}; "
             "raise it with --max-pixels if you trust the file"
         )
-    if len(body) - position != 4 * words:
-        raise BitstreamError("the header's payload length is not the file's; the file is damaged")
-    digest = data[len(MAGIC) + 2 : _FIXED].hex()
-    return Bitstream(METHODS[method], digest, width, height, body[position:])

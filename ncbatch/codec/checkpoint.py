@@ -19,7 +19,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ncbatch.codec.errors import ModelError
-from ncbatch.codec.exact import UPSAMPLES, IntegerLayer, check_layers, quantize_layer
+from ncbatch.codec.exact import FINE_STEP, UNIT, UPSAMPLES, IntegerLayer, check_layers, quantize_layer
 from ncbatch.codec.prior import coding_tables, fixed_point_medians
 
 Kind = Literal["base", "bits-back"]
@@ -43,7 +43,8 @@ class Checkpoint:
     """A frozen model as stored.
 
     tensors: `g_a.*`, `h_a.*`, `g_s.*` and `prior.*` (floats, CompressAI's names), and for coding
-    `exact.<layer>.weight|bias` (h_s), `z.median`, `z.first`, `z.lengths`, `z.frequencies` (integers).
+    `exact.<layer>.weight|bias` (h_s), `z.median`, `z.first`, `z.lengths`, `z.frequencies` (integers); the
+    kind bits-back has tables of p(z) on the finer grid of z, too: `fine.first|lengths|frequencies`.
     """
 
     info: ModelInfo
@@ -121,7 +122,9 @@ def export(
             for i, upsamples in enumerate(UPSAMPLES)
         ]
         medians = fixed_point_medians(prior, trained=kind == "base")
-        first, lengths, frequencies = coding_tables(prior, medians)
+        tables = {"z": coding_tables(prior, medians)}
+        if kind == "bits-back":
+            tables["fine"] = coding_tables(prior, torch.zeros_like(medians), FINE_STEP / UNIT)
     except KeyError as error:
         raise ModelError(
             f"the weights lack {error}; only CompressAI's MeanScaleHyperprior can be exported"
@@ -130,8 +133,9 @@ def export(
     for i, layer in enumerate(layers):
         tensors[f"exact.{i}.weight"], tensors[f"exact.{i}.bias"] = layer.weight, layer.bias
     tensors["z.median"] = medians
-    for name, array in (("first", first), ("lengths", lengths), ("frequencies", frequencies)):
-        tensors[f"z.{name}"] = torch.from_numpy(np.ascontiguousarray(array))
+    for grid, arrays in tables.items():
+        for name, array in zip(("first", "lengths", "frequencies"), arrays, strict=True):
+            tensors[f"{grid}.{name}"] = torch.from_numpy(np.ascontiguousarray(array))
     info = ModelInfo(kind=kind, n=n, m=m, lmbda=lmbda, shifts=tuple(layer.shift for layer in layers))
     _check(info, tensors)
     return Checkpoint(info, tensors, _digest(info, tensors))
@@ -155,8 +159,14 @@ def _expected_shapes(info: ModelInfo) -> dict[str, tuple[int, ...]]:
     }
     shapes |= {f"{name}.{i}.gamma": (n, n) for name in ("g_a", "g_s") for i in (1, 3, 5)}
     shapes |= {f"{name}.{i}.beta": (n,) for name in ("g_a", "g_s") for i in (1, 3, 5)}
-    shapes |= {"prior.quantiles": (n, 1, 3), "z.median": (n,), "z.first": (n,), "z.lengths": (n,)}
+    shapes |= {"prior.quantiles": (n, 1, 3), "z.median": (n,)}
+    shapes |= {f"{grid}.{name}": (n,) for grid in _grids(info) for name in ("first", "lengths")}
     return shapes
+
+
+def _grids(info: ModelInfo) -> tuple[str, ...]:
+    """Sections with tables of p(z)."""
+    return ("z", "fine") if info.kind == "bits-back" else ("z",)
 
 
 def _check(info: ModelInfo, tensors: dict[str, Tensor]) -> None:
@@ -167,11 +177,12 @@ def _check(info: ModelInfo, tensors: dict[str, Tensor]) -> None:
             raise ModelError(f"the checkpoint's {name} is {tuple(tensors[name].shape)}, expected {shape}")
     try:
         check_layers(Checkpoint(info, tensors, "").integer_layers(), info.n, info.m)
-        lengths, frequencies = tensors["z.lengths"], tensors["z.frequencies"]
+        tables = [(tensors[f"{grid}.lengths"], tensors[f"{grid}.frequencies"]) for grid in _grids(info)]
     except KeyError as error:
         raise ModelError(f"the checkpoint lacks the tensor {error}; export it again") from error
-    if int(lengths.sum()) != len(frequencies) or int(lengths.min()) < 2 or int(frequencies.min()) < 1:
-        raise ModelError("the checkpoint's tables of p(z) do not add up; export it again")
+    for lengths, frequencies in tables:
+        if int(lengths.sum()) != len(frequencies) or int(lengths.min()) < 2 or int(frequencies.min()) < 1:
+            raise ModelError("the checkpoint's tables of p(z) do not add up; export it again")
 
 
 def parse(data: bytes, name: str) -> Checkpoint:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncbatch.codec.errors import BitstreamError
-from ncbatch.codec.gaussian import SIGMA_BITS, GaussianTables, gaussian_tables
+from ncbatch.codec.gaussian import SIGMA_BITS, gaussian_tables
 
 # constriction is one binary module: its submodules are attributes, not importable by name.
 _model = constriction.stream.model
@@ -109,47 +109,110 @@ class FactorizedTables:
 _OFFSETS = 1 << SIGMA_BITS
 
 
-def _runs(
-    sigma: NDArray[np.int32], offset: NDArray[np.int32] | None
-) -> tuple[NDArray[np.int64], list[slice], GaussianTables]:
-    """Order that sorts by sigma and offset, where each distinct pair's run lies in it, and their tables."""
-    flat = sigma.reshape(-1).astype(np.int64) * _OFFSETS + _OFFSETS // 2
-    if offset is not None:
-        flat += offset.reshape(-1)
-    order = np.argsort(flat, kind="stable")
-    distinct, counts = np.unique(flat, return_counts=True)
-    ends = np.cumsum(counts)
-    runs = [slice(int(e - c), int(e)) for e, c in zip(ends, counts, strict=True)]
-    return order, runs, gaussian_tables(distinct // _OFFSETS, distinct % _OFFSETS - _OFFSETS // 2)
+class _Runs:
+    """Symbols under Gaussians, sorted into runs that share a table.
+
+    Of mean-centred latents there are a few hundred distinct sigmas in a picture, against a hundred thousand
+    latents. Coded in ascending order of sigma and of the mean's fraction; the whole part of the mean is taken
+    off the symbols.
+    """
+
+    def __init__(self, sigma: NDArray[np.int32], mean: NDArray[np.int32] | None) -> None:
+        self._shape = sigma.shape
+        flat = sigma.reshape(-1).astype(np.int64) * _OFFSETS + _OFFSETS // 2
+        self._whole = np.zeros(sigma.size, dtype=np.int32)
+        if mean is not None:
+            self._whole = mean.reshape(-1) + _OFFSETS // 2 >> SIGMA_BITS
+            flat += mean.reshape(-1) - (self._whole << SIGMA_BITS)
+        self._order = np.argsort(flat, kind="stable")
+        distinct, counts = np.unique(flat, return_counts=True)
+        self._ends = np.cumsum(counts).tolist()
+        self._tables = gaussian_tables(distinct // _OFFSETS, distinct % _OFFSETS - _OFFSETS // 2)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def slice(self, index: int) -> slice:
+        """Where a run lies among the sorted symbols."""
+        return slice(self._ends[index - 1] if index else 0, self._ends[index])
+
+    def table(self, index: int) -> tuple[int, NDArray[np.float64]]:
+        """A run's first symbol and its frequencies, the escape's last."""
+        return -int(self._tables.reach[index]), self._tables.table(index)
+
+    def sorted(self, symbols: Symbols) -> Symbols:
+        return (symbols.reshape(-1) - self._whole)[self._order]
+
+    def unsorted(self, ordered: Symbols) -> Symbols:
+        symbols = np.empty_like(ordered)
+        symbols[self._order] = ordered
+        return (symbols + self._whole).reshape(self._shape)
 
 
 def push_gaussian(
-    coder: AnsCoder, symbols: Symbols, sigma: NDArray[np.int32], offset: NDArray[np.int32] | None = None
+    coder: AnsCoder, symbols: Symbols, sigma: NDArray[np.int32], mean: NDArray[np.int32] | None = None
 ) -> None:
-    """Pushes symbols, each under N(offset, sigma^2) on the integers.
-
-    Symbols of the same fixed-point sigma and offset share one table and are coded as one run, in ascending
-    order: of mean-centred latents there are a few hundred distinct sigmas in a picture, against a hundred
-    thousand latents.
+    """Pushes symbols, each under N(mean, sigma^2) on the integers.
 
     Args:
         symbols: int32, any shape; within +-MAX_SYMBOL.
         sigma: standard deviations in units of 2**-8, same shape; positive.
-        offset: means in the same units, from -128 to 127, same shape; zero by default.
+        mean: in the same units, same shape; zero by default.
     """
-    order, runs, tables = _runs(sigma, offset)
-    ordered = symbols.reshape(-1)[order]
+    runs = _Runs(sigma, mean)
+    ordered = runs.sorted(symbols)
     for index in reversed(range(len(runs))):
-        _push(coder, ordered[runs[index]], -int(tables.reach[index]), tables.table(index))
+        _push(coder, ordered[runs.slice(index)], *runs.table(index))
 
 
-def pop_gaussian(
-    coder: AnsCoder, sigma: NDArray[np.int32], offset: NDArray[np.int32] | None = None
-) -> Symbols:
+def pop_gaussian(coder: AnsCoder, sigma: NDArray[np.int32], mean: NDArray[np.int32] | None = None) -> Symbols:
     """Pops what `push_gaussian` pushed; int32 of sigma's shape."""
-    order, runs, tables = _runs(sigma, offset)
-    symbols = np.empty(sigma.size, dtype=np.int32)
-    for index, run in enumerate(runs):
-        reach = int(tables.reach[index])
-        symbols[order[run]] = _pop(coder, run.stop - run.start, -reach, tables.table(index))
-    return symbols.reshape(sigma.shape)
+    runs = _Runs(sigma, mean)
+    ordered = np.empty(sigma.size, dtype=np.int32)
+    for index in range(len(runs)):
+        run = runs.slice(index)
+        ordered[run] = _pop(coder, run.stop - run.start, *runs.table(index))
+    return runs.unsorted(ordered)
+
+
+def draw_gaussian(coder: AnsCoder, sigma: NDArray[np.int32], mean: NDArray[np.int32]) -> Symbols:
+    """Pops whatever bits are on the stack as a sample of the Gaussians; `return_gaussian` undoes it.
+
+    Without an escape: it has several codes for one value, so a value drawn by it could not be returned as the
+    same bits. No symbol lies further than six sigmas from its mean.
+    """
+    runs = _Runs(sigma, mean)
+    ordered = np.empty(sigma.size, dtype=np.int32)
+    for index in range(len(runs)):
+        run, (first, frequencies) = runs.slice(index), runs.table(index)
+        model = _model.Categorical(frequencies[:-1], perfect=False)
+        ordered[run] = coder.decode(model, run.stop - run.start) + np.int32(first)
+    return runs.unsorted(ordered)
+
+
+def return_gaussian(
+    coder: AnsCoder, symbols: Symbols, sigma: NDArray[np.int32], mean: NDArray[np.int32]
+) -> None:
+    """Pushes a sample that was drawn under the same sigma and mean: the bits are back.
+
+    Raises:
+        BitstreamError: a symbol could not have been drawn.
+    """
+    runs = _Runs(sigma, mean)
+    ordered = runs.sorted(symbols)
+    for index in reversed(range(len(runs))):
+        first, frequencies = runs.table(index)
+        entries = ordered[runs.slice(index)] - np.int32(first)
+        if entries.min() < 0 or entries.max() >= len(frequencies) - 1:
+            raise BitstreamError("a hyper-latent lies where its posterior never draws; the file is damaged")
+        coder.encode_reverse(entries, _model.Categorical(frequencies[:-1], perfect=False))
+
+
+def push_bytes(coder: AnsCoder, data: bytes) -> None:
+    """Pushes bytes as they are, eight bits each."""
+    coder.encode_reverse(np.frombuffer(data, dtype=np.uint8).astype(np.int32), _model.Uniform(256))
+
+
+def pop_bytes(coder: AnsCoder, count: int) -> bytes:
+    """Pops what `push_bytes` pushed."""
+    return bytes(coder.decode(_model.Uniform(256), count).astype(np.uint8))

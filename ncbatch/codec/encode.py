@@ -31,8 +31,10 @@ STEPS_BETWEEN_PAUSES = 10
 class Outcome:
     """Rate and distortion of one encoding, measured on its real bytes and its 8-bit reconstruction.
 
+    data: the file, or the picture's section of its pack.
     bits_y, bits_z: information content in bits, which only a learned codec knows; rd_loss: where there is a
     lmbda; decode_seconds: from bytes to picture.
+    bits_back: of a picture coded with bits-back; net_bytes: of a picture in a pack (see `packing.Share`).
     """
 
     data: bytes
@@ -41,6 +43,13 @@ class Outcome:
     mse: float
     rd_loss: float | None
     decode_seconds: float
+    bits_back: float | None = None
+    net_bytes: int | None = None
+
+    @property
+    def bytes(self) -> int:
+        """What the picture costs."""
+        return len(self.data) if self.net_bytes is None else self.net_bytes
 
     @property
     def loss(self) -> float:
@@ -99,7 +108,7 @@ def encode(
     started = time.monotonic()
     batch = torch.cat([to_tensor(picture, model.device) for picture in pictures])
     if recipe.refines:
-        refinement = _refine(model, batch, pictures, recipe, resume_from, on_pause)
+        refinement = refine(model, batch, pictures, recipe, resume_from, on_pause)
         amortized, best = refinement.amortized, refinement.best
         del refinement
     else:
@@ -111,7 +120,7 @@ def encode(
     ]
 
 
-def _refine(
+def refine(
     model: Model,
     batch: Tensor,
     pictures: Sequence[Pixels],
@@ -119,6 +128,7 @@ def _refine(
     resume_from: State | None,
     on_pause: Pause | None,
 ) -> Refinement:
+    """A refinement carried to its end; arguments and errors as of `encode`, `batch` the padded pictures."""
     targets = [Target(p.shape[0], p.shape[1], Noise(recipe.seed, _fingerprint(p))) for p in pictures]
     refinement = Refinement(model, batch, targets, recipe)
     if resume_from is not None:

@@ -19,5 +19,17 @@ class DecodeCheckError(NcbatchError):
     """Bytes that do not decode to what they were made from; they may not be published."""
 
 
+class PackCheckError(DecodeCheckError):
+    """A picture of a pack does not decode, with bits-back or without. picture: its index."""
+
+    def __init__(self, picture: int) -> None:
+        super().__init__("the picture's part of the pack does not decode to what was coded")
+        self.picture = picture
+
+
 class BitstreamError(NcbatchError):
-    """Bytes that are not a whole, sane `.ncb` bitstream."""
+    """Bytes that are not a whole, sane `.ncb` or `.ncbp` bitstream."""
+
+
+class PosteriorMismatchError(BitstreamError):
+    """The bits of a pack cannot be given back: the decoder's posterior differs from the encoder's."""

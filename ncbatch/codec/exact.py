@@ -20,6 +20,10 @@ UNIT_BITS = 8
 UNIT = 1 << UNIT_BITS
 """mu, sigma and latents are multiples of 1 / UNIT."""
 
+FINE_STEP = UNIT // 4
+"""Spacing of the grid of z under bits-back, in units of 1 / UNIT. The net rate does not depend on it (the
+posterior is wider); only the bits do that the first image must be lent."""
+
 _ACTIVATION_BITS = 12  # fractional bits between layers
 
 MIN_SIGMA = 28  # 0.11 * UNIT, rounded: the lower bound that CompressAI trains with

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ncbatch.codec.checkpoint import Checkpoint
 from ncbatch.codec.coder import MAX_SYMBOL, FactorizedTables
-from ncbatch.codec.exact import MAX_Z_SYMBOL, UNIT, ExactHyperSynthesis
+from ncbatch.codec.exact import FINE_STEP, MAX_Z_SYMBOL, UNIT, ExactHyperSynthesis
 from ncbatch.codec.prior import FactorizedPrior
 from ncbatch.codec.rates import gaussian_bits
 from ncbatch.codec.transforms import Transform
@@ -100,11 +100,8 @@ class Model:
         self._checkpoint = checkpoint
         self._exact = ExactHyperSynthesis(checkpoint.integer_layers(), self.device)
         self._last: tuple[Tensor | None, tuple[Tensor, Tensor] | None] = (None, None)
-        coding = checkpoint.section("z")
-        self._medians = coding["median"].to(self.device).view(1, -1, 1, 1)
-        self.z_tables = FactorizedTables(
-            coding["first"].numpy(), coding["lengths"].numpy(), coding["frequencies"].numpy()
-        )
+        self._medians = checkpoint.section("z")["median"].to(self.device).view(1, -1, 1, 1)
+        self.z_tables = _tables(checkpoint, "z")
 
     def _transform(self, kind: str, dtype: torch.dtype) -> Transform:
         return Transform(self._checkpoint.section(kind), kind, dtype, self.device)
@@ -134,6 +131,25 @@ class Model:
     @cached_property
     def prior(self) -> FactorizedPrior:
         return FactorizedPrior(self._checkpoint.section("prior"), torch.float32, self.device)
+
+    # In float64, for what encoder and decoder must both arrive at (see `codec.bbvi`).
+
+    @cached_property
+    def precise_hyper_analysis(self) -> Transform:
+        return self._transform("h_a", torch.float64)
+
+    @cached_property
+    def precise_hyper_synthesis(self) -> Transform:
+        return self._transform("h_s", torch.float64)
+
+    @cached_property
+    def precise_prior(self) -> FactorizedPrior:
+        return FactorizedPrior(self._checkpoint.section("prior"), torch.float64, self.device)
+
+    @cached_property
+    def fine_tables(self) -> FactorizedTables:
+        """p(z) on the fine grid; of a bits-back model only."""
+        return _tables(self._checkpoint, "fine")
 
     @property
     def medians(self) -> Tensor:
@@ -179,6 +195,10 @@ class Model:
             self._last = z, answer
         return answer
 
+    def fine_coding_parameters(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """As `coding_parameters`, of symbols on the fine grid of z; nothing is kept."""
+        return self._exact(z * FINE_STEP)
+
     def round(self, y: Tensor, z: Tensor) -> Latents:
         """Rounds z around its medians, then y around the mu that the decoder will compute from that z."""
         z_symbols = (z - self.medians).round().clamp(-MAX_Z_SYMBOL, MAX_Z_SYMBOL).to(torch.int32)
@@ -207,6 +227,11 @@ class Model:
             for tile in Tile.cover(height, width):
                 tile.pixels(picture).copy_(tile.core(self.synthesis(tile.latents(y_hat))))
         return picture
+
+
+def _tables(checkpoint: Checkpoint, grid: str) -> FactorizedTables:
+    section = checkpoint.section(grid)
+    return FactorizedTables(*(section[name].numpy() for name in ("first", "lengths", "frequencies")))
 
 
 def to_tensor(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:

@@ -5,6 +5,7 @@ refinement that was interrupted at step t goes on with the noise it would have h
 """
 
 import hashlib
+import math
 
 import torch
 from torch import Tensor
@@ -35,12 +36,12 @@ class Noise:
     def __init__(self, seed: int, image: bytes) -> None:
         self._prefix = hashlib.blake2b(image, key=str(seed).encode(), digest_size=16).digest()
 
-    def uniform(self, name: str, step: int, counter: Tensor) -> Tensor:
+    def uniform(self, name: str, step: int | str, counter: Tensor) -> Tensor:
         """Numbers in the open interval (0, 1), multiples of 2**-24 plus 2**-25; float32 of counter's shape.
 
         Args:
             name: which variable the noise is for.
-            step: the refinement step.
+            step: the refinement step, or what else it is drawn for.
             counter: int32, distinct for every element.
         """
         digest = hashlib.blake2b(f"{name} {step}".encode(), key=self._prefix, digest_size=8).digest()
@@ -49,3 +50,8 @@ class Noise:
         bits = _mixed(_mixed(counter ^ low) + high)
         # The largest number would round to 1, whose logarithm's complement is infinite.
         return ((bits >> 8) & 0xFFFFFF).to(torch.float32).add_(0.5).mul_(2.0**-24).clamp_max_(_BELOW_ONE)
+
+
+def normal(uniform: Tensor) -> Tensor:
+    """Standard normal numbers from uniform ones in (0, 1)."""
+    return math.sqrt(2) * torch.erfinv(2 * uniform - 1)

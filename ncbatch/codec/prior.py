@@ -6,7 +6,7 @@ computed once.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -49,20 +49,47 @@ class FactorizedPrior:
                 logits = logits + self._factors[i] * torch.tanh(logits)
         return logits
 
-    def likelihood(self, values: Tensor) -> Tensor:
-        """Mass of [v - 1/2, v + 1/2]; [channels, points], differentiable in the values."""
-        points = values.unsqueeze(1)
-        lower, upper = self.logits(points - 0.5), self.logits(points + 0.5)
+    def log_density(self, values: Tensor) -> Tensor:
+        """ln p(z), which bits-back codes with; [channels, points], differentiable in the values."""
+        return log_density(values.unsqueeze(1), self._matrices, self._biases, self._factors).squeeze(1)
+
+    def likelihood(self, values: Tensor, spacing: float = 1.0) -> Tensor:
+        """Mass of [v - spacing / 2, v + spacing / 2]; [channels, points], differentiable in the values."""
+        points, half = values.unsqueeze(1), spacing / 2
+        lower, upper = self.logits(points - half), self.logits(points + half)
         # The difference of two sigmoids keeps its precision on the side where both are small.
         sign = -torch.sign(lower + upper).detach()
         return torch.abs(torch.sigmoid(sign * upper) - torch.sigmoid(sign * lower)).squeeze(1)
 
-    def bits(self, z: Tensor) -> Tensor:
-        """Information content per image in bits; z [batch, channels, h, w] to [batch]."""
+    def bits(self, z: Tensor, spacing: float = 1.0) -> Tensor:
+        """Information content per image on a grid, in bits; z [batch, channels, h, w] to [batch]."""
         batch, channels = z.shape[:2]
-        likelihood = self.likelihood(z.transpose(0, 1).reshape(channels, -1))
+        likelihood = self.likelihood(z.transpose(0, 1).reshape(channels, -1), spacing)
         bits = -torch.log2(lower_bound(likelihood, LIKELIHOOD_FLOOR))
         return bits.reshape(channels, batch, -1).sum((0, 2))
+
+    def density_bits(self, z: Tensor) -> Tensor:
+        """-log2 p(z) per image; z [batch, channels, h, w] to [batch]."""
+        batch, channels = z.shape[:2]
+        bits = self.log_density(z.transpose(0, 1).reshape(channels, -1)) / -math.log(2)
+        return bits.reshape(channels, batch, -1).sum((0, 2))
+
+
+def log_density(
+    values: Tensor, matrices: Sequence[Tensor], biases: Sequence[Tensor], factors: Sequence[Tensor]
+) -> Tensor:
+    """Log of the derivative of the cumulative, [channels, 1, points] to the same shape.
+
+    Args:
+        matrices, factors: as they enter the network, after softplus and tanh.
+    """
+    logits, slope = values, torch.ones_like(values)
+    for i, (matrix, bias) in enumerate(zip(matrices, biases, strict=True)):
+        logits, slope = matrix @ logits + bias, matrix @ slope
+        if i < len(factors):
+            squashed = torch.tanh(logits)
+            logits, slope = logits + factors[i] * squashed, slope * (1 + factors[i] * (1 - squashed.square()))
+    return F.logsigmoid(logits) + F.logsigmoid(-logits) + slope.clamp_min(1e-12).log()
 
 
 def fixed_point_medians(weights: dict[str, Tensor], *, trained: bool) -> Tensor:
@@ -87,21 +114,25 @@ def _bisected_medians(weights: dict[str, Tensor]) -> Tensor:
 
 
 def coding_tables(
-    weights: dict[str, Tensor], medians: Tensor
+    weights: dict[str, Tensor], origins: Tensor, spacing: float = 1.0
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
     """Integer tables of p(z) for `coder.FactorizedTables`: (first, lengths, frequencies).
 
     Computed once, when a checkpoint is exported, and stored in it: floats differ between machines.
+
+    Args:
+        origins: each channel's value of the symbol 0, in units of 1 / UNIT.
+        spacing: between the values of neighbouring symbols.
     """
     prior = FactorizedPrior(weights, torch.float64, torch.device("cpu"))
-    offset = medians.double().unsqueeze(1) / UNIT
-    reach = 16
+    origin = origins.double().unsqueeze(1) / UNIT
+    reach, end = 16, int(MAX_Z_SYMBOL / spacing)
     while True:  # widen until every channel's tails are negligible, as far as symbols may go
         symbols = torch.arange(-reach, reach + 1, dtype=torch.float64)
-        mass = prior.likelihood(symbols + offset).numpy()
-        if reach >= MAX_Z_SYMBOL or (1 - mass.sum(1) < _TAIL).all():
+        mass = prior.likelihood(symbols * spacing + origin, spacing).numpy()
+        if reach >= end or (1 - mass.sum(1) < _TAIL).all():
             break
-        reach = min(2 * reach, MAX_Z_SYMBOL)
+        reach = min(2 * reach, end)
     first, lengths, tables = [], [], []
     for channel in mass:
         kept = np.flatnonzero(channel > _TAIL)

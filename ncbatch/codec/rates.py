@@ -9,6 +9,9 @@ from torch import Tensor
 LIKELIHOOD_FLOOR = 1e-9
 """CompressAI's lower bound of a likelihood: no symbol costs more than 30 bits."""
 
+SCALE_BOUND = 0.11
+"""Lower bound of sigma, as CompressAI trains with."""
+
 _SQRT_HALF = math.sqrt(0.5)
 _DENSITY = 1 / math.sqrt(2 * math.pi)
 
@@ -66,3 +69,8 @@ def gaussian_bits(values: Tensor, sigma: Tensor) -> Tensor:
         sigma: positive standard deviations, same shape.
     """
     return _GaussianBits.apply(values, sigma)
+
+
+def bits_back(log_variance: Tensor, noise: Tensor) -> Tensor:
+    """-log2 of the density of N(mean, exp(log_variance)) `noise` deviations off its mean, elementwise."""
+    return 0.5 / math.log(2) * (noise.square() + log_variance + math.log(2 * math.pi))

@@ -8,9 +8,14 @@ from typing import Any, Literal, get_args
 
 import pydantic
 
-Method = Literal["amortized", "sga", "map", "ste", "uniform-noise", "deterministic-annealing"]
-"""amortized: the encoder network alone. The others refine its latents, each under its own relaxation of the
-rounding: the paper's M1 (sga) and its ablations A1 to A4."""
+Method = Literal[
+    "amortized", "sga", "map", "ste", "uniform-noise", "deterministic-annealing",
+    "bits-back", "bits-back+bbvi", "sga+bits-back",
+]  # fmt: skip
+"""amortized: the encoder network alone. The next refine its latents, each under its own relaxation of the
+rounding: the paper's M1 (sga) and its ablations A1 to A4. The last code z with bits-back, in packs: with the
+posterior that the encoder network gives (A6), with one inferred for the same y (A5), and with SGA and
+inference (M2)."""
 
 Rounding = Literal["atanh", "linear", "cosine", "ssl"]
 """Rounding probabilities of sga: the paper's, and those of SGA+ (see `codec.relaxation`)."""
@@ -23,7 +28,16 @@ _ANNEALED: dict[str, dict[str, float]] = {
     "deterministic-annealing": {"tau0": 0.2, "annealing_rate": 4e-3, "plateau": math.log(5.0) / 4e-3},
 }
 
+_ANNEALED["sga+bits-back"] = _ANNEALED["sga"]
+
 _TEMPERATURE = ("tau0", "annealing_rate", "plateau")
+_UNREFINED = ("amortized", "bits-back", "bits-back+bbvi")
+_SGA = ("sga", "sga+bits-back")
+_BITS_BACK: dict[str, dict[str, Any]] = {
+    "bits-back": {"bbvi_steps": 0},
+    "bits-back+bbvi": {"bbvi_steps": 2000, "bbvi_learning_rate": 3e-3},
+    "sga+bits-back": {"bbvi_steps": 2000, "bbvi_learning_rate": 3e-3},
+}
 
 _SEARCHED: dict[str, Any] = {
     "method": "sga", "rounding": "linear", "decay": "cosine", "beta1": 0.8, "check_every": 10,
@@ -47,6 +61,7 @@ class Recipe(pydantic.BaseModel, frozen=True, extra="forbid"):
     noise: factor of sga's Gumbel noise.
     learning_rate, beta1, beta2: of Adam; decay: the rate stays, or falls to 2 % of it along a cosine.
     check_every: steps between two looks at the hard-rounded iterate, of which the best is kept.
+    bbvi_steps, bbvi_learning_rate: of the inference of q(z|y_hat) that the decoder repeats; of bits-back.
     """
 
     method: Method = "sga"
@@ -63,6 +78,8 @@ class Recipe(pydantic.BaseModel, frozen=True, extra="forbid"):
     beta1: float = pydantic.Field(0.9, ge=0, lt=1)
     beta2: float = pydantic.Field(0.999, ge=0, lt=1)
     check_every: int = pydantic.Field(50, gt=0)
+    bbvi_steps: int | None = pydantic.Field(None, ge=0, le=1_000_000)
+    bbvi_learning_rate: float | None = pydantic.Field(None, gt=0, le=1)
 
     @pydantic.model_validator(mode="before")
     @classmethod
@@ -72,6 +89,10 @@ class Recipe(pydantic.BaseModel, frozen=True, extra="forbid"):
             return given
         method, steps = given.get("method", "sga"), given.get("steps", _PAPER_STEPS)
         filled: dict[str, Any] = {"learning_rate": 1e-4} if method == "ste" else {}
+        if method in _UNREFINED:
+            filled["steps"] = 0
+        if isinstance(method, str):
+            filled |= _BITS_BACK.get(method, {})
         with contextlib.suppress(TypeError, ValueError):  # what is no number is said below, by its field
             steps = int(steps)
         if isinstance(steps, int) and steps > 0 and isinstance(method, str):
@@ -82,15 +103,24 @@ class Recipe(pydantic.BaseModel, frozen=True, extra="forbid"):
 
     @pydantic.model_validator(mode="after")
     def _fields_fit_method(self) -> Recipe:
-        if (self.method == "amortized") != (self.steps == 0):
-            raise ValueError("steps must be 0 for the method amortized and at least 1 for every other")
+        if (self.method in _UNREFINED) != (self.steps == 0):
+            refined = "must be at least 1" if self.steps == 0 else "are 0: nothing is refined by"
+            raise ValueError(f"steps {refined} for the method {self.method}")
         given = [name for name in _TEMPERATURE if getattr(self, name) is not None]
         if given and self.method not in _ANNEALED:
             raise ValueError(f"the method {self.method} has no temperature; leave out {given[0]}")
-        if self.method != "sga" and (self.rounding != "atanh" or self.noise != 1):
+        if self.method not in _SGA and (self.rounding != "atanh" or self.noise != 1):
             field = "rounding" if self.rounding != "atanh" else "noise"
             raise ValueError(f"{field} is of the method sga, not of {self.method}")
+        self._check_inference()
         return self
+
+    def _check_inference(self) -> None:
+        for name in ("bbvi_steps", "bbvi_learning_rate"):
+            if getattr(self, name) is not None and name not in _BITS_BACK.get(self.method, {}):
+                raise ValueError(f"{name} is not of the method {self.method}; leave it out")
+        if self.method == "bits-back" and self.bbvi_steps:
+            raise ValueError("bbvi_steps are of the method bits-back+bbvi, not of bits-back; name that one")
 
     @classmethod
     def amortized(cls, lmbda: float) -> Recipe:
@@ -98,12 +128,17 @@ class Recipe(pydantic.BaseModel, frozen=True, extra="forbid"):
 
     @property
     def refines(self) -> bool:
-        return self.method != "amortized"
+        return self.method not in _UNREFINED
+
+    @property
+    def uses_bits_back(self) -> bool:
+        """Whether its pictures are coded together, in packs."""
+        return self.method in _BITS_BACK
 
     @property
     def suffix(self) -> str:
         """Of the names of its files."""
-        return "ncb"
+        return "ncbp" if self.uses_bits_back else "ncb"
 
     def tau(self, step: int) -> float:
         """The temperature of a step (Yang et al. 2020, section 3.2 and the supplement's S2)."""
@@ -141,6 +176,10 @@ class ClassicalRecipe(pydantic.BaseModel, frozen=True, extra="forbid"):
         return False
 
     @property
+    def uses_bits_back(self) -> bool:
+        return False
+
+    @property
     def suffix(self) -> str:
         """Of the names of its files."""
         return _SUFFIXES[self.method]
@@ -154,11 +193,14 @@ def fitting(fields: dict[str, Any]) -> dict[str, Any]:
     method = fields.get("method", "sga")
     if method in CODECS:
         unfit = {"lmbda", "model", "preset", *Recipe.model_fields} - {"method"}
-    elif method == "amortized":
-        unfit = {"preset", *Recipe.model_fields} - {"method", "lmbda"}
+    elif method in _UNREFINED:
+        unfit = {"preset", *Recipe.model_fields} - {"method", "lmbda", *_BITS_BACK.get(method, {})}
     else:
-        unfit = {"rounding", "noise"} if method != "sga" else set()
+        unfit = {"rounding", "noise"} if method not in _SGA else set()
         unfit |= set() if method in _ANNEALED else set(_TEMPERATURE)
+        unfit |= set() if method in _BITS_BACK else {"bbvi_steps", "bbvi_learning_rate"}
+    if method == "bits-back":
+        unfit |= {"bbvi_steps", "bbvi_learning_rate"}
     if method not in CODECS:
         unfit |= {"quality"}
     return {name: value for name, value in fields.items() if name not in unfit}

@@ -15,16 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ncbatch.codec.errors import DivergedError
+from ncbatch.codec.latent_space import latent_space
 from ncbatch.codec.model import STRIDE, Latents, Model, Tile
 from ncbatch.codec.noise import Noise
-from ncbatch.codec.rates import gaussian_bits, lower_bound
 from ncbatch.codec.recipe import Recipe
 from ncbatch.codec.relaxation import Relaxation
 
 _SUBPIXEL_STRIDE = STRIDE // 2  # points of the picture in subpixels per latent and side
-
-SCALE_BOUND = 0.11
-"""Lower bound of sigma, as CompressAI trains with."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +50,9 @@ class Refinement:
     Args:
         pictures: float32[batch, 3, H, W] in 0..1, padded.
         targets: one per picture.
+
+    Attributes:
+        variables: what is optimised, by name; "y" is always among it.
     """
 
     def __init__(self, model: Model, pictures: Tensor, targets: Sequence[Target], recipe: Recipe) -> None:
@@ -60,15 +60,15 @@ class Refinement:
         self._relax = Relaxation(recipe)
         self._subpixels = _subpixels(pictures)
         self._mask = _true_pixels(pictures, targets)
-        y, z = model.analyse(pictures)
-        self._y, self._z = y.requires_grad_(), z.requires_grad_()
-        self._tiles = Tile.cover(y.shape[2], y.shape[3])
-        self._counters = {name: _counter(v) for name, v in (("y", y), ("z", z))}
+        self._space = latent_space(model, recipe)
+        self.variables = {name: v.requires_grad_() for name, v in self._space.begin(pictures).items()}
+        self._tiles = Tile.cover(pictures.shape[2] // STRIDE, pictures.shape[3] // STRIDE)
+        self._counters = {name: _counter(v) for name, v in self.variables.items()}
         betas = (recipe.beta1, recipe.beta2)
-        self._adam = torch.optim.Adam([self._y, self._z], recipe.learning_rate, betas, fused=True)
+        self._adam = torch.optim.Adam(self.variables.values(), recipe.learning_rate, betas, fused=True)
         self.step = 0
-        self._best = model.round(y.detach(), z.detach())
-        self.best_loss = self._hard_loss(self._best)
+        self._best, bits, squared_error = self._hard()
+        self.best_loss = bits + squared_error * self._distortion_weight
         self.amortized = self._best
 
     @property
@@ -92,22 +92,18 @@ class Refinement:
             if self.step % self._recipe.check_every == 0 or self.done:
                 self._keep_best()
 
+    def _uniform(self, name: str, step: int | str) -> Tensor:
+        """Noise for a variable, of every picture its own."""
+        counter = self._counters[name]
+        return torch.cat([target.noise.uniform(name, step, counter) for target in self._targets])
+
     def _relaxed(self, name: str, values: Tensor) -> Tensor:
-        uniform = None
-        if self._relax.wants_noise:
-            counter = self._counters[name]
-            uniform = torch.cat([t.noise.uniform(name, self.step, counter) for t in self._targets])
+        uniform = self._uniform(name, self.step) if self._relax.wants_noise else None
         return self._relax(values, self.step, uniform)
 
     def _rate_and_latents(self) -> tuple[Tensor, Tensor]:
         """Bits of the relaxed latents, summed over the batch, and the relaxed y."""
-        model = self._model
-        medians = model.medians
-        z = self._relaxed("z", self._z - medians) + medians
-        scales, means = model.fast_hyper_synthesis(z).float().chunk(2, 1)
-        centred = self._relaxed("y", self._y - means)
-        bits = gaussian_bits(centred, lower_bound(scales, SCALE_BOUND)).sum() + model.prior.bits(z).sum()
-        return bits, centred + means
+        return self._space.relaxed(self.variables, self._relaxed, lambda name: self._uniform(name, self.step))
 
     def _advance_one(self) -> None:
         self._adam.zero_grad(set_to_none=True)
@@ -144,36 +140,33 @@ class Refinement:
         """Of the sum of squared errors of samples in 0..1 in the loss."""
         return self._recipe.lmbda * 255**2 / 3
 
-    def _hard(self, latents: Latents) -> tuple[Tensor, Tensor]:
-        """Bits of rounded latents, and their squared error in 0..1 by the loop's own g_s; float64[batch]."""
-        bits_y, bits_z = self._model.information(latents)
-        y_hat, squared_error = self._model.y_hat(latents), torch.zeros_like(bits_y)
+    def _hard(self) -> tuple[Latents, Tensor, Tensor]:
+        """The rounded iterate, its bits, and its squared error in 0..1 by the loop's g_s; float64[batch]."""
+        values = {name: variable.detach() for name, variable in self.variables.items()}
+        # The noise of a look is always the same: it compares iterates, not luck.
+        latents, bits = self._space.rounded(values, lambda name: self._uniform(name, "look"))
+        y_hat, squared_error = self._space.y_hat(latents), torch.zeros_like(bits)
         with torch.no_grad():
             for tile in self._tiles:
                 squares = self._difference(y_hat, tile)[1].square().double()
                 squared_error = squared_error + squares.sum((1, 2, 3))
-        return bits_y + bits_z, squared_error
-
-    def _hard_loss(self, latents: Latents) -> Tensor:
-        bits, squared_error = self._hard(latents)
-        return bits + squared_error * self._distortion_weight
+        return latents, bits, squared_error
 
     def looks(self) -> list[Look]:
         """Where every picture of the batch is at this step, rounded; changes nothing."""
-        latents = self._model.round(self._y.detach(), self._z.detach())
-        bits, squared_error = (values.tolist() for values in self._hard(latents))
+        _, bits, squared_error = self._hard()
         tau = self._recipe.tau(self.step) if self._recipe.tau0 is not None else None
         found = []
-        for b, e, target in zip(bits, squared_error, self._targets, strict=True):
+        for b, e, target in zip(bits.tolist(), squared_error.tolist(), self._targets, strict=True):
             pixels = target.height * target.width
             mse = 255**2 * e / (3 * pixels)
             found.append(Look(self.step, tau, b / pixels, mse, b / pixels + self._recipe.lmbda * mse))
         return found
 
     def _keep_best(self) -> None:
-        latents = self._model.round(self._y.detach(), self._z.detach())
-        loss = self._hard_loss(latents)
-        if not bool(loss.isfinite().all() & self._y.isfinite().all()):
+        latents, bits, squared_error = self._hard()
+        loss = bits + squared_error * self._distortion_weight
+        if not bool(loss.isfinite().all() & self.variables["y"].isfinite().all()):
             raise DivergedError(f"the refinement diverged by step {self.step}; use a smaller learning rate")
         better = loss < self.best_loss
         choose = better.view(-1, 1, 1, 1)
@@ -184,8 +177,9 @@ class Refinement:
 
     def state(self) -> dict[str, Tensor]:
         """Everything needed to go on later, on any device; see `restore`."""
-        tensors = {"y": self._y.detach(), "z": self._z.detach(), "step": torch.tensor(self.step)}
-        for name, parameter in (("y", self._y), ("z", self._z)):
+        tensors = {"step": torch.tensor(self.step)}
+        for name, parameter in self.variables.items():
+            tensors[name] = parameter.detach()
             for moment in ("exp_avg", "exp_avg_sq"):
                 if parameter in self._adam.state:
                     tensors[f"{moment}.{name}"] = self._adam.state[parameter][moment]
@@ -196,7 +190,7 @@ class Refinement:
         """Goes on from a `state()` of the same pictures, model and settings."""
         device = self._model.device
         self.step = int(state["step"])
-        for name, parameter in (("y", self._y), ("z", self._z)):
+        for name, parameter in self.variables.items():
             parameter.data.copy_(state[name])
             if self.step:
                 self._adam.state[parameter] = {

@@ -94,7 +94,7 @@ class Relaxation:
 
     @property
     def wants_noise(self) -> bool:
-        return self.recipe.method in ("sga", "uniform-noise")
+        return self.recipe.method in ("sga", "sga+bits-back", "uniform-noise")
 
     def __call__(self, values: Tensor, step: int, uniform: Tensor | None) -> Tensor:
         recipe = self.recipe

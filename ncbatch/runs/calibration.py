@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TypeGuard
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from ncbatch.codec.model import Model
 from ncbatch.codec.pictures import PictureError, read_picture
 from ncbatch.codec.recipe import Recipe
-from ncbatch.runs.coders import ClassicalCoder, Coder, LearnedCoder
+from ncbatch.runs.coders import ClassicalCoder, Coder, LearnedCoder, PackCoder
 from ncbatch.runs.models import load_model
 from ncbatch.runs.plan import PlannedImage
 from ncbatch.runs.spec import RunSpec
@@ -25,31 +24,28 @@ _STEPS = 8
 _SAMPLES = 3
 
 
-def seconds_per_pixel(coder: Coder) -> float:
+# What a recipe may do many times, and how often encoding does it: the decode check repeats inference.
+_REPEATED = {"steps": 1, "bbvi_steps": 2}
+
+
+def seconds_per_pixel(coder: Coder | PackCoder) -> float:
     """Seconds that encoding takes per pixel."""
     picture = np.random.default_rng(0).integers(0, 256, (_SIDE, _SIDE, 3), dtype=np.uint8)
 
-    def timed(coder: Coder) -> float:
+    def timed(**repeated: int) -> float:
+        recipe = coder.recipe.model_copy(update=repeated)
         started = time.monotonic()
-        coder.encode([picture])
+        replace(coder, recipe=recipe).encode([picture])  # type: ignore[arg-type]
         return time.monotonic() - started
 
-    base = replace(coder, recipe=Recipe.amortized(coder.recipe.lmbda)) if _refines(coder) else coder
-    timed(base)  # the first time pays for libraries and memory
-    seconds = timed(base)
-    if _refines(coder):
-        timed(_shortened(coder, 1))
-        per_step = max(timed(_shortened(coder, _STEPS)) - seconds, 0.0) / _STEPS
-        seconds += per_step * coder.recipe.steps
+    counts = {n: c for n in _REPEATED if (c := getattr(coder.recipe, n, None))}
+    once = dict.fromkeys(counts, 1)
+    timed(**once)  # the first time pays for libraries and memory
+    seconds = base = timed(**once)
+    for name, count in counts.items():
+        per_step = max(timed(**(once | {name: 1 + _STEPS})) - base, 0.0) / _STEPS
+        seconds += per_step * count * _REPEATED[name]
     return seconds / _SIDE**2
-
-
-def _refines(coder: Coder) -> TypeGuard[LearnedCoder]:
-    return coder.recipe.refines
-
-
-def _shortened(coder: LearnedCoder, steps: int) -> LearnedCoder:
-    return replace(coder, recipe=coder.recipe.model_copy(update={"steps": steps}))
 
 
 @dataclass(frozen=True)
@@ -73,11 +69,13 @@ def estimate(
     area = sum(sample.shape[0] * sample.shape[1] for sample in samples)
     found = []
     for variant in spec.variants:
-        coder: Coder
+        coder: Coder | PackCoder
         if isinstance(variant.recipe, Recipe):
             assert variant.model is not None
-            coder = LearnedCoder(Model(load_model(variant.model, options), device), variant.recipe)
-            encoded = [coder.amortized(sample) for sample in samples]
+            model = Model(load_model(variant.model, options), device)
+            learned = LearnedCoder(model, variant.recipe)
+            coder = PackCoder(model, variant.recipe) if variant.recipe.uses_bits_back else learned
+            encoded = [learned.amortized(sample) for sample in samples]
         else:
             coder = ClassicalCoder(variant.recipe)
             encoded = coder.encode(samples)

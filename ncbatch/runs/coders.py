@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ncbatch.codec import quality
 from ncbatch.codec.classical import decode_classical, encode_classical
 from ncbatch.codec.encode import Encoded, Outcome, Pause, State, encode, evaluate
+from ncbatch.codec.encode_pack import Found, Packed, encode_pack, find_in_pack, find_latents
 from ncbatch.codec.errors import BitstreamError, DecodeCheckError, ModelError
 from ncbatch.codec.model import Model
 from ncbatch.codec.recipe import ClassicalRecipe, Recipe
@@ -50,6 +51,39 @@ class LearnedCoder:
             return None
         ms_ssim = quality.ms_ssim(pixels, picture)
         return Encoded(outcome, baseline.outcome, ms_ssim, baseline.width, baseline.height, 0.0)
+
+
+@dataclass(frozen=True)
+class PackCoder:
+    """Finds latents picture by picture, and codes them together with bits-back."""
+
+    model: Model
+    recipe: Recipe
+
+    def find(
+        self, pictures: Sequence[Pixels], resume_from: State | None = None, on_pause: Pause | None = None
+    ) -> list[Found]:
+        """Latents of a batch; errors as `codec.encode.encode`."""
+        return find_latents(self.model, pictures, self.recipe, resume_from=resume_from, on_pause=on_pause)
+
+    def unrefined(self, pixels: Pixels) -> Found:
+        """The encoder network's latents, where refinement diverged."""
+        recipe = Recipe(method="bits-back+bbvi", lmbda=self.recipe.lmbda)
+        return find_latents(self.model, [pixels], recipe)[0]
+
+    def pack(self, pictures: Sequence[Found]) -> Packed:
+        """Errors as `codec.encode_pack.encode_pack`."""
+        return encode_pack(self.model, pictures, self.recipe)
+
+    def encode(self, pictures: Sequence[Pixels]) -> list[Encoded]:
+        return self.pack(self.find(pictures)).encoded
+
+    def found_in(self, data: bytes, pictures: Sequence[Pixels]) -> list[Found] | None:
+        """Latents out of a pack that was found, or None when it is not of these pictures."""
+        try:
+            return find_in_pack(self.model, pictures, data)
+        except (BitstreamError, ModelError):
+            return None
 
 
 @dataclass(frozen=True)
@@ -93,3 +127,4 @@ class ClassicalCoder:
 
 
 Coder = LearnedCoder | ClassicalCoder
+"""Of variants with a file per picture."""

@@ -5,6 +5,7 @@ generations/<g>.json                      a later plan, made when inputs were ad
 plan/<g>-<digest>-<part>.parquet          one row per (unit, image)
 models/<digest>.safetensors               the checkpoint of each variant
 bitstreams/<variant>/<image key>.ncb      one image; classical codecs have suffixes of their own
+packs/<variant>/<unit>-<attempt>.ncbp     several images, where a variant uses bits-back
 units/<hh>/<unit>.parquet                 the commit of a unit
 wip/<hh>/<unit>.safetensors               a long unit's state between steps
 traces/<hh>/<unit>.parquet                how a unit's refinements went, where a run was told to trace them
@@ -73,6 +74,15 @@ def bitstream_key(
     """
     stem = bitstream_stem(variant, image_key, generation)
     return f"{stem}.{attempt}.{suffix}" if attempt else f"{stem}.{suffix}"
+
+
+def pack_stem(variant: str, unit: str) -> str:
+    """What the keys of all packs of a unit begin with."""
+    return f"packs/{variant}/{unit}-"
+
+
+def pack_key(variant: str, unit: str, attempt: str) -> str:
+    return f"{pack_stem(variant, unit)}{attempt}.ncbp"
 
 
 def attempt_named(stem: str, suffix: str = "ncb") -> re.Pattern[str]:

@@ -84,12 +84,14 @@ def make_variant(request: Request, options: StoreOptions) -> Variant:
     if preset is not None and preset not in PRESETS:
         raise UsageError(f"--preset: {preset!r} is none; there are {', '.join(PRESETS)}")
     fields = {n: request[n] for n in Recipe.model_fields if n in request} | {"lmbda": lmbda}
-    if fields.get("method") == "amortized":
-        fields.setdefault("steps", 0)
     recipe = Recipe(**((PRESETS[preset] if preset else {}) | fields))
     if checkpoint is None:
-        name = zoo.nearest_builtin(recipe.lmbda)
+        name = zoo.nearest_builtin(recipe.lmbda, "bits-back" if recipe.uses_bits_back else "base")
         checkpoint = load_model(name, options)
+    elif recipe.uses_bits_back and checkpoint.info.kind != "bits-back":
+        raise UsageError(
+            f"--model: {name} is of the kind base; the method {recipe.method} needs one of the kind bits-back"
+        )
     return Variant(
         name=request.get("name") or preset or recipe.method,
         model=name,

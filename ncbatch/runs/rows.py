@@ -25,6 +25,11 @@ class Failure:
     error: str
 
 
+def poisoned_failure(error_class: str) -> Failure:
+    """Of an image that killed its workers."""
+    return Failure(error_class, "the worker was lost every time it came to this image; see its log")
+
+
 @dataclass(frozen=True)
 class Work:
     """How an encoding came about: what its row says besides rate and distortion.
@@ -76,21 +81,24 @@ class RowWriter:
         row.error_class, row.error = failure.error_class, failure.error
         return row
 
-    def ok(self, image: PlannedImage, encoded: Encoded, bitstream_key: str, work: Work) -> Row:
+    def ok(
+        self, image: PlannedImage, encoded: Encoded, bitstream_key: str, work: Work, offset: int = 0
+    ) -> Row:
+        """The row of an encoded image; offset: of its bytes in the object at `bitstream_key`."""
         outcome, baseline = encoded.outcome, encoded.amortized
         pixels = encoded.width * encoded.height
         row = self._row(image, "ok")
         row.width, row.height = encoded.width, encoded.height
-        row.bpp = len(outcome.data) * 8 / pixels
+        row.bpp = outcome.bytes * 8 / pixels
         if outcome.bits_y is not None and outcome.bits_z is not None:
-            row.information_bpp = (outcome.bits_y + outcome.bits_z) / pixels
-        row.bits_y, row.bits_z = outcome.bits_y, outcome.bits_z
+            row.information_bpp = (outcome.bits_y + outcome.bits_z - (outcome.bits_back or 0)) / pixels
+        row.bits_y, row.bits_z, row.bits_back = outcome.bits_y, outcome.bits_z, outcome.bits_back
         row.mse, row.psnr, row.ms_ssim = outcome.mse, outcome.psnr, encoded.ms_ssim
         row.rd_loss = outcome.rd_loss
         if baseline is not None:
             row.amortized_bpp = len(baseline.data) * 8 / pixels
             row.amortized_psnr, row.amortized_rd_loss = baseline.psnr, baseline.rd_loss
-        row.bitstream_key, row.offset, row.length = bitstream_key, 0, len(outcome.data)
+        row.bitstream_key, row.offset, row.length = bitstream_key, offset, len(outcome.data)
         row.sha256 = hashlib.sha256(outcome.data).hexdigest()
         if not work.adopted:
             row.encode_seconds = encoded.encode_seconds * work.batch_size

@@ -17,8 +17,9 @@ from ncbatch.codec.recipe import ClassicalRecipe
 from ncbatch.metrics.schema import Row, parquet_to_table, rows_to_parquet
 from ncbatch.runs import layout
 from ncbatch.runs.attempt import Attempt
-from ncbatch.runs.coders import ClassicalCoder, Coder, LearnedCoder
+from ncbatch.runs.coders import ClassicalCoder, Coder, LearnedCoder, PackCoder
 from ncbatch.runs.models import kept_model
+from ncbatch.runs.pack_attempt import PackAttempt
 from ncbatch.runs.plan import Unit
 from ncbatch.runs.results import UnitResult
 from ncbatch.runs.spec import RunSpec, Variant
@@ -45,19 +46,24 @@ class Workspace:
     trace_every: int = 0
     _models: dict[str, Model] = field(default_factory=dict)
 
-    def coder(self, variant: Variant) -> Coder:
+    def coder(self, variant: Variant) -> Coder | PackCoder:
         """What the variant's recipe does, on the device; the last model used is kept."""
-        if isinstance(variant.recipe, ClassicalRecipe):
-            return ClassicalCoder(variant.recipe)
+        recipe = variant.recipe
+        if isinstance(recipe, ClassicalRecipe):
+            return ClassicalCoder(recipe)
         digest = variant.model_digest
         assert digest is not None
         if digest not in self._models:
             self._models = {digest: Model(kept_model(self.output, digest), self.device)}
-        return LearnedCoder(self._models[digest], variant.recipe)
+        model = self._models[digest]
+        return PackCoder(model, recipe) if recipe.uses_bits_back else LearnedCoder(model, recipe)
 
-    def attempt(self, unit: Unit, attempt: str) -> Attempt:
+    def attempt(self, unit: Unit, attempt: str) -> Attempt | PackAttempt:
         variant = self.spec.variant(unit.variant)
-        return Attempt(self, self.coder(variant), variant, unit, attempt)
+        coder = self.coder(variant)
+        if isinstance(coder, PackCoder):
+            return PackAttempt(self, coder, variant, unit, attempt)
+        return Attempt(self, coder, variant, unit, attempt)
 
 
 def run_unit(workspace: Workspace, unit: Unit, attempt: str, poisoned: Mapping[str, str]) -> UnitResult:

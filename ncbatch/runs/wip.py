@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from safetensors import SafetensorError
@@ -69,14 +69,34 @@ class WorkInProgress:
             log.warning("ignoring %s, which is damaged: %s", self._key, error)
             return {}
 
+    def kept(self, images: Sequence[PlannedImage]) -> State:
+        """What an earlier attempt kept of images of this unit that were done, by their keys."""
+        state = self._stored()
+        names = {self._kept_name(image.key): image.key for image in images}
+        return {names[name]: tensor for name, tensor in state.items() if name in names}
+
+    def _kept_name(self, image_key: str) -> str:
+        """Names the program, too; the unit, and so recipe and etags, are in the object's key."""
+        return "kept." + hashlib.sha256(f"{__version__} {image_key}".encode()).hexdigest()
+
     def save_sometimes(
-        self, refinement: Refinement, images: Sequence[PlannedImage], more: Callable[[], State]
+        self,
+        refinement: Refinement,
+        images: Sequence[PlannedImage],
+        more: Callable[[], State],
+        kept: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
-        """Saves the refinement's state with `more` beside it, if it is time."""
+        """Saves the refinement's state with `more` beside it, if it is time.
+
+        Args:
+            kept: of images of the unit that are done, by their keys (see `kept`).
+        """
         early = time.monotonic() - self._saved_at < self._seconds
         if early or refinement.done or refinement.step == 0:
             return
-        self._output.put(self._key, save({**refinement.state(), **more(), _TAG: self._tag(images)}))
+        done = {self._kept_name(key): tensor for key, tensor in (kept or {}).items()}
+        state = {**refinement.state(), **more(), **done, _TAG: self._tag(images)}
+        self._output.put(self._key, save(state))
         self._saved_at = time.monotonic()
 
     def discard(self) -> None:

@@ -15,8 +15,8 @@ from compressai.models import MeanScaleHyperprior
 from torch import Tensor, nn
 
 from ncbatch.codec.checkpoint import Checkpoint
-from ncbatch.codec.rates import LIKELIHOOD_FLOOR, gaussian_bits, lower_bound
-from ncbatch.codec.refinement import SCALE_BOUND
+from ncbatch.codec.prior import log_density
+from ncbatch.codec.rates import LIKELIHOOD_FLOOR, SCALE_BOUND, bits_back, gaussian_bits, lower_bound
 from ncbatch.errors import NcbatchError
 from ncbatch.training.settings import TrainingSettings
 
@@ -83,7 +83,7 @@ class TrainableHyperprior(nn.Module):
         pixels = pictures.shape[0] * pictures.shape[2] * pictures.shape[3]
         y = network.g_a(pictures)
         parameters = network.h_a(y).float()
-        z, bits_z, bits_back = self._sample_z(parameters, noise.z)
+        z, bits_z, bits_z_back = self._sample_z(parameters, noise.z)
         scales, means = network.h_s(z).float().chunk(2, 1)
         centred = y.float() + noise.y - means
         bits_y = gaussian_bits(centred, lower_bound(scales, SCALE_BOUND)).sum()
@@ -91,7 +91,7 @@ class TrainableHyperprior(nn.Module):
         return Losses(
             bits_y / pixels,
             bits_z / pixels,
-            bits_back / pixels,
+            bits_z_back / pixels,
             F.mse_loss(reconstruction, pictures) * 255**2,
         )
 
@@ -106,20 +106,14 @@ class TrainableHyperprior(nn.Module):
         log_variance = log_variance.clamp_max(_MAX_LOG_VARIANCE)
         z = mean + (0.5 * log_variance).exp() * noise
         bits = -self.log_density(_by_channel(z)).sum() / math.log(2)
-        log_q = -0.5 * (noise.square() + log_variance + math.log(2 * math.pi))
-        return z, bits, -log_q.sum() / math.log(2)
+        return z, bits, bits_back(log_variance, noise).sum()
 
     def log_density(self, values: Tensor) -> Tensor:
         """ln p(z) of the factorized density per channel, [N, 1, points]: the derivative of its cumulative."""
         bottleneck = self.network.entropy_bottleneck
-        logits, slope = values, torch.ones_like(values)
-        for i, matrix in enumerate(bottleneck.matrices):
-            weight = F.softplus(matrix)
-            logits, slope = weight @ logits + bottleneck.biases[i], weight @ slope
-            if i < len(bottleneck.factors):
-                factor, squashed = torch.tanh(bottleneck.factors[i]), torch.tanh(logits)
-                logits, slope = logits + factor * squashed, slope * (1 + factor * (1 - squashed.square()))
-        return F.logsigmoid(logits) + F.logsigmoid(-logits) + slope.clamp_min(1e-12).log()
+        matrices = [F.softplus(matrix) for matrix in bottleneck.matrices]
+        factors = [torch.tanh(factor) for factor in bottleneck.factors]
+        return log_density(values, matrices, list(bottleneck.biases), factors)
 
     def aux_loss(self) -> Tensor:
         """Pulls the quantiles of p(z) to where they belong; coding centres z on the median."""

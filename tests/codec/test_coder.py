@@ -89,16 +89,54 @@ def test_payload_ending_in_zeros_is_refused():
 def test_symbols_around_means_between_integers_come_back_and_cost_what_they_should():
     random = np.random.default_rng(4)
     sigma = random.integers(28, 900, 20_000).astype(np.int32)
-    offset = random.integers(-128, 128, 20_000).astype(np.int32)
-    symbols = np.round(random.normal(offset / 256, sigma / 256)).astype(np.int32)
+    mean = random.integers(-9000, 9000, 20_000).astype(np.int32)
+    symbols = np.round(random.normal(mean / 256, sigma / 256)).astype(np.int32)
     stack = coder.new_coder()
-    coder.push_gaussian(stack, symbols, sigma, offset)
-    mean, scale = offset / 256, sigma / 256 * math.sqrt(2)
-    upper, lower = (symbols + 0.5 - mean) / scale, (symbols - 0.5 - mean) / scale
+    coder.push_gaussian(stack, symbols, sigma, mean)
+    centre, scale = mean / 256, sigma / 256 * math.sqrt(2)
+    upper, lower = (symbols + 0.5 - centre) / scale, (symbols - 0.5 - centre) / scale
     mass = [0.5 * (math.erf(u) - math.erf(v)) for u, v in zip(upper, lower, strict=True)]
     bits = -np.log2(mass).sum()
     assert bits < len(coder.payload_of(stack)) * 8 < 1.001 * bits + 64
-    assert np.array_equal(coder.pop_gaussian(stack, sigma, offset), symbols)
+    assert np.array_equal(coder.pop_gaussian(stack, sigma, mean), symbols)
     symbols[:3] = (1000, -1000, 70_000)  # escapes
-    coder.push_gaussian(stack, symbols, sigma, offset)
-    assert np.array_equal(coder.pop_gaussian(stack, sigma, offset), symbols)
+    coder.push_gaussian(stack, symbols, sigma, mean)
+    assert np.array_equal(coder.pop_gaussian(stack, sigma, mean), symbols)
+
+
+def _posteriors(count):
+    random = np.random.default_rng(5)
+    return (
+        random.integers(51, 3000, (4, count)).astype(np.int32),
+        random.integers(-30_000, 30_000, (4, count)).astype(np.int32),
+    )
+
+
+def test_drawn_samples_give_their_bits_back():
+    sigma, mean = _posteriors(200)
+    stack = coder.new_coder()
+    coder.push_bytes(stack, np.random.default_rng(6).bytes(2000))
+    before = coder.payload_of(stack)
+    drawn = coder.draw_gaussian(stack, sigma, mean)
+    deviations = (drawn * 256 - mean) / sigma
+    assert 0.9 < deviations.std() < 1.1 and np.abs(deviations).max() < 12
+    entropy = np.log2(np.hypot(sigma / 256, 12**-0.5) * math.sqrt(2 * math.pi * math.e)).sum()
+    assert 0.95 * entropy < (len(before) - len(coder.payload_of(stack))) * 8 < 1.05 * entropy
+    coder.return_gaussian(stack, drawn, sigma, mean)
+    assert coder.payload_of(stack) == before
+
+
+def test_a_sample_that_cannot_have_been_drawn_is_refused():
+    sigma, mean = _posteriors(3)
+    drawn = mean // 256
+    drawn[2, 1] += 7 * sigma[2, 1] // 256 + 4
+    with pytest.raises(BitstreamError, match="posterior"):
+        coder.return_gaussian(coder.new_coder(), drawn, sigma, mean)
+
+
+@pytest.mark.parametrize("data", [b"", b"\0\0\0\0\0", bytes(range(256)) * 3 + b"\0"])
+def test_bytes_come_back(data):
+    stack = coder.new_coder()
+    coder.push_bytes(stack, data)
+    assert coder.pop_bytes(stack, len(data)) == data
+    assert stack.is_empty()

@@ -35,7 +35,7 @@ def test_the_same_alone_and_in_a_batch_of_four(model, crops):
         alone = refinement(model, [crop])
         alone.advance(10)
         assert together.best[i].equals(alone.best), f"picture {i}"
-        assert torch.equal(together._y[i : i + 1], alone._y)
+        assert torch.equal(together.variables["y"][i : i + 1], alone.variables["y"])
 
 
 def test_encoding_is_the_same_alone_and_in_a_batch_of_four(model, crops):
@@ -54,7 +54,11 @@ def test_going_on_from_a_saved_state_changes_nothing(model, crops):
     second.restore(first.state())
     assert second.step == 13
     second.advance(100)
-    assert second.done and torch.equal(second._y, whole._y) and torch.equal(second._z, whole._z)
+    assert (
+        second.done
+        and torch.equal(second.variables["y"], whole.variables["y"])
+        and torch.equal(second.variables["z"], whole.variables["z"])
+    )
     assert second.best.equals(whole.best)
 
 
@@ -64,7 +68,7 @@ def test_a_state_from_before_the_first_step_can_be_restored(model, crops):
     again.restore(first.state())
     first.advance(10)
     again.advance(10)
-    assert torch.equal(first._y, again._y)
+    assert torch.equal(first.variables["y"], again.variables["y"])
 
 
 def test_loss_of_rounded_latents_falls(model, photograph):
@@ -100,7 +104,7 @@ def test_gradient_of_the_loss_is_the_finite_difference(model, photograph, monkey
     monkeypatch.setattr(model_module, "fast_dtype", lambda device: torch.float32)
     work = refinement(model_module.Model(model._checkpoint), [photograph[:60, :100]])
     direction = {name: torch.randn(v.shape, generator=torch.Generator().manual_seed(5))
-                 for name, v in (("y", work._y), ("z", work._z))}  # fmt: skip
+                 for name, v in (("y", work.variables["y"]), ("z", work.variables["z"]))}  # fmt: skip
     # Away from whole numbers the relaxation is smooth, but steep: a small step in float32.
     gradient, loss = loss_and_gradient(work)
     slope = sum((gradient[n] * d).sum().item() for n, d in direction.items())
@@ -108,12 +112,12 @@ def test_gradient_of_the_loss_is_the_finite_difference(model, photograph, monkey
     values = []
     for sign in (1, -1):
         with torch.no_grad():
-            work._y.add_(direction["y"], alpha=sign * step)
-            work._z.add_(direction["z"], alpha=sign * step)
+            work.variables["y"].add_(direction["y"], alpha=sign * step)
+            work.variables["z"].add_(direction["z"], alpha=sign * step)
         values.append(loss_and_gradient(work)[1])
         with torch.no_grad():
-            work._y.sub_(direction["y"], alpha=sign * step)
-            work._z.sub_(direction["z"], alpha=sign * step)
+            work.variables["y"].sub_(direction["y"], alpha=sign * step)
+            work.variables["z"].sub_(direction["z"], alpha=sign * step)
     assert slope == pytest.approx((values[0] - values[1]) / (2 * step), rel=0.03)
     assert loss > 0
 
@@ -124,7 +128,9 @@ def loss_and_gradient(work: Refinement) -> tuple[dict[str, torch.Tensor], float]
     leaf = y.detach().requires_grad_()
     for tile in work._tiles:
         work._backward_distortion(leaf, tile)
-    gradients = torch.autograd.grad([bits, y], [work._y, work._z], grad_outputs=[None, leaf.grad])
+    gradients = torch.autograd.grad(
+        [bits, y], [work.variables["y"], work.variables["z"]], grad_outputs=[None, leaf.grad]
+    )
     with torch.no_grad():
         reconstruction = torch.pixel_shuffle(work._model.fast_synthesis(y), 2)
         difference = (reconstruction - torch.pixel_shuffle(work._subpixels, 2))[:, :, :60, :100]
@@ -138,7 +144,7 @@ def test_padding_does_not_count(model, photograph):
     assert work._mask is not None
 
     def gradient() -> torch.Tensor:
-        y = work._y.detach().requires_grad_()
+        y = work.variables["y"].detach().requires_grad_()
         for tile in work._tiles:
             work._backward_distortion(y, tile)
         assert y.grad is not None and bool(y.grad.any())
@@ -152,6 +158,6 @@ def test_padding_does_not_count(model, photograph):
 
 def test_divergence_is_an_error(model, photograph):
     work = refinement(model, [photograph[:64, :64]], steps=4, check_every=2)
-    work._y.data[0, 0, 0, 0] = torch.nan
+    work.variables["y"].data[0, 0, 0, 0] = torch.nan
     with pytest.raises(DivergedError, match="step 2"):
         work.advance(4)

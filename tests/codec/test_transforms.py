@@ -9,7 +9,7 @@ from ncbatch.codec import zoo
 from ncbatch.codec.checkpoint import export
 from ncbatch.codec.model import STRIDE, Model, Tile
 from ncbatch.codec.prior import FactorizedPrior
-from ncbatch.codec.refinement import SCALE_BOUND
+from ncbatch.codec.rates import SCALE_BOUND
 from ncbatch.codec.transforms import Transform, _InverseGDN
 
 CPU = torch.device("cpu")

@@ -10,7 +10,8 @@ import pytest
 
 from ncbatch.codec.encode import encode
 from ncbatch.codec.errors import DecodeCheckError, DivergedError
-from ncbatch.runs import attempt, coders, layout
+from ncbatch.runs import batches as batches_module
+from ncbatch.runs import coders, layout
 from ncbatch.runs.plan import Unit
 from ncbatch.runs.spec import RunSpec, Variant
 from ncbatch.runs.unit import run_unit
@@ -73,7 +74,7 @@ def test_pictures_of_one_padded_shape_go_together(local: Workbench, batches: Any
 def test_few_pictures_are_held_in_memory(
     local: Workbench, batches: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attempt, "_HELD_SAMPLES", 3 * 64 * 64)
+    monkeypatch.setattr(batches_module, "_HELD_SAMPLES", 3 * 64 * 64)
     spec, unit = _planned(local)
     sizes = batches()
     run_unit(local.workspace(spec, batch_size=100), unit, ATTEMPTS[0], {})

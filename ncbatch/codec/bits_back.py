@@ -1,0 +1,174 @@
+"""Pictures on an ANS stack, with bits-back: z is drawn from the stack by q(z|y_hat), and its bits come back.
+
+Encoding a picture draws z with q, pushes y_hat with p(y|z) and pushes z with p(z). Decoding pops z and
+y_hat, infers q(z|y_hat) again, and returns z to the stack, which is then what it was before the picture.
+Pictures that find too little on the stack are coded without: z is then the posterior's mean, rounded to the
+grid of plain files, and y_hat the same.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ncbatch.codec import coder
+from ncbatch.codec.bbvi import BbviSettings, infer
+from ncbatch.codec.coder import AnsCoder
+from ncbatch.codec.errors import BitstreamError, ModelError, PosteriorMismatchError
+from ncbatch.codec.exact import FINE_STEP, MAX_Z_SYMBOL, UNIT
+from ncbatch.codec.model import PADDING, Model
+from ncbatch.codec.pack import Entry
+from ncbatch.codec.posterior import Corrections, Posterior, snap, snap_corrected
+from ncbatch.codec.rates import bits_back, gaussian_bits
+
+_SPACING = FINE_STEP / UNIT  # of the fine grid, in units of z
+_STATE_WORDS = 2  # of the stack: its head, which every operation changes
+
+
+@dataclass(frozen=True)
+class Inferred:
+    """A picture's rounded latents and the posterior of z for them.
+
+    y_hat: int32[1, M, h, w]; corrections: see `codec.posterior`.
+    """
+
+    y_hat: Tensor
+    posterior: Posterior
+    corrections: Corrections
+
+
+@dataclass(frozen=True)
+class Coded:
+    """What a picture cost on the stack; bits are information content of the z that was coded.
+
+    bits_back: None where it was coded without.
+    words: by which it made the stack longer; untouched: words of the stack that it did not reach.
+    """
+
+    bits_y: float
+    bits_z: float
+    bits_back: float | None
+    words: int
+    untouched: int
+
+
+def infer_posterior(model: Model, y_hat: Tensor, settings: BbviSettings) -> Inferred:
+    """Infers and snaps q(z|y_hat), as the decoder will.
+
+    Raises:
+        ModelError: the model is not of the kind bits-back.
+    """
+    if model.info.kind != "bits-back":
+        raise ModelError(
+            "the model is of the kind base, which has no posterior; bits-back needs one of the kind bits-back"
+        )
+    mean, log_variance = infer(model, y_hat, settings)
+    posterior, corrections = snap(mean[0], log_variance[0])
+    return Inferred(y_hat, posterior, corrections)
+
+
+def push_picture(stack: AnsCoder, model: Model, picture: Inferred) -> Coded | None:
+    """Codes a picture with bits-back; None, and the stack as it was, where it holds too little to draw z."""
+    before = stack.num_words()
+    q = picture.posterior
+    trial = stack.clone()
+    z = coder.draw_gaussian(trial, q.fixed_sigma, q.fixed_mean)
+    left = trial.num_words()
+    if left < _STATE_WORDS:
+        return None
+    coder.draw_gaussian(stack, q.fixed_sigma, q.fixed_mean)
+    bits_y = _push_y(stack, *_on_host(model.fine_coding_parameters(_batch_of_one(z, model))), picture.y_hat)
+    model.fine_tables.push(stack, z)
+    values = torch.from_numpy(z).to(model.device).double()[None] * _SPACING
+    bits_z = model.precise_prior.bits(values, _SPACING).item()
+    return Coded(bits_y, bits_z, _drawn_bits(q, z), stack.num_words() - before, left - _STATE_WORDS)
+
+
+def _drawn_bits(posterior: Posterior, z: NDArray[np.int32]) -> float:
+    """-log2 q(z) of symbols on the fine grid: the density times the spacing."""
+    mean, log_variance = posterior.real
+    noise = (torch.from_numpy(z).double() * _SPACING - mean) * (-0.5 * log_variance).exp()
+    return bits_back(log_variance, noise).sum().item() - z.size * math.log2(_SPACING)
+
+
+def push_plain(stack: AnsCoder, model: Model, picture: Inferred) -> Coded:
+    """Codes a picture without bits-back."""
+    before = stack.num_words()
+    mean = picture.posterior.real[0].to(model.device)[None] - model.medians.double()
+    z = mean.round().clamp(-MAX_Z_SYMBOL, MAX_Z_SYMBOL).to(torch.int32)
+    bits_y = _push_y(stack, *_on_host(model.coding_parameters(z)), picture.y_hat)
+    model.z_tables.push(stack, z[0].cpu().numpy())
+    bits_z = model.prior.bits(z.float() + model.medians).item()
+    return Coded(bits_y, bits_z, None, stack.num_words() - before, max(before - _STATE_WORDS, 0))
+
+
+def _push_y(stack: AnsCoder, mu: NDArray[np.int32], sigma: NDArray[np.int32], y_hat: Tensor) -> float:
+    """Pushes y_hat and returns its information content in bits."""
+    symbols = y_hat[0].cpu().numpy()
+    coder.push_gaussian(stack, symbols, sigma, mu)
+    centred = torch.from_numpy(symbols).double() - torch.from_numpy(mu).double() / UNIT
+    return gaussian_bits(centred, torch.from_numpy(sigma).double() / UNIT).sum().item()
+
+
+@dataclass(frozen=True)
+class Popped:
+    """A decoded picture whose z is not yet given back. z: symbols; y_hat: int32[1, M, h, w]."""
+
+    entry: Entry
+    z: NDArray[np.int32]
+    y_hat: Tensor
+
+
+def pop_picture(stack: AnsCoder, model: Model, entry: Entry) -> Popped:
+    """Decodes the picture that was coded last.
+
+    Raises:
+        BitstreamError: the stack does not hold what the entry says.
+    """
+    shape = (model.info.n, -(-entry.height // PADDING), -(-entry.width // PADDING))
+    with_bits_back = entry.posterior is not None
+    z = (model.fine_tables if with_bits_back else model.z_tables).pop(stack, shape)
+    parameters = model.fine_coding_parameters if with_bits_back else model.coding_parameters
+    mu, sigma = _on_host(parameters(_batch_of_one(z, model)))
+    symbols = coder.pop_gaussian(stack, sigma, mu)
+    if checksum(symbols) != entry.latents:
+        raise BitstreamError("it does not decode to what was coded")
+    return Popped(entry, z, torch.from_numpy(symbols)[None].to(model.device))
+
+
+def give_back(stack: AnsCoder, model: Model, popped: Popped, settings: BbviSettings) -> None:
+    """Returns a picture's z to the stack, which is then what it was before the picture was coded.
+
+    Raises:
+        PosteriorMismatchError: inference arrives at another posterior than the encoder's.
+        BitstreamError: z is none that the posterior draws.
+    """
+    if popped.entry.posterior is None:
+        return
+    mean, log_variance = infer(model, popped.y_hat, settings)
+    q = snap_corrected(mean[0], log_variance[0], popped.entry.corrections)
+    if q.checksum != popped.entry.posterior:
+        raise PosteriorMismatchError(
+            "inference arrives at another posterior here than where the pack was made, so what was coded "
+            "before cannot be decoded; use the encoder's versions of ncbatch and torch"
+        )
+    coder.return_gaussian(stack, popped.z, q.fixed_sigma, q.fixed_mean)
+
+
+def checksum(y_hat: NDArray[np.int32]) -> int:
+    return zlib.crc32(y_hat.astype("<i4").tobytes())
+
+
+def _batch_of_one(z: NDArray[np.int32], model: Model) -> Tensor:
+    return torch.from_numpy(z)[None].to(model.device)
+
+
+def _on_host(parameters: tuple[Tensor, Tensor]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    mu, sigma = (parameter[0].cpu().numpy() for parameter in parameters)
+    return mu, sigma

@@ -1,0 +1,109 @@
+"""What a refinement's variables stand for: how they begin, what they cost, and what they are rounded to.
+
+Without bits-back z is a point, rounded like y, and y is rounded around the mu that z gives. With bits-back z
+has a posterior, of which samples are coded; it is found anew from the rounded y later, so y lies on the
+integers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ncbatch.codec.coder import MAX_SYMBOL
+from ncbatch.codec.exact import FINE_STEP, UNIT
+from ncbatch.codec.model import Latents, Model
+from ncbatch.codec.noise import normal
+from ncbatch.codec.rates import SCALE_BOUND, bits_back, gaussian_bits, lower_bound
+from ncbatch.codec.recipe import Recipe
+
+Variables = dict[str, Tensor]
+Relax = Callable[[str, Tensor], Tensor]
+"""A variable's name and its values on the grid's scale, to (nearly) rounded ones."""
+Uniform = Callable[[str], Tensor]
+"""A variable's name to uniform noise of its shape."""
+
+
+class PointSpace:
+    """y, and z as a point.
+
+    All methods take the variables of a batch of pictures.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+
+    def begin(self, pictures: Tensor) -> Variables:
+        """What the encoder network gives; pictures as `Model.analyse` takes them."""
+        y, z = self._model.analyse(pictures)
+        return {"y": y, "z": z}
+
+    def relaxed(self, variables: Variables, relax: Relax, uniform: Uniform) -> tuple[Tensor, Tensor]:
+        """Bits of the relaxed latents, summed over the batch, and the relaxed y."""
+        model = self._model
+        medians = model.medians
+        z = relax("z", variables["z"] - medians) + medians
+        scales, means = model.fast_hyper_synthesis(z).float().chunk(2, 1)
+        centred = relax("y", variables["y"] - means)
+        bits = gaussian_bits(centred, lower_bound(scales, SCALE_BOUND)).sum() + model.prior.bits(z).sum()
+        return bits, centred + means
+
+    def rounded(self, variables: Variables, uniform: Uniform) -> tuple[Latents, Tensor]:
+        """The rounded latents and their information content, float64[batch]."""
+        latents = self._model.round(variables["y"], variables["z"])
+        bits_y, bits_z = self._model.information(latents)
+        return latents, bits_y + bits_z
+
+    def y_hat(self, latents: Latents) -> Tensor:
+        return self._model.y_hat(latents)
+
+
+class PosteriorSpace:
+    """y, and mean and log-variance of q(z); the rate is net of the bits got back. As `PointSpace` else."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+
+    def begin(self, pictures: Tensor) -> Variables:
+        y, _ = self._model.analyse(pictures)
+        with torch.no_grad():
+            posteriors = [self._model.hyper_analysis(one[None]) for one in y]  # one by one, as in `analyse`
+        mean, log_variance = torch.cat(posteriors).chunk(2, 1)
+        return {"y": y, "z": mean.contiguous(), "log_variance": log_variance.contiguous()}
+
+    def relaxed(self, variables: Variables, relax: Relax, uniform: Uniform) -> tuple[Tensor, Tensor]:
+        model, log_variance = self._model, variables["log_variance"]
+        noise = normal(uniform("z"))
+        z = variables["z"] + (0.5 * log_variance).exp() * noise
+        scales, means = model.fast_hyper_synthesis(z).float().chunk(2, 1)
+        y = relax("y", variables["y"])
+        bits_y = gaussian_bits(y - means, lower_bound(scales, SCALE_BOUND)).sum()
+        bits_z = model.prior.density_bits(z).sum()
+        return bits_y + bits_z - bits_back(log_variance, noise).sum(), y
+
+    def rounded(self, variables: Variables, uniform: Uniform) -> tuple[Latents, Tensor]:
+        """y on the integers, one sample of z on the fine grid, and their net information content."""
+        model, log_variance = self._model, variables["log_variance"]
+        noise = normal(uniform("z"))
+        z = variables["z"] + (0.5 * log_variance).exp() * noise
+        latents = Latents(round_y(variables["y"]), (z * (UNIT / FINE_STEP)).round().to(torch.int32))
+        mu, sigma = model.fine_coding_parameters(latents.z)
+        with torch.no_grad():
+            centred = latents.y.float() - mu.float() / UNIT
+            bits_y = gaussian_bits(centred, sigma.float() / UNIT).double().sum((1, 2, 3))
+            net_z = model.prior.density_bits(z) - bits_back(log_variance, noise).sum((1, 2, 3))
+        return latents, bits_y + net_z.double()
+
+    def y_hat(self, latents: Latents) -> Tensor:
+        return latents.y.float()
+
+
+def round_y(y: Tensor) -> Tensor:
+    """y on the integers, as it is coded with bits-back; int32."""
+    return y.round().clamp(-MAX_SYMBOL, MAX_SYMBOL).to(torch.int32)
+
+
+def latent_space(model: Model, recipe: Recipe) -> PointSpace | PosteriorSpace:
+    return PosteriorSpace(model) if recipe.uses_bits_back else PointSpace(model)

@@ -1,0 +1,222 @@
+"""The `.ncbp` file: several pictures' payloads in one ANS stack.
+
+    header      "NCP", version, first 8 bytes of the model's digest, float64 learning rate of the inference;
+                LEB128: its steps, number of pictures, bytes of side information; CRC-32 of the header
+    sections    one a picture, the last coded first; then one for the side information, if there is any
+    a section   entry, its words of the stack, CRC-32 of both
+
+A picture's words are those that neither it nor a picture coded after it takes off the stack again, the last
+pushed first. So whoever decodes from the front has, behind every section, read all that its picture needs: a
+file cut short or damaged loses the pictures from there on, and the pictures before come out. The index of the
+pack is these entries; each stands in front of what it describes, where damage to it takes no others along.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncbatch.codec.bbvi import BbviSettings
+from ncbatch.codec.bitstream import METHODS, check_size, leb128, read_leb128
+from ncbatch.codec.errors import BitstreamError
+from ncbatch.codec.posterior import Corrections
+
+MAGIC = b"NCP"
+VERSION = 1
+_DIGEST_BYTES = 8
+_FIXED = len(MAGIC) + 1 + _DIGEST_BYTES + 8
+_CHECKSUM = 4
+
+Words = NDArray[np.uint32]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a pack says of a picture beside its words.
+
+    latents: CRC-32 of y_hat. posterior: CRC-32 of q(z|y_hat); None: coded without bits-back.
+    """
+
+    method: str
+    width: int
+    height: int
+    latents: int
+    posterior: int | None
+    corrections: Corrections = ()
+
+
+@dataclass(frozen=True)
+class PackHeader:
+    """model_digest: short, in hex. pictures: how many. side_bytes: of side information."""
+
+    model_digest: str
+    inference: BbviSettings
+    pictures: int
+    side_bytes: int
+
+
+@dataclass(frozen=True)
+class Section:
+    """A picture of a pack. start, end: of its bytes in the file."""
+
+    entry: Entry
+    words: Words
+    start: int
+    end: int
+
+
+def write_header(header: PackHeader) -> bytes:
+    content = b"".join(
+        [
+            MAGIC,
+            bytes([VERSION]),
+            bytes.fromhex(header.model_digest),
+            struct.pack("<d", header.inference.learning_rate),
+            leb128(header.inference.steps),
+            leb128(header.pictures),
+            leb128(header.side_bytes),
+        ]
+    )
+    return content + _checksum(content)
+
+
+def write_section(entry: Entry, words: Words) -> bytes:
+    """A picture's section; words in the order of the stack, the last pushed last."""
+    coded = [
+        bytes([2 * METHODS.index(entry.method) + (entry.posterior is not None)]),
+        leb128(entry.width),
+        leb128(entry.height),
+        leb128(len(words)),
+        entry.latents.to_bytes(4, "little"),
+    ]
+    if entry.posterior is not None:
+        coded += [entry.posterior.to_bytes(4, "little"), leb128(len(entry.corrections))]
+        previous = 0
+        for index, last_bit in entry.corrections:
+            coded.append(leb128(2 * (index - previous) + last_bit))
+            previous = index
+    content = b"".join([*coded, words[::-1].astype("<u4").tobytes()])
+    return content + _checksum(content)
+
+
+def write_side_words(words: Words) -> bytes:
+    """The section of the words that only the side information needs."""
+    content = words[::-1].astype("<u4").tobytes()
+    return content + _checksum(content)
+
+
+def _checksum(content: bytes) -> bytes:
+    return zlib.crc32(content).to_bytes(_CHECKSUM, "little")
+
+
+class PackFile:
+    """A pack's bytes, read from the front.
+
+    Args:
+        max_pixels: of one picture.
+
+    Raises:
+        BitstreamError: the header is none, or is damaged.
+    """
+
+    def __init__(self, data: bytes, *, max_pixels: int) -> None:
+        self._data, self._max_pixels = data, max_pixels
+        self.header, self._position = _read_header(data)
+
+    def next_section(self) -> Section:
+        """The next picture's section.
+
+        Raises:
+            BitstreamError: the file ends before, or the section is damaged.
+        """
+        start = self._position
+        entry, count, position = _read_entry(self._data, start)
+        end = position + 4 * count + _CHECKSUM
+        self._check(start, end)
+        check_size(entry.width, entry.height, self._max_pixels)
+        self._position = end
+        return Section(entry, _words(self._data[position : end - _CHECKSUM]), start, end)
+
+    def side_words(self) -> Words:
+        """The words behind the last picture's section; all the rest of the file."""
+        start, end = self._position, len(self._data)
+        if end - start < _CHECKSUM or (end - start) % 4:
+            raise BitstreamError("cut short")
+        self._check(start, end)
+        return _words(self._data[start : end - _CHECKSUM])
+
+    def check_end(self) -> None:
+        if self._position != len(self._data):
+            raise BitstreamError("bytes follow the last picture; the file is damaged")
+
+    def _check(self, start: int, end: int) -> None:
+        """Compares a section's checksum."""
+        if end > len(self._data):
+            raise BitstreamError("cut short")
+        content = self._data[start : end - _CHECKSUM]
+        if _checksum(content) != self._data[end - _CHECKSUM : end]:
+            raise BitstreamError("damaged: a checksum does not match")
+
+
+def _read_header(data: bytes) -> tuple[PackHeader, int]:
+    if data[: len(MAGIC)] != MAGIC:
+        raise BitstreamError("not an .ncbp file: it does not start with NCP")
+    if len(data) < _FIXED + _CHECKSUM:
+        raise BitstreamError(f"cut short: {len(data)} bytes cannot hold a header")
+    if data[len(MAGIC)] != VERSION:
+        raise BitstreamError(f".ncbp version {data[len(MAGIC)]} is unknown here; upgrade ncbatch")
+    digest = data[len(MAGIC) + 1 : len(MAGIC) + 1 + _DIGEST_BYTES].hex()
+    (learning_rate,) = struct.unpack_from("<d", data, len(MAGIC) + 1 + _DIGEST_BYTES)
+    steps, position = read_leb128(data, _FIXED)
+    pictures, position = read_leb128(data, position)
+    side_bytes, position = read_leb128(data, position)
+    if _checksum(data[:position]) != data[position : position + _CHECKSUM]:
+        raise BitstreamError("the header is damaged, so none of the pictures comes out; fetch the file again")
+    header = PackHeader(digest, BbviSettings(steps, learning_rate), pictures, side_bytes)
+    return header, position + _CHECKSUM
+
+
+def _read_entry(data: bytes, position: int) -> tuple[Entry, int, int]:
+    """An entry, the number of its words, and where they begin. Nothing in it is checked yet."""
+    if position >= len(data):
+        raise BitstreamError("cut short")
+    method, with_posterior = divmod(data[position], 2)
+    width, position = read_leb128(data, position + 1)
+    height, position = read_leb128(data, position)
+    count, position = read_leb128(data, position)
+    latents, position = _read_crc(data, position)
+    posterior, corrections = None, []
+    if with_posterior:
+        posterior, position = _read_crc(data, position)
+        listed, position = read_leb128(data, position)
+        if listed > len(data) - position:
+            raise BitstreamError("damaged: it lists more corrections than it has room for")
+        index = 0
+        for _ in range(listed):
+            coded, position = read_leb128(data, position)
+            index += coded >> 1
+            corrections.append((index, coded & 1))
+    if method >= len(METHODS):
+        raise BitstreamError(
+            f"method number {method} is unknown here; the file is damaged, or upgrade ncbatch"
+        )
+    entry = Entry(METHODS[method], width, height, latents, posterior, tuple(corrections))
+    return entry, count, position
+
+
+def _read_crc(data: bytes, position: int) -> tuple[int, int]:
+    return int.from_bytes(data[position : position + 4], "little"), position + 4
+
+
+def _words(data: bytes) -> Words:
+    return np.frombuffer(data, dtype="<u4")[::-1].astype(np.uint32)
+
+
+def joined(sections: Sequence[Words]) -> Words:
+    """The stack's words, from those of each section in the order of the file."""
+    return np.concatenate([*sections[::-1], np.empty(0, np.uint32)])

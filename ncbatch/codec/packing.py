@@ -1,0 +1,201 @@
+"""Packs: pictures chained by bits-back in one file, each paid for by those before it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from ncbatch.codec import coder, pack
+from ncbatch.codec.bbvi import BbviSettings
+from ncbatch.codec.bits_back import (
+    Coded,
+    Inferred,
+    Popped,
+    checksum,
+    give_back,
+    pop_picture,
+    push_picture,
+    push_plain,
+)
+from ncbatch.codec.bitstream import short_digest
+from ncbatch.codec.errors import BitstreamError, WrongModelError
+from ncbatch.codec.model import Model
+from ncbatch.codec.pack import Entry, PackFile, PackHeader, Section, Words
+
+
+@dataclass(frozen=True)
+class PackItem:
+    """A picture to be packed. plain: without bits-back, whatever the stack holds."""
+
+    inferred: Inferred
+    method: str
+    width: int
+    height: int
+    plain: bool = False
+
+
+@dataclass(frozen=True)
+class Share:
+    """A picture's part in a pack.
+
+    offset, length: of its bytes in the file; the first in the file has the header, too.
+    net_bytes: by which the file is longer for it; what later pictures borrow of it is booked to it.
+    Over a pack both add up to the file, less what side information takes.
+    """
+
+    offset: int
+    length: int
+    net_bytes: int
+    coded: Coded
+
+
+@dataclass(frozen=True)
+class Pack:
+    """A written pack; shares in the order of the pictures. side_bytes: of the file for side information."""
+
+    data: bytes
+    shares: list[Share]
+    side_bytes: int
+
+
+def write_pack(
+    model: Model, items: Sequence[PackItem], settings: BbviSettings, side_information: bytes = b""
+) -> Pack:
+    """Codes pictures one after the other, each with bits-back as soon as the stack holds enough for it."""
+    stack = coder.new_coder()
+    coder.push_bytes(stack, side_information)
+    side_words = stack.num_words()
+    coded = []
+    for item in items:
+        done = None if item.plain else push_picture(stack, model, item.inferred)
+        coded.append(done or push_plain(stack, model, item.inferred))
+    words = stack.get_compressed()
+    # A picture's section begins above what it and all after it leave untouched.
+    bounds = [min(c.untouched for c in coded[i:]) for i in range(len(coded))] + [len(words)]
+    header = pack.write_header(
+        PackHeader(short_digest(model.digest), settings, len(items), len(side_information))
+    )
+    sections = [
+        pack.write_section(_entry(item, c), words[bounds[i] : bounds[i + 1]])
+        for i, (item, c) in enumerate(zip(items, coded, strict=True))
+    ]
+    side = pack.write_side_words(words[: bounds[0]]) if side_information else b""
+    overheads = [len(s) - 4 * (bounds[i + 1] - bounds[i]) for i, s in enumerate(sections)]
+    overheads[-1] += len(header)
+    sections[-1] = header + sections[-1]
+    ends = np.cumsum([len(s) for s in reversed(sections)])[::-1].tolist()
+    shares = [
+        Share(end - len(s), len(s), 4 * c.words + extra, c)
+        for end, s, c, extra in zip(ends, sections, coded, overheads, strict=True)
+    ]
+    side_bytes = 4 * side_words + 4 if side_information else 0
+    return Pack(b"".join([*reversed(sections), side]), shares, side_bytes)
+
+
+def _entry(item: PackItem, coded: Coded) -> Entry:
+    inferred = item.inferred
+    with_bits_back = coded.bits_back is not None
+    return Entry(
+        item.method,
+        item.width,
+        item.height,
+        checksum(inferred.y_hat[0].cpu().numpy()),
+        inferred.posterior.checksum if with_bits_back else None,
+        inferred.corrections if with_bits_back else (),
+    )
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """A picture out of a pack. index: in the order of packing; y_hat: int32[1, M, h, w]."""
+
+    index: int
+    entry: Entry
+    y_hat: Tensor
+
+
+class PackReader:
+    """Decodes a pack, from the picture packed last to the first.
+
+    Args:
+        max_pixels: of one picture.
+
+    Raises:
+        BitstreamError: the bytes are no pack, or its header is damaged.
+        WrongModelError: made with another model.
+    """
+
+    def __init__(self, model: Model, data: bytes, *, max_pixels: int) -> None:
+        file = PackFile(data, max_pixels=max_pixels)
+        self.header = file.header
+        if self.header.model_digest != short_digest(model.digest):
+            raise WrongModelError(
+                f"the pack was made with model {self.header.model_digest}, not with {model.digest[:16]}; "
+                "name the right one with --model"
+            )
+        self._model = model
+        self._damage: BitstreamError | None = None
+        self.side_information: bytes | None = None
+        """Known once all pictures are decoded."""
+        self._sections, self._side_words = self._read(file)
+
+    def _read(self, file: PackFile) -> tuple[list[Section], Words | None]:
+        """The sections up to the first damaged one."""
+        sections: list[Section] = []
+        try:
+            for _ in range(self.header.pictures):
+                sections.append(file.next_section())
+            if self.header.side_bytes:
+                return sections, file.side_words()
+            file.check_end()
+        except BitstreamError as error:
+            self._damage = error
+        return sections, None
+
+    def pictures(self, first: int = 0) -> Iterator[Unpacked]:
+        """Decodes the pictures from the last to `first`, and after the very first the side information.
+
+        Raises:
+            BitstreamError: a picture is damaged; those it was asked for that did not come are lost.
+        """
+        words = [section.words for section in self._sections]
+        if self._side_words is not None:
+            words.append(self._side_words)
+        stack = coder.new_coder(pack.joined(words).astype("<u4").tobytes())
+        index = self.header.pictures
+        waiting: Popped | None = None
+        for section in self._sections:
+            if index <= first:
+                return
+            index -= 1
+            try:
+                if waiting is not None:
+                    give_back(stack, self._model, waiting, self.header.inference)
+                waiting = pop_picture(stack, self._model, section.entry)
+            except BitstreamError as error:
+                raise self._lost(index, error) from error
+            yield Unpacked(index, section.entry, waiting.y_hat)
+        if self._damage is not None and index > first:
+            raise self._lost(index - 1, self._damage) from self._damage
+        if first == 0:
+            self._finish(stack, waiting)
+
+    def _finish(self, stack: coder.AnsCoder, waiting: Popped | None) -> None:
+        """Takes the side information off the stack, which must be empty then."""
+        if self._damage is not None:
+            raise BitstreamError(
+                f"all pictures of the pack came out, but not what is behind them: {self._damage}"
+            ) from self._damage
+        if waiting is not None:
+            give_back(stack, self._model, waiting, self.header.inference)
+        self.side_information = coder.pop_bytes(stack, self.header.side_bytes)
+        if not stack.is_empty():
+            raise BitstreamError("the pack holds more than its pictures; it is damaged")
+
+    def _lost(self, index: int, error: BitstreamError) -> BitstreamError:
+        lost = "picture 0 is lost" if index == 0 else f"pictures 0 to {index} are lost"
+        kind = type(error)
+        return kind(f"{lost} of the pack's {self.header.pictures}: {error}")
