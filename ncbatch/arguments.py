@@ -18,10 +18,23 @@ def encode_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("output", help="folder or s3:// prefix for bitstreams and metrics")
     what = parser.add_argument_group("what an image becomes (fixed once the run is planned)")
     what.add_argument("--spec", metavar="FILE", help="YAML file with several variants; see the README")
-    what.add_argument("--preset", help=f"a recipe by name: {', '.join(PRESETS)}; default: paper")
     what.add_argument("--method", choices=(*get_args(Method), *CODECS), help="default: sga")
-    what.add_argument("--lmbda", type=float, help="weight of the MSE; default: the model's own, or 0.01")
     what.add_argument("--quality", type=int, help="of the classical codecs; bpg: its quantiser")
+    what.add_argument("--name", help="of the variant; default: the method")
+    what.add_argument(
+        "--fall-back",
+        action="store_true",
+        help="publish the amortized encoding where refinement diverges, in the place of a failed row",
+    )
+    recipe_arguments(what)
+    which_arguments(parser)
+    how_arguments(parser)
+
+
+def recipe_arguments(what: argparse._ArgumentGroup) -> None:
+    """How a learned codec finds latents, and what pictures it takes."""
+    what.add_argument("--preset", help=f"a recipe by name: {', '.join(PRESETS)}; default: paper")
+    what.add_argument("--lmbda", type=float, help="weight of the MSE; default: the model's own, or 0.01")
     what.add_argument("--steps", type=int, help="of refinement; default: 2000")
     what.add_argument("--learning-rate", type=float, help="of refinement; default: 0.005, 0.0001 for ste")
     what.add_argument("--decay", choices=("constant", "cosine"), help="of the learning rate")
@@ -32,20 +45,32 @@ def encode_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--annealing-rate", type=float, metavar="C", help="tau falls by exp(-C) a step")
     what.add_argument("--plateau", type=float, metavar="STEPS", help="before tau falls; 0: naive schedule")
     what.add_argument(
+        "--bbvi-steps", type=int, help="of inference, which decoding repeats; of bits-back; default: 2000"
+    )
+    what.add_argument("--bbvi-learning-rate", type=float, help="of inference; default: 0.003")
+    what.add_argument(
         "--model",
         help="built-in name, checkpoint file or URI, or compressai:mbt2018-mean/<1..8>; "
         "default: the built-in one trained nearest to --lmbda",
     )
-    what.add_argument("--name", help="of the variant; default: the method")
     what.add_argument("--alpha", choices=("refuse", "white", "black"), help="what is behind transparency")
     what.add_argument("--max-pixels", type=int, help="larger pictures fail; default: 100 million")
-    what.add_argument(
-        "--fall-back",
-        action="store_true",
-        help="publish the amortized encoding where refinement diverges, in the place of a failed row",
+
+
+def pack_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "pictures", nargs="+", metavar="PICTURE", help="files or s3:// objects, in their order"
     )
-    which_arguments(parser)
-    how_arguments(parser)
+    parser.add_argument("--out", required=True, metavar="FILE", help="the pack, .ncbp")
+    parser.add_argument(
+        "--side-info",
+        metavar="FILE",
+        help="bytes that pay for the first picture, and come out again at decoding",
+    )
+    what = parser.add_argument_group("what the pictures become")
+    methods = [method for method in get_args(Method) if "bits-back" in method]
+    what.add_argument("--method", choices=methods, default="sga+bits-back", help="default: %(default)s")
+    recipe_arguments(what)
 
 
 def which_arguments(parser: argparse.ArgumentParser) -> None:
@@ -94,12 +119,15 @@ def reading_commands(command: Adder) -> None:
     sub.add_argument("output", help="of the run")
     sub.add_argument("sql", help='such as "select * from metrics limit 5"')
     sub.add_argument("--format", choices=("table", "csv", "json"), default="table")
-    sub = command("decode", commands.decode, "the pictures of a run, or of one .ncb file, as PNG")
-    sub.add_argument("source", help="output of a run, or a .ncb file")
+    sub = command("decode", commands.decode, "the pictures of a run, or of one .ncb or .ncbp file, as PNG")
+    sub.add_argument("source", help="output of a run, or a .ncb or .ncbp file")
     sub.add_argument("destination", help="folder or s3:// prefix for the PNGs")
     sub.add_argument("--variant", help="of the run; default: all")
     sub.add_argument("--model", help="of a single file; default: the built-in one that made it")
     sub.add_argument("--max-pixels", type=int, help="of a single file; default: 100 million")
+    sub.add_argument(
+        "--first", type=int, metavar="N", help="of a pack: only the pictures from N on, which is quicker"
+    )
     sub = command("verify", commands.verify, "checks that every row's bytes are there, hash and decode")
     sub.add_argument("output", help="of the run")
     sub.add_argument("--variant", help="default: all")

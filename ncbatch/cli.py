@@ -94,6 +94,7 @@ def build_parser() -> argparse.ArgumentParser:
     arguments.demo_arguments(
         command("demo", commands.demo, "the main job on photographs of scikit-image", common)
     )
+    arguments.pack_arguments(command("pack", commands.pack, "several pictures in one file, with bits-back"))
     arguments.reading_commands(command)
     arguments.report_arguments(
         command("report", commands.report, "one HTML page on a run, its figures and tables")

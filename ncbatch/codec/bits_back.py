@@ -22,6 +22,7 @@ from ncbatch.codec.bbvi import BbviSettings, infer
 from ncbatch.codec.coder import AnsCoder
 from ncbatch.codec.errors import BitstreamError, ModelError, PosteriorMismatchError
 from ncbatch.codec.exact import FINE_STEP, MAX_Z_SYMBOL, UNIT
+from ncbatch.codec.gaussian import SIGMA_BITS
 from ncbatch.codec.model import PADDING, Model
 from ncbatch.codec.pack import Entry
 from ncbatch.codec.posterior import Corrections, Posterior, snap, snap_corrected
@@ -71,6 +72,14 @@ def infer_posterior(model: Model, y_hat: Tensor, settings: BbviSettings) -> Infe
     mean, log_variance = infer(model, y_hat, settings)
     posterior, corrections = snap(mean[0], log_variance[0])
     return Inferred(y_hat, posterior, corrections)
+
+
+def borrowed_bytes(picture: Inferred) -> int:
+    """About as many bytes as a picture must find on the stack: the entropy of q on the fine grid."""
+    sigma = picture.posterior.fixed_sigma / (1 << SIGMA_BITS)
+    # The variance of the rounding keeps the entropy of narrow posteriors from being negative.
+    bits = np.log2(np.sqrt(2 * math.pi * math.e * (sigma**2 + 1 / 12))).sum()
+    return math.ceil(bits / 8) + 4 * _STATE_WORDS
 
 
 def push_picture(stack: AnsCoder, model: Model, picture: Inferred) -> Coded | None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ncbatch.codec import quality
 from ncbatch.codec.bbvi import BbviSettings
-from ncbatch.codec.bits_back import infer_posterior
+from ncbatch.codec.bits_back import borrowed_bytes, infer_posterior
 from ncbatch.codec.encode import Encoded, Outcome, Pause, State, encode, refine
 from ncbatch.codec.errors import BitstreamError, PackCheckError, PosteriorMismatchError
 from ncbatch.codec.latent_space import round_y
@@ -137,6 +137,11 @@ def encode_pack(
         for i, found in enumerate(pictures)
     ]
     return Packed(pack, encoded, frozenset(plain))
+
+
+def lent_bytes(model: Model, found: Found, recipe: Recipe) -> int:
+    """What a picture must find on the stack to be coded with bits-back."""
+    return borrowed_bytes(infer_posterior(model, found.y_hat, inference_settings(recipe)))
 
 
 def _check(

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ncbatch.codec import coder, pack
@@ -22,8 +23,10 @@ from ncbatch.codec.bits_back import (
 )
 from ncbatch.codec.bitstream import short_digest
 from ncbatch.codec.errors import BitstreamError, WrongModelError
-from ncbatch.codec.model import Model
+from ncbatch.codec.model import Model, to_pixels
 from ncbatch.codec.pack import Entry, PackFile, PackHeader, Section, Words
+
+Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -110,9 +113,13 @@ def _entry(item: PackItem, coded: Coded) -> Entry:
 
 @dataclass(frozen=True)
 class Unpacked:
-    """A picture out of a pack. index: in the order of packing; y_hat: int32[1, M, h, w]."""
+    """A picture out of a pack.
+
+    index: in the order of packing; offset: where its share of the file begins; y_hat: int32[1, M, h, w].
+    """
 
     index: int
+    offset: int
     entry: Entry
     y_hat: Tensor
 
@@ -177,7 +184,8 @@ class PackReader:
                 waiting = pop_picture(stack, self._model, section.entry)
             except BitstreamError as error:
                 raise self._lost(index, error) from error
-            yield Unpacked(index, section.entry, waiting.y_hat)
+            offset = 0 if section is self._sections[0] else section.start  # the first has the header, too
+            yield Unpacked(index, offset, section.entry, waiting.y_hat)
         if self._damage is not None and index > first:
             raise self._lost(index - 1, self._damage) from self._damage
         if first == 0:
@@ -199,3 +207,34 @@ class PackReader:
         lost = "picture 0 is lost" if index == 0 else f"pictures 0 to {index} are lost"
         kind = type(error)
         return kind(f"{lost} of the pack's {self.header.pictures}: {error}")
+
+
+class OpenPack:
+    """A pack whose pictures are asked for one by one; what was decoded on the way to one is kept.
+
+    Args, errors: as `PackReader`.
+    """
+
+    def __init__(self, model: Model, data: bytes, *, max_pixels: int) -> None:
+        self._model = model
+        self._pending = PackReader(model, data, max_pixels=max_pixels).pictures()
+        self._decoded: dict[int, Pixels] = {}
+        self._problem = BitstreamError("the pack has no picture there")
+
+    def picture(self, offset: int) -> Pixels:
+        """The picture whose share of the file begins at `offset`.
+
+        Raises:
+            BitstreamError: it is damaged, or lost with one that was packed after it.
+        """
+        try:
+            while offset not in self._decoded:
+                unpacked = next(self._pending, None)
+                if unpacked is None:
+                    raise self._problem
+                picture, entry = self._model.synthesise(unpacked.y_hat.float()), unpacked.entry
+                self._decoded[unpacked.offset] = to_pixels(picture, entry.height, entry.width)
+        except BitstreamError as error:
+            self._problem = error
+            raise
+        return self._decoded[offset]

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 from ncbatch.commands.common import open_run_store, store_options
 from ncbatch.commands.reading import print_summary
 from ncbatch.console import err, out, print_table, progress_display, progress_line, size
-from ncbatch.errors import UsageError
+from ncbatch.errors import UsageError, first_problem
 from ncbatch.store import Store, open_store
 
 if TYPE_CHECKING:
     from ncbatch.runs.encoding import EncodeOptions
+    from ncbatch.runs.request import Request
     from ncbatch.runs.spec import RunSpec
 
 log = logging.getLogger(__name__)
@@ -23,15 +24,22 @@ _SHOWN_FAILURES = 5
 
 
 def make_run_spec(args: argparse.Namespace) -> RunSpec:
-    from ncbatch.runs.request import FIELDS, make_spec, read_spec_file
+    from ncbatch.runs.request import make_spec, read_spec_file
 
     options = store_options(args)
-    request = {n: v for n in FIELDS if (v := getattr(args, n, None)) is not None and v is not False}
+    request = _request(args)
     if args.spec and request:
         flag = next(iter(request)).replace("_", "-")
         raise UsageError(f"--spec says what an image becomes; write --{flag} into {args.spec}")
     requests = read_spec_file(args.spec, options) if args.spec else [request]
     return make_spec(args.corpus, options, requests, include=args.include or (), manifest=args.manifest)
+
+
+def _request(args: argparse.Namespace) -> Request:
+    """What the flags say of a variant."""
+    from ncbatch.runs.request import FIELDS
+
+    return {n: v for n in FIELDS if (v := getattr(args, n, None)) is not None and v is not False}
 
 
 def encode_options(args: argparse.Namespace) -> EncodeOptions:
@@ -78,6 +86,32 @@ def encode_and_summarise(args: argparse.Namespace, spec: RunSpec, options: Encod
         return 0
     _print_failures(open_run_store(args, args.output), summary.failed)
     return 2
+
+
+def pack(args: argparse.Namespace) -> int:
+    import pydantic
+
+    from ncbatch.runs.files import pack_files
+    from ncbatch.runs.request import make_variant
+
+    options = store_options(args)
+    folder, _, name = args.out.rpartition("/")
+    if not name.endswith(".ncbp"):
+        raise UsageError(f"--out {args.out}: the name of a pack ends in .ncbp")
+    try:
+        variant = make_variant(_request(args), options)
+    except pydantic.ValidationError as error:
+        raise UsageError(first_problem(error)) from error
+    packed = pack_files(args.pictures, variant, options, args.side_info)
+    open_store(folder or ".", options, create=True).put(name, packed.pack.data)
+    rows = [
+        (uri, e.outcome.bytes, e.outcome.bytes * 8 / (e.width * e.height), e.outcome.psnr,
+         "yes" if e.outcome.bits_back is not None else "no")
+        for uri, e in zip(args.pictures, packed.encoded, strict=True)
+    ]  # fmt: skip
+    print_table(("picture", "bytes", "bpp", "PSNR dB", "bits-back"), rows)
+    out.print(f"{args.out}: {size(len(packed.pack.data))}")
+    return 0
 
 
 def _print_plan(args: argparse.Namespace, spec: RunSpec, unit_seconds: float) -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ncbatch.codec.recipe import Recipe
 from ncbatch.commands.common import open_run_store, store_options
 from ncbatch.console import duration, err, out, print_table, size
+from ncbatch.errors import UsageError
 from ncbatch.store import Store, open_store
 
 if TYPE_CHECKING:
@@ -87,20 +88,29 @@ def decode(args: argparse.Namespace) -> int:
     from ncbatch.runs.reading import RunReader
 
     destination = open_store(args.destination, store_options(args), create=True)
-    if args.source.lower().endswith(".ncb"):
-        return _decode_file(args, destination)
+    suffix = args.source.lower().rpartition(".")[2]
+    if args.first is not None and suffix != "ncbp":
+        raise UsageError("--first is of packs, single .ncbp files")
+    if suffix in ("ncb", "ncbp"):
+        return _decode_file(args, destination, pack=suffix == "ncbp")
     reader = RunReader(open_run_store(args, args.source), variant=args.variant)
     return _report(reader.decode_into(destination), f"decoded into {destination.uri}")
 
 
-def _decode_file(args: argparse.Namespace, destination: Store) -> int:
+def _decode_file(args: argparse.Namespace, destination: Store, *, pack: bool) -> int:
     from ncbatch.codec.pictures import PictureLimits
-    from ncbatch.runs.reading import decode_file
+    from ncbatch.runs.files import decode_file, decode_pack_file
 
     options = store_options(args)
     limit = args.max_pixels or PictureLimits().max_pixels
-    name = decode_file(args.source, destination, options, model=args.model, max_pixels=limit)
-    out.print(f"decoded into {destination.uri}{name}")
+    if pack:
+        names = decode_pack_file(
+            args.source, destination, options, model=args.model, max_pixels=limit, first=args.first or 0
+        )
+    else:
+        names = iter([decode_file(args.source, destination, options, model=args.model, max_pixels=limit)])
+    for name in names:
+        out.print(f"decoded into {destination.uri}{name}")
     return 0
 
 

@@ -12,24 +12,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ncbatch.codec import bitstream
 from ncbatch.codec.classical import decode_classical
 from ncbatch.codec.decode import decode
 from ncbatch.codec.errors import BitstreamError, DecodeCheckError, ModelError
 from ncbatch.codec.model import Model
+from ncbatch.codec.packing import OpenPack
 from ncbatch.codec.pictures import write_png
 from ncbatch.codec.recipe import ClassicalRecipe
 from ncbatch.errors import UsageError
 from ncbatch.metrics.table import read_table
 from ncbatch.runs import layout
 from ncbatch.runs.corpus import SUFFIXES
-from ncbatch.runs.models import builtin_by_digest, kept_model, load_model
-from ncbatch.runs.objects import read_object
+from ncbatch.runs.models import kept_model
 from ncbatch.runs.spec import read_run
-from ncbatch.store import ObjectNotFound, Store, StoreOptions
+from ncbatch.store import ObjectNotFound, Store
 
 _COLUMNS = (
-    "image_key", "variant", "status", "model_digest", "bitstream_key", "length", "sha256", "width", "height",
+    "image_key", "variant", "status", "model_digest", "bitstream_key", "offset", "length", "sha256", "width",
+    "height",
 )  # fmt: skip
 
 
@@ -55,6 +55,7 @@ class RunReader:
         self._several = len(known) > 1 and variant is None
         self._variants = {v.name: v for v in spec.variants}
         self._models: dict[str, Model] = {}
+        self._packs: dict[str, tuple[str, OpenPack]] = {}  # the last of each variant
         rows = read_table(output, columns=_COLUMNS).to_pylist()
         self.rows = [row for row in rows if variant in (None, row["variant"])]
 
@@ -65,11 +66,14 @@ class RunReader:
         return self._models[digest]
 
     def _checked_bytes(self, row: dict[str, Any]) -> bytes:
+        """The object of a row, whose part of it is checked."""
         try:
             data = self._output.get(row["bitstream_key"])
         except ObjectNotFound as error:
             raise BitstreamError(f"{row['bitstream_key']} is missing") from error
-        if len(data) != row["length"] or hashlib.sha256(data).hexdigest() != row["sha256"]:
+        packed = self._variants[row["variant"]].recipe.uses_bits_back
+        part = data[row["offset"] : row["offset"] + row["length"]] if packed else data
+        if len(part) != row["length"] or hashlib.sha256(part).hexdigest() != row["sha256"]:
             raise BitstreamError(f"{row['bitstream_key']} is not what was committed: its hash differs")
         return data
 
@@ -102,7 +106,18 @@ class RunReader:
         data, variant = self._checked_bytes(row), self._variants[row["variant"]]
         if isinstance(variant.recipe, ClassicalRecipe):
             return decode_classical(variant.recipe, data, max_pixels=variant.max_pixels)
+        if variant.recipe.uses_bits_back:
+            return self._pack(row, data).picture(row["offset"])
         return decode(self._model(row["model_digest"]), data, max_pixels=variant.max_pixels)
+
+    def _pack(self, row: dict[str, Any], data: bytes) -> OpenPack:
+        """The row's pack; a variant's last one stays open, since decoding starts from its last picture."""
+        key, found = self._packs.get(row["variant"], (None, None))
+        if found is None or key != row["bitstream_key"]:
+            max_pixels = self._variants[row["variant"]].max_pixels
+            found = OpenPack(self._model(row["model_digest"]), data, max_pixels=max_pixels)
+            self._packs[row["variant"]] = row["bitstream_key"], found
+        return found
 
     def decode_into(self, destination: Store) -> Iterator[Finding]:
         """Writes every ok row's picture as PNG; never outside the destination, never two to one name."""
@@ -132,26 +147,3 @@ def picture_name(image_key: str) -> str:
     if path.suffix.lstrip(".").lower() in SUFFIXES and path.stem:
         name = name[: -len(path.suffix)]
     return f"{name}.png"
-
-
-def decode_file(
-    uri: str, destination: Store, options: StoreOptions, *, model: str | None, max_pixels: int
-) -> str:
-    """Decodes one `.ncb` file; returns the name of the PNG.
-
-    Args:
-        model: a model's name; by default the built-in one that made the file.
-
-    Raises:
-        BitstreamError, ModelError: the file is no bitstream, or its model is unknown here.
-    """
-    try:
-        data = read_object(uri, options)
-    except ObjectNotFound as error:
-        raise UsageError(f"there is no file {uri}") from error
-    stream = bitstream.parse(data, max_pixels=max_pixels)
-    checkpoint = load_model(model, options) if model else builtin_by_digest(stream.model_digest)
-    picture = decode(Model(checkpoint), data, max_pixels=max_pixels)
-    name = picture_name(PurePosixPath(uri).name.removesuffix(".ncb"))
-    destination.put(name, write_png(picture))
-    return name

@@ -37,3 +37,16 @@ def photograph() -> np.ndarray:
 
     with Image.open(Path(skimage.__file__).parent / "data" / "chelsea.png") as picture:
         return np.array(picture.convert("RGB"))
+
+
+@pytest.fixture(scope="session")
+def posterior_model() -> Model:
+    """A model of the kind bits-back."""
+    return Model(zoo.load_builtin("bits-back-0.010"))
+
+
+@pytest.fixture(scope="session")
+def crops(photograph) -> list[np.ndarray]:
+    """Four crops of a photograph, of several sizes and shapes."""
+    sizes = ((64, 64), (100, 128), (64, 200), (128, 70))
+    return [photograph[40 * i : 40 * i + h, 60 * i : 60 * i + w] for i, (h, w) in enumerate(sizes)]

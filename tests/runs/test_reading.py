@@ -16,8 +16,9 @@ from ncbatch.codec.encode import encode
 from ncbatch.codec.errors import BitstreamError, ModelError, WrongModelError
 from ncbatch.errors import UsageError
 from ncbatch.runs import layout
+from ncbatch.runs.files import decode_file
 from ncbatch.runs.models import keep_model
-from ncbatch.runs.reading import Finding, RunReader, decode_file, picture_name
+from ncbatch.runs.reading import Finding, RunReader, picture_name
 from ncbatch.runs.unit import run_unit
 from ncbatch.store import Store, StoreOptions, open_store
 from tests.runs.workbench import AMORTIZED, ATTEMPTS, CHECKPOINT, MODEL, Workbench, make_variant, picture, sga

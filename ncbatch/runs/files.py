@@ -1,0 +1,118 @@
+"""Single files, outside of runs: decoding a `.ncb` or a `.ncbp`, and making a pack."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
+
+import torch
+
+from ncbatch.codec.bitstream import parse
+from ncbatch.codec.checkpoint import Checkpoint
+from ncbatch.codec.decode import decode
+from ncbatch.codec.encode_pack import Packed, encode_pack, find_latents, lent_bytes
+from ncbatch.codec.model import Model, to_pixels
+from ncbatch.codec.pack import PackFile
+from ncbatch.codec.packing import PackReader
+from ncbatch.codec.pictures import PictureError, PictureLimits, read_picture, write_png
+from ncbatch.codec.recipe import Recipe
+from ncbatch.errors import UsageError
+from ncbatch.runs.models import builtin_by_digest, load_model
+from ncbatch.runs.objects import read_object
+from ncbatch.runs.reading import picture_name
+from ncbatch.runs.spec import Variant
+from ncbatch.store import ObjectNotFound, Store, StoreOptions
+
+SIDE_INFORMATION = "side-information"
+
+
+def _read(uri: str, options: StoreOptions) -> bytes:
+    try:
+        return read_object(uri, options)
+    except ObjectNotFound as error:
+        raise UsageError(f"there is no file {uri}") from error
+
+
+def _model(name: str | None, digest: str, options: StoreOptions) -> Model:
+    """A model by name, or the built-in one of a short digest."""
+    checkpoint: Checkpoint = load_model(name, options) if name else builtin_by_digest(digest)
+    return Model(checkpoint)
+
+
+def decode_file(
+    uri: str, destination: Store, options: StoreOptions, *, model: str | None, max_pixels: int
+) -> str:
+    """Decodes one `.ncb` file; returns the name of the PNG.
+
+    Args:
+        model: a model's name; by default the built-in one that made the file.
+
+    Raises:
+        BitstreamError, ModelError: the file is no bitstream, or its model is unknown here.
+    """
+    data = _read(uri, options)
+    stream = parse(data, max_pixels=max_pixels)
+    picture = decode(_model(model, stream.model_digest, options), data, max_pixels=max_pixels)
+    name = picture_name(PurePosixPath(uri).name.removesuffix(".ncb"))
+    destination.put(name, write_png(picture))
+    return name
+
+
+def decode_pack_file(
+    uri: str, destination: Store, options: StoreOptions, *, model: str | None, max_pixels: int, first: int = 0
+) -> Iterator[str]:
+    """Decodes a `.ncbp` file from its last picture to `first`, and yields the name of each object written.
+
+    The side information, if there is any, comes with picture 0, in an object of its own.
+
+    Raises:
+        BitstreamError: the file is damaged; what was yielded is good. ModelError: its model is unknown here.
+    """
+    data = _read(uri, options)
+    header = PackFile(data, max_pixels=max_pixels).header
+    if not 0 <= first < max(header.pictures, 1):
+        raise UsageError(f"--first {first}: the pack has {header.pictures} pictures, counted from 0")
+    known = _model(model, header.model_digest, options)
+    reader = PackReader(known, data, max_pixels=max_pixels)
+    for unpacked in reader.pictures(first):
+        picture = to_pixels(
+            known.synthesise(unpacked.y_hat.float()), unpacked.entry.height, unpacked.entry.width
+        )
+        name = f"{unpacked.index:05d}.png"
+        destination.put(name, write_png(picture))
+        yield name
+    if reader.side_information:
+        destination.put(SIDE_INFORMATION, reader.side_information)
+        yield SIDE_INFORMATION
+
+
+def pack_files(
+    uris: Sequence[str], variant: Variant, options: StoreOptions, side_information: str | None
+) -> Packed:
+    """Packs pictures, in their order.
+
+    Args:
+        side_information: a file whose bytes pay for the first picture, and come out again.
+
+    Raises:
+        UsageError: a picture is none, or the side information is too short.
+    """
+    recipe = variant.recipe
+    assert variant.model is not None and isinstance(recipe, Recipe)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = Model(load_model(variant.model, options), device)
+    side = _read(side_information, options) if side_information else b""
+    limits, pictures = PictureLimits(max_pixels=variant.max_pixels), []
+    for uri in uris:
+        try:
+            pictures.append(read_picture(_read(uri, options), alpha=variant.alpha, limits=limits))
+        except PictureError as error:
+            raise UsageError(f"{uri} cannot be packed: {error}") from error
+    found = [find_latents(model, [pixels], recipe)[0] for pixels in pictures]
+    packed = encode_pack(model, found, recipe, side_information=side)
+    if side_information and packed.encoded[0].outcome.bits_back is None:
+        raise UsageError(
+            f"--side-info {side_information} has {len(side):,} bytes, too few to pay for the first picture, "
+            f"which takes some {lent_bytes(model, found[0], recipe):,}; give a longer file, or leave it out"
+        )
+    return packed

@@ -1,0 +1,263 @@
+"""Units of bits-back variants: one pack each, committed, resumed, adopted and verified as files are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ncbatch.codec import encode_pack, zoo
+from ncbatch.codec.errors import DivergedError
+from ncbatch.codec.recipe import Recipe
+from ncbatch.errors import UsageError
+from ncbatch.metrics.schema import Row
+from ncbatch.runs import layout
+from ncbatch.runs.calibration import seconds_per_pixel
+from ncbatch.runs.coders import PackCoder
+from ncbatch.runs.files import decode_pack_file, pack_files
+from ncbatch.runs.models import keep_model
+from ncbatch.runs.plan import Unit
+from ncbatch.runs.reading import RunReader
+from ncbatch.runs.request import make_variant
+from ncbatch.runs.spec import RunSpec, Variant
+from ncbatch.runs.unit import run_unit
+from ncbatch.store import StoreOptions, open_store
+from tests.runs.test_wip import DeadlyStore, Killed
+from tests.runs.workbench import ATTEMPTS, Workbench, encoded_as, picture
+
+CHECKPOINT = zoo.load_builtin("bits-back-0.010")
+PICTURES = {"a.png": picture(seed=1), "b.png": picture(70, 64, seed=2), "c.png": picture(seed=3)}
+PLAIN = Recipe(method="bits-back+bbvi", lmbda=0.01, bbvi_steps=2)
+
+
+def refined(steps: int = 20) -> Recipe:
+    return Recipe(method="sga+bits-back", lmbda=0.01, steps=steps, bbvi_steps=2)
+
+
+def planned(bench: Workbench, recipe: Recipe = PLAIN, **fields: Any) -> tuple[RunSpec, Unit]:
+    bench.add({key: p for key, p in PICTURES.items() if bench.corpus.head(key) is None})
+    keep_model(bench.output, CHECKPOINT)
+    variant = Variant(
+        name="v", model="bits-back-0.010", model_digest=CHECKPOINT.digest, recipe=recipe, **fields
+    )
+    spec = bench.spec(variant)
+    return spec, bench.unit(spec)
+
+
+def finish(bench: Workbench, spec: RunSpec, unit: Unit, attempt: int = 0, **fields: Any) -> dict[str, Row]:
+    run_unit(bench.workspace(spec, **fields), unit, ATTEMPTS[attempt], {})
+    return bench.rows()
+
+
+def check(bench: Workbench, rows: dict[str, Row], keys: Any = PICTURES) -> None:
+    """Rows describe bytes that are there and decode to their numbers."""
+    reader = RunReader(bench.output)
+    assert [finding.problem for finding in reader.verify()] == [None] * len(keys)
+    total = 0
+    for key in keys:
+        row, pixels = rows[key], PICTURES[key]
+        assert row.status == "ok", row.error
+        decoded = reader.picture(key, "v")
+        assert row.mse == pytest.approx(np.square(decoded.astype(float) - pixels).mean())
+        total += round(row.bpp * pixels.size / 3 / 8)
+    (pack,) = {row.bitstream_key for row in rows.values() if row.status == "ok"}
+    size = len(bench.output.get(pack))
+    assert total == size == sum(row.length for row in rows.values() if row.status == "ok")
+
+
+@pytest.mark.parametrize("recipe", [PLAIN, Recipe(method="bits-back", lmbda=0.01), refined(2)])
+def test_a_unit_becomes_one_pack(bench: Workbench, recipe: Recipe) -> None:
+    spec, unit = planned(bench, recipe)
+    rows = finish(bench, spec, unit)
+    check(bench, rows)
+    assert bench.keys("packs/") == [layout.pack_key("v", unit.id, ATTEMPTS[0])]
+    assert bench.keys("bitstreams/") == bench.keys("wip/") == []
+    assert [rows[key].bits_back is None for key in sorted(rows)] == [True, False, False]
+    assert {row.method for row in rows.values()} == {recipe.method}
+
+
+def test_bad_pictures_are_failed_rows_and_not_in_the_pack(local: Workbench) -> None:
+    local.add({"a.png": b"no picture", **{k: p for k, p in PICTURES.items() if k != "a.png"}})
+    spec, unit = planned(local)
+    run_unit(local.workspace(spec), unit, ATTEMPTS[0], {"c.png": "process_killed"})
+    rows = local.rows()
+    assert (rows["a.png"].status, rows["c.png"].error_class) == ("failed", "process_killed")
+    assert rows["b.png"].status == "ok"
+
+
+def test_a_unit_without_one_good_picture_has_no_pack(local: Workbench) -> None:
+    local.add(dict.fromkeys(PICTURES, b"no picture"))
+    rows = finish(local, *planned(local))
+    assert {row.status for row in rows.values()} == {"failed"} and not local.keys("packs/")
+
+
+@pytest.mark.parametrize(("saves", "left"), [(1, 50), (2, 30), (3, 10)])
+def test_a_killed_worker_costs_what_was_done_since_the_last_save(
+    local: Workbench, saves: int, left: int
+) -> None:
+    """Of three pictures of twenty steps each, with a save in the middle of each."""
+    spec, unit = planned(local, refined())
+    workspace = local.workspace(spec, wip_seconds=0.0)
+    workspace.output = DeadlyStore(local.output, saves)
+    with pytest.raises(Killed):
+        run_unit(workspace, unit, ATTEMPTS[0], {})
+    assert local.output.head(layout.wip_key(unit.id)) is not None
+    steps: list[int] = []
+    real = encode_pack.refine
+
+    def counted(*args: Any) -> Any:
+        done = real(*args)
+        steps.append(done.step - (int(args[4]["step"]) if args[4] else 0))
+        return done
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encode_pack, "refine", counted)
+        rows = finish(local, spec, unit, 1)
+    check(local, rows)
+    assert sum(steps) == left
+    assert local.keys("wip/") == []
+
+
+def test_what_a_picture_becomes_does_not_depend_on_interruptions(local: Workbench, tmp_path: Any) -> None:
+    spec, unit = planned(local, refined())
+    workspace = local.workspace(spec, wip_seconds=0.0)
+    workspace.output = DeadlyStore(local.output, 3)
+    with pytest.raises(Killed):
+        run_unit(workspace, unit, ATTEMPTS[0], {})
+    rows = finish(local, spec, unit, 1)
+    quiet = Workbench(local.corpus, open_store(str(tmp_path / "quiet"), create=True), create_only=True)
+    undisturbed = finish(quiet, *planned(quiet, refined()))
+    assert {k: r.sha256 for k, r in rows.items()} == {k: r.sha256 for k, r in undisturbed.items()}
+
+
+def test_a_standing_pack_is_adopted(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec, unit = planned(bench, refined(2))
+    workspace = bench.workspace(spec)
+    list(workspace.attempt(unit, ATTEMPTS[0]).rows(unit.images, {}))  # dies before the commit
+    monkeypatch.setattr(encode_pack, "refine", None)
+    rows = finish(bench, spec, unit, 1)
+    check(bench, rows)
+    assert all(row.adopted for row in rows.values())
+    assert bench.keys("packs/") == [layout.pack_key("v", unit.id, ATTEMPTS[0])]
+
+
+def test_a_standing_pack_of_no_use_is_passed_over(local: Workbench) -> None:
+    spec, unit = planned(local)
+    local.output.put(layout.pack_key("v", unit.id, ATTEMPTS[3]), b"NCP and nothing")
+    rows = finish(local, spec, unit)
+    assert {row.bitstream_key for row in rows.values()} == {layout.pack_key("v", unit.id, ATTEMPTS[0])}
+    assert not any(row.adopted for row in rows.values())
+
+
+@pytest.mark.parametrize("fall_back", [False, True])
+def test_a_picture_that_diverges(local: Workbench, monkeypatch: pytest.MonkeyPatch, fall_back: bool) -> None:
+    real = encode_pack.refine
+
+    def diverging(model: Any, batch: Any, pictures: Any, *rest: Any) -> Any:
+        if np.array_equal(pictures[0], PICTURES["b.png"]):
+            raise DivergedError("the refinement diverged by step 1; use a smaller learning rate")
+        return real(model, batch, pictures, *rest)
+
+    monkeypatch.setattr(encode_pack, "refine", diverging)
+    rows = finish(local, *planned(local, refined(2), fall_back=fall_back))
+    if fall_back:
+        check(local, rows)
+        assert rows["b.png"].method == "bits-back+bbvi" and "fell back" in str(rows["b.png"].error)
+    else:
+        check(local, rows, ["a.png", "c.png"])
+        assert rows["b.png"].error_class == "diverged"
+
+
+def test_a_picture_that_never_decodes_fails_alone(local: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ncbatch.codec.errors import BitstreamError
+    from ncbatch.codec.packing import pop_picture
+
+    def broken(stack: Any, model: Any, entry: Any) -> Any:
+        if entry.width == 70:
+            raise BitstreamError("no")
+        return pop_picture(stack, model, entry)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ncbatch.codec.packing.pop_picture", broken)
+        rows = finish(local, *planned(local))
+    check(local, rows, ["a.png", "c.png"])
+    assert rows["b.png"].error_class == "decode_check"
+
+
+def test_verify_names_every_picture_that_damage_took_along(local: Workbench) -> None:
+    spec, unit = planned(local)
+    rows = finish(local, spec, unit)
+    key = rows["b.png"].bitstream_key
+    data = bytearray(local.output.get(key))
+    data[rows["b.png"].offset + 20] ^= 4
+    local.output.put(key, bytes(data))
+    problems = {f.image_key: f.problem for f in RunReader(local.output).verify()}
+    assert problems["c.png"] is None
+    assert "hash differs" in problems["b.png"]
+    assert "pictures 0 to 1 are lost" in problems["a.png"]
+
+
+def test_calibration_counts_inference_twice() -> None:
+    """Encoding infers, and the decode check does it again; one step of each takes what it takes."""
+    from ncbatch.codec.model import Model
+
+    coder = PackCoder(Model(CHECKPOINT), PLAIN)
+    few, many = (
+        seconds_per_pixel(PackCoder(coder.model, PLAIN.model_copy(update={"bbvi_steps": n})))
+        for n in (1, 10_000)
+    )
+    assert many > 20 * few
+
+
+def test_variants_of_bits_back_take_a_model_of_that_kind() -> None:
+    options = StoreOptions()
+    assert make_variant({"method": "bits-back"}, options).model == "bits-back-0.010"
+    with pytest.raises(UsageError, match="kind base; the method bits-back"):
+        make_variant({"method": "bits-back", "model": "base-0.010"}, options)
+
+
+def _files(tmp_path: Any) -> list[str]:
+    for key, pixels in PICTURES.items():
+        (tmp_path / key).write_bytes(encoded_as(pixels))
+    return [str(tmp_path / key) for key in sorted(PICTURES)]
+
+
+def _variant() -> Variant:
+    return make_variant({"method": "bits-back+bbvi", "bbvi_steps": 2}, StoreOptions())
+
+
+def test_a_pack_of_files_and_back(tmp_path: Any) -> None:
+    options, side = StoreOptions(), tmp_path / "side"
+    side.write_bytes(bytes(range(256)) * 40)
+    packed = pack_files(_files(tmp_path), _variant(), options, str(side))
+    assert [e.outcome.bits_back is None for e in packed.encoded] == [False] * 3
+    (tmp_path / "album.ncbp").write_bytes(packed.pack.data)
+    out = open_store(str(tmp_path / "out"), create=True)
+    uri = str(tmp_path / "album.ncbp")
+    names = list(decode_pack_file(uri, out, options, model=None, max_pixels=10**6))
+    assert names == ["00002.png", "00001.png", "00000.png", "side-information"]
+    assert out.get("side-information") == side.read_bytes()
+    assert list(decode_pack_file(uri, out, options, model=None, max_pixels=10**6, first=2)) == ["00002.png"]
+    with pytest.raises(UsageError, match="--first 3: the pack has 3"):
+        list(decode_pack_file(uri, out, options, model=None, max_pixels=10**6, first=3))
+
+
+def test_side_information_that_is_too_short_says_how_much_it_takes(tmp_path: Any) -> None:
+    side = tmp_path / "side"
+    side.write_bytes(b"short")
+    with pytest.raises(UsageError, match=r"has 5 bytes, too few .* takes some \d+"):
+        pack_files(_files(tmp_path), _variant(), StoreOptions(), str(side))
+
+
+def test_a_file_that_is_no_picture_is_named(tmp_path: Any) -> None:
+    (tmp_path / "x.png").write_bytes(b"no picture")
+    with pytest.raises(UsageError, match=r"x\.png cannot be packed"):
+        pack_files([str(tmp_path / "x.png")], _variant(), StoreOptions(), None)
+
+
+def test_pictures_of_a_pack_do_not_depend_on_the_batch(local: Workbench, tmp_path: Any) -> None:
+    rows = finish(local, *planned(local, refined(4)), batch_size=4)
+    other = Workbench(local.corpus, open_store(str(tmp_path / "other"), create=True), create_only=True)
+    alone = finish(other, *planned(other, refined(4)))
+    assert {k: r.mse for k, r in rows.items()} == {k: r.mse for k, r in alone.items()}
