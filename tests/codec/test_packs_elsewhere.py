@@ -1,0 +1,80 @@
+"""Packs decode in other processes, with other threads and other instructions. Run with `-m slow`."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ncbatch.codec.encode_pack import encode_pack, find_latents
+from ncbatch.codec.recipe import Recipe
+
+RECIPE = Recipe(method="bits-back+bbvi", lmbda=0.01, bbvi_steps=60)
+SIDE = bytes(range(256)) * 16
+
+DECODE = """
+import hashlib, json, sys
+import torch
+from ncbatch.codec import zoo
+from ncbatch.codec.model import Model
+from ncbatch.codec.packing import PackReader
+
+data, threads, strided = open(sys.argv[1], "rb").read(), int(sys.argv[2]), sys.argv[3] == "strided"
+torch.set_num_threads(threads)
+model = Model(zoo.load_builtin("bits-back-0.010"))
+if strided:  # the float64 transforms get their weights and inputs in torch's default layout
+    torch.channels_last = torch.contiguous_format
+    for name in ("precise_hyper_analysis", "precise_hyper_synthesis"):
+        getattr(model, name)
+reader = PackReader(model, data, max_pixels=10**7)
+sums = {u.index: hashlib.sha256(u.y_hat.numpy().tobytes()).hexdigest() for u in reader.pictures()}
+json.dump([[sums[i] for i in sorted(sums)], hashlib.sha256(reader.side_information).hexdigest()], sys.stdout)
+"""
+
+ELSEWHERE = {
+    "one thread": (1, "", {}),
+    "two threads": (2, "", {}),
+    "another memory layout": (1, "strided", {}),
+    "AVX2 only": (
+        1, "",
+        {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"},
+    ),
+    "no vectors": (1, "", {"ATEN_CPU_CAPABILITY": "default", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"}),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def photographs() -> list[np.ndarray]:
+    """64x64 crops of photographs of scikit-image, all different."""
+    import skimage
+    from PIL import Image
+
+    crops = []
+    for name in ("astronaut.png", "chelsea.png", "coffee.png"):
+        with Image.open(Path(skimage.__file__).parent / "data" / name) as picture:
+            pixels = np.array(picture.convert("RGB"))
+        crops += [
+            pixels[t : t + 64, left : left + 64] for t in (40, 110, 180) for left in (20, 120, 220, 320)
+        ]
+    return crops
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 2, 8, 32])
+def test_packs_decode_everywhere(posterior_model, photographs, tmp_path, count):
+    pictures = [find_latents(posterior_model, [p], RECIPE)[0] for p in photographs[:count]]
+    packed = encode_pack(posterior_model, pictures, RECIPE, side_information=SIDE)
+    assert packed.plain == frozenset()
+    (tmp_path / "pack").write_bytes(packed.pack.data)
+    y_hats = [hashlib.sha256(picture.y_hat.numpy().tobytes()).hexdigest() for picture in pictures]
+    expected = [y_hats, hashlib.sha256(SIDE).hexdigest()]
+    for where, (threads, layout, variables) in ELSEWHERE.items():
+        done = subprocess.run(
+            [sys.executable, "-c", DECODE, str(tmp_path / "pack"), str(threads), layout],
+            env={**os.environ, **variables}, capture_output=True, text=True, check=True, timeout=280,
+        )  # fmt: skip
+        assert json.loads(done.stdout) == expected, where
