@@ -3,8 +3,8 @@
     python -m benchmarks.presets PHOTOGRAPHS SPEC.yaml --half search
     python -m benchmarks.presets PHOTOGRAPHS SPEC.yaml --half report --reference paper
 
-Every variant of the spec file refines the same crops from the middle of every second photograph (the others
-make the other half: what is chosen on one is reported on the other). Saved: 1 - loss / amortized loss, by the
+Every variant of the spec file refines the same crops of one half of the photographs (see `benchmarks.crops`).
+Saved: 1 - loss / amortized loss, by the
 loop's own estimate of the hard-rounded iterate, which the real bytes follow within a fraction of a percent.
 """
 
@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.crops import HALVES, crops, half_of
 from ncbatch.codec.memory import keep_freed_memory
 from ncbatch.codec.model import Model, to_tensor
 from ncbatch.codec.noise import Noise
-from ncbatch.codec.pictures import read_picture
 from ncbatch.codec.recipe import Recipe
 from ncbatch.codec.refinement import Refinement, Target
 from ncbatch.runs.models import load_model
@@ -28,17 +28,6 @@ from ncbatch.runs.request import make_variant, read_spec_file
 from ncbatch.store import StoreOptions
 
 OPTIONS = StoreOptions()
-
-
-def crops(folder: Path, half: str, height: int, width: int) -> list[np.ndarray]:
-    """From the middle of every second photograph."""
-    paths = sorted(p for p in folder.iterdir() if p.suffix in (".png", ".jpg"))
-    found = []
-    for path in paths[0 if half == "search" else 1 :: 2]:
-        pixels = read_picture(path.read_bytes(), alpha="refuse")
-        top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
-        found.append(np.ascontiguousarray(pixels[top : top + height, left : left + width]))
-    return found
 
 
 def saved(model: Model, pixels: np.ndarray, recipe: Recipe) -> float:
@@ -54,14 +43,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="recipes compared by what they save")
     parser.add_argument("photographs", type=Path)
     parser.add_argument("spec")
-    parser.add_argument("--half", choices=("search", "report"), required=True)
+    parser.add_argument("--half", choices=HALVES, required=True)
     parser.add_argument("--reference", help="variant whose saving is 100 %%")
     parser.add_argument("--size", type=int, nargs=2, default=(256, 384), metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     keep_freed_memory()
-    pictures = crops(args.photographs, args.half, *args.size)
+    pictures = list(half_of(crops(args.photographs, *args.size), args.half).values())
     models: dict[str, Model] = {}
     means: dict[str, float] = {}
     for request in read_spec_file(args.spec, OPTIONS):

@@ -32,6 +32,7 @@ from ncbatch.store import Store, StoreOptions, honours_create_only, open_store
 log = logging.getLogger(__name__)
 
 _UNITS_PER_WORKER = 4  # at least, so that workers finish together and little is lost with one
+_PACK_PICTURES = 8  # at least, where a unit becomes a pack: its first picture is coded without bits-back
 
 
 @dataclass(frozen=True)
@@ -143,8 +144,12 @@ def _drive(
         def pixels_per_unit(variant: str, images: Sequence[PlannedImage]) -> int:
             log.info("planning %d images of %s", len(images), corpus.uri)
             pool.grow(len(images))
-            share = sum(image.pixels for image in images) / (_UNITS_PER_WORKER * pool.room)
-            return max(int(min(options.unit_seconds / seconds_per_pixel(variant), share)), 1)
+            pixels = sum(image.pixels for image in images)
+            share = pixels / (_UNITS_PER_WORKER * pool.room)
+            wanted = min(options.unit_seconds / seconds_per_pixel(variant), share)
+            if spec.variant(variant).recipe.uses_bits_back:
+                wanted = max(wanted, _PACK_PICTURES * pixels / len(images))
+            return max(int(wanted), 1)
 
         run = open_run(spec, corpus, output, options.store, pixels_per_unit)
         pool.grow(len(run.pending))

@@ -1,0 +1,100 @@
+"""Packs of crops of photographs: what they cost, from which length on they pay, and what inference buys.
+
+    python -m benchmarks.packs PHOTOGRAPHS --pictures 32 --size 128 128
+    python -m benchmarks.packs PHOTOGRAPHS --pictures 4 --size 256 384 --steps 100,500,2000
+
+The encoder network's y, as plain files of the same model (mean-centred y, z as a point), and in a pack. The
+break-even length is that of the shortest pack that is smaller than its pictures as files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ncbatch.codec import zoo
+from ncbatch.codec.encode import encode
+from ncbatch.codec.encode_pack import encode_pack, find_latents
+from ncbatch.codec.memory import keep_freed_memory
+from ncbatch.codec.model import Model
+from ncbatch.codec.packing import PackReader
+from ncbatch.codec.pictures import read_picture
+from ncbatch.codec.recipe import Recipe
+
+
+def crops(folder: Path, count: int, height: int, width: int) -> list[np.ndarray]:
+    """As many, all different, from one photograph after the other."""
+    photographs = [
+        read_picture(p.read_bytes(), alpha="refuse")
+        for p in sorted(folder.iterdir())
+        if p.suffix in (".png", ".jpg")
+    ]
+    found = []
+    for i in range(count):
+        pixels, turn = photographs[i % len(photographs)], i // len(photographs)
+        down, right = (pixels.shape[0] - height) // 3, (pixels.shape[1] - width) // 3
+        top, left = down * (turn % 2 + 1), right * (turn // 2 % 2 + 1)
+        found.append(np.ascontiguousarray(pixels[top : top + height, left : left + width]))
+    return found
+
+
+def measure(model: Model, pictures: list[np.ndarray], recipe: Recipe) -> None:
+    found = [find_latents(model, [picture], recipe)[0] for picture in pictures]
+    started = time.monotonic()
+    packed = encode_pack(model, found, recipe)
+    encoding = (time.monotonic() - started) / len(pictures)
+    started = time.monotonic()
+    assert len(list(PackReader(model, packed.pack.data, max_pixels=10**9).pictures())) == len(pictures)
+    decoding = (time.monotonic() - started) / len(pictures)
+    coded = [share.coded for share in packed.pack.shares]
+    net = np.array([8 * share.net_bytes for share in packed.pack.shares])
+    information = np.array([c.bits_y + c.bits_z - (c.bits_back or 0) for c in coded])
+    plain = [
+        8 * len(encode(model, [picture], Recipe.amortized(recipe.lmbda))[0].outcome.data)
+        for picture in pictures
+    ]
+    print(
+        f"{recipe.method}, {recipe.bbvi_steps} steps: {net.sum() / 8:.0f} bytes, files {sum(plain) / 8:.0f}"
+    )
+    if len(pictures) > 1:
+        over = net[1:].sum() / information[1:].sum() - 1
+        worst = (net[1:] / information[1:] - 1).max()
+        print(f"  after the first picture: net over information {over:+.3%}, the worst picture {worst:+.3%}")
+        print(f"  against plain files after the first picture: {net[1:].sum() / sum(plain[1:]) - 1:+.2%}")
+    gains = np.cumsum(np.array(plain) - net)
+    paid = np.flatnonzero(gains > 0)
+    print(f"  break-even length: {paid[0] + 1 if len(paid) else f'beyond {len(pictures)}'}")
+    back = [(c.bits_z, c.bits_back) for c in coded if c.bits_back is not None]
+    if back:
+        lent, returned = np.mean(back, 0) / 8
+        print(f"  z of a picture: {lent:.0f} bytes, of which {returned:.0f} come back")
+    print(f"  {encoding:.2f} s a picture to encode and check, {decoding:.2f} s to decode", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="packs measured")
+    parser.add_argument("photographs", type=Path)
+    parser.add_argument("--model", default="bits-back-0.010")
+    parser.add_argument("--pictures", type=int, default=8)
+    parser.add_argument("--size", type=int, nargs=2, default=(256, 384), metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--steps", default="300")
+    parser.add_argument("--learning-rate", type=float, default=3e-3)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    keep_freed_memory()
+    model = Model(zoo.load_builtin(args.model))
+    lmbda = model.info.lmbda
+    pictures = crops(args.photographs, args.pictures, *args.size)
+    measure(model, pictures, Recipe(method="bits-back", lmbda=lmbda))
+    for steps in (int(word) for word in args.steps.split(",")):
+        fields = {"bbvi_steps": steps, "bbvi_learning_rate": args.learning_rate}
+        measure(model, pictures, Recipe(method="bits-back+bbvi", lmbda=lmbda, **fields))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""docs/methods.md, from the runs that it names.
+
+python -m benchmarks.crops PHOTOGRAPHS CROPS
+ncbatch encode CROPS/all RUNS/methods --spec benchmarks/methods.yaml
+ncbatch encode CROPS/report RUNS/presets --spec benchmarks/presets.yaml
+ncbatch encode CROPS/all RUNS/bits-back --spec benchmarks/bits-back.yaml --unit-seconds 3600
+python -m benchmarks.tables RUNS
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from ncbatch.metrics.query import query
+from ncbatch.report.evaluation import Evaluation, Means, evaluate
+from ncbatch.report.page import build
+from ncbatch.store import Store, open_store
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "methods.md"
+
+METHODS_TEXT = """
+{images} crops of 384x256, every refinement with the paper's settings scaled to its steps, the built-in base
+models, real bytes. Saved: R-D loss (bpp + lmbda * MSE) against the amortized encoding.
+"""
+PRESETS_TEXT = """
+On the {images} crops that their settings were not searched on. Saving: of the R-D loss; share: of what the
+paper's settings save.
+"""
+BITS_BACK_TEXT = """
+{images} crops of 384x256. `amortized` and `sga` (M1) use the base models, the others the bits-back models:
+`bits-back` (A6) and `bits-back+bbvi` (A5) code the encoder network's y, `sga+bits-back` (M2) refines y and
+the posterior together. bpp is net: a pack's bytes, shared by its pictures as they cost them.
+"""
+PACKS_TEXT = """
+Of the packs: bytes over the information content; bits of z against those of y, and the share of them that
+comes back; the longest decoding of a picture, in the worker that made it.
+"""
+PACKS = """
+select variant, 100 * (sum(bpp * width * height) / sum(information_bpp * width * height) - 1) as over,
+       max(decode_seconds) filter (bits_back is not null) as decode, avg(bits_z / bits_y) as z_share,
+       avg(bits_back / bits_z) as back
+from metrics where status = 'ok' group by variant order by variant
+"""
+
+METHODS = ("amortized", "sga", "map", "ste", "uniform-noise", "deterministic-annealing")
+
+
+def methods(run: Store) -> Iterator[str]:
+    """Methods at equal steps, one longer SGA, and BD-rates against the amortized encodings."""
+    evaluation = evaluate(run)
+    own = [m for m in evaluation.means if m.method in METHODS and "-at-" not in m.variant]
+    yield from _head(
+        "Methods",
+        METHODS_TEXT.format(images=evaluation.means[0].images),
+        "ncbatch encode CROPS/all RUNS/methods --spec benchmarks/methods.yaml",
+    )
+    yield from _by_rate(own, key=lambda m: (m.steps or 0, METHODS.index(m.method)))
+    yield from (
+        "",
+        "BD-rate (PCHIP of ln rate over the common PSNR range, negative is better) against `amortized`:",
+    )
+    yield from _bd_rates(evaluation, run)
+    yield from (
+        "",
+        "One model (`base-0.010`), refined by SGA for other trade-offs than it was trained for:",
+        "",
+    )
+    at = [m for m in evaluation.means if "-at-" in m.variant or m.variant == "sga-0.01"]
+    yield from _table(
+        ("lmbda", "bpp", "PSNR dB"),
+        [(f"{m.lmbda:g}", f"{m.bpp:.4f}", f"{m.psnr:.2f}") for m in sorted(at, key=lambda m: m.lmbda or 0)],
+    )
+
+
+def presets(run: Store) -> Iterator[str]:
+    evaluation = evaluate(run)
+    yield from _head(
+        "Presets",
+        PRESETS_TEXT.format(images=evaluation.means[0].images),
+        "ncbatch encode CROPS/report RUNS/presets --spec benchmarks/presets.yaml",
+    )
+    paper = {m.lmbda: m.saved_percent for m in evaluation.means if m.variant.startswith("paper")}
+    rows = []
+    for m in sorted(evaluation.means, key=lambda m: (m.lmbda or 0, m.variant)):
+        saved, whole = m.saved_percent, paper[m.lmbda]
+        assert saved is not None and whole is not None
+        preset = m.variant.rpartition("-")[0]
+        seconds = f"{m.device_seconds:.1f}" if m.device_seconds is not None else ""
+        rows.append(
+            (f"{m.lmbda:g}", preset, str(m.steps), f"{saved:.2f} %", f"{100 * saved / whole:.1f} %", seconds)
+        )
+    yield from _table(("lmbda", "preset", "steps", "saving", "share", "s a crop, one core"), rows)
+
+
+def bits_back(run: Store) -> Iterator[str]:
+    evaluation = evaluate(run)
+    means = list(evaluation.means)
+    packs = query(run, PACKS).to_pylist()
+    yield from _head(
+        "Bits-back",
+        BITS_BACK_TEXT.format(images=means[0].images),
+        "ncbatch encode CROPS/all RUNS/bits-back --spec benchmarks/bits-back.yaml --unit-seconds 3600",
+    )
+    order = ("amortized", "sga", "bits-back", "bits-back+bbvi", "sga+bits-back")
+    yield from _by_rate(means, key=lambda m: order.index(m.method), saved=False)
+    yield PACKS_TEXT
+    yield from _table(
+        ("variant", "over", "z / y", "back", "decoding"),
+        [
+            (
+                p["variant"],
+                f"{p['over']:+.2f} %",
+                f"{p['z_share']:.1%}",
+                f"{p['back']:.0%}",
+                f"{p['decode']:.1f} s",
+            )
+            for p in packs
+            if p["back"] is not None
+        ],
+    )
+
+
+def _head(title: str, text: str, command: str) -> Iterator[str]:
+    yield from ("", f"## {title}", text, f"    {command}", "")
+
+
+def _by_rate(means: list[Means], key: Callable[[Means], object], *, saved: bool = True) -> Iterator[str]:
+    groups: dict[float, list[Means]] = defaultdict(list)
+    for m in means:
+        groups[m.lmbda or 0].append(m)
+    rows = []
+    for lmbda in sorted(groups):
+        for m in sorted(groups[lmbda], key=key):  # type: ignore[arg-type, return-value]
+            row = [f"{lmbda:g}", m.method, str(m.steps), f"{m.bpp:.4f}", f"{m.psnr:.2f}", f"{m.rd_loss:.4f}"]
+            rows.append((*row, f"{m.saved_percent:.2f} %") if saved else tuple(row))
+    columns = ("lmbda", "method", "steps", "bpp", "PSNR dB", "R-D loss", *(["saved"] if saved else []))
+    yield from _table(columns, rows)
+
+
+def _bd_rates(evaluation: Evaluation, run: Store) -> Iterator[str]:
+    table = build(evaluation, run, [], reference="amortized").tables["bd_rates"]
+    yield ""
+    yield from _table(
+        ("series", "BD-rate"),
+        [(row[0], f"{row[2]:+.2f} %" if row[2] is not None else row[4]) for row in table.rows],
+    )
+
+
+def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[str]:
+    yield f"| {' | '.join(columns)} |"
+    yield "|" + "---|" * len(columns)
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="docs/methods.md")
+    parser.add_argument("runs", type=Path)
+    args = parser.parse_args()
+    lines = [
+        "# Methods compared",
+        "",
+        "Written by `python -m benchmarks.tables RUNS` from the runs that it names, over crops that "
+        "`python -m benchmarks.crops PHOTOGRAPHS CROPS` cut.",
+    ]
+    for name, section in (("methods", methods), ("presets", presets), ("bits-back", bits_back)):
+        if (args.runs / name).exists():
+            lines += section(open_store(str(args.runs / name)))
+    PAGE.parent.mkdir(exist_ok=True)
+    PAGE.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
