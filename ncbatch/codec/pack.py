@@ -146,7 +146,7 @@ class PackFile:
         """The words behind the last picture's section; all the rest of the file."""
         start, end = self._position, len(self._data)
         if end - start < _CHECKSUM or (end - start) % 4:
-            raise BitstreamError("cut short")
+            raise BitstreamError("the file is cut short")
         self._check(start, end)
         return _words(self._data[start : end - _CHECKSUM])
 
@@ -157,10 +157,10 @@ class PackFile:
     def _check(self, start: int, end: int) -> None:
         """Compares a section's checksum."""
         if end > len(self._data):
-            raise BitstreamError("cut short")
+            raise BitstreamError("the file is cut short")
         content = self._data[start : end - _CHECKSUM]
         if _checksum(content) != self._data[end - _CHECKSUM : end]:
-            raise BitstreamError("damaged: a checksum does not match")
+            raise BitstreamError("the file is damaged: a checksum does not match")
 
 
 def _read_header(data: bytes) -> tuple[PackHeader, int]:
@@ -184,7 +184,7 @@ def _read_header(data: bytes) -> tuple[PackHeader, int]:
 def _read_entry(data: bytes, position: int) -> tuple[Entry, int, int]:
     """An entry, the number of its words, and where they begin. Nothing in it is checked yet."""
     if position >= len(data):
-        raise BitstreamError("cut short")
+        raise BitstreamError("the file is cut short")
     method, with_posterior = divmod(data[position], 2)
     width, position = read_leb128(data, position + 1)
     height, position = read_leb128(data, position)
@@ -195,7 +195,7 @@ def _read_entry(data: bytes, position: int) -> tuple[Entry, int, int]:
         posterior, position = _read_crc(data, position)
         listed, position = read_leb128(data, position)
         if listed > len(data) - position:
-            raise BitstreamError("damaged: it lists more corrections than it has room for")
+            raise BitstreamError("the file is damaged: it lists more corrections than it has room for")
         index = 0
         for _ in range(listed):
             coded, position = read_leb128(data, position)

@@ -38,7 +38,7 @@ from metrics where status = 'ok' order by variant, image_key
 # What may tell two series of one method apart, the most telling first.
 _TELLING = (
     "steps", "rounding", "noise", "learning_rate", "decay", "tau0", "annealing_rate", "plateau", "beta1",
-    "beta2", "check_every",
+    "beta2", "check_every", "bbvi_steps", "bbvi_learning_rate",
 )  # fmt: skip
 
 
@@ -132,7 +132,8 @@ def _series(variants: Sequence[Variant], means: Sequence[Means]) -> dict[str, tu
     for variant in variants:
         if variant.name in found:
             recipe = variant.recipe.model_dump(exclude={"lmbda", "seed", "quality"})
-            kind = "bits-back" if (variant.model or "").startswith("bits-back") else ""
+            told = variant.recipe.uses_bits_back or not (variant.model or "").startswith("bits-back")
+            kind = "" if told else "bits-back model"
             key = (kind, *recipe.items())
             groups[key].append(found[variant.name])
             recipes[key] = recipe | {"kind": kind}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
@@ -22,6 +23,8 @@ from ncbatch.runs.objects import read_object
 from ncbatch.runs.reading import picture_name
 from ncbatch.runs.spec import Variant
 from ncbatch.store import ObjectNotFound, Store, StoreOptions
+
+log = logging.getLogger(__name__)
 
 SIDE_INFORMATION = "side-information"
 
@@ -108,7 +111,11 @@ def pack_files(
             pictures.append(read_picture(_read(uri, options), alpha=variant.alpha, limits=limits))
         except PictureError as error:
             raise UsageError(f"{uri} cannot be packed: {error}") from error
-    found = [find_latents(model, [pixels], recipe)[0] for pixels in pictures]
+    found = []
+    for uri, pixels in zip(uris, pictures, strict=True):
+        found += find_latents(model, [pixels], recipe)
+        log.info("%s: latents after %.0f s", uri, found[-1].seconds)
+    log.info("inferring posteriors and packing; then the pack is decoded again")
     packed = encode_pack(model, found, recipe, side_information=side)
     if side_information and packed.encoded[0].outcome.bits_back is None:
         raise UsageError(
