@@ -30,7 +30,17 @@ from ncbatch.training.session import load_state
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS, PAGE = ROOT / "ncbatch" / "models", ROOT / "docs" / "ladder.md"
-REFERENCES = ("jpeg", "webp", "bpg-4:4:4", "base-hyperprior")
+CLASSICAL = ("jpeg", "webp", "bpg-4:4:4")
+REFERENCES = (*CLASSICAL, "base-hyperprior")
+# How the models in the package came about; the first of the walk went on from an earlier base-0.010.
+TRAINING = (
+    "Trained by these commands (the first walk started from the base-0.010 that the package had before):",
+    "",
+    "    ncbatch train BSDS500 --ladder --kind base --out models/ \\",
+    "        --steps 14000 --warm-steps 2500 --start-from base-0.010",
+    "    ncbatch train BSDS500 --lmbda L --kind bits-back --out models/bits-back-L \\",
+    "        --steps 1200 --start-from models/base-L/model.safetensors",
+)
 
 
 def take_over(trained: Path, facts: dict[str, Facts]) -> None:
@@ -91,13 +101,16 @@ def page(facts: dict[str, Facts]) -> str:
         figures = f"{m.bpp:.3f} | {m.psnr:.2f} | {m.rd_loss:.4f}" if m else "- | - | -"
         training = f"{fact.steps:,} | {fact.seconds / 60:.0f} min | {fact.start_from}"
         lines.append(f"| `{name}` | {info.n} | {info.m} | {training} | {figures} |")
-    return "\n".join([*lines, "", *_bd_rates(facts), ""])
+    return "\n".join([*lines, "", *TRAINING, "", *_bd_rates(facts), "", *_at_equal_rates(facts), ""])
+
+
+def _base_curve(facts: dict[str, Facts]) -> Curve:
+    measured = [f.measured for name, f in facts.items() if name.startswith("base-") and f.measured]
+    return Curve("ncbatch amortized", [m.bpp for m in measured], [m.psnr for m in measured])
 
 
 def _bd_rates(facts: dict[str, Facts]) -> list[str]:
-    measured = [f.measured for name, f in facts.items() if name.startswith("base-") and f.measured]
-    ours = Curve("ncbatch amortized", [m.bpp for m in measured], [m.psnr for m in measured])
-    published = curves(published_points(), "kodak")
+    ours, published = _base_curve(facts), curves(published_points(), "kodak")
     authors = published["base-hyperprior"]
     lines = [
         "BD-rate (PCHIP of ln rate over the common PSNR range, negative is better) of the base ladder",
@@ -114,6 +127,28 @@ def _bd_rates(facts: dict[str, Facts]) -> list[str]:
             here = str(error)
         theirs = "" if name == "base-hyperprior" else f"{100 * bd_rate(published[name], authors):+.1f} %"
         lines.append(f"| {name} | {here} | {theirs} |")
+    return lines
+
+
+def _at_equal_rates(facts: dict[str, Facts]) -> list[str]:
+    """PSNR above the classical codecs' at each model's own rate, their curves interpolated over ln rate."""
+    published = curves(published_points(), "kodak")
+    lines = [
+        "PSNR of the base models, less that of the codec at the same rate (interpolated over ln rate):",
+        "",
+        "| bpp | " + " | ".join(CLASSICAL) + " |",
+        "|---|" + "---|" * len(CLASSICAL),
+    ]
+    ours = _base_curve(facts)
+    for bpp, psnr in zip(ours.rate, ours.quality, strict=True):
+        cells = []
+        for name in CLASSICAL:
+            rates, levels = np.array(
+                sorted(zip(published[name].rate, published[name].quality, strict=True))
+            ).T
+            level = np.interp(np.log(bpp), np.log(rates), levels, left=np.nan, right=np.nan)
+            cells.append("not published" if np.isnan(level) else f"{psnr - level:+.2f} dB")
+        lines.append(f"| {bpp:.3f} | {' | '.join(cells)} |")
     return lines
 
 

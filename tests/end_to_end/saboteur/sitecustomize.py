@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-_TARGET = "ncbatch.runs.attempt"
+_TARGET = "ncbatch.runs.intake"
 
 
 def _sabotage(module):
