@@ -18,7 +18,7 @@ import torch
 
 from ncbatch.codec import zoo
 from ncbatch.codec.encode import encode
-from ncbatch.codec.encode_pack import encode_pack, find_latents
+from ncbatch.codec.encode_pack import encode_pack, find
 from ncbatch.codec.memory import keep_freed_memory
 from ncbatch.codec.model import Model
 from ncbatch.codec.packing import PackReader
@@ -43,7 +43,7 @@ def crops(folder: Path, count: int, height: int, width: int) -> list[np.ndarray]
 
 
 def measure(model: Model, pictures: list[np.ndarray], recipe: Recipe) -> None:
-    found = [find_latents(model, [picture], recipe)[0] for picture in pictures]
+    found = [find(model, [picture], recipe)[0] for picture in pictures]
     started = time.monotonic()
     packed = encode_pack(model, found, recipe)
     encoding = (time.monotonic() - started) / len(pictures)

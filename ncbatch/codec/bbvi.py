@@ -28,18 +28,21 @@ class BbviSettings:
     learning_rate: float
 
 
-def infer(model: Model, y_hat: Tensor, settings: BbviSettings) -> tuple[Tensor, Tensor]:
+def infer(
+    model: Model, y_hat: Tensor, settings: BbviSettings, disturbance: float = 0.0
+) -> tuple[Tensor, Tensor]:
     """Mean and log-variance of q(z|y_hat).
 
     Args:
         y_hat: int32[1, M, h, w].
+        disturbance: relative change of the start, such as another machine's rounding makes all the way.
 
     Returns:
         float64[1, N, h/4, w/4] each, in units of z.
     """
     y = y_hat.to(torch.float64)
     with torch.no_grad():
-        parameters = model.precise_hyper_analysis(y).contiguous()
+        parameters = model.precise_hyper_analysis(y).contiguous() * (1 + disturbance)
     first, second = torch.zeros_like(parameters), torch.zeros_like(parameters)
     counter = torch.arange(parameters.numel() // 2, dtype=torch.int32, device=y.device)
     counter = counter.view(1, model.info.n, *parameters.shape[2:])

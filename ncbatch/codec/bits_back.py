@@ -24,7 +24,7 @@ from ncbatch.codec.errors import BitstreamError, ModelError, PosteriorMismatchEr
 from ncbatch.codec.exact import FINE_STEP, MAX_Z_SYMBOL, UNIT
 from ncbatch.codec.gaussian import SIGMA_BITS
 from ncbatch.codec.model import PADDING, Model
-from ncbatch.codec.pack import Entry
+from ncbatch.codec.pack_file import Entry
 from ncbatch.codec.posterior import Corrections, Posterior, snap, snap_corrected
 from ncbatch.codec.rates import bits_back, gaussian_bits
 
@@ -64,6 +64,7 @@ def infer_posterior(model: Model, y_hat: Tensor, settings: BbviSettings) -> Infe
 
     Raises:
         ModelError: the model is not of the kind bits-back.
+        DivergedError: the parameters left the finite numbers.
     """
     if model.info.kind != "bits-back":
         raise ModelError(
@@ -151,8 +152,13 @@ def pop_picture(stack: AnsCoder, model: Model, entry: Entry) -> Popped:
     return Popped(entry, z, torch.from_numpy(symbols)[None].to(model.device))
 
 
-def give_back(stack: AnsCoder, model: Model, popped: Popped, settings: BbviSettings) -> None:
+def give_back(
+    stack: AnsCoder, model: Model, popped: Popped, settings: BbviSettings, disturbance: float = 0.0
+) -> None:
     """Returns a picture's z to the stack, which is then what it was before the picture was coded.
+
+    Args:
+        disturbance: see `bbvi.infer`.
 
     Raises:
         PosteriorMismatchError: inference arrives at another posterior than the encoder's.
@@ -160,7 +166,7 @@ def give_back(stack: AnsCoder, model: Model, popped: Popped, settings: BbviSetti
     """
     if popped.entry.posterior is None:
         return
-    mean, log_variance = infer(model, popped.y_hat, settings)
+    mean, log_variance = infer(model, popped.y_hat, settings, disturbance)
     q = snap_corrected(mean[0], log_variance[0], popped.entry.corrections)
     if q.checksum != popped.entry.posterior:
         raise PosteriorMismatchError(

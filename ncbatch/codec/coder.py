@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncbatch.codec.errors import BitstreamError
-from ncbatch.codec.gaussian import SIGMA_BITS, gaussian_tables
+from ncbatch.codec.gaussian import SIGMA_BITS, GaussianTables, gaussian_tables
 
 # constriction is one binary module: its submodules are attributes, not importable by name.
 _model = constriction.stream.model
@@ -107,14 +107,16 @@ class FactorizedTables:
 
 
 _OFFSETS = 1 << SIGMA_BITS
+_RUNS_PER_BLOCK = 1024
 
 
 class _Runs:
     """Symbols under Gaussians, sorted into runs that share a table.
 
     Of mean-centred latents there are a few hundred distinct sigmas in a picture, against a hundred thousand
-    latents. Coded in ascending order of sigma and of the mean's fraction; the whole part of the mean is taken
-    off the symbols.
+    latents; with means between the integers there are nearly as many tables as latents, so they are built a
+    block at a time. Coded in ascending order of sigma and of the mean's fraction; the whole part of the mean
+    is taken off the symbols.
     """
 
     def __init__(self, sigma: NDArray[np.int32], mean: NDArray[np.int32] | None) -> None:
@@ -127,7 +129,8 @@ class _Runs:
         self._order = np.argsort(flat, kind="stable")
         distinct, counts = np.unique(flat, return_counts=True)
         self._ends = np.cumsum(counts).tolist()
-        self._tables = gaussian_tables(distinct // _OFFSETS, distinct % _OFFSETS - _OFFSETS // 2)
+        self._sigma, self._fraction = distinct // _OFFSETS, distinct % _OFFSETS - _OFFSETS // 2
+        self._block: tuple[int, GaussianTables] | None = None
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -138,7 +141,12 @@ class _Runs:
 
     def table(self, index: int) -> tuple[int, NDArray[np.float64]]:
         """A run's first symbol and its frequencies, the escape's last."""
-        return -int(self._tables.reach[index]), self._tables.table(index)
+        number, place = divmod(index, _RUNS_PER_BLOCK)
+        if self._block is None or self._block[0] != number:
+            block = slice(number * _RUNS_PER_BLOCK, (number + 1) * _RUNS_PER_BLOCK)
+            self._block = number, gaussian_tables(self._sigma[block], self._fraction[block])
+        tables = self._block[1]
+        return -int(tables.reach[place]), tables.table(place)
 
     def sorted(self, symbols: Symbols) -> Symbols:
         return (symbols.reshape(-1) - self._whole)[self._order]

@@ -13,30 +13,51 @@ from torch import Tensor
 
 from ncbatch.codec import quality
 from ncbatch.codec.bbvi import BbviSettings
-from ncbatch.codec.bits_back import borrowed_bytes, infer_posterior
+from ncbatch.codec.bits_back import Inferred, infer_posterior
 from ncbatch.codec.encode import Encoded, Outcome, Pause, State, encode, refine
 from ncbatch.codec.errors import BitstreamError, PackCheckError, PosteriorMismatchError
 from ncbatch.codec.latent_space import round_y
 from ncbatch.codec.model import Model, to_pixels, to_tensor
 from ncbatch.codec.packing import Pack, PackItem, PackReader, write_pack
+from ncbatch.codec.posterior import Posterior
 from ncbatch.codec.recipe import Recipe
 
 Pixels = NDArray[np.uint8]
 
-_SAME_PICTURE = 4.0  # refined latents of a picture have at most so much more error than those of the network
+_DISTURBANCE = 1e-12
+"""The decode check repeats inference from a slightly different start, so that what is chaotic fails here and
+not where the pack is decoded. Undisturbed, this machine would always arrive at the same posterior."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """A picture with the latents that were found for it.
+    """A picture with what was found for it: y_hat and the posterior of z.
 
-    y_hat: int32[1, M, h, w]; method: as its entry in the pack says; seconds: that it took.
+    method: as its entry in the pack says; amortized: its encoding as a plain file by the encoder network;
+    seconds: that all of it took.
     """
 
     pixels: Pixels
-    y_hat: Tensor
+    inferred: Inferred
     method: str
+    amortized: Outcome
     seconds: float
+
+    @property
+    def y_hat(self) -> Tensor:
+        """int32[1, M, h, w]"""
+        return self.inferred.y_hat
+
+    def state(self) -> State:
+        """What was found, for `restored`."""
+        posterior, corrections = self.inferred.posterior, self.inferred.corrections
+        return {
+            "y_hat": self.y_hat.cpu().contiguous(),
+            "mean": torch.from_numpy(posterior.mean),
+            "log_variance": torch.from_numpy(posterior.log_variance),
+            "corrections": torch.tensor(corrections, dtype=torch.int64).reshape(-1, 2),
+            "seconds": torch.tensor(self.seconds),
+        }
 
 
 @dataclass(frozen=True)
@@ -55,7 +76,7 @@ def inference_settings(recipe: Recipe) -> BbviSettings:
     return BbviSettings(recipe.bbvi_steps, recipe.bbvi_learning_rate or 0.0)
 
 
-def find_latents(
+def find(
     model: Model,
     pictures: Sequence[Pixels],
     recipe: Recipe,
@@ -63,68 +84,56 @@ def find_latents(
     resume_from: State | None = None,
     on_pause: Pause | None = None,
 ) -> list[Found]:
-    """Finds y_hat for pictures that share their padded shape; arguments and errors as of `encode`."""
+    """Finds y_hat and q(z|y_hat) for pictures that share their padded shape; arguments as of `encode`.
+
+    Raises:
+        ModelError: the model is not of the kind bits-back.
+        DivergedError, DecodeCheckError: as `encode`.
+    """
     started = time.monotonic()
     batch = torch.cat([to_tensor(picture, model.device) for picture in pictures])
     if recipe.refines:
         y_hat = refine(model, batch, pictures, recipe, resume_from, on_pause).best.y
     else:
         y_hat = round_y(model.analyse(batch)[0])
-    seconds = (time.monotonic() - started) / len(pictures)
-    return [
-        Found(picture, y[None], recipe.method, seconds) for picture, y in zip(pictures, y_hat, strict=True)
-    ]
-
-
-def find_in_pack(model: Model, pictures: Sequence[Pixels], data: bytes) -> list[Found] | None:
-    """The latents that a pack holds for pictures, or None when it is of other ones.
-
-    Raises:
-        BitstreamError, WrongModelError: it does not decode.
-    """
-    reader = PackReader(model, data, max_pixels=max(p.shape[0] * p.shape[1] for p in pictures))
-    if reader.header.pictures != len(pictures):
-        return None
-    found: list[Found] = []
-    started = time.monotonic()
-    for unpacked in reader.pictures():
-        pixels = pictures[unpacked.index]
-        if (unpacked.entry.height, unpacked.entry.width) != pixels.shape[:2]:
-            return None
-        [plain] = find_latents(model, [pixels], Recipe(method="bits-back", lmbda=model.info.lmbda))
-        if _error(model, pixels, unpacked.y_hat) > _SAME_PICTURE * _error(model, pixels, plain.y_hat):
-            return None
-        seconds = time.monotonic() - started
-        found.append(Found(pixels, unpacked.y_hat, unpacked.entry.method, seconds))
+    shared = (time.monotonic() - started) / len(pictures)
+    found = []
+    for picture, y in zip(pictures, y_hat, strict=True):
         started = time.monotonic()
-    return found[::-1]
+        inferred = infer_posterior(model, y[None], inference_settings(recipe))
+        amortized = _amortized(model, picture, recipe)
+        found.append(Found(picture, inferred, recipe.method, amortized, shared + time.monotonic() - started))
+    return found
 
 
-def _error(model: Model, pixels: Pixels, y_hat: Tensor) -> float:
-    picture = to_pixels(model.synthesise(y_hat.float()), *pixels.shape[:2])
-    return quality.mse(pixels, picture)
+def restored(model: Model, pixels: Pixels, recipe: Recipe, state: State) -> Found:
+    """What `Found.state` kept of a picture under this recipe."""
+    posterior = Posterior(state["mean"].numpy(), state["log_variance"].numpy())
+    corrections = tuple((index, last_bit) for index, last_bit in state["corrections"].tolist())
+    inferred = Inferred(state["y_hat"].to(model.device), posterior, corrections)
+    amortized = _amortized(model, pixels, recipe)
+    return Found(pixels, inferred, recipe.method, amortized, state["seconds"].item())
+
+
+def _amortized(model: Model, pixels: Pixels, recipe: Recipe) -> Outcome:
+    return encode(model, [pixels], Recipe.amortized(recipe.lmbda))[0].outcome
 
 
 def encode_pack(
     model: Model, pictures: Sequence[Found], recipe: Recipe, *, side_information: bytes = b""
 ) -> Packed:
-    """Codes pictures into a pack and decodes it again.
+    """Codes pictures, found by the same recipe, into a pack and decodes it again.
 
     Raises:
-        ModelError: the model is not of the kind bits-back.
         PackCheckError: a picture does not come out even without bits-back.
     """
-    settings = inference_settings(recipe)
-    items, seconds = [], []
-    for found in pictures:
-        started = time.monotonic()
-        height, width = found.pixels.shape[:2]
-        inferred = infer_posterior(model, found.y_hat, settings)
-        items.append(PackItem(inferred, found.method, width, height))
-        seconds.append(found.seconds + time.monotonic() - started)
+    items = [
+        PackItem(found.inferred, found.method, found.pixels.shape[1], found.pixels.shape[0])
+        for found in pictures
+    ]
     plain: set[int] = set()
     while True:
-        pack = write_pack(model, items, settings, side_information)
+        pack = write_pack(model, items, inference_settings(recipe), side_information)
         failed, decode_seconds = _check(model, items, pack, side_information)
         if failed is None:
             break
@@ -133,22 +142,22 @@ def encode_pack(
         plain.add(failed)
         items[failed] = replace(items[failed], plain=True)
     encoded = [
-        _measured(model, found, recipe, pack, i, seconds[i], decode_seconds[i])
-        for i, found in enumerate(pictures)
+        _measured(model, found, recipe, pack, i, decode_seconds[i]) for i, found in enumerate(pictures)
     ]
     return Packed(pack, encoded, frozenset(plain))
-
-
-def lent_bytes(model: Model, found: Found, recipe: Recipe) -> int:
-    """What a picture must find on the stack to be coded with bits-back."""
-    return borrowed_bytes(infer_posterior(model, found.y_hat, inference_settings(recipe)))
 
 
 def _check(
     model: Model, items: Sequence[PackItem], pack: Pack, side_information: bytes
 ) -> tuple[int | None, list[float]]:
-    """Decodes a pack: the picture that does not come out or give its bits back, and the seconds of each."""
-    reader = PackReader(model, pack.data, max_pixels=max(item.width * item.height for item in items))
+    """Decodes a pack.
+
+    Returns:
+        the picture that does not come out or give its bits back, or None; and the seconds that each took
+        after those behind it in the pack, whose inference it waits for.
+    """
+    max_pixels = max(item.width * item.height for item in items)
+    reader = PackReader(model, pack.data, max_pixels=max_pixels, disturbance=_DISTURBANCE)
     seconds = [0.0] * len(items)
     index, started = len(items), time.monotonic()
     try:
@@ -166,11 +175,12 @@ def _check(
 
 
 def _measured(
-    model: Model, found: Found, recipe: Recipe, pack: Pack, index: int, seconds: float, decode_seconds: float
+    model: Model, found: Found, recipe: Recipe, pack: Pack, index: int, decode_seconds: float
 ) -> Encoded:
     started = time.monotonic()
     height, width = found.pixels.shape[:2]
     picture = to_pixels(model.synthesise(found.y_hat.float()), height, width)
+    decode_seconds += time.monotonic() - started
     share, error = pack.shares[index], quality.mse(found.pixels, picture)
     outcome = Outcome(
         data=pack.data[share.offset : share.offset + share.length],
@@ -178,16 +188,15 @@ def _measured(
         bits_z=share.coded.bits_z,
         mse=error,
         rd_loss=share.net_bytes * 8 / (height * width) + recipe.lmbda * error,
-        decode_seconds=decode_seconds + time.monotonic() - started,
+        decode_seconds=decode_seconds,
         bits_back=share.coded.bits_back,
         net_bytes=share.net_bytes,
     )
-    amortized = encode(model, [found.pixels], Recipe.amortized(recipe.lmbda))[0].outcome
     return Encoded(
         outcome=outcome,
-        amortized=amortized,
+        amortized=found.amortized,
         ms_ssim=quality.ms_ssim(found.pixels, picture),
         width=width,
         height=height,
-        encode_seconds=seconds + time.monotonic() - started,
+        encode_seconds=found.seconds + decode_seconds,
     )

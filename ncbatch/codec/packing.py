@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ncbatch.codec import coder, pack
+from ncbatch.codec import coder, pack_file
 from ncbatch.codec.bbvi import BbviSettings
 from ncbatch.codec.bits_back import (
     Coded,
@@ -22,11 +23,13 @@ from ncbatch.codec.bits_back import (
     push_plain,
 )
 from ncbatch.codec.bitstream import short_digest
-from ncbatch.codec.errors import BitstreamError, WrongModelError
+from ncbatch.codec.errors import BitstreamError, ModelError, WrongModelError
 from ncbatch.codec.model import Model, to_pixels
-from ncbatch.codec.pack import Entry, PackFile, PackHeader, Section, Words
+from ncbatch.codec.pack_file import Entry, PackFile, PackHeader, Section, Words
 
 Pixels = NDArray[np.uint8]
+
+_HEAD_BYTES = 8  # of the stack, where leading zeros take no room
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,7 @@ def write_pack(
     model: Model, items: Sequence[PackItem], settings: BbviSettings, side_information: bytes = b""
 ) -> Pack:
     """Codes pictures one after the other, each with bits-back as soon as the stack holds enough for it."""
-    stack = coder.new_coder()
-    coder.push_bytes(stack, side_information)
+    stack = _stack_of(side_information)
     side_words = stack.num_words()
     coded = []
     for item in items:
@@ -78,14 +80,14 @@ def write_pack(
     words = stack.get_compressed()
     # A picture's section begins above what it and all after it leave untouched.
     bounds = [min(c.untouched for c in coded[i:]) for i in range(len(coded))] + [len(words)]
-    header = pack.write_header(
+    header = pack_file.write_header(
         PackHeader(short_digest(model.digest), settings, len(items), len(side_information))
     )
     sections = [
-        pack.write_section(_entry(item, c), words[bounds[i] : bounds[i + 1]])
+        pack_file.write_section(_entry(item, c), words[bounds[i] : bounds[i + 1]])
         for i, (item, c) in enumerate(zip(items, coded, strict=True))
     ]
-    side = pack.write_side_words(words[: bounds[0]]) if side_information else b""
+    side = pack_file.write_side_words(words[: bounds[0]]) if side_information else b""
     overheads = [len(s) - 4 * (bounds[i + 1] - bounds[i]) for i, s in enumerate(sections)]
     overheads[-1] += len(header)
     sections[-1] = header + sections[-1]
@@ -96,6 +98,23 @@ def write_pack(
     ]
     side_bytes = 4 * side_words + 4 if side_information else 0
     return Pack(b"".join([*reversed(sections), side]), shares, side_bytes)
+
+
+def pays_for(model: Model, picture: Inferred, side_information: bytes) -> bool:
+    """Whether side information is enough for a first picture to be coded with bits-back."""
+    return push_picture(_stack_of(side_information), model, picture) is not None
+
+
+def _stack_of(side_information: bytes) -> coder.AnsCoder:
+    stack = coder.new_coder()
+    coder.push_bytes(stack, _whitened(side_information))
+    return stack
+
+
+def _whitened(data: bytes) -> bytes:
+    """Bytes that look random, and those again: z is drawn from them, and must not fall far from q's mean."""
+    stream = hashlib.shake_256(b"ncbatch side information").digest(len(data))
+    return (np.frombuffer(data, np.uint8) ^ np.frombuffer(stream, np.uint8)).tobytes()
 
 
 def _entry(item: PackItem, coded: Coded) -> Entry:
@@ -129,13 +148,14 @@ class PackReader:
 
     Args:
         max_pixels: of one picture.
+        disturbance: of repeated inference (see `bbvi.infer`); what decodes with it decodes elsewhere.
 
     Raises:
         BitstreamError: the bytes are no pack, or its header is damaged.
-        WrongModelError: made with another model.
+        ModelError: the pack is of another model, or the model is of the kind base.
     """
 
-    def __init__(self, model: Model, data: bytes, *, max_pixels: int) -> None:
+    def __init__(self, model: Model, data: bytes, *, max_pixels: int, disturbance: float = 0.0) -> None:
         file = PackFile(data, max_pixels=max_pixels)
         self.header = file.header
         if self.header.model_digest != short_digest(model.digest):
@@ -143,7 +163,9 @@ class PackReader:
                 f"the pack was made with model {self.header.model_digest}, not with {model.digest[:16]}; "
                 "name the right one with --model"
             )
-        self._model = model
+        if model.info.kind != "bits-back":
+            raise ModelError("a pack names a model of the kind base, which makes none; the file is damaged")
+        self._model, self._disturbance = model, disturbance
         self._damage: BitstreamError | None = None
         self.side_information: bytes | None = None
         """Known once all pictures are decoded."""
@@ -171,7 +193,7 @@ class PackReader:
         words = [section.words for section in self._sections]
         if self._side_words is not None:
             words.append(self._side_words)
-        stack = coder.new_coder(pack.joined(words).astype("<u4").tobytes())
+        stack = coder.new_coder(pack_file.joined(words).astype("<u4").tobytes())
         index = self.header.pictures
         waiting: Popped | None = None
         for section in self._sections:
@@ -179,8 +201,7 @@ class PackReader:
                 return
             index -= 1
             try:
-                if waiting is not None:
-                    give_back(stack, self._model, waiting, self.header.inference)
+                self._give_back(stack, waiting)
                 waiting = pop_picture(stack, self._model, section.entry)
             except BitstreamError as error:
                 raise self._lost(index, error) from error
@@ -197,11 +218,17 @@ class PackReader:
             raise BitstreamError(
                 f"all pictures of the pack came out, but not what is behind them: {self._damage}"
             ) from self._damage
-        if waiting is not None:
-            give_back(stack, self._model, waiting, self.header.inference)
-        self.side_information = coder.pop_bytes(stack, self.header.side_bytes)
+        self._give_back(stack, waiting)
+        # A stack gives zeros for what it does not hold, as many as a lying header asks for.
+        if self.header.side_bytes > 4 * stack.num_words() + _HEAD_BYTES:
+            raise BitstreamError("the pack has less side information than it says; it is damaged")
+        self.side_information = _whitened(coder.pop_bytes(stack, self.header.side_bytes))
         if not stack.is_empty():
             raise BitstreamError("the pack holds more than its pictures; it is damaged")
+
+    def _give_back(self, stack: coder.AnsCoder, popped: Popped | None) -> None:
+        if popped is not None:
+            give_back(stack, self._model, popped, self.header.inference, self._disturbance)
 
     def _lost(self, index: int, error: BitstreamError) -> BitstreamError:
         lost = "picture 0 is lost" if index == 0 else f"pictures 0 to {index} are lost"

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ncbatch.codec.errors import BitstreamError
+from ncbatch.codec.errors import BitstreamError, DivergedError
 from ncbatch.codec.exact import FINE_STEP, MAX_Z_SYMBOL, UNIT
 from ncbatch.codec.gaussian import SIGMA_BITS
 
@@ -67,8 +67,14 @@ class Posterior:
 
 
 def snap(mean: Tensor, log_variance: Tensor) -> tuple[Posterior, Corrections]:
-    """The encoder's side. float64[N, h, w] each, in units of z."""
+    """The encoder's side. float64[N, h, w] each, in units of z.
+
+    Raises:
+        DivergedError: a parameter is not finite.
+    """
     steps = _in_steps(mean, log_variance)
+    if not np.isfinite(steps).all():
+        raise DivergedError("the inference of the posterior diverged; use a smaller bbvi_learning_rate")
     nearest = np.rint(steps)
     doubtful = np.flatnonzero(0.5 - np.abs(steps - nearest) < _MARGIN)
     corrections = tuple((int(i), int(nearest[i]) & 1) for i in doubtful)
@@ -79,9 +85,11 @@ def snap_corrected(mean: Tensor, log_variance: Tensor, corrections: Corrections)
     """The decoder's side: the encoder's posterior, if the parameters are its own up to the margin.
 
     Raises:
-        BitstreamError: a correction names no parameter.
+        BitstreamError: a correction names no parameter, or a parameter is not finite.
     """
     steps = _in_steps(mean, log_variance)
+    if not np.isfinite(steps).all():
+        raise BitstreamError("inference of the posterior diverges, so the file is damaged")
     nearest = np.rint(steps)
     for index, last_bit in corrections:
         if index >= len(steps):

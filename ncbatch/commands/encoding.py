@@ -92,18 +92,20 @@ def pack(args: argparse.Namespace) -> int:
     import pydantic
 
     from ncbatch.runs.files import pack_files
+    from ncbatch.runs.objects import folder_of
     from ncbatch.runs.request import make_variant
 
     options = store_options(args)
-    folder, _, name = args.out.rpartition("/")
-    if not name.endswith(".ncbp"):
+    if not args.out.endswith(".ncbp"):
         raise UsageError(f"--out {args.out}: the name of a pack ends in .ncbp")
+    destination, name = folder_of(args.out, options, create=True)
+    destination.check()
     try:
         variant = make_variant(_request(args), options)
     except pydantic.ValidationError as error:
         raise UsageError(first_problem(error)) from error
     packed = pack_files(args.pictures, variant, options, args.side_info)
-    open_store(folder or ".", options, create=True).put(name, packed.pack.data)
+    destination.put(name, packed.pack.data)
     rows = [
         (uri, e.outcome.bytes, e.outcome.bytes * 8 / (e.width * e.height), e.outcome.psnr,
          "yes" if e.outcome.bits_back is not None else "no")

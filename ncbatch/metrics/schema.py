@@ -43,7 +43,7 @@ class Row:
     status: str  # "ok" or "failed"
     error_class: str | None = None
     error: str | None = None
-    bpp: float | None = None  # bytes written * 8 / pixels
+    bpp: float | None = None  # bytes written * 8 / pixels; in a pack, bytes that it is longer for the image
     information_bpp: float | None = None  # -log2 p of what was written / pixels
     bits_y: float | None = None
     bits_z: float | None = None

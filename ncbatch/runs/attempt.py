@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
@@ -12,16 +13,18 @@ from ncbatch.codec.refinement import Refinement
 from ncbatch.metrics.schema import Row
 from ncbatch.runs.batches import OUT_OF_MEMORY, Batches, Done, failure_of
 from ncbatch.runs.coders import Coder, LearnedCoder
-from ncbatch.runs.intake import Job, open_image
+from ncbatch.runs.intake import Job, open_images
 from ncbatch.runs.plan import PlannedImage, Unit
 from ncbatch.runs.publish import Publisher
-from ncbatch.runs.rows import Failure, RowWriter, Work, poisoned_failure
+from ncbatch.runs.rows import Failure, RowWriter, Work
 from ncbatch.runs.spec import Variant
 from ncbatch.runs.traces import Tracer
 from ncbatch.runs.wip import WorkInProgress
 
 if TYPE_CHECKING:
     from ncbatch.runs.unit import Workspace
+
+log = logging.getLogger(__name__)
 
 
 class Attempt:
@@ -45,15 +48,16 @@ class Attempt:
             yield self._row(done)
         yield from early
 
+    def probe(self, image: PlannedImage) -> None:
+        """Does one image and publishes it, for a later attempt to adopt."""
+        for row in self.rows([image], {}):
+            log.info("probed %s: %s", row.image_key, row.status)
+
     def _jobs(
         self, images: Sequence[PlannedImage], poisoned: Mapping[str, str], early: list[Row]
     ) -> Iterator[Job]:
         """What there is to encode; rows of the other images go to `early`."""
-        for image in images:
-            if image.key in poisoned:
-                early.append(self._writer.failed(image, poisoned_failure(poisoned[image.key])))
-                continue
-            job = open_image(self._workspace.corpus, image, self._variant)
+        for image, job in open_images(self._workspace.corpus, images, self._variant, poisoned):
             if isinstance(job, Failure):
                 early.append(self._writer.failed(image, job))
                 continue

@@ -15,6 +15,7 @@ from ncbatch.codec.pictures import PictureError, read_picture
 from ncbatch.codec.recipe import Recipe
 from ncbatch.runs.coders import ClassicalCoder, Coder, LearnedCoder, PackCoder
 from ncbatch.runs.models import load_model
+from ncbatch.runs.opening import PACK_PICTURES
 from ncbatch.runs.plan import PlannedImage
 from ncbatch.runs.spec import RunSpec
 from ncbatch.store import Store, StoreOptions
@@ -81,7 +82,8 @@ def estimate(
             encoded = coder.encode(samples)
         coded = sum(len(result.outcome.data) for result in encoded)
         seconds = seconds_per_pixel(coder) * pixels
-        units = min(max(round(seconds / unit_seconds), 1), len(images))
+        most = len(images) // PACK_PICTURES if variant.recipe.uses_bits_back else len(images)
+        units = max(min(round(seconds / unit_seconds), most), 1)
         size = coded / area * pixels if area else 0.0
         found.append(Estimate(variant.name, len(images), units, seconds, size))
     return found

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ncbatch.codec import quality
 from ncbatch.codec.classical import decode_classical, encode_classical
 from ncbatch.codec.encode import Encoded, Outcome, Pause, State, encode, evaluate
-from ncbatch.codec.encode_pack import Found, Packed, encode_pack, find_in_pack, find_latents
+from ncbatch.codec.encode_pack import Found, Packed, encode_pack, find, restored
 from ncbatch.codec.errors import BitstreamError, DecodeCheckError, ModelError
 from ncbatch.codec.model import Model
 from ncbatch.codec.recipe import ClassicalRecipe, Recipe
@@ -55,7 +55,7 @@ class LearnedCoder:
 
 @dataclass(frozen=True)
 class PackCoder:
-    """Finds latents picture by picture, and codes them together with bits-back."""
+    """Finds latents and posteriors picture by picture, and codes them together with bits-back."""
 
     model: Model
     recipe: Recipe
@@ -63,13 +63,16 @@ class PackCoder:
     def find(
         self, pictures: Sequence[Pixels], resume_from: State | None = None, on_pause: Pause | None = None
     ) -> list[Found]:
-        """Latents of a batch; errors as `codec.encode.encode`."""
-        return find_latents(self.model, pictures, self.recipe, resume_from=resume_from, on_pause=on_pause)
+        """What a batch becomes; errors as `codec.encode_pack.find`."""
+        return find(self.model, pictures, self.recipe, resume_from=resume_from, on_pause=on_pause)
 
-    def unrefined(self, pixels: Pixels) -> Found:
-        """The encoder network's latents, where refinement diverged."""
-        recipe = Recipe(method="bits-back+bbvi", lmbda=self.recipe.lmbda)
-        return find_latents(self.model, [pixels], recipe)[0]
+    def unrefined(self, pictures: Sequence[Pixels]) -> list[Found]:
+        """With the encoder network's latents, where refinement diverged; inference as the recipe says."""
+        said = {name: getattr(self.recipe, name) for name in ("lmbda", "bbvi_steps", "bbvi_learning_rate")}
+        return find(self.model, pictures, Recipe(method="bits-back+bbvi", **said))
+
+    def restored(self, pixels: Pixels, state: State) -> Found:
+        return restored(self.model, pixels, self.recipe, state)
 
     def pack(self, pictures: Sequence[Found]) -> Packed:
         """Errors as `codec.encode_pack.encode_pack`."""
@@ -77,13 +80,6 @@ class PackCoder:
 
     def encode(self, pictures: Sequence[Pixels]) -> list[Encoded]:
         return self.pack(self.find(pictures)).encoded
-
-    def found_in(self, data: bytes, pictures: Sequence[Pixels]) -> list[Found] | None:
-        """Latents out of a pack that was found, or None when it is not of these pictures."""
-        try:
-            return find_in_pack(self.model, pictures, data)
-        except (BitstreamError, ModelError):
-            return None
 
 
 @dataclass(frozen=True)

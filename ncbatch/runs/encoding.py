@@ -32,7 +32,7 @@ from ncbatch.store import Store, StoreOptions, honours_create_only, open_store
 log = logging.getLogger(__name__)
 
 _UNITS_PER_WORKER = 4  # at least, so that workers finish together and little is lost with one
-_PACK_PICTURES = 8  # at least, where a unit becomes a pack: its first picture is coded without bits-back
+_PACK_PIXELS = 64_000_000  # a worker holds all pictures of a pack; and damage loses those packed before it
 
 
 @dataclass(frozen=True)
@@ -142,13 +142,12 @@ def _drive(
             return calibrated[variant]
 
         def pixels_per_unit(variant: str, images: Sequence[PlannedImage]) -> int:
-            log.info("planning %d images of %s", len(images), corpus.uri)
             pool.grow(len(images))
             pixels = sum(image.pixels for image in images)
             share = pixels / (_UNITS_PER_WORKER * pool.room)
             wanted = min(options.unit_seconds / seconds_per_pixel(variant), share)
             if spec.variant(variant).recipe.uses_bits_back:
-                wanted = max(wanted, _PACK_PICTURES * pixels / len(images))
+                wanted = min(wanted, _PACK_PIXELS)
             return max(int(wanted), 1)
 
         run = open_run(spec, corpus, output, options.store, pixels_per_unit)

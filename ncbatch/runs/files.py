@@ -6,19 +6,19 @@ import logging
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
-import torch
-
+from ncbatch.codec.bits_back import borrowed_bytes
 from ncbatch.codec.bitstream import parse
 from ncbatch.codec.checkpoint import Checkpoint
 from ncbatch.codec.decode import decode
-from ncbatch.codec.encode_pack import Packed, encode_pack, find_latents, lent_bytes
+from ncbatch.codec.encode_pack import Packed, encode_pack, find
+from ncbatch.codec.errors import DivergedError, PackCheckError
 from ncbatch.codec.model import Model, to_pixels
-from ncbatch.codec.pack import PackFile
-from ncbatch.codec.packing import PackReader
+from ncbatch.codec.pack_file import PackFile
+from ncbatch.codec.packing import PackReader, pays_for
 from ncbatch.codec.pictures import PictureError, PictureLimits, read_picture, write_png
 from ncbatch.codec.recipe import Recipe
 from ncbatch.errors import UsageError
-from ncbatch.runs.models import builtin_by_digest, load_model
+from ncbatch.runs.models import builtin_by_digest, load_model, on_device
 from ncbatch.runs.objects import read_object
 from ncbatch.runs.reading import picture_name
 from ncbatch.runs.spec import Variant
@@ -39,7 +39,7 @@ def _read(uri: str, options: StoreOptions) -> bytes:
 def _model(name: str | None, digest: str, options: StoreOptions) -> Model:
     """A model by name, or the built-in one of a short digest."""
     checkpoint: Checkpoint = load_model(name, options) if name else builtin_by_digest(digest)
-    return Model(checkpoint)
+    return on_device(checkpoint)
 
 
 def decode_file(
@@ -98,12 +98,11 @@ def pack_files(
         side_information: a file whose bytes pay for the first picture, and come out again.
 
     Raises:
-        UsageError: a picture is none, or the side information is too short.
+        UsageError: a picture is none or cannot be coded, or the side information is too short.
     """
     recipe = variant.recipe
     assert variant.model is not None and isinstance(recipe, Recipe)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = Model(load_model(variant.model, options), device)
+    model = on_device(load_model(variant.model, options))
     side = _read(side_information, options) if side_information else b""
     limits, pictures = PictureLimits(max_pixels=variant.max_pixels), []
     for uri in uris:
@@ -113,13 +112,18 @@ def pack_files(
             raise UsageError(f"{uri} cannot be packed: {error}") from error
     found = []
     for uri, pixels in zip(uris, pictures, strict=True):
-        found += find_latents(model, [pixels], recipe)
-        log.info("%s: latents after %.0f s", uri, found[-1].seconds)
-    log.info("inferring posteriors and packing; then the pack is decoded again")
-    packed = encode_pack(model, found, recipe, side_information=side)
-    if side_information and packed.encoded[0].outcome.bits_back is None:
-        raise UsageError(
-            f"--side-info {side_information} has {len(side):,} bytes, too few to pay for the first picture, "
-            f"which takes some {lent_bytes(model, found[0], recipe):,}; give a longer file, or leave it out"
-        )
-    return packed
+        try:
+            found += find(model, [pixels], recipe)
+        except DivergedError as error:
+            raise UsageError(f"{uri} cannot be packed: {error}") from error
+        log.info("%s: found in %.0f s", uri, found[-1].seconds)
+        if side and len(found) == 1 and not pays_for(model, found[0].inferred, side):
+            raise UsageError(
+                f"--side-info {side_information} has {len(side):,} bytes, too few to pay for {uri}, "
+                f"which takes some {borrowed_bytes(found[0].inferred):,}; give a longer file, or leave it out"
+            )
+    log.info("packing; then the pack is decoded again, which repeats the inference")
+    try:
+        return encode_pack(model, found, recipe, side_information=side)
+    except PackCheckError as error:
+        raise UsageError(f"{uris[error.picture]} cannot be packed: {error}") from error

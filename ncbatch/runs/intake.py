@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from ncbatch.codec.pictures import PictureError, PictureLimits, read_picture
 from ncbatch.runs.plan import PlannedImage
-from ncbatch.runs.rows import Failure
+from ncbatch.runs.rows import Failure, poisoned_failure
 from ncbatch.runs.spec import Variant
 from ncbatch.store import AccessDenied, BucketNotFound, ObjectNotFound, Store, StoreError, StoreUnavailable
 
@@ -20,6 +21,17 @@ class Job:
 
     image: PlannedImage
     pixels: NDArray[np.uint8]
+
+
+def open_images(
+    corpus: Store, images: Iterable[PlannedImage], variant: Variant, poisoned: Mapping[str, str]
+) -> Iterator[tuple[PlannedImage, Job | Failure]]:
+    """Opens images one after the other; those that are poisoned are not touched."""
+    for image in images:
+        if image.key in poisoned:
+            yield image, poisoned_failure(poisoned[image.key])
+        else:
+            yield image, open_image(corpus, image, variant)
 
 
 def open_image(corpus: Store, image: PlannedImage, variant: Variant) -> Job | Failure:

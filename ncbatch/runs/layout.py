@@ -5,9 +5,10 @@ generations/<g>.json                      a later plan, made when inputs were ad
 plan/<g>-<digest>-<part>.parquet          one row per (unit, image)
 models/<digest>.safetensors               the checkpoint of each variant
 bitstreams/<variant>/<image key>.ncb      one image; classical codecs have suffixes of their own
-packs/<variant>/<unit>-<attempt>.ncbp     several images, where a variant uses bits-back
+packs/<variant>/<unit>-<digest>.ncbp      several images, where a variant uses bits-back
 units/<hh>/<unit>.parquet                 the commit of a unit
 wip/<hh>/<unit>.safetensors               a long unit's state between steps
+wip/<hh>/<unit>/<hash>.safetensors        of a picture that is done, and waits for the rest of its pack
 traces/<hh>/<unit>.parquet                how a unit's refinements went, where a run was told to trace them
 metrics/...                               see ncbatch.metrics.keys
 lease.json, status.json                   who drives, and how far it is; advisory
@@ -54,6 +55,11 @@ def wip_key(unit: str) -> str:
     return f"wip/{unit[:2]}/{unit}.safetensors"
 
 
+def kept_prefix(unit: str) -> str:
+    """Of what is kept of pictures of a unit that are done."""
+    return f"wip/{unit[:2]}/{unit}/"
+
+
 def bitstream_stem(variant: str, image_key: str, generation: int) -> str:
     """The key of an image's bitstream up to the attempt and the suffix."""
     # Without this a picture "a.g1" would share its key with generation 1 of the picture "a".
@@ -76,13 +82,9 @@ def bitstream_key(
     return f"{stem}.{attempt}.{suffix}" if attempt else f"{stem}.{suffix}"
 
 
-def pack_stem(variant: str, unit: str) -> str:
-    """What the keys of all packs of a unit begin with."""
-    return f"packs/{variant}/{unit}-"
-
-
-def pack_key(variant: str, unit: str, attempt: str) -> str:
-    return f"{pack_stem(variant, unit)}{attempt}.ncbp"
+def pack_key(variant: str, unit: str, digest: str) -> str:
+    """Named by its content: attempts that make the same bytes share them, others never meet."""
+    return f"packs/{variant}/{unit}-{digest[:16]}.ncbp"
 
 
 def attempt_named(stem: str, suffix: str = "ncb") -> re.Pattern[str]:

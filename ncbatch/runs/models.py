@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from ncbatch.codec import checkpoint, zoo
 from ncbatch.codec.bitstream import short_digest
 from ncbatch.codec.checkpoint import Checkpoint
 from ncbatch.codec.errors import ModelError, WrongModelError
+from ncbatch.codec.model import Model
 from ncbatch.runs import layout
 from ncbatch.runs.objects import read_object
 from ncbatch.store import ObjectNotFound, Store, StoreOptions
@@ -32,6 +35,11 @@ def load_model(name: str, options: StoreOptions) -> Checkpoint:
     except ObjectNotFound as error:
         raise ModelError(f"there is no checkpoint at {name}") from error
     return checkpoint.parse(data, name)
+
+
+def on_device(model: Checkpoint) -> Model:
+    """On a GPU where there is one."""
+    return Model(model, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def keep_model(output: Store, model: Checkpoint) -> None:

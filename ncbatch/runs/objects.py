@@ -2,7 +2,7 @@
 
 from urllib.parse import unquote
 
-from ncbatch.store import StoreOptions, open_store
+from ncbatch.store import Store, StoreOptions, open_store
 
 
 def read_object(uri: str, options: StoreOptions) -> bytes:
@@ -11,7 +11,13 @@ def read_object(uri: str, options: StoreOptions) -> bytes:
     Raises:
         ObjectNotFound, StoreError: as `Store.get`.
     """
+    store, name = folder_of(uri, options)
+    return store.get(name)
+
+
+def folder_of(uri: str, options: StoreOptions, *, create: bool = False) -> tuple[Store, str]:
+    """The store around an object, and its name there."""
     folder, slash, name = uri.rpartition("/")
     if uri.lower().startswith("file://"):
         name = unquote(name)
-    return open_store((folder + slash) or ".", options).get(name)
+    return open_store((folder + slash) or ".", options, create=create), name

@@ -26,6 +26,9 @@ from ncbatch.store import ObjectNotFound, Store, StoreOptions
 
 log = logging.getLogger(__name__)
 
+PACK_PICTURES = 8
+"""At least, where a unit becomes a pack: its first picture is coded without bits-back."""
+
 PixelsPerUnit = Callable[[str, Sequence[PlannedImage]], int]
 """How many pixels make a unit, given the variant's name and its images; measured on the workers."""
 
@@ -136,6 +139,8 @@ def committed_results(output: Store, run: Run) -> dict[str, UnitResult]:
 
 def _plan_first(spec: RunSpec, listing: Listing, output: Store, pixels_per_unit: PixelsPerUnit) -> None:
     require_pictures(spec, listing)
+    images, variants = len(listing.images), len(spec.variants)
+    log.info("planning %d encodings: %d images of %s", images * variants, images, spec.corpus)
     units = _units(spec, listing.images, 0, pixels_per_unit)
     content = RunFile(
         spec=spec,
@@ -155,7 +160,12 @@ def _units(
         unit
         for variant in spec.variants
         for unit in make_units(
-            images, variant.name, variant.digest, generation, pixels_per_unit(variant.name, images)
+            images,
+            variant.name,
+            variant.digest,
+            generation,
+            pixels_per_unit(variant.name, images),
+            PACK_PICTURES if variant.recipe.uses_bits_back else 1,
         )
     ]
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
@@ -13,15 +16,17 @@ from ncbatch.metrics.schema import Row
 from ncbatch.runs import layout
 from ncbatch.runs.batches import OUT_OF_MEMORY, Batches, Done, failure_of
 from ncbatch.runs.coders import PackCoder
-from ncbatch.runs.intake import Job, open_image
+from ncbatch.runs.intake import Job, open_image, open_images
 from ncbatch.runs.plan import PlannedImage, Unit
-from ncbatch.runs.rows import Failure, RowWriter, Work, poisoned_failure
+from ncbatch.runs.rows import Failure, RowWriter, Work
 from ncbatch.runs.spec import Variant
 from ncbatch.runs.traces import Tracer
-from ncbatch.runs.wip import State, WorkInProgress
+from ncbatch.runs.wip import WorkInProgress
 
 if TYPE_CHECKING:
     from ncbatch.runs.unit import Workspace
+
+log = logging.getLogger(__name__)
 
 
 class PackAttempt:
@@ -31,87 +36,84 @@ class PackAttempt:
         self, workspace: Workspace, coder: PackCoder, variant: Variant, unit: Unit, attempt: str
     ) -> None:
         self._workspace, self._coder, self._variant = workspace, coder, variant
-        self._unit, self._attempt = unit, attempt
+        self._unit = unit
         self._writer = RowWriter(variant, unit, attempt, str(workspace.device))
         self.tracer = Tracer(workspace.output, unit, workspace.trace_every)
         self.wip = WorkInProgress(workspace.output, unit, variant, workspace.wip_seconds)
-        self._kept: State = {}
         self._started_at = datetime.now(timezone.utc)
 
     def rows(self, images: Sequence[PlannedImage], poisoned: Mapping[str, str]) -> Iterator[Row]:
         """One row per image."""
         jobs = []
-        for image in images:
-            if image.key in poisoned:
-                yield self._writer.failed(image, poisoned_failure(poisoned[image.key]))
-                continue
-            job = open_image(self._workspace.corpus, image, self._variant)
+        for image, job in open_images(self._workspace.corpus, images, self._variant, poisoned):
             if isinstance(job, Failure):
                 yield self._writer.failed(image, job)
             else:
                 jobs.append(job)
-        if jobs:
-            yield from self._packed(jobs)
-
-    def _packed(self, jobs: Sequence[Job]) -> Iterator[Row]:
-        standing = self._standing(jobs)
-        if standing is not None:
-            key, data, pictures = standing
-            packed = self._coder.pack(pictures)
-            # The same pack again, but for a correction more or less where another machine made it.
-            if packed.pack.data != data:
-                key = self._published(packed)
-            yield from self._rows(jobs, pictures, packed, key, {}, adopted=True)
-            return
-        notes: dict[str, str] = {}
-        good: dict[str, tuple[Job, Found]] = {}
-        for job, found in self._found(jobs, notes):
-            if isinstance(found, Failure):
-                yield self._writer.failed(job.image, found)
+        good: dict[str, _Good] = {}
+        for done in self._found(jobs):
+            if isinstance(done, _Good):
+                good[done.job.image.key] = done
             else:
-                good[job.image.key] = job, found
+                yield self._writer.failed(done.job.image, done.failure)
+        order = {image.key: place for place, image in enumerate(images)}
+        yield from self._packed(sorted(good.values(), key=lambda g: order[g.job.image.key]))
+
+    def probe(self, image: PlannedImage) -> None:
+        """Finds what a later attempt packs, and keeps it."""
+        job = open_image(self._workspace.corpus, image, self._variant)
+        if isinstance(job, Job):
+            for done in self._found([job]):
+                log.info("probed %s: %s", image.key, "ok" if isinstance(done, _Good) else "failed")
+
+    def _packed(self, good: list[_Good]) -> Iterator[Row]:
+        """Rows of pictures that become a pack, less those that do not decode."""
         while good:
-            done = [job for job, _ in good.values()]
-            pictures = [found for _, found in good.values()]
             try:
-                packed = self._coder.pack(pictures)
+                packed = self._coder.pack([g.found for g in good])
             except PackCheckError as error:
-                image = done[error.picture].image
-                yield self._writer.failed(image, failure_of(error))
-                del good[image.key]
+                yield self._writer.failed(good.pop(error.picture).job.image, failure_of(error))
                 continue
-            yield from self._rows(done, pictures, packed, self._published(packed), notes, adopted=False)
+            yield from self._published(good, packed)
             return
 
-    def _standing(self, jobs: Sequence[Job]) -> tuple[str, bytes, list[Found]] | None:
-        """A pack of these pictures that an earlier attempt published before it could commit."""
-        output = self._workspace.output
-        for info in output.list(layout.pack_stem(self._unit.variant, self._unit.id)):
-            data = output.get(info.key)
-            found = self._coder.found_in(data, [job.pixels for job in jobs])
-            if found is not None:
-                return info.key, data, found
-        return None
+    def _published(self, good: Sequence[_Good], packed: Packed) -> Iterator[Row]:
+        data, output = packed.pack.data, self._workspace.output
+        key = layout.pack_key(self._unit.variant, self._unit.id, hashlib.sha256(data).hexdigest())
+        adopted = output.head(key) is not None  # an attempt published it that died before it could commit
+        output.put(key, data)
+        for i, g in enumerate(good):
+            note = g.note
+            if i in packed.plain:
+                note = "coded without bits-back: it failed the decode check with it"
+            work = Work(
+                self._started_at, batch_size=g.batch_size, adopted=adopted, method=g.found.method, note=note
+            )
+            yield self._writer.ok(g.job.image, packed.encoded[i], key, work, packed.pack.shares[i].offset)
 
-    def _published(self, packed: Packed) -> str:
-        key = layout.pack_key(self._unit.variant, self._unit.id, self._attempt)
-        self._workspace.output.put(key, packed.pack.data)
-        return key
+    def _found(self, jobs: Sequence[Job]) -> Iterator[_Good | _Bad]:
+        """What every picture becomes, in any order."""
+        kept = self.wip.kept([job.image for job in jobs])
 
-    def _found(self, jobs: Sequence[Job], notes: dict[str, str]) -> list[tuple[Job, Found | Failure]]:
-        """Latents of every picture, in the order of the plan."""
-        method = self._variant.recipe.method
-        known: dict[str, Found | Failure] = {}
-        if self._variant.recipe.refines:
-            self._kept = self.wip.kept([job.image for job in jobs])
-        for job in jobs:
-            if job.image.key in self._kept:
-                y_hat = self._kept[job.image.key].to(self._workspace.device)
-                known[job.image.key] = Found(job.pixels, y_hat, method, 0.0)
-        rest = [job for job in jobs if job.image.key not in known]
+        def restore(jobs: Sequence[Job]) -> list[Found]:
+            return [self._coder.restored(job.pixels, kept[job.image.key]) for job in jobs]
+
+        for done in Batches(self._workspace, restore).done(j for j in jobs if j.image.key in kept):
+            yield _told(done)
+        failed: dict[str, Failure] = {}
+        rest = [job for job in jobs if job.image.key not in kept]
         for done in Batches(self._workspace, self._find).done(rest):
-            known[done.job.image.key] = self._fallen_back(done, notes)
-        return [(job, known[job.image.key]) for job in jobs]
+            if isinstance(done.result, Failure) and self._falls_back(done.result):
+                failed[done.job.image.key] = done.result
+            else:
+                yield _told(done)
+        for done in Batches(self._workspace, self._unrefined).done(j for j in rest if j.image.key in failed):
+            why = failed[done.job.image.key].error
+            yield _told(done, note=f"fell back to the encoder network's latents: {why}")
+
+    def _falls_back(self, failure: Failure) -> bool:
+        refines = self._variant.recipe.refines
+        return self._variant.fall_back and refines and failure.error_class != OUT_OF_MEMORY
 
     def _find(self, jobs: Sequence[Job]) -> list[Found]:
         images = [job.image for job in jobs]
@@ -120,30 +122,36 @@ class PackAttempt:
 
         def pause(refinement: Refinement) -> None:
             self.tracer.look(refinement)
-            self.wip.save_sometimes(refinement, images, self.tracer.state, self._kept)
+            self.wip.save_sometimes(refinement, images, self.tracer.state)
 
         found = self._coder.find([job.pixels for job in jobs], state, pause)
         self.tracer.end(images)
-        self._kept |= {image.key: f.y_hat.cpu() for image, f in zip(images, found, strict=True)}
+        if self._coder.recipe.refines or self._coder.recipe.bbvi_steps:
+            for image, f in zip(images, found, strict=True):
+                self.wip.keep(image, f.state())
         return found
 
-    def _fallen_back(self, done: Done[Found], notes: dict[str, str]) -> Found | Failure:
-        failure = done.result
-        if not isinstance(failure, Failure):
-            return failure
-        if not self._variant.fall_back or failure.error_class == OUT_OF_MEMORY:
-            return failure
-        notes[done.job.image.key] = f"fell back to the encoder network's latents: {failure.error}"
-        return self._coder.unrefined(done.job.pixels)
+    def _unrefined(self, jobs: Sequence[Job]) -> list[Found]:
+        return self._coder.unrefined([job.pixels for job in jobs])
 
-    def _rows(
-        self, jobs: Sequence[Job], pictures: Sequence[Found], packed: Packed, key: str,
-        notes: Mapping[str, str], *, adopted: bool,
-    ) -> Iterator[Row]:  # fmt: skip
-        for i, (job, found) in enumerate(zip(jobs, pictures, strict=True)):
-            note = notes.get(job.image.key)
-            if i in packed.plain:
-                note = "coded without bits-back: it failed the decode check with it"
-            work = Work(self._started_at, adopted=adopted, method=found.method, note=note)
-            share = packed.pack.shares[i]
-            yield self._writer.ok(job.image, packed.encoded[i], key, work, share.offset)
+
+@dataclass(frozen=True)
+class _Good:
+    """A picture that can be packed."""
+
+    job: Job
+    found: Found
+    batch_size: int
+    note: str | None
+
+
+@dataclass(frozen=True)
+class _Bad:
+    job: Job
+    failure: Failure
+
+
+def _told(done: Done[Found], note: str | None = None) -> _Good | _Bad:
+    if isinstance(done.result, Failure):
+        return _Bad(done.job, done.result)
+    return _Good(done.job, done.result, done.batch_size, note)

@@ -69,16 +69,23 @@ def make_units(
     variant_digest: str,
     generation: int,
     pixels_per_unit: int,
+    at_least: int = 1,
 ) -> list[Unit]:
-    """Cuts images, in their order, into units of about `pixels_per_unit` pixels; at least one image each."""
+    """Cuts images, in their order, into units of about `pixels_per_unit` pixels.
+
+    Args:
+        at_least: images of a unit, where there are as many.
+    """
     groups: list[list[PlannedImage]] = []
     room = 0
     for image in images:
-        if not groups or room < image.pixels // 2:
+        if not groups or (room < image.pixels // 2 and len(groups[-1]) >= at_least):
             groups.append([])
             room = pixels_per_unit
         groups[-1].append(image)
         room -= image.pixels
+    if len(groups) > 1 and len(groups[-1]) < at_least:
+        groups[-2:] = [groups[-2] + groups[-1]]
     return [_unit(group, variant, variant_digest, generation) for group in groups]
 
 

@@ -9,7 +9,6 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ncbatch.codec.classical import decode_classical
@@ -23,8 +22,8 @@ from ncbatch.errors import UsageError
 from ncbatch.metrics.table import read_table
 from ncbatch.runs import layout
 from ncbatch.runs.corpus import SUFFIXES
-from ncbatch.runs.models import kept_model
-from ncbatch.runs.spec import read_run
+from ncbatch.runs.models import kept_model, on_device
+from ncbatch.runs.spec import Variant, read_run
 from ncbatch.store import ObjectNotFound, Store
 
 _COLUMNS = (
@@ -55,27 +54,25 @@ class RunReader:
         self._several = len(known) > 1 and variant is None
         self._variants = {v.name: v for v in spec.variants}
         self._models: dict[str, Model] = {}
-        self._packs: dict[str, tuple[str, OpenPack]] = {}  # the last of each variant
+        self._packs: dict[str, _OpenObject] = {}  # the last of each variant
         rows = read_table(output, columns=_COLUMNS).to_pylist()
         self.rows = [row for row in rows if variant in (None, row["variant"])]
+        # Rows of one pack together: opening it once more would repeat its inference.
+        self.rows.sort(key=lambda row: row["bitstream_key"] if self._is_packed(row) else "")
 
     def _model(self, digest: str) -> Model:
         if digest not in self._models:
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-            self._models = {digest: Model(kept_model(self._output, digest), device)}
+            self._models = {digest: on_device(kept_model(self._output, digest))}
         return self._models[digest]
 
-    def _checked_bytes(self, row: dict[str, Any]) -> bytes:
-        """The object of a row, whose part of it is checked."""
+    def _is_packed(self, row: dict[str, Any]) -> bool:
+        return row["status"] == "ok" and self._variants[row["variant"]].recipe.uses_bits_back
+
+    def _bytes(self, row: dict[str, Any]) -> bytes:
         try:
-            data = self._output.get(row["bitstream_key"])
+            return self._output.get(row["bitstream_key"])
         except ObjectNotFound as error:
             raise BitstreamError(f"{row['bitstream_key']} is missing") from error
-        packed = self._variants[row["variant"]].recipe.uses_bits_back
-        part = data[row["offset"] : row["offset"] + row["length"]] if packed else data
-        if len(part) != row["length"] or hashlib.sha256(part).hexdigest() != row["sha256"]:
-            raise BitstreamError(f"{row['bitstream_key']} is not what was committed: its hash differs")
-        return data
 
     def picture(self, image_key: str, variant: str) -> NDArray[np.uint8]:
         """The decoded picture of an ok row, uint8[height, width, 3].
@@ -103,21 +100,25 @@ class RunReader:
         return None
 
     def _decode(self, row: dict[str, Any]) -> NDArray[np.uint8]:
-        data, variant = self._checked_bytes(row), self._variants[row["variant"]]
+        variant = self._variants[row["variant"]]
+        if variant.recipe.uses_bits_back:
+            return self._packed_picture(row, variant)
+        data = self._bytes(row)
+        _check(row, data)
         if isinstance(variant.recipe, ClassicalRecipe):
             return decode_classical(variant.recipe, data, max_pixels=variant.max_pixels)
-        if variant.recipe.uses_bits_back:
-            return self._pack(row, data).picture(row["offset"])
         return decode(self._model(row["model_digest"]), data, max_pixels=variant.max_pixels)
 
-    def _pack(self, row: dict[str, Any], data: bytes) -> OpenPack:
-        """The row's pack; a variant's last one stays open, since decoding starts from its last picture."""
-        key, found = self._packs.get(row["variant"], (None, None))
-        if found is None or key != row["bitstream_key"]:
-            max_pixels = self._variants[row["variant"]].max_pixels
-            found = OpenPack(self._model(row["model_digest"]), data, max_pixels=max_pixels)
-            self._packs[row["variant"]] = row["bitstream_key"], found
-        return found
+    def _packed_picture(self, row: dict[str, Any], variant: Variant) -> NDArray[np.uint8]:
+        """A variant's last pack stays open, since decoding starts from its last picture."""
+        found = self._packs.get(variant.name)
+        if found is None or found.key != row["bitstream_key"]:
+            found = self._packs[variant.name] = _OpenObject(row["bitstream_key"], self._bytes(row))
+        _check(row, found.data[row["offset"] : row["offset"] + row["length"]])
+        if found.pack is None:
+            model = self._model(row["model_digest"])
+            found.pack = OpenPack(model, found.data, max_pixels=variant.max_pixels)
+        return found.pack.picture(row["offset"])
 
     def decode_into(self, destination: Store) -> Iterator[Finding]:
         """Writes every ok row's picture as PNG; never outside the destination, never two to one name."""
@@ -138,6 +139,21 @@ class RunReader:
                 yield Finding(image_key, variant, problem=str(error))
             else:
                 yield Finding(image_key, variant, written=name)
+
+
+@dataclass
+class _OpenObject:
+    """A pack that was fetched, and opened if its bytes were what a row says."""
+
+    key: str
+    data: bytes
+    pack: OpenPack | None = None
+
+
+def _check(row: dict[str, Any], part: bytes) -> None:
+    """Compares a picture's bytes with its row."""
+    if len(part) != row["length"] or hashlib.sha256(part).hexdigest() != row["sha256"]:
+        raise BitstreamError(f"{row['bitstream_key']} is not what was committed: its hash differs")
 
 
 def picture_name(image_key: str) -> str:

@@ -90,7 +90,7 @@ def run_unit(workspace: Workspace, unit: Unit, attempt: str, poisoned: Mapping[s
 
 
 def probe_image(workspace: Workspace, unit: Unit, attempt: str, image_key: str) -> None:
-    """Does one image of a unit as `run_unit` would, and commits nothing; a later `run_unit` adopts it."""
-    images = [image for image in unit.images if image.key == image_key]
-    for row in workspace.attempt(unit, attempt).rows(images, {}):
-        log.info("probed %s: %s", row.image_key, row.status)
+    """Does one image of a unit as `run_unit` would, and commits nothing; `run_unit` goes on from there."""
+    for image in unit.images:
+        if image.key == image_key:
+            workspace.attempt(unit, attempt).probe(image)

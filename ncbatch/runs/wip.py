@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from safetensors import SafetensorError
@@ -25,7 +25,8 @@ _TAG = "tag"
 
 
 class WorkInProgress:
-    """The state of the batch a unit is at. One object per unit, overwritten.
+    """The state of the batch a unit is at: one object per unit, overwritten. Beside it, one object for every
+    picture that is done and waits for the others of its pack.
 
     Two attempts may write it at once; each state is whole and says whose it is, so either may be resumed.
 
@@ -35,7 +36,8 @@ class WorkInProgress:
 
     def __init__(self, output: Store, unit: Unit, variant: Variant, seconds: float) -> None:
         self._output, self._key, self._seconds = output, layout.wip_key(unit.id), seconds
-        self._digest, self._refines = variant.digest, variant.recipe.refines
+        self._unit, self._digest = unit.id, variant.digest
+        self._refines, self._packs = variant.recipe.refines, variant.recipe.uses_bits_back
         self._saved_at = time.monotonic()
         self._found: torch.Tensor | None = None
         self._looked = False
@@ -52,50 +54,46 @@ class WorkInProgress:
         # A state can take hundreds of megabytes, so it is not fetched again for every batch of the unit.
         if self._looked and (self._found is None or not torch.equal(self._found, tag)):
             return None
-        state = self._stored()
+        state = self._stored(self._key)
         self._looked, self._found = True, state.pop(_TAG, None)
         if self._found is None or not torch.equal(self._found, tag):
             return None
         log.info("going on at step %d from %s", int(state["step"]), self._key)
         return state
 
-    def _stored(self) -> State:
+    def _stored(self, key: str) -> State:
         """What stands at the key, empty where it is nothing or damaged."""
         try:
-            return load(self._output.get(self._key))
+            return load(self._output.get(key))
         except ObjectNotFound:
             return {}
         except SafetensorError as error:
-            log.warning("ignoring %s, which is damaged: %s", self._key, error)
+            log.warning("ignoring %s, which is damaged: %s", key, error)
             return {}
 
-    def kept(self, images: Sequence[PlannedImage]) -> State:
-        """What an earlier attempt kept of images of this unit that were done, by their keys."""
-        state = self._stored()
-        names = {self._kept_name(image.key): image.key for image in images}
-        return {names[name]: tensor for name, tensor in state.items() if name in names}
+    def keep(self, image: PlannedImage, state: State) -> None:
+        """Keeps what was found for an image of the unit until the unit is committed."""
+        self._output.put(self._kept_key(image), save(state))
 
-    def _kept_name(self, image_key: str) -> str:
-        """Names the program, too; the unit, and so recipe and etags, are in the object's key."""
-        return "kept." + hashlib.sha256(f"{__version__} {image_key}".encode()).hexdigest()
+    def kept(self, images: Sequence[PlannedImage]) -> dict[str, State]:
+        """What earlier attempts kept of images of this unit, by their keys."""
+        there = {info.key for info in self._output.list(layout.kept_prefix(self._unit))}
+        states = {i.key: self._stored(key) for i in images if (key := self._kept_key(i)) in there}
+        return {key: state for key, state in states.items() if state}
+
+    def _kept_key(self, image: PlannedImage) -> str:
+        """Names the program, too; recipe and etags are in the unit's name."""
+        name = hashlib.sha256(f"{__version__} {image.key}".encode()).hexdigest()
+        return f"{layout.kept_prefix(self._unit)}{name}.safetensors"
 
     def save_sometimes(
-        self,
-        refinement: Refinement,
-        images: Sequence[PlannedImage],
-        more: Callable[[], State],
-        kept: Mapping[str, torch.Tensor] | None = None,
+        self, refinement: Refinement, images: Sequence[PlannedImage], more: Callable[[], State]
     ) -> None:
-        """Saves the refinement's state with `more` beside it, if it is time.
-
-        Args:
-            kept: of images of the unit that are done, by their keys (see `kept`).
-        """
+        """Saves the refinement's state with `more` beside it, if it is time."""
         early = time.monotonic() - self._saved_at < self._seconds
         if early or refinement.done or refinement.step == 0:
             return
-        done = {self._kept_name(key): tensor for key, tensor in (kept or {}).items()}
-        state = {**refinement.state(), **more(), **done, _TAG: self._tag(images)}
+        state = {**refinement.state(), **more(), _TAG: self._tag(images)}
         self._output.put(self._key, save(state))
         self._saved_at = time.monotonic()
 
@@ -103,3 +101,6 @@ class WorkInProgress:
         """Deletes the state, whichever attempt saved it; for when the unit is committed."""
         if self._refines:
             self._output.delete(self._key)
+        if self._packs:
+            for info in list(self._output.list(layout.kept_prefix(self._unit))):
+                self._output.delete(info.key)

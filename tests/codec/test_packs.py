@@ -1,13 +1,17 @@
 """Packs from pictures to bytes and back."""
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from ncbatch.codec import bbvi, bits_back, encode_pack, pack
-from ncbatch.codec.bbvi import rate_gradient
+from ncbatch.codec import bbvi, bits_back, encode_pack, pack_file, packing
+from ncbatch.codec.bbvi import BbviSettings, rate_gradient
 from ncbatch.codec.encode_pack import encode_pack as encode
-from ncbatch.codec.encode_pack import find_in_pack, find_latents, lent_bytes
+from ncbatch.codec.encode_pack import find as find_all
+from ncbatch.codec.encode_pack import restored
 from ncbatch.codec.errors import (
     BitstreamError,
     ModelError,
@@ -24,7 +28,7 @@ PIXELS = 10**6
 
 
 def find(model, pictures, recipe=RECIPE):
-    return [find_latents(model, [picture], recipe)[0] for picture in pictures]
+    return [find_all(model, [picture], recipe)[0] for picture in pictures]
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +121,7 @@ def test_cut_short_it_says_which_pictures_are_lost(posterior_model, packed):
 
 def test_a_flipped_bit_loses_the_pictures_from_there_on_and_no_others(posterior_model, packed, found):
     data, shares = packed.pack.data, packed.pack.shares
-    header = len(data) - sum(s.length for s in shares) + 24
+    header = len(pack_file.write_header(packed_header(packed)))
     random = np.random.default_rng(0)
     for position in [0, 3, 12, header - 1, *random.integers(0, len(data), 40).tolist()]:
         damaged = bytearray(data)
@@ -132,7 +136,7 @@ def test_a_flipped_bit_loses_the_pictures_from_there_on_and_no_others(posterior_
 
 
 def test_side_information_pays_for_the_first_picture_and_comes_back(posterior_model, found):
-    needed = lent_bytes(posterior_model, found[0], RECIPE)
+    needed = bits_back.borrowed_bytes(found[0].inferred)
     side = np.random.default_rng(1).bytes(needed + 100)
     result = encode(posterior_model, found[:1], RECIPE, side_information=side)
     assert result.encoded[0].outcome.bits_back is not None
@@ -171,8 +175,9 @@ def test_a_slightly_different_decoder_decodes(posterior_model, found, packed, mo
     assert all(torch.equal(out[i], picture.y_hat) for i, picture in enumerate(found))
 
 
-def test_a_different_decoder_says_so_and_shows_no_wrong_picture(posterior_model, found, monkeypatch):
+def test_a_different_decoder_says_so_and_shows_no_wrong_picture(posterior_model, crops, monkeypatch):
     recipe = RECIPE.model_copy(update={"bbvi_steps": 60})
+    found = find(posterior_model, crops, recipe)
     data = encode(posterior_model, found, recipe).pack.data
     _perturbed(monkeypatch, 1e-2)
     out = []
@@ -188,20 +193,18 @@ def test_another_model_is_refused(model, packed):
         PackReader(model, packed.pack.data, max_pixels=PIXELS)
 
 
-def test_a_model_without_posterior_is_refused(model, found):
+def test_a_model_without_posterior_is_refused(model, crops):
     with pytest.raises(ModelError, match="kind base"):
-        encode(model, found, RECIPE)
+        find(model, crops[:1])
 
 
 def test_a_picture_that_fails_its_check_is_coded_without_bits_back(posterior_model, found, monkeypatch):
-    """Its inference comes out differently whenever it is repeated."""
+    """Its inference comes out differently when it is repeated."""
     real = bits_back.infer
-    calls = []
 
-    def unsteady(model, y_hat, settings):
-        mean, log_variance = real(model, y_hat, settings)
-        calls.append(1)
-        if torch.equal(y_hat, found[2].y_hat) and len(calls) > len(found):
+    def unsteady(model, y_hat, settings, disturbance):
+        mean, log_variance = real(model, y_hat, settings, disturbance)
+        if torch.equal(y_hat, found[2].y_hat):
             mean = mean + 0.1
         return mean, log_variance
 
@@ -233,21 +236,15 @@ def test_a_picture_that_does_not_decode_at_all_is_named(posterior_model, found, 
 )  # fmt: skip
 def test_an_entry_that_lies_is_an_error(posterior_model, found, monkeypatch, field, value):
     """With a checksum that fits."""
-    real = pack.write_section
+    real = pack_file.write_section
 
     def lying(entry, words):
         index = next(i for i, f in enumerate(found) if f.pixels.shape[:2] == (entry.height, entry.width))
         values = {**vars(entry), field: value} if index == 2 else vars(entry)
-        return real(pack.Entry(**values), words)
+        return real(pack_file.Entry(**values), words)
 
-    items = [
-        encode_pack.PackItem(
-            bits_back.infer_posterior(posterior_model, f.y_hat, encode_pack.inference_settings(RECIPE)),
-            f.method, f.pixels.shape[1], f.pixels.shape[0],
-        )
-        for f in found
-    ]  # fmt: skip
-    monkeypatch.setattr(pack, "write_section", lying)
+    items = [encode_pack.PackItem(f.inferred, f.method, f.pixels.shape[1], f.pixels.shape[0]) for f in found]
+    monkeypatch.setattr(pack_file, "write_section", lying)
     data = encode_pack.write_pack(posterior_model, items, encode_pack.inference_settings(RECIPE)).data
     out = []
     if field == "method":  # harmless: decoding does not depend on it
@@ -260,24 +257,81 @@ def test_an_entry_that_lies_is_an_error(posterior_model, found, monkeypatch, fie
     assert 3 in out and 1 not in out
 
 
-def test_latents_are_found_again_in_a_standing_pack(posterior_model, packed, found, crops):
-    again = find_in_pack(posterior_model, crops, packed.pack.data)
-    assert all(torch.equal(a.y_hat, f.y_hat) for a, f in zip(again, found, strict=True))
-    assert find_in_pack(posterior_model, crops[:3], packed.pack.data) is None
-    assert find_in_pack(posterior_model, [*crops[:3], 255 - crops[3]], packed.pack.data) is None
+def test_what_was_kept_of_pictures_makes_the_same_pack(posterior_model, packed, found, crops):
+    again = [restored(posterior_model, c, RECIPE, f.state()) for c, f in zip(crops, found, strict=True)]
+    assert encode(posterior_model, again, RECIPE).pack.data == packed.pack.data
 
 
-def test_another_memory_layout_decodes_the_same(posterior_model, checkpoint, packed, found, monkeypatch):
-    """y_hat and z as channels_last and the other way round: other kernels, other orders of summation."""
-    real = bbvi.infer
+def _with_header(packed, **fields):
+    """The pack with another header, whose checksum fits."""
+    header = packed_header(packed)
+    data = packed.pack.data[len(pack_file.write_header(header)) :]
+    return pack_file.write_header(replace(header, **fields)) + data
 
-    def strided(model, y_hat, settings):
-        return real(model, y_hat.to(memory_format=torch.channels_last), settings)
 
-    monkeypatch.setattr(bits_back, "infer", strided)
+def packed_header(packed):
+    return pack_file.PackFile(packed.pack.data, max_pixels=PIXELS).header
+
+
+@pytest.mark.parametrize(
+    "inference",
+    [BbviSettings(10**9, 0.003), BbviSettings(8, math.nan), BbviSettings(8, 0.3), BbviSettings(8, -1.0)],
+)
+def test_a_header_that_asks_for_too_much_is_refused(posterior_model, packed, inference):
+    with pytest.raises(BitstreamError, match="steps of inference at the rate"):
+        PackReader(posterior_model, _with_header(packed, inference=inference), max_pixels=PIXELS)
+
+
+@pytest.mark.parametrize("side_bytes", [10**5, 2**33])
+def test_side_information_that_is_not_there_takes_no_memory(posterior_model, packed, side_bytes):
+    data = _with_header(packed, side_bytes=side_bytes) + pack_file.write_side_words(np.empty(0, np.uint32))
+    with pytest.raises(BitstreamError, match="less side information than it says"):
+        list(PackReader(posterior_model, data, max_pixels=PIXELS).pictures())
+
+
+def test_a_pack_that_names_a_base_model_is_refused(model, packed):
+    data = _with_header(packed, model_digest=model.digest[:16])
+    with pytest.raises(ModelError, match="kind base"):
+        PackReader(model, data, max_pixels=PIXELS)
+
+
+def test_side_information_costs_the_same_whatever_it_holds(posterior_model, found):
+    """z is drawn from it, and must not fall far from the posterior's mean."""
+    needed = bits_back.borrowed_bytes(found[0].inferred) + 2000
+    random = np.random.default_rng(2).bytes(needed)
+    costs = []
+    for side in (random, bytes(needed), b"\xff" * needed, random[:-50] + bytes(50)):
+        result = encode(posterior_model, found[:1], RECIPE, side_information=side)
+        assert decoded(posterior_model, result.pack.data)[1] == side
+        costs.append(result.pack.shares[0].net_bytes)
+    assert max(costs) - min(costs) <= 16  # of some 150; words have four bytes
+
+
+def test_side_information_pays_or_not(posterior_model, found):
+    picture = found[0].inferred
+    needed = bits_back.borrowed_bytes(picture)
+    assert packing.pays_for(posterior_model, picture, bytes(2 * needed))
+    assert not packing.pays_for(posterior_model, picture, bytes(needed // 2))
+
+
+def test_chaotic_inference_is_noticed_by_the_encoder(posterior_model, crops):
+    """At a rate that no recipe takes: the picture would not decode on another machine, so it goes without."""
+    settings = {"bbvi_steps": 500, "bbvi_learning_rate": 0.8}
+    recipe = RECIPE.model_copy(update=settings)
+    pictures = find(posterior_model, [c[:64, :64] for c in crops[:2]], recipe)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pack_file, "MAX_BBVI_LEARNING_RATE", 1.0)
+        assert encode(posterior_model, pictures, recipe).plain == {1}
+
+
+def test_another_memory_layout_decodes_the_same(posterior_model, packed, found, monkeypatch):
+    """Other kernels, other orders of summation."""
     fresh = Model(posterior_model._checkpoint)
-    for transform in (fresh.precise_hyper_synthesis, fresh.precise_hyper_analysis):
-        call = type(transform).__call__
-        monkeypatch.setattr(type(transform), "__call__", lambda t, x, call=call: call(t, x).contiguous())
-    out, _ = decoded(fresh, packed.pack.data)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "channels_last", torch.contiguous_format)
+        assert fresh.precise_hyper_synthesis and fresh.precise_hyper_analysis
+        settings = BbviSettings(20, 0.003)
+        pairs = [bbvi.infer(m, found[0].y_hat, settings)[0] for m in (posterior_model, fresh)]
+        assert 0 < (pairs[0] - pairs[1]).abs().max() < 1e-9
+        out, _ = decoded(fresh, packed.pack.data)
     assert all(torch.equal(out[i], picture.y_hat) for i, picture in enumerate(found))

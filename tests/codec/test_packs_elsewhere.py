@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ncbatch.codec.encode_pack import encode_pack, find_latents
+from ncbatch.codec.encode_pack import encode_pack, find
 from ncbatch.codec.recipe import Recipe
 
 RECIPE = Recipe(method="bits-back+bbvi", lmbda=0.01, bbvi_steps=60)
@@ -66,7 +66,7 @@ def photographs() -> list[np.ndarray]:
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2, 8, 32])
 def test_packs_decode_everywhere(posterior_model, photographs, tmp_path, count):
-    pictures = [find_latents(posterior_model, [p], RECIPE)[0] for p in photographs[:count]]
+    pictures = [find(posterior_model, [p], RECIPE)[0] for p in photographs[:count]]
     packed = encode_pack(posterior_model, pictures, RECIPE, side_information=SIDE)
     assert packed.plain == frozenset()
     (tmp_path / "pack").write_bytes(packed.pack.data)

@@ -27,7 +27,7 @@ def network(checkpoint):
 
 @pytest.mark.parametrize(
     ("kind", "shape"),
-    [("g_a", (2, 3, 64, 128)), ("h_a", (2, 96, 8, 4)), ("h_s", (2, 64, 2, 1)), ("g_s", (2, 96, 4, 8))],
+    [("g_a", (2, 3, 64, 128)), ("h_a", (2, 128, 8, 4)), ("h_s", (2, 64, 2, 1)), ("g_s", (2, 128, 4, 8))],
 )
 def test_transforms_are_compressais(checkpoint, network, kind, shape):
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
@@ -38,7 +38,7 @@ def test_transforms_are_compressais(checkpoint, network, kind, shape):
 
 
 def test_gradients_are_autograds(checkpoint, network):
-    y = torch.randn(1, 96, 2, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    y = torch.randn(1, 128, 2, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
     weight = torch.randn(1, 3, 32, 48, generator=torch.Generator().manual_seed(1))
     synthesis = Transform(checkpoint.section("g_s"), "g_s", torch.float32, CPU)
     ours = torch.autograd.grad((synthesis(y) * weight).sum(), y)[0]
@@ -47,7 +47,7 @@ def test_gradients_are_autograds(checkpoint, network):
 
 
 def test_subpixels_are_the_picture_rearranged(checkpoint):
-    y = torch.randn(1, 96, 4, 6, generator=torch.Generator().manual_seed(0))
+    y = torch.randn(1, 128, 4, 6, generator=torch.Generator().manual_seed(0))
     weights = checkpoint.section("g_s")
     picture = Transform(weights, "g_s", torch.float32, CPU)(y)
     subpixels = Transform(weights, "g_s", torch.float32, CPU, subpixels=True)(y)
@@ -110,7 +110,7 @@ def test_tiles_give_what_the_whole_gives(model, monkeypatch):
 
     generator = torch.Generator().manual_seed(0)
     pictures = torch.rand(1, 3, 128, 192, generator=generator)
-    y = torch.randn(1, 96, 8, 12, generator=generator)
+    y = torch.randn(1, 128, 8, 12, generator=generator)
     whole_y, whole = model.analyse(pictures)[0], model.synthesise(y)
     monkeypatch.setattr(module, "_TILE", 3)
     assert torch.allclose(model.analyse(pictures)[0], whole_y, atol=1e-4)

@@ -86,7 +86,7 @@ def test_checkpoints_that_are_none_are_named(said: Said, corpus: Path, tmp_path:
     (tmp_path / "weights.pt").write_bytes(pickle.dumps({"g_a.0.weight": 1}))
     words = ("train", corpus, "--out", tmp_path / "out", "--lmbda", "0.01", *SMALL, "--start-from")
     assert "is a pickled torch file" in said(*words, tmp_path / "weights.pt").expect(1).err
-    assert "N = 64, M = 96 cannot start" in said(*words, "base-0.010").expect(1).err
+    assert "N = 64, M = 128 cannot start" in said(*words, "base-0.010").expect(1).err
 
 
 def test_a_corpus_without_pictures_is_named(said: Said, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,11 @@ from ncbatch.runs.calibration import seconds_per_pixel
 from ncbatch.runs.coders import PackCoder
 from ncbatch.runs.files import decode_pack_file, pack_files
 from ncbatch.runs.models import keep_model
-from ncbatch.runs.plan import Unit
+from ncbatch.runs.plan import PlannedImage, Unit, make_units
 from ncbatch.runs.reading import RunReader
 from ncbatch.runs.request import make_variant
 from ncbatch.runs.spec import RunSpec, Variant
-from ncbatch.runs.unit import run_unit
+from ncbatch.runs.unit import probe_image, run_unit
 from ncbatch.store import StoreOptions, open_store
 from tests.runs.test_wip import DeadlyStore, Killed
 from tests.runs.workbench import ATTEMPTS, Workbench, encoded_as, picture
@@ -71,7 +72,8 @@ def test_a_unit_becomes_one_pack(bench: Workbench, recipe: Recipe) -> None:
     spec, unit = planned(bench, recipe)
     rows = finish(bench, spec, unit)
     check(bench, rows)
-    assert bench.keys("packs/") == [layout.pack_key("v", unit.id, ATTEMPTS[0])]
+    (key,) = bench.keys("packs/")
+    assert key == layout.pack_key("v", unit.id, hashlib.sha256(bench.output.get(key)).hexdigest())
     assert bench.keys("bitstreams/") == bench.keys("wip/") == []
     assert [rows[key].bits_back is None for key in sorted(rows)] == [True, False, False]
     assert {row.method for row in rows.values()} == {recipe.method}
@@ -92,11 +94,11 @@ def test_a_unit_without_one_good_picture_has_no_pack(local: Workbench) -> None:
     assert {row.status for row in rows.values()} == {"failed"} and not local.keys("packs/")
 
 
-@pytest.mark.parametrize(("saves", "left"), [(1, 50), (2, 30), (3, 10)])
+@pytest.mark.parametrize(("saves", "left"), [(1, 50), (2, 40), (3, 30), (4, 20), (5, 10), (6, 0)])
 def test_a_killed_worker_costs_what_was_done_since_the_last_save(
     local: Workbench, saves: int, left: int
 ) -> None:
-    """Of three pictures of twenty steps each, with a save in the middle of each."""
+    """Of three pictures of twenty steps each, with a save in the middle of each and one when it is done."""
     spec, unit = planned(local, refined())
     workspace = local.workspace(spec, wip_seconds=0.0)
     workspace.output = DeadlyStore(local.output, saves)
@@ -122,7 +124,7 @@ def test_a_killed_worker_costs_what_was_done_since_the_last_save(
 def test_what_a_picture_becomes_does_not_depend_on_interruptions(local: Workbench, tmp_path: Any) -> None:
     spec, unit = planned(local, refined())
     workspace = local.workspace(spec, wip_seconds=0.0)
-    workspace.output = DeadlyStore(local.output, 3)
+    workspace.output = DeadlyStore(local.output, 5)
     with pytest.raises(Killed):
         run_unit(workspace, unit, ATTEMPTS[0], {})
     rows = finish(local, spec, unit, 1)
@@ -131,23 +133,56 @@ def test_what_a_picture_becomes_does_not_depend_on_interruptions(local: Workbenc
     assert {k: r.sha256 for k, r in rows.items()} == {k: r.sha256 for k, r in undisturbed.items()}
 
 
-def test_a_standing_pack_is_adopted(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pack_that_an_attempt_published_before_it_died_is_adopted(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is refined nor inferred again but by the decode check."""
     spec, unit = planned(bench, refined(2))
-    workspace = bench.workspace(spec)
-    list(workspace.attempt(unit, ATTEMPTS[0]).rows(unit.images, {}))  # dies before the commit
+    list(bench.workspace(spec).attempt(unit, ATTEMPTS[0]).rows(unit.images, {}))
+    standing = bench.keys("packs/")
     monkeypatch.setattr(encode_pack, "refine", None)
+    monkeypatch.setattr(encode_pack, "infer_posterior", None)
     rows = finish(bench, spec, unit, 1)
     check(bench, rows)
     assert all(row.adopted for row in rows.values())
-    assert bench.keys("packs/") == [layout.pack_key("v", unit.id, ATTEMPTS[0])]
+    assert bench.keys("packs/") == standing and bench.keys("wip/") == []
 
 
-def test_a_standing_pack_of_no_use_is_passed_over(local: Workbench) -> None:
+def test_what_a_probe_found_is_not_found_again(local: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
     spec, unit = planned(local)
-    local.output.put(layout.pack_key("v", unit.id, ATTEMPTS[3]), b"NCP and nothing")
-    rows = finish(local, spec, unit)
-    assert {row.bitstream_key for row in rows.values()} == {layout.pack_key("v", unit.id, ATTEMPTS[0])}
+    for image in unit.images:
+        probe_image(local.workspace(spec), unit, ATTEMPTS[0], image.key)
+    assert local.keys("packs/") == local.keys("units/") == []
+    monkeypatch.setattr(encode_pack, "infer_posterior", None)
+    rows = finish(local, spec, unit, 1)
+    check(local, rows)
     assert not any(row.adopted for row in rows.values())
+
+
+def test_a_damaged_object_of_what_was_kept_is_passed_over(local: Workbench) -> None:
+    spec, unit = planned(local)
+    probe_image(local.workspace(spec), unit, ATTEMPTS[0], "b.png")
+    (key,) = local.keys("wip/")
+    local.output.put(key, b"nothing")
+    check(local, finish(local, spec, unit, 1))
+
+
+@pytest.mark.parametrize("broken", ["infer_posterior", "encode"])
+def test_a_picture_too_large_for_memory_fails_alone(
+    local: Workbench, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    real = getattr(encode_pack, broken)
+
+    def limited(model: Any, what: Any, *rest: Any) -> Any:
+        # y_hat of the picture of 70x64 pixels, or that picture
+        if tuple(what[0].shape[-2:]) == (4, 8) or tuple(what[0].shape[:2]) == (64, 70):
+            raise MemoryError("too large")
+        return real(model, what, *rest)
+
+    monkeypatch.setattr(encode_pack, broken, limited)
+    rows = finish(local, *planned(local))
+    check(local, rows, ["a.png", "c.png"])
+    assert rows["b.png"].error_class == "out_of_memory"
 
 
 @pytest.mark.parametrize("fall_back", [False, True])
@@ -198,16 +233,29 @@ def test_verify_names_every_picture_that_damage_took_along(local: Workbench) -> 
     assert "pictures 0 to 1 are lost" in problems["a.png"]
 
 
-def test_calibration_counts_inference_twice() -> None:
-    """Encoding infers, and the decode check does it again; one step of each takes what it takes."""
-    from ncbatch.codec.model import Model
+def test_calibration_counts_inference_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Encoding infers, and the decode check does it again. On a clock that only inference moves."""
+    clock = [0.0]
 
-    coder = PackCoder(Model(CHECKPOINT), PLAIN)
-    few, many = (
-        seconds_per_pixel(PackCoder(coder.model, PLAIN.model_copy(update={"bbvi_steps": n})))
-        for n in (1, 10_000)
-    )
-    assert many > 20 * few
+    def encode(self: PackCoder, pictures: Any) -> None:
+        clock[0] += self.recipe.bbvi_steps or 0
+
+    monkeypatch.setattr(PackCoder, "encode", encode)
+    monkeypatch.setattr("ncbatch.runs.calibration.time.monotonic", lambda: clock[0])
+    recipe = PLAIN.model_copy(update={"bbvi_steps": 1000})
+    coder = PackCoder(None, recipe)  # type: ignore[arg-type]
+    assert seconds_per_pixel(coder) * 512**2 == pytest.approx(1 + 2 * 1000)
+
+
+def test_units_of_packs_have_enough_pictures() -> None:
+    def sizes(*bytes_of: int) -> list[int]:
+        images = [PlannedImage(f"{i}.png", "e", size) for i, size in enumerate(bytes_of)]
+        return [len(u.images) for u in make_units(images, "v", "d", 0, 8 * 10_000, at_least=8)]
+
+    assert sizes(*[20_000] * 17) == [8, 9]
+    assert sizes(*[20_000] * 9) == [9]
+    assert sizes(*[2_000_000] * 3) == [3]
+    assert sizes(*[20_000] * 15, 2_000_000, 2_000_000) == [8, 9]
 
 
 def test_variants_of_bits_back_take_a_model_of_that_kind() -> None:

@@ -25,6 +25,7 @@ from ncbatch.codec.bbvi import BbviSettings
 from ncbatch.codec.bitstream import METHODS, check_size, leb128, read_leb128
 from ncbatch.codec.errors import BitstreamError
 from ncbatch.codec.posterior import Corrections
+from ncbatch.codec.recipe import MAX_BBVI_LEARNING_RATE, MAX_BBVI_STEPS
 
 MAGIC = b"NCP"
 VERSION = 1
@@ -62,12 +63,11 @@ class PackHeader:
 
 @dataclass(frozen=True)
 class Section:
-    """A picture of a pack. start, end: of its bytes in the file."""
+    """A picture of a pack. start: of its bytes in the file."""
 
     entry: Entry
     words: Words
     start: int
-    end: int
 
 
 def write_header(header: PackHeader) -> bytes:
@@ -140,7 +140,7 @@ class PackFile:
         self._check(start, end)
         check_size(entry.width, entry.height, self._max_pixels)
         self._position = end
-        return Section(entry, _words(self._data[position : end - _CHECKSUM]), start, end)
+        return Section(entry, _words(self._data[position : end - _CHECKSUM]), start)
 
     def side_words(self) -> Words:
         """The words behind the last picture's section; all the rest of the file."""
@@ -177,6 +177,12 @@ def _read_header(data: bytes) -> tuple[PackHeader, int]:
     side_bytes, position = read_leb128(data, position)
     if _checksum(data[:position]) != data[position : position + _CHECKSUM]:
         raise BitstreamError("the header is damaged, so none of the pictures comes out; fetch the file again")
+    # NaN is not within the bounds, either.
+    if steps > MAX_BBVI_STEPS or not 0 <= learning_rate <= MAX_BBVI_LEARNING_RATE:
+        raise BitstreamError(
+            f"the header asks for {steps} steps of inference at the rate {learning_rate:g}, which no encoder "
+            "writes; the file is damaged"
+        )
     header = PackHeader(digest, BbviSettings(steps, learning_rate), pictures, side_bytes)
     return header, position + _CHECKSUM
 
