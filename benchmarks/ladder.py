@@ -66,6 +66,11 @@ def take_over(trained: Path, facts: dict[str, Facts]) -> None:
         (MODELS / f"{folder.name}.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
 
 
+def write_facts(facts: dict[str, Facts]) -> None:
+    content = {name: fact.model_dump() for name, fact in facts.items()}
+    (MODELS / zoo.FACTS).write_text(json.dumps(content, indent=1) + "\n")
+
+
 def measure(name: str, photographs: list[Path]) -> Measured:
     """Means over the photographs of one model's amortized encodings."""
     model = Model(zoo.load_builtin(name), torch.device("cpu"))
@@ -160,6 +165,7 @@ def main() -> None:
     facts = zoo.builtin_facts()
     if args.trained:
         take_over(args.trained, facts)
+        write_facts(facts)
     photographs = sorted(p for p in args.photographs.iterdir() if p.suffix in (".png", ".jpg"))
     for name in zoo.builtin_models():
         if name in facts:
@@ -169,8 +175,7 @@ def main() -> None:
     facts = {name: facts[name] for name in zoo.builtin_models() if name in facts}
     if not facts:
         parser.error("nothing is known of how the built-in models were trained; give --trained")
-    content = {name: fact.model_dump() for name, fact in facts.items()}
-    (MODELS / zoo.FACTS).write_text(json.dumps(content, indent=1) + "\n")
+    write_facts(facts)
     PAGE.parent.mkdir(exist_ok=True)
     PAGE.write_text(page(facts))
 

@@ -125,9 +125,11 @@ def reading_commands(command: Adder) -> None:
     sub.add_argument("--variant", help="of the run; default: all")
     sub.add_argument("--model", help="of a single file; default: the built-in one that made it")
     sub.add_argument("--max-pixels", type=int, help="of a single file; default: 100 million")
-    sub.add_argument(
+    part = sub.add_mutually_exclusive_group()
+    part.add_argument(
         "--first", type=int, metavar="N", help="of a pack: only the pictures from N on, which is quicker"
     )
+    part.add_argument("--picture", type=int, metavar="N", help="of a pack: only picture N")
     sub = command("verify", commands.verify, "checks that every row's bytes are there, hash and decode")
     sub.add_argument("output", help="of the run")
     sub.add_argument("--variant", help="default: all")

@@ -79,7 +79,7 @@ class Checkpoint:
         ]
 
     def to_bytes(self) -> bytes:
-        return save(self.tensors, {"ncbatch": self.info.model_dump_json()})
+        return save(self.tensors, {"ncbatch": self.info.model_dump_json(), "digest": self.digest})
 
 
 def _digest(info: ModelInfo, tensors: dict[str, Tensor]) -> str:
@@ -137,7 +137,7 @@ def export(
         for name, array in zip(("first", "lengths", "frequencies"), arrays, strict=True):
             tensors[f"{grid}.{name}"] = torch.from_numpy(np.ascontiguousarray(array))
     info = ModelInfo(kind=kind, n=n, m=m, lmbda=lmbda, shifts=tuple(layer.shift for layer in layers))
-    _check(info, tensors)
+    _check(info, tensors, "the network")
     return Checkpoint(info, tensors, _digest(info, tensors))
 
 
@@ -146,8 +146,11 @@ _PRIOR_NAMES = tuple(
 )
 
 
+_PRIOR_WIDTHS = (3, 3, 3, 3)  # of the layers within p(z)
+
+
 def _expected_shapes(info: ModelInfo) -> dict[str, tuple[int, ...]]:
-    """Shapes of the float transforms; the integer part is checked by `check_layers`."""
+    """Shapes of the float tensors; the integer part is checked by `check_layers`."""
     n, m = info.n, info.m
     convs = {
         "g_a": [(n, 3, 5, 5), (n, n, 5, 5), (n, n, 5, 5), (m, n, 5, 5)],
@@ -160,6 +163,10 @@ def _expected_shapes(info: ModelInfo) -> dict[str, tuple[int, ...]]:
     shapes |= {f"{name}.{i}.gamma": (n, n) for name in ("g_a", "g_s") for i in (1, 3, 5)}
     shapes |= {f"{name}.{i}.beta": (n,) for name in ("g_a", "g_s") for i in (1, 3, 5)}
     shapes |= {"prior.quantiles": (n, 1, 3), "z.median": (n,)}
+    for i, (width, before) in enumerate(zip((*_PRIOR_WIDTHS, 1), (1, *_PRIOR_WIDTHS), strict=True)):
+        shapes[f"prior.matrices.{i}"], shapes[f"prior.biases.{i}"] = (n, width, before), (n, width, 1)
+        if i < len(_PRIOR_WIDTHS):
+            shapes[f"prior.factors.{i}"] = (n, width, 1)
     shapes |= {f"{grid}.{name}": (n,) for grid in _grids(info) for name in ("first", "lengths")}
     return shapes
 
@@ -169,20 +176,20 @@ def _grids(info: ModelInfo) -> tuple[str, ...]:
     return ("z", "fine") if info.kind == "bits-back" else ("z",)
 
 
-def _check(info: ModelInfo, tensors: dict[str, Tensor]) -> None:
+def _check(info: ModelInfo, tensors: dict[str, Tensor], source: str) -> None:
     for name, shape in _expected_shapes(info).items():
         if name not in tensors:
-            raise ModelError(f"the checkpoint lacks the tensor {name}; it is cut short or of another model")
+            raise ModelError(f"{source} lacks the tensor {name}; it is cut short or of another model")
         if tuple(tensors[name].shape) != shape:
-            raise ModelError(f"the checkpoint's {name} is {tuple(tensors[name].shape)}, expected {shape}")
+            raise ModelError(f"{source}: {name} is {tuple(tensors[name].shape)}, expected {shape}")
     try:
         check_layers(Checkpoint(info, tensors, "").integer_layers(), info.n, info.m)
         tables = [(tensors[f"{grid}.lengths"], tensors[f"{grid}.frequencies"]) for grid in _grids(info)]
     except KeyError as error:
-        raise ModelError(f"the checkpoint lacks the tensor {error}; export it again") from error
+        raise ModelError(f"{source} lacks the tensor {error}; export it again") from error
     for lengths, frequencies in tables:
         if int(lengths.sum()) != len(frequencies) or int(lengths.min()) < 2 or int(frequencies.min()) < 1:
-            raise ModelError("the checkpoint's tables of p(z) do not add up; export it again")
+            raise ModelError(f"{source}: the tables of p(z) do not add up; export it again")
 
 
 def parse(data: bytes, name: str) -> Checkpoint:
@@ -199,19 +206,23 @@ def parse(data: bytes, name: str) -> Checkpoint:
         )
     try:
         header_length = struct.unpack("<Q", data[:8])[0]
-        metadata = json.loads(data[8 : 8 + header_length])["__metadata__"]["ncbatch"]
+        metadata = json.loads(data[8 : 8 + header_length])["__metadata__"]
+        described = metadata["ncbatch"]
         tensors = load(data)
     except (SafetensorError, struct.error, ValueError, KeyError, TypeError) as error:
         raise ModelError(
             f"{name} is not an ncbatch checkpoint (a whole safetensors file with metadata)"
         ) from error
     try:
-        info = ModelInfo.model_validate_json(metadata)
+        info = ModelInfo.model_validate_json(described)
     except pydantic.ValidationError as error:
         where = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise ModelError(
             f"{name} has metadata this version does not understand ({where}); "
             "upgrade ncbatch or export it again"
         ) from error
-    _check(info, tensors)
-    return Checkpoint(info, tensors, _digest(info, tensors))
+    _check(info, tensors, name)
+    digest = _digest(info, tensors)
+    if metadata.get("digest", digest) != digest:
+        raise ModelError(f"{name} is damaged: its digest is not the one it was written with; fetch it again")
+    return Checkpoint(info, tensors, digest)

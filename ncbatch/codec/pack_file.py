@@ -165,11 +165,16 @@ class PackFile:
 
 def _read_header(data: bytes) -> tuple[PackHeader, int]:
     if data[: len(MAGIC)] != MAGIC:
-        raise BitstreamError("not an .ncbp file: it does not start with NCP")
+        raise BitstreamError(
+            "not an .ncbp file, or damaged: it does not start with NCP, so no picture comes out"
+        )
     if len(data) < _FIXED + _CHECKSUM:
         raise BitstreamError(f"cut short: {len(data)} bytes cannot hold a header")
     if data[len(MAGIC)] != VERSION:
-        raise BitstreamError(f".ncbp version {data[len(MAGIC)]} is unknown here; upgrade ncbatch")
+        raise BitstreamError(
+            f".ncbp version {data[len(MAGIC)]} is unknown here, so no picture comes out; upgrade ncbatch, or "
+            "fetch the file again if it is damaged"
+        )
     digest = data[len(MAGIC) + 1 : len(MAGIC) + 1 + _DIGEST_BYTES].hex()
     (learning_rate,) = struct.unpack_from("<d", data, len(MAGIC) + 1 + _DIGEST_BYTES)
     steps, position = read_leb128(data, _FIXED)

@@ -42,6 +42,8 @@ _BITS_BACK: dict[str, dict[str, Any]] = {
     "sga+bits-back": {"bbvi_steps": 2000, "bbvi_learning_rate": 3e-3},
 }
 
+BITS_BACK_METHODS = tuple(_BITS_BACK)
+
 _SEARCHED: dict[str, Any] = {
     "method": "sga", "rounding": "linear", "decay": "cosine", "beta1": 0.8, "check_every": 10,
 }  # fmt: skip

@@ -79,7 +79,11 @@ def load_builtin(name: str) -> Checkpoint:
     known = builtin_models()
     if name not in known:
         raise ModelError(f"no built-in model is called {name!r}; there are: {', '.join(known)}")
-    return checkpoint.parse((resources.files("ncbatch.models") / f"{name}.safetensors").read_bytes(), name)
+    data = (resources.files("ncbatch.models") / f"{name}.safetensors").read_bytes()
+    model, facts = checkpoint.parse(data, name), builtin_facts().get(name)
+    if facts is not None and facts.digest != model.digest:
+        raise ModelError(f"the built-in model {name} is damaged; install ncbatch again")
+    return model
 
 
 def load_zoo(name: str) -> Checkpoint:

@@ -89,8 +89,8 @@ def decode(args: argparse.Namespace) -> int:
 
     destination = open_store(args.destination, store_options(args), create=True)
     suffix = args.source.lower().rpartition(".")[2]
-    if args.first is not None and suffix != "ncbp":
-        raise UsageError("--first is of packs, single .ncbp files")
+    if (args.first is not None or args.picture is not None) and suffix != "ncbp":
+        raise UsageError("--first and --picture are of packs, single .ncbp files")
     if suffix in ("ncb", "ncbp"):
         return _decode_file(args, destination, pack=suffix == "ncbp")
     reader = RunReader(open_run_store(args, args.source), variant=args.variant)
@@ -104,8 +104,15 @@ def _decode_file(args: argparse.Namespace, destination: Store, *, pack: bool) ->
     options = store_options(args)
     limit = args.max_pixels or PictureLimits().max_pixels
     if pack:
+        alone = args.picture is not None
         names = decode_pack_file(
-            args.source, destination, options, model=args.model, max_pixels=limit, first=args.first or 0
+            args.source,
+            destination,
+            options,
+            model=args.model,
+            max_pixels=limit,
+            first=args.picture if alone else args.first or 0,
+            alone=alone,
         )
     else:
         names = iter([decode_file(args.source, destination, options, model=args.model, max_pixels=limit)])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, get_args
 
 from ncbatch.commands.common import open_run_store, store_options
 from ncbatch.console import out
@@ -75,6 +76,7 @@ def _published(args: argparse.Namespace, corpus: str) -> list[Curve]:
 def evaluate(args: argparse.Namespace) -> int:
     """A run of methods x models and codecs x qualities, and the report on it."""
     from ncbatch.codec import zoo
+    from ncbatch.codec.recipe import BITS_BACK_METHODS, CODECS, Method
     from ncbatch.commands.encoding import encode_and_summarise, encode_options
     from ncbatch.runs.request import Request, expand, make_spec
 
@@ -87,17 +89,32 @@ def evaluate(args: argparse.Namespace) -> int:
         rates = {lmbda: name for name, lmbda in zoo.builtin_models(args.ladder).items()}
     methods, codecs = _words(args.methods), _words(args.codecs)
     requests: list[Request] = []
+    _check_known("--methods", methods, get_args(Method))
+    _check_known("--codecs", codecs, CODECS)
     for lmbda, model in rates.items():
-        entry = {"method": methods, "model": model, "lmbda": lmbda, "steps": args.steps}
-        requests += expand(entry | {"name": "{method}-{lmbda}"}, "--methods")
+        for method in methods:
+            # Those that pack need the other kind of model; a ladder of that kind serves all methods.
+            packs = method in BITS_BACK_METHODS
+            fitting_model = zoo.nearest_builtin(lmbda, "bits-back") if packs else model
+            entry = {"method": method, "model": fitting_model, "lmbda": lmbda, "steps": args.steps}
+            requests += expand(entry | {"name": "{method}-{lmbda}"}, "--methods")
     if codecs:
-        qualities = [int(q) for q in _numbers("--qualities", args.qualities)]
+        qualities = _numbers("--qualities", args.qualities)
+        if any(q != int(q) for q in qualities):
+            raise UsageError(f"--qualities {args.qualities!r}: qualities are whole numbers")
+        qualities = [int(q) for q in qualities]
         requests += expand({"method": codecs, "quality": qualities}, "--codecs")
     options = store_options(args)
     spec = make_spec(args.corpus, options, requests, include=args.include or (), manifest=args.manifest)
     code = encode_and_summarise(args, spec, encode_options(args))
     args.out = args.out or f"{open_store(args.output, options).uri}report/"
     return report(args) or code
+
+
+def _check_known(flag: str, words: Sequence[str], known: Sequence[str]) -> None:
+    for word in words:
+        if word not in known:
+            raise UsageError(f"{flag}: {word!r} is unknown; there are {', '.join(known)}")
 
 
 def _words(text: str) -> list[str]:

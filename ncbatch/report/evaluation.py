@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,8 +37,8 @@ from metrics where status = 'ok' order by variant, image_key
 
 # What may tell two series of one method apart, the most telling first.
 _TELLING = (
-    "steps", "rounding", "noise", "learning_rate", "decay", "tau0", "annealing_rate", "plateau", "beta1",
-    "beta2", "check_every", "bbvi_steps", "bbvi_learning_rate",
+    "steps", "model", "rounding", "noise", "learning_rate", "decay", "tau0", "annealing_rate", "plateau",
+    "beta1", "beta2", "check_every", "bbvi_steps", "bbvi_learning_rate",
 )  # fmt: skip
 
 
@@ -125,24 +125,62 @@ def evaluate(output: Store) -> Evaluation:
 
 
 def _series(variants: Sequence[Variant], means: Sequence[Means]) -> dict[str, tuple[Means, ...]]:
-    """Joins the variants that share everything but their rate, in the order of the spec."""
+    """Joins the variants that share everything but their rate, in the order of the spec.
+
+    A ladder of models, each at one lmbda, is a curve; so is one model at several lmbdas.
+    """
     found = {m.variant: m for m in means}
-    groups: dict[tuple[Any, ...], list[Means]] = defaultdict(list)
-    recipes: dict[tuple[Any, ...], dict[str, Any]] = {}
+    alike: dict[tuple[Any, ...], list[Variant]] = defaultdict(list)
     for variant in variants:
         if variant.name in found:
-            recipe = variant.recipe.model_dump(exclude={"lmbda", "seed", "quality"})
             told = variant.recipe.uses_bits_back or not (variant.model or "").startswith("bits-back")
-            kind = "" if told else "bits-back model"
-            key = (kind, *recipe.items())
-            groups[key].append(found[variant.name])
-            recipes[key] = recipe | {"kind": kind}
+            recipe = variant.recipe.model_dump(exclude={"lmbda", "seed", "quality"})
+            recipe["kind"] = "" if told else "bits-back model"
+            alike[tuple(recipe.items())].append(variant)
+    own = _own_lmbdas(variants)
+    groups: dict[tuple[Any, ...], list[Means]] = {}
+    recipes: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for recipe_items, members in alike.items():
+        for model, chosen in _by_model(members, own).items():
+            key = (*recipe_items, ("model", model))
+            groups[key] = [found[v.name] for v in chosen]
+            recipes[key] = dict(key)
     labels = _labels(recipes)
     series = {labels[key]: tuple(sorted(points, key=lambda m: m.bpp)) for key, points in groups.items()}
     refined = [points for points in series.values() if points[0].rd_loss is not None]
     if AMORTIZED not in series and refined:
         series[AMORTIZED] = tuple(map(_unrefined, refined[0]))
     return series
+
+
+def _lmbda(variant: Variant) -> float | None:
+    return getattr(variant.recipe, "lmbda", None)
+
+
+def _own_lmbdas(variants: Sequence[Variant]) -> dict[str | None, float | None]:
+    """The lmbda that each model has most often in a run, if there is one such."""
+    counts: dict[str | None, Counter[float | None]] = defaultdict(Counter)
+    for variant in variants:
+        counts[variant.model][_lmbda(variant)] += 1
+    own = {}
+    for model, lmbdas in counts.items():
+        (first, most), *rest = lmbdas.most_common(2)
+        if not rest or rest[0][1] < most:
+            own[model] = first
+    return own
+
+
+def _by_model(members: Sequence[Variant], own: dict[str | None, float | None]) -> dict[str, list[Variant]]:
+    """Variants that share their recipe, as curves: "" for the ladder, the model's name for those of one."""
+    models = {v.model for v in members}
+    if len(models) == 1:
+        return {"": list(members)}
+    ladder = [v for v in members if v.model in own and own[v.model] == _lmbda(v)]
+    if len({_lmbda(v) for v in ladder}) < len(ladder):  # models beside each other, no ladder
+        ladder = []
+    rest = {v.model for v in members if v not in ladder}
+    curves = {str(model): [v for v in members if v.model == model] for model in rest}
+    return ({"": ladder} if ladder else {}) | curves
 
 
 def _unrefined(refined: Means) -> Means:
@@ -174,5 +212,6 @@ def _labels(recipes: dict[tuple[Any, ...], dict[str, Any]]) -> dict[tuple[Any, .
             if len({recipes[key].get(field) for key in keys}) > 1:
                 for key in keys:
                     value = recipes[key].get(field)
-                    labels[key] += f", {value} steps" if field == "steps" else f", {field} {value}"
+                    if value != "":  # a ladder has no one model
+                        labels[key] += f", {value} steps" if field == "steps" else f", {field} {value}"
     return labels

@@ -108,16 +108,15 @@ def convergence(traces: pa.Table) -> Figure | None:
     if not rows:
         return None
     keys = sorted({row["image_key"] for row in rows})[:_TRACED]
-    figure, axes = new_figure("R-D loss of the hard-rounded latents", "step", "against the amortized (%)")
+    figure, axes = new_figure("R-D loss of the hard-rounded latents", "step", "against the first look (%)")
     colours = cycle(f"C{i}" for i in range(10))
     for variant, colour in zip(sorted({row["variant"] for row in rows}), colours, strict=False):
         for style, key in zip(("-", "--", ":", "-."), keys, strict=False):
             looks = [r for r in rows if r["variant"] == variant and r["image_key"] == key]
             if not looks:
                 continue
-            label = f"{variant}, {key}"
-            axes.plot(
-                [r["step"] for r in looks], [r["rd_loss"] for r in looks], style, color=colour, label=label
-            )
+            first = looks[0]["rd_loss"]
+            change = [100 * (r["rd_loss"] / first - 1) for r in looks]
+            axes.plot([r["step"] for r in looks], change, style, color=colour, label=f"{variant}, {key}")
     axes.legend(fontsize=6)
     return figure

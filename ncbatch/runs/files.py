@@ -62,9 +62,19 @@ def decode_file(
 
 
 def decode_pack_file(
-    uri: str, destination: Store, options: StoreOptions, *, model: str | None, max_pixels: int, first: int = 0
+    uri: str,
+    destination: Store,
+    options: StoreOptions,
+    *,
+    model: str | None,
+    max_pixels: int,
+    first: int = 0,
+    alone: bool = False,
 ) -> Iterator[str]:
     """Decodes a `.ncbp` file from its last picture to `first`, and yields the name of each object written.
+
+    Args:
+        alone: of those, only `first` is written.
 
     The side information, if there is any, comes with picture 0, in an object of its own.
 
@@ -74,17 +84,19 @@ def decode_pack_file(
     data = _read(uri, options)
     header = PackFile(data, max_pixels=max_pixels).header
     if not 0 <= first < max(header.pictures, 1):
-        raise UsageError(f"--first {first}: the pack has {header.pictures} pictures, counted from 0")
+        raise UsageError(f"there is no picture {first}: the pack has {header.pictures}, counted from 0")
     known = _model(model, header.model_digest, options)
     reader = PackReader(known, data, max_pixels=max_pixels)
     for unpacked in reader.pictures(first):
+        if alone and unpacked.index != first:
+            continue
         picture = to_pixels(
             known.synthesise(unpacked.y_hat.float()), unpacked.entry.height, unpacked.entry.width
         )
         name = f"{unpacked.index:05d}.png"
         destination.put(name, write_png(picture))
         yield name
-    if reader.side_information:
+    if reader.side_information and not alone:
         destination.put(SIDE_INFORMATION, reader.side_information)
         yield SIDE_INFORMATION
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pydantic
 import yaml
 
 from ncbatch.codec import zoo
-from ncbatch.codec.recipe import CODECS, PRESETS, ClassicalRecipe, Recipe, fitting
+from ncbatch.codec.recipe import CODECS, PRESETS, ClassicalRecipe, Method, Recipe, fitting
 from ncbatch.errors import UsageError, first_problem
 from ncbatch.runs.models import load_model
 from ncbatch.runs.objects import read_object
@@ -75,6 +75,12 @@ def make_variant(request: Request, options: StoreOptions) -> Variant:
         classical = _classical(request)
         name = request.get("name") or f"{classical.method}-{classical.quality}"
         return Variant(name=name, recipe=classical, **rest)
+    method = request.get("method")
+    if isinstance(method, str) and method not in get_args(Method):
+        raise UsageError(
+            f"method {method!r} is unknown; there are {', '.join(get_args(Method))}, and the codecs "
+            + ", ".join(CODECS)
+        )
     if "quality" in request:
         raise UsageError(f"--quality is of the codecs {', '.join(CODECS)}; learned ones have --lmbda")
     name = request.get("model")

@@ -11,9 +11,12 @@ from __future__ import annotations
 import io
 import logging
 import pickle
+import signal
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from types import FrameType
 from typing import Any
 
 import pyarrow as pa
@@ -61,6 +64,30 @@ class SessionOptions:
     dtype: torch.dtype = torch.float16
 
 
+def _interruptible(steps: Iterator[StepReport]) -> Iterator[StepReport]:
+    """Passes steps on; Ctrl-C ends them between two, since a half-done step must not be saved as a whole one.
+
+    The second Ctrl-C stops at once.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield from steps
+        return
+    asked = threading.Event()
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    previous = signal.signal(signal.SIGINT, interrupt)
+    try:
+        for step in steps:
+            yield step
+            if asked.is_set():
+                raise KeyboardInterrupt
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
 @dataclass
 class Session:
     """One training in one output folder.
@@ -86,7 +113,7 @@ class Session:
         recent: list[StepReport] = []
         started = saved = time.monotonic()
         try:
-            for report in self.trainer.run():
+            for report in _interruptible(self.trainer.run()):
                 recent.append(report)
                 if len(recent) < _STEPS_PER_ROW and self.trainer.step < self.settings.steps:
                     continue

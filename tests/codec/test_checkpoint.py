@@ -31,12 +31,21 @@ def test_digest_covers_every_tensor_and_the_metadata(checkpoint):
     assert module._digest(other, checkpoint.tensors) != checkpoint.digest
 
 
-@pytest.mark.parametrize("missing", ["g_a.0.weight", "g_s.1.gamma", "exact.2.weight", "z.median"])
+@pytest.mark.parametrize(
+    "missing", ["g_a.0.weight", "g_s.1.gamma", "exact.2.weight", "z.median", "prior.matrices.0"]
+)
 def test_missing_tensors_are_named(checkpoint, missing):
     tensors = {k: v for k, v in checkpoint.tensors.items() if k != missing}
     data = module.Checkpoint(checkpoint.info, tensors, "").to_bytes()
     with pytest.raises(ModelError, match=missing.replace("exact.2.", "2.")):
         parse(data, "x")
+
+
+def test_a_flipped_bit_is_noticed(checkpoint):
+    data = bytearray(checkpoint.to_bytes())
+    data[-1000] ^= 1
+    with pytest.raises(ModelError, match="x is damaged"):
+        parse(bytes(data), "x")
 
 
 def test_wrong_shapes_are_named(checkpoint):

@@ -44,8 +44,8 @@ def test_methods_and_codecs_are_compared(tmp_path: Path) -> None:
     ("words", "message"),
     [
         (("--manifest", "nowhere.csv"), "nowhere.csv"),
-        (("--methods", "magic"), "Input should be 'amortized', 'sga'"),
-        (("--codecs", "jpg"), "variant jpg: --method: Input should be"),
+        (("--methods", "magic"), "--methods: 'magic' is unknown; there are amortized, sga"),
+        (("--codecs", "jpg"), "--codecs: 'jpg' is unknown; there are jpeg, webp"),
         (("--lmbdas", "0.01,much"), "--lmbdas '0.01,much' is no list of numbers"),
         (("--codecs", "jpeg", "--qualities", "a"), "--qualities 'a' is no list of numbers"),
         (("--lmbdas", "0.01,0"), "--lmbdas: every lmbda must be greater than 0"),

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from ncbatch.codec import zoo
 from ncbatch.runs.models import keep_model
 from ncbatch.runs.opening import open_run
 from ncbatch.runs.request import make_spec
@@ -35,7 +36,8 @@ def make_run(folder: Any, requests: list[dict[str, Any]], count: int = 3, units:
     for n in range(count):
         corpus.put(f"{n}.png", encoded_as(picture(96, 80, seed=n)))
     spec: RunSpec = make_spec(corpus.uri, StoreOptions(), requests)
-    keep_model(output, CHECKPOINT)
+    for name in {variant.model for variant in spec.variants if variant.model}:
+        keep_model(output, zoo.load_builtin(name))
     run = open_run(spec, corpus, output, StoreOptions(), lambda *_: 10**12)
     models = {CHECKPOINT.digest: MODEL}
     workspace = Workspace(spec, corpus, output, torch.device("cpu"), trace_every=10, _models=models)

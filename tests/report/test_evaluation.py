@@ -38,6 +38,33 @@ def test_variants_that_differ_in_rate_make_a_series(run: Store) -> None:
         assert [p.bpp for p in points] == sorted(p.bpp for p in points)
 
 
+def test_one_model_at_several_lmbdas_is_a_curve_beside_the_ladders(tmp_path: Path) -> None:
+    """As in benchmarks/methods.yaml: the points of the sweep are none of the ladder."""
+    requests = [
+        {"method": method, "lmbda": lmbda, "steps": steps, "name": f"{method}-{lmbda}"}
+        for method, steps in (("amortized", 0), ("sga", 4)) for lmbda in (0.005, 0.01, 0.02)
+    ]  # fmt: skip
+    requests += [
+        {"method": "sga", "model": "base-0.010", "lmbda": lmbda, "steps": 4, "name": f"at-{lmbda}"}
+        for lmbda in (0.005, 0.02)
+    ]
+    series = evaluate(make_run(tmp_path, requests, count=1)).series
+    assert {label: {p.variant for p in points} for label, points in series.items()} == {
+        "amortized": {"amortized-0.005", "amortized-0.01", "amortized-0.02"},
+        "sga": {"sga-0.005", "sga-0.01", "sga-0.02"},
+        "sga, model base-0.010": {"at-0.005", "sga-0.01", "at-0.02"},
+    }
+
+
+def test_models_beside_each_other_are_curves_of_their_own(tmp_path: Path) -> None:
+    requests = [
+        {"method": "sga", "model": model, "lmbda": lmbda, "steps": 4, "name": f"{model}-{lmbda}"}
+        for model in ("base-0.005", "base-0.010") for lmbda in (0.005, 0.01)
+    ]  # fmt: skip
+    labels = set(evaluate(make_run(tmp_path, requests, count=1)).series)
+    assert labels == {"sga, model base-0.005", "sga, model base-0.010", "amortized"}
+
+
 def test_labels_say_what_differs_and_no_more(tmp_path: Path) -> None:
     requests = [
         {"method": "sga", "steps": 10, "name": "a"},

@@ -287,7 +287,9 @@ def test_a_pack_of_files_and_back(tmp_path: Any) -> None:
     assert names == ["00002.png", "00001.png", "00000.png", "side-information"]
     assert out.get("side-information") == side.read_bytes()
     assert list(decode_pack_file(uri, out, options, model=None, max_pixels=10**6, first=2)) == ["00002.png"]
-    with pytest.raises(UsageError, match="--first 3: the pack has 3"):
+    alone = decode_pack_file(uri, out, options, model=None, max_pixels=10**6, first=1, alone=True)
+    assert list(alone) == ["00001.png"]
+    with pytest.raises(UsageError, match="no picture 3: the pack has 3"):
         list(decode_pack_file(uri, out, options, model=None, max_pixels=10**6, first=3))
 
 

@@ -3,10 +3,12 @@ import math
 import pytest
 import torch
 
+from ncbatch.codec import zoo
 from ncbatch.codec.checkpoint import export
 from ncbatch.codec.decode import decode
 from ncbatch.codec.encode import encode
 from ncbatch.codec.model import Model
+from ncbatch.codec.prior import FactorizedPrior
 from ncbatch.codec.recipe import Recipe
 from ncbatch.training.network import Noise, TrainableHyperprior
 from ncbatch.training.trainer import _generator
@@ -29,6 +31,15 @@ def test_density_of_z_integrates_to_one():
     with torch.no_grad():
         density = model.log_density(points).exp().double()
     assert torch.allclose(torch.trapezoid(density, dx=800 / 800_000), torch.ones(8, 1).double(), atol=2e-3)
+
+
+@pytest.mark.parametrize("name", zoo.builtin_models("bits-back"))
+def test_density_of_a_built_in_model_integrates_to_one(name):
+    prior = FactorizedPrior(zoo.load_builtin(name).section("prior"), torch.float64, torch.device("cpu"))
+    channels = len(prior.log_density(torch.zeros(64, 1, dtype=torch.float64)))
+    points = torch.linspace(-400, 400, 80_001, dtype=torch.float64).expand(channels, -1)
+    density = prior.log_density(points).exp()
+    assert torch.allclose(torch.trapezoid(density, dx=800 / 80_000), torch.ones(64).double(), atol=1e-3)
 
 
 def test_density_is_the_derivative_of_the_cumulative():

@@ -1,3 +1,4 @@
+import signal
 import subprocess
 import sys
 import time
@@ -116,6 +117,30 @@ def test_ctrl_c_saves(photographs, tmp_path):
     resumed = session(settings(steps=300), photographs, output)
     resumed._resume()
     assert resumed.trainer.step == 100 and resumed.rows[-1].validation_psnr is not None
+
+
+def test_ctrl_c_within_a_step_waits_for_its_end(photographs, tmp_path):
+    """Weights after a step under the number of the step before would train on to others."""
+    interrupted = session(settings(), photographs, open_store(str(tmp_path / "a"), create=True))
+    real, calls = interrupted.trainer._advance, []
+
+    def advance(*batch):
+        report = real(*batch)
+        calls.append(report)
+        if len(calls) == 5:
+            signal.raise_signal(signal.SIGINT)
+        return report
+
+    interrupted.trainer._advance = advance
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.run()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    resumed = session(settings(), photographs, open_store(str(tmp_path / "a"), create=True))
+    digest = resumed.run().digest
+    assert len(calls) == 5 == interrupted.trainer.step
+    assert (
+        digest == session(settings(), photographs, open_store(str(tmp_path / "b"), create=True)).run().digest
+    )
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(photographs, tmp_path):
