@@ -72,7 +72,7 @@ def encode_options(args: argparse.Namespace) -> EncodeOptions:
 def encode(args: argparse.Namespace) -> int:
     spec, options = make_run_spec(args), encode_options(args)
     if args.dry_run:
-        return _print_plan(args, spec, options.unit_seconds)
+        return _print_plan(args, spec, options)
     return encode_and_summarise(args, spec, options)
 
 
@@ -116,17 +116,21 @@ def pack(args: argparse.Namespace) -> int:
     return 0
 
 
-def _print_plan(args: argparse.Namespace, spec: RunSpec, unit_seconds: float) -> int:
+def _print_plan(args: argparse.Namespace, spec: RunSpec, options: EncodeOptions) -> int:
     """What the run would be; nothing is written."""
+    import torch
+
+    from ncbatch.codec.memory import keep_freed_memory
     from ncbatch.runs.calibration import estimate
     from ncbatch.runs.opening import list_inputs, require_pictures
 
-    options = store_options(args)
+    torch.set_num_threads(options.threads)  # as a worker does
+    keep_freed_memory()
     corpus = open_run_store(args, spec.corpus)
-    listing = list_inputs(spec, corpus, options)
+    listing = list_inputs(spec, corpus, options.store)
     require_pictures(spec, listing)
     log.info("calibrating %d variants on this machine", len(spec.variants))
-    found = estimate(spec, listing.images, corpus, options, unit_seconds)
+    found = estimate(spec, listing.images, corpus, options.store, options.unit_seconds)
     rows = [(e.variant, e.images, e.units, e.device_seconds / 3600, size(e.bytes)) for e in found]
     print_table(("variant", "images", "units", "device hours", "output"), rows)
     hours = sum(e.device_seconds for e in found) / 3600

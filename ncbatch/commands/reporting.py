@@ -30,7 +30,11 @@ def report(args: argparse.Namespace) -> int:
         raise UsageError(f"--reference: the run has no series {args.reference!r}; it has {known}")
     published = _published(args, evaluation.corpus)
     destination = open_store(args.out, store_options(args), create=True)
-    found = build(evaluation, output, published, reference=args.reference, price_per_hour=args.price_per_hour)
+    images = args.images.split(",") if args.images else []
+    found = build(
+        evaluation, output, published,
+        reference=args.reference, price_per_hour=args.price_per_hour, images=images,
+    )  # fmt: skip
     found.figures |= {
         "rounding_probability": rounding_probability(),
         "annealed_objective": annealed_objective(),
@@ -39,7 +43,7 @@ def report(args: argparse.Namespace) -> int:
         from ncbatch.report.pictures import choose, compare
         from ncbatch.runs.reading import RunReader
 
-        keys = args.images.split(",") if args.images else choose(evaluation)
+        keys = images or choose(evaluation)
         try:
             corpus = open_store(evaluation.corpus, store_options(args))
             found.comparisons = compare(evaluation, RunReader(output), corpus, keys)

@@ -17,7 +17,7 @@ from ncbatch.store import Store
 AMORTIZED = "amortized"
 
 _MEANS = """
-with ok as (select * from metrics where status = 'ok'),
+with ok as (select * from metrics where status = 'ok' and variant in ({variants})),
 common as (select image_key from ok group by image_key
            having count(distinct variant) = (select count(distinct variant) from ok))
 select variant, any_value(method) as method, any_value(model) as model, any_value(lmbda) as lmbda,
@@ -101,22 +101,20 @@ def evaluate(output: Store) -> Evaluation:
         RunError: there is none. ReportError: it has no ok row yet.
     """
     status = run_status(output)
-    rows = query(output, _MEANS).to_pylist()
     per_image = query(output, _PER_IMAGE).to_pylist()
     if not per_image:
         raise ReportError(f"{output.uri} has no encoded image yet; there is nothing to report")
-    if not rows:
-        raise ReportError(
-            f"no image of {output.uri} is done under every variant yet ({status.pending} are pending); "
-            "report again later"
-        )
-    means = tuple(Means(**row) for row in rows)
+    compared, left_out = _comparable(per_image)
+    names = ", ".join("'" + name.replace("'", "''") + "'" for name in compared)
+    means = tuple(Means(**row) for row in query(output, _MEANS.format(variants=names)).to_pylist())
     notes = [f"Means are over the {means[0].images} images that are ok under every variant."]
+    if left_out:
+        notes.append(f"Left out, with no image in common with the others yet: {', '.join(left_out)}.")
     if status.pending:
         notes.append(f"The run is unfinished: {status.pending} of {status.images} images are pending.")
     if status.summary.failed:
         notes.append(f"{status.summary.failed} rows are failed.")
-    missing = {v.name for v in status.spec.variants} - {m.variant for m in means}
+    missing = {v.name for v in status.spec.variants} - {row["variant"] for row in per_image}
     if missing:
         notes.append(f"Nothing is ok yet of {', '.join(sorted(missing))}.")
     return Evaluation(
@@ -151,6 +149,22 @@ def _series(variants: Sequence[Variant], means: Sequence[Means]) -> dict[str, tu
     if AMORTIZED not in series and refined:
         series[AMORTIZED] = tuple(map(_unrefined, refined[0]))
     return series
+
+
+def _comparable(per_image: Sequence[dict[str, Any]]) -> tuple[list[str], list[str]]:
+    """Variants that have images in common, those with the most images first; and the others."""
+    images: dict[str, set[str]] = defaultdict(set)
+    for row in per_image:
+        images[row["variant"]].add(row["image_key"])
+    compared: list[str] = []
+    left_out: list[str] = []
+    common: set[str] | None = None
+    for name in sorted(images, key=lambda name: (-len(images[name]), name)):
+        shared = images[name] if common is None else common & images[name]
+        if shared:
+            common = shared
+        (compared if shared else left_out).append(name)
+    return compared, sorted(left_out)
 
 
 def _lmbda(variant: Variant) -> float | None:

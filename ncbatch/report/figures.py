@@ -99,15 +99,18 @@ def image_savings(evaluation: Evaluation) -> Figure | None:
     return figure
 
 
-def convergence(traces: pa.Table) -> Figure | None:
-    """R-D loss of the rounded latents against the step, of a few images (the supplement's Figure S3).
+def convergence(traces: pa.Table, images: Sequence[str] = ()) -> Figure | None:
+    """R-D loss of the rounded latents against the step (the supplement's Figure S3).
+
+    Args:
+        images: keys of the images shown, some four; by default the first of the run.
 
     Relative to the first look, or the images would lie far apart.
     """
     rows = traces.to_pylist()
     if not rows:
         return None
-    keys = sorted({row["image_key"] for row in rows})[:_TRACED]
+    keys = list(images)[:_TRACED] or sorted({row["image_key"] for row in rows})[:_TRACED]
     figure, axes = new_figure("R-D loss of the hard-rounded latents", "step", "against the first look (%)")
     colours = cycle(f"C{i}" for i in range(10))
     for variant, colour in zip(sorted({row["variant"] for row in rows}), colours, strict=False):

@@ -71,12 +71,14 @@ def build(
     *,
     reference: str | None = None,
     price_per_hour: float | None = None,
+    images: Sequence[str] = (),
 ) -> Report:
     """Draws figures and tables of a run; pictures are the caller's to add.
 
     Args:
         reference: label of a series; by default the amortized one where it is a curve, else the first.
         price_per_hour: of a device, for the cost per image.
+        images: whose traces are shown; by default the first of the run.
     """
     base = evaluation.curve(reference or _default_reference(evaluation))
     report = Report(evaluation)
@@ -85,7 +87,7 @@ def build(
         "rd_ms_ssim": figures.rd_ms_ssim(evaluation),
         "rate_savings": figures.rate_savings(evaluation, base),
         "image_savings": figures.image_savings(evaluation),
-        "convergence": figures.convergence(read_traces(output)),
+        "convergence": figures.convergence(read_traces(output), images),
     }
     report.figures = {name: figure for name, figure in drawn.items() if figure is not None}
     report.tables = {

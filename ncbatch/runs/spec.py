@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Set
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -119,13 +120,23 @@ def check_same(stored: RunSpec, asked: RunSpec, uri: str) -> None:
     """
     if stored.digest == asked.digest:
         return
-    there, here = (_flat(s.model_dump(mode="json", exclude={"create_only"})) for s in (stored, asked))
+    shared = {v.name for v in stored.variants} & {v.name for v in asked.variants}
+    there, here = (_flat(_dumped(spec, shared)) for spec in (stored, asked))
     names = sorted(name for name in there.keys() | here.keys() if there.get(name) != here.get(name))
     differences = [f"{name}: {there.get(name, '-')} there, {here.get(name, '-')} asked for" for name in names]
+    for where, spec in (("there", stored), ("asked for", asked)):
+        if alone := [v.name for v in spec.variants if v.name not in shared]:
+            differences.append(f"variants only {where}: {', '.join(alone)}")
     raise SpecMismatchError(
         f"{uri} holds another run; use its settings to go on with it, or another output. "
         f"Differences: {'; '.join(differences)}"
     )
+
+
+def _dumped(spec: RunSpec, variants: Set[str]) -> dict[str, Any]:
+    """What says what a run's images become, with these of its variants."""
+    chosen = tuple(v for v in spec.variants if v.name in variants)
+    return spec.model_copy(update={"variants": chosen}).model_dump(mode="json", exclude={"create_only"})
 
 
 def _flat(content: Any, prefix: str = "") -> dict[str, Any]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +33,14 @@ class Photographs:
     pictures: list[Pixels]
     unusable: int = 0
     padded: int = 0
+
+    @cached_property
+    def digest(self) -> str:
+        """Of all pixels: other photographs are other crops, and other weights."""
+        digest = hashlib.sha256()
+        for picture in self.pictures:
+            digest.update(str(picture.shape).encode() + picture.tobytes())
+        return digest.hexdigest()
 
     def crop(self, seed: int, step: int, index: int, size: int) -> Pixels:
         """The crop that sample `index` of a step sees: the same whoever draws it, whenever."""

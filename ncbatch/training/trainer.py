@@ -154,6 +154,7 @@ class Trainer:
         """Everything that `restore` needs."""
         return {
             "settings": self.settings.model_dump(),
+            "photographs": self._photographs.digest,
             "step": self.step,
             "model": self.model.state_dict(),
             "adam": self._adam.state_dict(),
@@ -161,6 +162,11 @@ class Trainer:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
+        if state.get("photographs", self._photographs.digest) != self._photographs.digest:
+            raise NcbatchError(
+                "the training that stands there saw other photographs; give it the same corpus, --include "
+                "and --memory to go on, or another --out"
+            )
         self.step = int(state["step"])
         self.model.load_state_dict(state["model"])
         self._adam.load_state_dict(state["adam"])

@@ -29,8 +29,14 @@ REQUESTS: list[dict[str, Any]] = [
 ]
 
 
-def make_run(folder: Any, requests: list[dict[str, Any]], count: int = 3, units: int | None = None) -> Store:
-    """Encodes `count` pictures; with `units` only so many of the planned units."""
+def make_run(
+    folder: Any,
+    requests: list[dict[str, Any]],
+    count: int = 3,
+    units: int | list[int] | None = None,
+    pixels_per_unit: int = 10**12,
+) -> Store:
+    """Encodes `count` pictures; with `units` only so many of the planned units, or those of that place."""
     corpus = open_store(str(folder / "corpus"), create=True)
     output = open_store(str(folder / "out"), create=True)
     for n in range(count):
@@ -38,10 +44,11 @@ def make_run(folder: Any, requests: list[dict[str, Any]], count: int = 3, units:
     spec: RunSpec = make_spec(corpus.uri, StoreOptions(), requests)
     for name in {variant.model for variant in spec.variants if variant.model}:
         keep_model(output, zoo.load_builtin(name))
-    run = open_run(spec, corpus, output, StoreOptions(), lambda *_: 10**12)
+    run = open_run(spec, corpus, output, StoreOptions(), lambda *_: pixels_per_unit)
     models = {CHECKPOINT.digest: MODEL}
     workspace = Workspace(spec, corpus, output, torch.device("cpu"), trace_every=10, _models=models)
-    for unit in run.units[:units]:
+    chosen = [run.units[i] for i in units] if isinstance(units, list) else run.units[:units]
+    for unit in chosen:
         run_unit(workspace, unit, "00000001-1", {})
     return output
 

@@ -10,7 +10,7 @@ from ncbatch.cli import main
 from ncbatch.metrics import read_table
 from ncbatch.report.bd_rate import Curve
 from ncbatch.report.errors import ReportError
-from ncbatch.report.evaluation import evaluate
+from ncbatch.report.evaluation import _comparable, evaluate
 from ncbatch.report.page import build
 from ncbatch.runs.errors import RunError
 from ncbatch.store import Store, open_store
@@ -84,6 +84,23 @@ def test_an_unfinished_run_says_so_and_reports_what_is_there(tmp_path: Path) -> 
     assert any("15 of 24 images are pending" in note for note in found.notes)
     assert any("Nothing is ok yet of" in note and "jpeg-20" in note for note in found.notes)
     assert {m.variant for m in found.means} < {request["name"] for request in REQUESTS[:4]}
+    build(found, output, [])
+
+
+def test_variants_without_an_image_in_common_are_left_out_and_named() -> None:
+    rows = [
+        {"variant": variant, "image_key": key}
+        for variant, keys in {"a": "012", "b": "3", "c": "12"}.items() for key in keys
+    ]  # fmt: skip
+    assert _comparable(rows) == (["a", "c"], ["b"])
+
+
+def test_a_run_whose_variants_share_no_image_yet_is_reported(tmp_path: Path) -> None:
+    requests = [{"method": "jpeg", "quality": quality} for quality in (20, 50)]
+    output = make_run(tmp_path, requests, count=2, pixels_per_unit=1, units=[0, 3])
+    found = evaluate(output)
+    assert {m.variant for m in found.means} == {"jpeg-20"}
+    assert any("no image in common" in note and "jpeg-50" in note for note in found.notes)
     build(found, output, [])
 
 

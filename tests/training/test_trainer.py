@@ -98,6 +98,14 @@ def test_other_settings_are_refused_with_the_difference(photographs, tmp_path):
         session(settings(learning_rate=1e-3), photographs, output).run()
 
 
+def test_other_photographs_are_refused(photographs, tmp_path):
+    output = open_store(str(tmp_path), create=True)
+    session(settings(steps=300), photographs, output).save()
+    others = Photographs([255 - pixels for pixels in photographs.pictures])
+    with pytest.raises(NcbatchError, match="saw other photographs"):
+        session(settings(steps=300), others, output).run()
+
+
 def test_a_damaged_state_is_one_error(photographs, tmp_path):
     output = open_store(str(tmp_path), create=True)
     session(settings(), photographs, output).run()
