@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ncbatch.metrics.query import query
@@ -125,7 +125,7 @@ def evaluate(output: Store) -> Evaluation:
 def _series(variants: Sequence[Variant], means: Sequence[Means]) -> dict[str, tuple[Means, ...]]:
     """Joins the variants that share everything but their rate, in the order of the spec.
 
-    A ladder of models, each at one lmbda, is a curve; so is one model at several lmbdas.
+    A ladder of models, each at one lmbda, is a curve; so is one model at several lmbdas. Seeds are averaged.
     """
     found = {m.variant: m for m in means}
     alike: dict[tuple[Any, ...], list[Variant]] = defaultdict(list)
@@ -141,7 +141,7 @@ def _series(variants: Sequence[Variant], means: Sequence[Means]) -> dict[str, tu
     for recipe_items, members in alike.items():
         for model, chosen in _by_model(members, own).items():
             key = (*recipe_items, ("model", model))
-            groups[key] = [found[v.name] for v in chosen]
+            groups[key] = _seeds_averaged(chosen, found)
             recipes[key] = dict(key)
     labels = _labels(recipes)
     series = {labels[key]: tuple(sorted(points, key=lambda m: m.bpp)) for key, points in groups.items()}
@@ -149,6 +149,12 @@ def _series(variants: Sequence[Variant], means: Sequence[Means]) -> dict[str, tu
     if AMORTIZED not in series and refined:
         series[AMORTIZED] = tuple(map(_unrefined, refined[0]))
     return series
+
+
+_AVERAGED = (
+    "bpp", "psnr", "ms_ssim_db", "rd_loss", "amortized_bpp", "amortized_psnr", "amortized_rd_loss",
+    "encode_seconds", "device_seconds", "decode_seconds",
+)  # fmt: skip
 
 
 def _comparable(per_image: Sequence[dict[str, Any]]) -> tuple[list[str], list[str]]:
@@ -165,6 +171,26 @@ def _comparable(per_image: Sequence[dict[str, Any]]) -> tuple[list[str], list[st
             common = shared
         (compared if shared else left_out).append(name)
     return compared, sorted(left_out)
+
+
+def _seeds_averaged(variants: Sequence[Variant], found: dict[str, Means]) -> list[Means]:
+    """A curve's points; variants that differ in their seed only are one."""
+    points: dict[tuple[Any, ...], list[Means]] = defaultdict(list)
+    for variant in variants:
+        said = variant.recipe.model_dump(exclude={"seed"})
+        points[(variant.model, *said.items())].append(found[variant.name])
+    return [_average(same) for same in points.values()]
+
+
+def _average(means: Sequence[Means]) -> Means:
+    first, *others = means
+    if not others:
+        return first
+    averaged: dict[str, Any] = {}
+    for name in _AVERAGED:
+        values = [getattr(m, name) for m in means]
+        averaged[name] = None if None in values else sum(values) / len(values)
+    return replace(first, variant=f"{first.variant} and {len(others)} other seeds", **averaged)
 
 
 def _lmbda(variant: Variant) -> float | None:
@@ -190,7 +216,9 @@ def _by_model(members: Sequence[Variant], own: dict[str | None, float | None]) -
     if len(models) == 1:
         return {"": list(members)}
     ladder = [v for v in members if v.model in own and own[v.model] == _lmbda(v)]
-    if len({_lmbda(v) for v in ladder}) < len(ladder):  # models beside each other, no ladder
+    if len({_lmbda(v) for v in ladder}) < len(
+        {v.model for v in ladder}
+    ):  # models beside each other, no ladder
         ladder = []
     rest = {v.model for v in members if v not in ladder}
     curves = {str(model): [v for v in members if v.model == model] for model in rest}

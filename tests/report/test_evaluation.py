@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from ncbatch.cli import main
 from ncbatch.metrics import read_table
 from ncbatch.report.bd_rate import Curve
 from ncbatch.report.errors import ReportError
-from ncbatch.report.evaluation import _comparable, evaluate
+from ncbatch.report.evaluation import _average, _comparable, evaluate
 from ncbatch.report.page import build
 from ncbatch.runs.errors import RunError
 from ncbatch.store import Store, open_store
@@ -54,6 +55,18 @@ def test_one_model_at_several_lmbdas_is_a_curve_beside_the_ladders(tmp_path: Pat
         "sga": {"sga-0.005", "sga-0.01", "sga-0.02"},
         "sga, model base-0.010": {"at-0.005", "sga-0.01", "at-0.02"},
     }
+
+
+def test_seeds_are_averaged_into_one_point(tmp_path: Path) -> None:
+    requests = [
+        {"method": "sga", "lmbda": lmbda, "seed": seed, "steps": 4, "name": f"{lmbda}-{seed}"}
+        for lmbda in (0.005, 0.01) for seed in (0, 1, 2)
+    ]  # fmt: skip
+    found = evaluate(make_run(tmp_path, requests, count=1))
+    low, high = found.series["sga"]
+    assert (low.lmbda, high.lmbda) == (0.005, 0.01) and low.variant == "0.005-0 and 2 other seeds"
+    average = _average([replace(low, rd_loss=loss, ms_ssim_db=None) for loss in (1.0, 2.0, 6.0)])
+    assert (average.rd_loss, average.ms_ssim_db) == (3.0, None) and average.psnr == pytest.approx(low.psnr)
 
 
 def test_models_beside_each_other_are_curves_of_their_own(tmp_path: Path) -> None:
