@@ -79,7 +79,9 @@ class Checkpoint:
         ]
 
     def to_bytes(self) -> bytes:
-        return save(self.tensors, {"ncbatch": self.info.model_dump_json(), "digest": self.digest})
+        # One entry: safetensors writes several in any order, and the same checkpoint is the same bytes.
+        described = self.info.model_dump(mode="json") | {"digest": self.digest}
+        return save(self.tensors, {"ncbatch": json.dumps(described, separators=(",", ":"))})
 
 
 def _digest(info: ModelInfo, tensors: dict[str, Tensor]) -> str:
@@ -206,15 +208,15 @@ def parse(data: bytes, name: str) -> Checkpoint:
         )
     try:
         header_length = struct.unpack("<Q", data[:8])[0]
-        metadata = json.loads(data[8 : 8 + header_length])["__metadata__"]
-        described = metadata["ncbatch"]
+        described = json.loads(json.loads(data[8 : 8 + header_length])["__metadata__"]["ncbatch"])
+        written = described.pop("digest", None) if isinstance(described, dict) else None
         tensors = load(data)
     except (SafetensorError, struct.error, ValueError, KeyError, TypeError) as error:
         raise ModelError(
             f"{name} is not an ncbatch checkpoint (a whole safetensors file with metadata)"
         ) from error
     try:
-        info = ModelInfo.model_validate_json(described)
+        info = ModelInfo.model_validate(described)
     except pydantic.ValidationError as error:
         where = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise ModelError(
@@ -223,6 +225,6 @@ def parse(data: bytes, name: str) -> Checkpoint:
         ) from error
     _check(info, tensors, name)
     digest = _digest(info, tensors)
-    if metadata.get("digest", digest) != digest:
+    if written not in (None, digest):
         raise ModelError(f"{name} is damaged: its digest is not the one it was written with; fetch it again")
     return Checkpoint(info, tensors, digest)

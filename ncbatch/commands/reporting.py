@@ -100,7 +100,7 @@ def evaluate(args: argparse.Namespace) -> int:
             # Those that pack need the other kind of model; a ladder of that kind serves all methods.
             packs = method in BITS_BACK_METHODS
             fitting_model = zoo.nearest_builtin(lmbda, "bits-back") if packs else model
-            entry = {"method": method, "model": fitting_model, "lmbda": lmbda, "steps": args.steps}
+            entry = {"method": [method], "model": fitting_model, "lmbda": lmbda, "steps": args.steps}
             requests += expand(entry | {"name": "{method}-{lmbda}"}, "--methods")
     if codecs:
         qualities = _numbers("--qualities", args.qualities)

@@ -78,7 +78,7 @@ def make_variant(request: Request, options: StoreOptions) -> Variant:
     method = request.get("method")
     if isinstance(method, str) and method not in get_args(Method):
         raise UsageError(
-            f"method {method!r} is unknown; there are {', '.join(get_args(Method))}, and the codecs "
+            f"--method: {method!r} is unknown; there are {', '.join(get_args(Method))}, and the codecs "
             + ", ".join(CODECS)
         )
     if "quality" in request:

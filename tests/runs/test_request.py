@@ -71,7 +71,7 @@ def test_a_models_own_lmbda_is_the_default_and_may_differ(tmp_path: Path) -> Non
         ("variants: [{}]\nvariant: 1", "one list of mappings called `variants`"),
         ("variants: [sga]", "variant 1 of .* is no mapping"),
         ("variants: [{}, {stepz: 3}]", "variant 2 of .* has an unknown field 'stepz'; there are name, model"),
-        ("variants: [{method: magic}]", "--method: Input should be 'amortized', 'sga'"),
+        ("variants: [{method: magic}]", "--method: 'magic' is unknown; there are amortized, sga"),
         ("variants: [{steps: []}]", "empty list for 'steps'"),
         ("variants: [{steps: 3}, {steps: 4}]", "two variants are called 'sga'"),
         ("variants: [{name: '{foo}', steps: [3, 4]}]", "names no field of it: 'foo'"),
