@@ -32,7 +32,6 @@ ROOT = Path(__file__).resolve().parents[1]
 MODELS, PAGE = ROOT / "ncbatch" / "models", ROOT / "docs" / "ladder.md"
 CLASSICAL = ("jpeg", "webp", "bpg-4:4:4")
 REFERENCES = (*CLASSICAL, "base-hyperprior")
-# How the models in the package came about; the first of the walk went on from an earlier base-0.010.
 TRAINING = (
     "Trained by these commands (the first walk started from the base-0.010 that the package had before):",
     "",
