@@ -29,7 +29,7 @@ class Variant(pydantic.BaseModel, frozen=True, extra="forbid"):
     alpha: Literal["refuse", "white", "black"] = "refuse"
     max_pixels: int = pydantic.Field(PictureLimits().max_pixels, gt=0)
     fall_back: bool = pydantic.Field(
-        False, description="publish the amortized encoding where refinement diverges, or a file fails its check"
+        False, description="the amortized encoding where refinement diverges or a file fails its check"
     )
 
     @pydantic.field_validator("name")
