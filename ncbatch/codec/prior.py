@@ -98,17 +98,19 @@ def fixed_point_medians(weights: dict[str, Tensor], *, trained: bool) -> Tensor:
     Args:
         trained: whether `quantiles` were trained with the weights; where not, the medians are searched for.
     """
-    medians = weights["quantiles"][:, 0, 1].double() if trained else _bisected_medians(weights)
+    medians = weights["quantiles"][:, 0, 1].double() if trained else quantile(weights, 0.5)
     return (medians * UNIT).round().clamp(-MAX_Z_SYMBOL * UNIT, MAX_Z_SYMBOL * UNIT).to(torch.int32)
 
 
-def _bisected_medians(weights: dict[str, Tensor]) -> Tensor:
+def quantile(weights: dict[str, Tensor], probability: float) -> Tensor:
+    """Below which each channel's z lies with this probability, by bisection; float64[channels]."""
     prior = FactorizedPrior(weights, torch.float64, torch.device("cpu"))
+    logit = math.log(probability / (1 - probability))
     low = torch.full((len(weights["quantiles"]), 1, 1), -float(MAX_Z_SYMBOL), dtype=torch.float64)
     high = -low
     for _ in range(50):
         middle = (low + high) / 2
-        above = prior.logits(middle) > 0  # the cumulative is over one half
+        above = prior.logits(middle) > logit
         low, high = torch.where(above, low, middle), torch.where(above, middle, high)
     return high[:, 0, 0]
 

@@ -15,12 +15,13 @@ from compressai.models import MeanScaleHyperprior
 from torch import Tensor, nn
 
 from ncbatch.codec.checkpoint import Checkpoint
-from ncbatch.codec.prior import log_density
+from ncbatch.codec.prior import log_density, quantile
 from ncbatch.codec.rates import LIKELIHOOD_FLOOR, SCALE_BOUND, bits_back, gaussian_bits, lower_bound
 from ncbatch.errors import NcbatchError
 from ncbatch.training.settings import TrainingSettings
 
 _MAX_LOG_VARIANCE = math.log(10.0)  # the paper's cap of sigma_z at sqrt(10) while training
+_BOX_VARIANCE = 1 / 12  # of uniform noise
 _BUFFERS = (
     ".pedestal", ".bound", ".target", "_offset", "_quantized_cdf", "_cdf_length", "scale_table",
     "scale_bound",
@@ -159,11 +160,28 @@ def _widened(weights: dict[str, Tensor], fresh: dict[str, Tensor]) -> dict[str, 
     return widened
 
 
+def _broadened(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """p(z) of a base model, stretched about each channel's median to the width that it has in rates.
+
+    There it is convolved with a box; the density alone may be a spike, and a posterior as wide as the box
+    would pay dearly under it, above all in channels that carry nothing.
+    """
+    prefix = "entropy_bottleneck."
+    prior = {name.removeprefix(prefix): t for name, t in weights.items() if name.startswith(prefix)}
+    below, median, above = (quantile(prior, probability) for probability in (0.16, 0.5, 0.84))
+    deviation = (above - below) / 2
+    slower = (deviation / (deviation.square() + _BOX_VARIANCE).sqrt()).view(-1, 1, 1)
+    slope = F.softplus(prior["matrices.0"].double())
+    matrix = torch.log(torch.expm1(slope * slower))
+    bias = prior["biases.0"] + slope * (1 - slower) * median.view(-1, 1, 1)
+    return {f"{prefix}matrices.0": matrix.float(), f"{prefix}biases.0": bias.float()}
+
+
 def warm_start(model: TrainableHyperprior, checkpoint: Checkpoint) -> None:
     """Takes over the weights of a trained neighbour, of another rate or, for bits-back, of the base kind.
 
     More channels of y than it has are added to it. A posterior that no base model has starts with the
-    variance of the uniform noise it replaces.
+    variance of the uniform noise it replaces, and p(z) as wide as it is with that noise.
 
     Raises:
         NcbatchError: other N or fewer M, or a bits-back checkpoint for a base training.
@@ -181,9 +199,10 @@ def warm_start(model: TrainableHyperprior, checkpoint: Checkpoint) -> None:
         weights = _widened(weights, fresh)
     if info.kind != settings.kind:
         mean_weight, mean_bias = weights["h_a.4.weight"], weights["h_a.4.bias"]
-        log_variance = torch.full_like(mean_bias, -math.log(12.0))
+        log_variance = torch.full_like(mean_bias, math.log(_BOX_VARIANCE))
         weights["h_a.4.weight"] = torch.cat([mean_weight, torch.zeros_like(mean_weight)])
         weights["h_a.4.bias"] = torch.cat([mean_bias, log_variance])
+        weights |= _broadened(weights)
     # The class's own method wants the coder's buffers, too, which training does not use.
     missing, unexpected = nn.Module.load_state_dict(model.network, weights, strict=False)
     assert not unexpected

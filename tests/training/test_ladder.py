@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from ncbatch.codec.checkpoint import export
+from ncbatch.codec.prior import quantile
 from ncbatch.errors import NcbatchError
 from ncbatch.training.ladder import walk
 from ncbatch.training.network import TrainableHyperprior, warm_start
@@ -57,6 +58,22 @@ def test_bits_back_starts_with_the_mean_of_base():
         assert torch.allclose(mean, source.network.h_a(y), atol=1e-6)
     assert torch.allclose(log_variance.exp(), torch.full_like(log_variance, 1 / 12))
     assert losses(target).bpp_y.item() > 0
+
+
+def test_bits_back_starts_with_a_prior_as_wide_as_base_codes_with():
+    source = trained("base", 1)
+    with torch.no_grad():  # one spike, as base models have in channels that carry nothing
+        source.network.entropy_bottleneck.matrices[0][0] += 400
+    checkpoint = export(source.network.state_dict(), lmbda=0.01, dtype=torch.float32)
+    target = trained("bits-back", 2)
+    warm_start(target, checkpoint)
+    weights = checkpoint.section("prior"), target.network.entropy_bottleneck.state_dict()
+    before, after = (torch.stack([quantile(w, p) for p in (0.16, 0.5, 0.84)]) for w in weights)
+    deviation, wanted = (after[2] - after[0]) / 2, ((before[2] - before[0]).square() / 4 + 1 / 12).sqrt()
+    assert before[2, 0] - before[0, 0] < 0.1 < 1 < before[2, 1] - before[0, 1]
+    assert 0.57 < after[2, 0] - after[0, 0] < 0.58
+    assert torch.allclose(deviation, wanted, rtol=1e-3)
+    assert torch.allclose(before[1], after[1], rtol=1e-3, atol=1e-3)
 
 
 def test_weights_of_other_channels_or_kinds_are_refused():
