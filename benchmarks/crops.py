@@ -18,14 +18,35 @@ from ncbatch.codec.pictures import read_picture, write_png
 HALVES = ("search", "report")
 
 
+def photographs(folder: Path) -> dict[str, np.ndarray]:
+    """By name, in the order of their names."""
+    paths = sorted(p for p in folder.iterdir() if p.suffix in (".png", ".jpg"))
+    return {p.stem: read_picture(p.read_bytes(), alpha="refuse") for p in paths}
+
+
 def crops(folder: Path, height: int, width: int) -> dict[str, np.ndarray]:
-    """By the name of the photograph."""
-    found = {}
-    for path in sorted(p for p in folder.iterdir() if p.suffix in (".png", ".jpg")):
-        pixels = read_picture(path.read_bytes(), alpha="refuse")
-        top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
-        found[path.stem] = np.ascontiguousarray(pixels[top : top + height, left : left + width])
-    return found
+    """One from the middle of each photograph, by its name."""
+    return {
+        name: _cut(pixels, (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2, height, width)
+        for name, pixels in photographs(folder).items()
+    }
+
+
+def many_crops(folder: Path, count: int, height: int, width: int) -> list[np.ndarray]:
+    """As many, from one photograph after the other; four, that may overlap, from each at most."""
+    found = list(photographs(folder).values())
+    if count > 4 * len(found):
+        raise SystemExit(f"{len(found)} photographs give {4 * len(found)} crops, not {count}")
+    cut = []
+    for third in (1, 1), (2, 1), (1, 2), (2, 2):
+        for pixels in found:
+            top, left = (pixels.shape[0] - height) // 3, (pixels.shape[1] - width) // 3
+            cut.append(_cut(pixels, top * third[0], left * third[1], height, width))
+    return cut[:count]
+
+
+def _cut(pixels: np.ndarray, top: int, left: int, height: int, width: int) -> np.ndarray:
+    return np.ascontiguousarray(pixels[top : top + height, left : left + width])
 
 
 def half_of(found: dict[str, np.ndarray], half: str) -> dict[str, np.ndarray]:

@@ -38,7 +38,7 @@ TRAINING = (
     "    ncbatch train BSDS500 --ladder --kind base --out models/ \\",
     "        --steps 14000 --warm-steps 2500 --start-from base-0.010",
     "    ncbatch train BSDS500 --lmbda L --kind bits-back --out models/bits-back-L \\",
-    "        --steps 1200 --start-from models/base-L/model.safetensors",
+    "        --steps 2000 --start-from models/base-L/model.safetensors",
 )
 
 
@@ -48,6 +48,7 @@ def take_over(trained: Path, facts: dict[str, Facts]) -> None:
     for folder in sorted(trained.iterdir()):
         if (folder / "model.safetensors").exists():
             names[parse((folder / "model.safetensors").read_bytes(), folder.name).digest] = folder
+    built_in = {fact.digest: name for name, fact in facts.items()}
     for digest, folder in names.items():
         state = load_state((folder / "state.pt").read_bytes(), str(folder))
         if state["step"] < state["settings"]["steps"]:
@@ -60,7 +61,11 @@ def take_over(trained: Path, facts: dict[str, Facts]) -> None:
             digest=digest,
             steps=state["step"],
             seconds=float(seconds.sum()),
-            start_from=names[start].name if start in names else "another checkpoint" if start else "",
+            start_from=names[start].name
+            if start in names
+            else built_in.get(start, "another checkpoint")
+            if start
+            else "",
         )
         (MODELS / f"{folder.name}.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
 

@@ -1,7 +1,7 @@
 """Packs of crops of photographs: what they cost, from which length on they pay, and what inference buys.
 
-    python -m benchmarks.packs PHOTOGRAPHS --pictures 32 --size 128 128
-    python -m benchmarks.packs PHOTOGRAPHS --pictures 4 --size 256 384 --steps 100,500,2000
+    python -m benchmarks.packs PHOTOGRAPHS --pictures 32 --size 384 512 --steps 100
+    python -m benchmarks.packs PHOTOGRAPHS --pictures 2 --size 256 384 --steps 100,500,2000
 
 The encoder network's y, as plain files of the same model (mean-centred y, z as a point), and in a pack. The
 break-even length is that of the shortest pack that is smaller than its pictures as files.
@@ -16,30 +16,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.crops import many_crops
 from ncbatch.codec import zoo
 from ncbatch.codec.encode import encode
 from ncbatch.codec.encode_pack import encode_pack, find
 from ncbatch.codec.memory import keep_freed_memory
 from ncbatch.codec.model import Model
 from ncbatch.codec.packing import PackReader
-from ncbatch.codec.pictures import read_picture
 from ncbatch.codec.recipe import Recipe
-
-
-def crops(folder: Path, count: int, height: int, width: int) -> list[np.ndarray]:
-    """As many, all different, from one photograph after the other."""
-    photographs = [
-        read_picture(p.read_bytes(), alpha="refuse")
-        for p in sorted(folder.iterdir())
-        if p.suffix in (".png", ".jpg")
-    ]
-    found = []
-    for i in range(count):
-        pixels, turn = photographs[i % len(photographs)], i // len(photographs)
-        down, right = (pixels.shape[0] - height) // 3, (pixels.shape[1] - width) // 3
-        top, left = down * (turn % 2 + 1), right * (turn // 2 % 2 + 1)
-        found.append(np.ascontiguousarray(pixels[top : top + height, left : left + width]))
-    return found
 
 
 def measure(model: Model, pictures: list[np.ndarray], recipe: Recipe) -> None:
@@ -89,7 +73,7 @@ def main() -> None:
     keep_freed_memory()
     model = Model(zoo.load_builtin(args.model))
     lmbda = model.info.lmbda
-    pictures = crops(args.photographs, args.pictures, *args.size)
+    pictures = many_crops(args.photographs, args.pictures, *args.size)
     measure(model, pictures, Recipe(method="bits-back", lmbda=lmbda))
     for steps in (int(word) for word in args.steps.split(",")):
         fields = {"bbvi_steps": steps, "bbvi_learning_rate": args.learning_rate}

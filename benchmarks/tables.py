@@ -1,12 +1,15 @@
-"""docs/methods.md, from the runs that it names.
+"""docs/methods.md and docs/bits-back.md, each from the runs that it names.
 
 python -m benchmarks.crops PHOTOGRAPHS CROPS
 ncbatch encode CROPS/all RUNS/methods --spec benchmarks/methods.yaml
 ncbatch encode CROPS/report RUNS/presets --spec benchmarks/presets.yaml
 ncbatch encode CROPS/all RUNS/bits-back --spec benchmarks/bits-back.yaml --unit-seconds 3600
-python -m benchmarks.packs PHOTOGRAPHS --pictures 32 --size 128 128 --steps 100 > RUNS/packs32.txt
+python -m benchmarks.packs PHOTOGRAPHS --pictures 32 --size 384 512 --steps 100 > RUNS/packs32.txt
+python -m benchmarks.packs PHOTOGRAPHS --pictures 32 --size 128 128 --steps 100 > RUNS/small.txt
 python -m benchmarks.packs PHOTOGRAPHS --pictures 2 --steps 100,500,2000 > RUNS/packs2.txt
 python -m benchmarks.tables RUNS
+
+A page is written when all of its runs are there.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from ncbatch.report.evaluation import Evaluation, Means, evaluate
 from ncbatch.report.page import build
 from ncbatch.store import Store, open_store
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "methods.md"
+DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 METHODS_TEXT = """
 {images} crops of 384x256, every refinement with the paper's settings scaled to its steps, the built-in base
@@ -32,9 +35,10 @@ On the {images} crops that their settings were not searched on. Saving: of the R
 paper's settings save.
 """
 BITS_BACK_TEXT = """
-{images} crops of 384x256. `amortized` and `sga` (M1) use the base models, the others the bits-back models:
-`bits-back` (A6) and `bits-back+bbvi` (A5) code the encoder network's y, `sga+bits-back` (M2) refines y and
-the posterior together. bpp is net: a pack's bytes, shared by its pictures as they cost them.
+{images} crops of 384x256, real bytes. M1 is `sga` with the base models, without bits-back. `bits-back` (A6)
+and `bits-back+bbvi` (A5) code the encoder network's y, `sga+bits-back` (M2) refines y and the posterior
+together. `sga` with the bits-back models, as plain files: what of M2's gain is the model's, which was trained
+longer, and not bits-back's. bpp is net: a pack's bytes, shared by its pictures as they cost them.
 """
 PACKS_TEXT = """
 Of the packs: bytes over the information content; bits of z against those of y, and the share of them that
@@ -47,9 +51,12 @@ select variant, 100 * (sum(bpp * width * height) / sum(information_bpp * width *
 from metrics where status = 'ok' group by variant order by variant
 """
 
-PACKS_PRINTED = {
-    "packs32.txt": "32 crops of 128x128 (`python -m benchmarks.packs PHOTOGRAPHS --pictures 32 --size 128 128"
-    " --steps 100`), the model `bits-back-0.010`; information: of the z that was drawn, by q's density.",
+PRINTED = {
+    "packs32.txt": "32 crops of 512x384, the model `bits-back-0.010` (`python -m benchmarks.packs "
+    "PHOTOGRAPHS --pictures 32 --size 384 512 --steps 100`). Information: of the z that was drawn, by q's "
+    "density.",
+    "small.txt": "32 crops of 128x128 (`... --pictures 32 --size 128 128 --steps 100`): what a picture's "
+    "entry and checksums take, some 20 bytes, counts here.",
     "packs2.txt": "What more steps of inference buy, on two crops of 384x256 (`... --pictures 2 --steps "
     "100,500,2000`).",
 }
@@ -109,12 +116,12 @@ def bits_back(run: Store) -> Iterator[str]:
     means = list(evaluation.means)
     packs = query(run, PACKS).to_pylist()
     yield from _head(
-        "Bits-back",
+        "Methods",
         BITS_BACK_TEXT.format(images=means[0].images),
         "ncbatch encode CROPS/all RUNS/bits-back --spec benchmarks/bits-back.yaml --unit-seconds 3600",
     )
     order = ("amortized", "sga", "bits-back", "bits-back+bbvi", "sga+bits-back")
-    yield from _by_rate(means, key=lambda m: order.index(m.method), saved=False)
+    yield from _by_rate(means, key=lambda m: (order.index(m.method), m.model), saved=False)
     yield PACKS_TEXT
     yield from _table(
         ("variant", "over", "z / y", "back", "decoding"),
@@ -144,8 +151,8 @@ def _by_rate(means: list[Means], key: Callable[[Means], object], *, saved: bool 
     for lmbda in sorted(groups):
         for m in sorted(groups[lmbda], key=key):  # type: ignore[arg-type, return-value]
             row = [f"{lmbda:g}", m.method, str(m.steps), f"{m.bpp:.4f}", f"{m.psnr:.2f}", f"{m.rd_loss:.4f}"]
-            rows.append((*row, f"{m.saved_percent:.2f} %") if saved else tuple(row))
-    columns = ("lmbda", "method", "steps", "bpp", "PSNR dB", "R-D loss", *(["saved"] if saved else []))
+            rows.append((*row, f"{m.saved_percent:.2f} %" if saved else (m.model or "").rpartition("-")[0]))
+    columns = ("lmbda", "method", "steps", "bpp", "PSNR dB", "R-D loss", "saved" if saved else "models")
     yield from _table(columns, rows)
 
 
@@ -165,24 +172,36 @@ def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[st
         yield f"| {' | '.join(row)} |"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="docs/methods.md")
-    parser.add_argument("runs", type=Path)
-    args = parser.parse_args()
+def printed(runs: Path) -> Iterator[str]:
+    """What `benchmarks.packs` printed."""
+    for name, text in PRINTED.items():
+        yield from ("", text, "", "```", (runs / name).read_text().strip(), "```")
+
+
+def write(page: str, title: str, sections: list[Iterator[str]]) -> None:
     lines = [
-        "# Methods compared",
+        f"# {title}",
         "",
         "Written by `python -m benchmarks.tables RUNS` from the runs that it names, over crops that "
         "`python -m benchmarks.crops PHOTOGRAPHS CROPS` cut.",
     ]
-    for name, section in (("methods", methods), ("presets", presets), ("bits-back", bits_back)):
-        if (args.runs / name).exists():
-            lines += section(open_store(str(args.runs / name)))
-    for name, text in PACKS_PRINTED.items():
-        if (args.runs / name).exists():
-            lines += ["", text, "", "```", (args.runs / name).read_text().strip(), "```"]
-    PAGE.parent.mkdir(exist_ok=True)
-    PAGE.write_text("\n".join(lines) + "\n")
+    for section in sections:
+        lines += section
+    (DOCS / page).write_text("\n".join(lines) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="docs/methods.md, docs/bits-back.md")
+    parser.add_argument("runs", type=Path)
+    runs = parser.parse_args().runs
+
+    def store(name: str) -> Store:
+        return open_store(str(runs / name))
+
+    if all((runs / name).exists() for name in ("methods", "presets")):
+        write("methods.md", "Methods compared", [methods(store("methods")), presets(store("presets"))])
+    if all((runs / name).exists() for name in ("bits-back", *PRINTED)):
+        write("bits-back.md", "Bits-back measured", [bits_back(store("bits-back")), printed(runs)])
 
 
 if __name__ == "__main__":

@@ -27,6 +27,10 @@ Kind = Literal["base", "bits-back"]
 density."""
 
 
+FINE_GRID = f"fine{UNIT // FINE_STEP}"
+"""Prefix of the tables of p(z) on the fine grid. It says the grid, so that those of another are none."""
+
+
 class ModelInfo(pydantic.BaseModel, frozen=True, extra="forbid"):
     """What a checkpoint says of itself."""
 
@@ -44,7 +48,7 @@ class Checkpoint:
 
     tensors: `g_a.*`, `h_a.*`, `g_s.*` and `prior.*` (floats, CompressAI's names), and for coding
     `exact.<layer>.weight|bias` (h_s), `z.median`, `z.first`, `z.lengths`, `z.frequencies` (integers); the
-    kind bits-back has tables of p(z) on the finer grid of z, too: `fine.first|lengths|frequencies`.
+    kind bits-back has tables of p(z) on the finer grid of z, too: `<FINE_GRID>.first|lengths|frequencies`.
     """
 
     info: ModelInfo
@@ -126,7 +130,7 @@ def export(
         medians = fixed_point_medians(prior, trained=kind == "base")
         tables = {"z": coding_tables(prior, medians)}
         if kind == "bits-back":
-            tables["fine"] = coding_tables(prior, torch.zeros_like(medians), FINE_STEP / UNIT)
+            tables[FINE_GRID] = coding_tables(prior, torch.zeros_like(medians), FINE_STEP / UNIT)
     except KeyError as error:
         raise ModelError(
             f"the weights lack {error}; only CompressAI's MeanScaleHyperprior can be exported"
@@ -175,7 +179,7 @@ def _expected_shapes(info: ModelInfo) -> dict[str, tuple[int, ...]]:
 
 def _grids(info: ModelInfo) -> tuple[str, ...]:
     """Sections with tables of p(z)."""
-    return ("z", "fine") if info.kind == "bits-back" else ("z",)
+    return ("z", FINE_GRID) if info.kind == "bits-back" else ("z",)
 
 
 def _check(info: ModelInfo, tensors: dict[str, Tensor], source: str) -> None:

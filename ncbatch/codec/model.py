@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ncbatch.codec.checkpoint import Checkpoint
+from ncbatch.codec.checkpoint import FINE_GRID, Checkpoint
 from ncbatch.codec.coder import MAX_SYMBOL, FactorizedTables
 from ncbatch.codec.exact import FINE_STEP, MAX_Z_SYMBOL, UNIT, ExactHyperSynthesis
 from ncbatch.codec.prior import FactorizedPrior
@@ -149,7 +149,7 @@ class Model:
     @cached_property
     def fine_tables(self) -> FactorizedTables:
         """p(z) on the fine grid; of a bits-back model only."""
-        return _tables(self._checkpoint, "fine")
+        return _tables(self._checkpoint, FINE_GRID)
 
     @property
     def medians(self) -> Tensor:
