@@ -316,11 +316,11 @@ def test_side_information_pays_or_not(posterior_model, found):
 
 def test_chaotic_inference_is_noticed_by_the_encoder(posterior_model, crops):
     """At a rate that no recipe takes: the picture would not decode on another machine, so it goes without."""
-    settings = {"bbvi_steps": 500, "bbvi_learning_rate": 0.8}
+    settings = {"bbvi_steps": 500, "bbvi_learning_rate": 3.0}
     recipe = RECIPE.model_copy(update=settings)
     pictures = find(posterior_model, crops[:2], recipe)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pack_file, "MAX_BBVI_LEARNING_RATE", 1.0)
+        patch.setattr(pack_file, "MAX_BBVI_LEARNING_RATE", 3.0)
         assert encode(posterior_model, pictures, recipe).plain == {1}
 
 
