@@ -1,6 +1,6 @@
 """Packs of crops of photographs: what they cost, from which length on they pay, and what inference buys.
 
-    python -m benchmarks.packs PHOTOGRAPHS --pictures 32 --size 384 512 --steps 100
+    python -m benchmarks.packs PHOTOGRAPHS --pictures 32 --size 256 384 --steps 100
     python -m benchmarks.packs PHOTOGRAPHS --pictures 2 --size 256 384 --steps 100,500,2000
 
 The encoder network's y, as plain files of the same model (mean-centred y, z as a point), and in a pack. The

@@ -4,7 +4,7 @@ python -m benchmarks.crops PHOTOGRAPHS CROPS
 ncbatch encode CROPS/all RUNS/methods --spec benchmarks/methods.yaml
 ncbatch encode CROPS/report RUNS/presets --spec benchmarks/presets.yaml
 ncbatch encode CROPS/all RUNS/bits-back --spec benchmarks/bits-back.yaml --unit-seconds 3600
-python -m benchmarks.packs PHOTOGRAPHS --pictures 32 --size 384 512 --steps 100 > RUNS/packs32.txt
+python -m benchmarks.packs PHOTOGRAPHS --pictures 32 --size 256 384 --steps 100 > RUNS/packs32.txt
 python -m benchmarks.packs PHOTOGRAPHS --pictures 32 --size 128 128 --steps 100 > RUNS/small.txt
 python -m benchmarks.packs PHOTOGRAPHS --pictures 2 --steps 100,500,2000 > RUNS/packs2.txt
 python -m benchmarks.tables RUNS
@@ -52,8 +52,8 @@ from metrics where status = 'ok' group by variant order by variant
 """
 
 PRINTED = {
-    "packs32.txt": "32 crops of 512x384, the model `bits-back-0.010` (`python -m benchmarks.packs "
-    "PHOTOGRAPHS --pictures 32 --size 384 512 --steps 100`). Information: of the z that was drawn, by q's "
+    "packs32.txt": "32 crops of 384x256, the model `bits-back-0.010` (`python -m benchmarks.packs "
+    "PHOTOGRAPHS --pictures 32 --size 256 384 --steps 100`). Information: of the z that was drawn, by q's "
     "density.",
     "small.txt": "32 crops of 128x128 (`... --pictures 32 --size 128 128 --steps 100`): what a picture's "
     "entry and checksums take, some 20 bytes, counts here.",
