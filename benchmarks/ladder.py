@@ -48,7 +48,8 @@ def take_over(trained: Path, facts: dict[str, Facts]) -> None:
     for folder in sorted(trained.iterdir()):
         if (folder / "model.safetensors").exists():
             names[parse((folder / "model.safetensors").read_bytes(), folder.name).digest] = folder
-    built_in = {fact.digest: name for name, fact in facts.items()}
+    origins = {fact.digest: name for name, fact in facts.items()}
+    origins |= {digest: folder.name for digest, folder in names.items()}
     for digest, folder in names.items():
         state = load_state((folder / "state.pt").read_bytes(), str(folder))
         if state["step"] < state["settings"]["steps"]:
@@ -61,11 +62,7 @@ def take_over(trained: Path, facts: dict[str, Facts]) -> None:
             digest=digest,
             steps=state["step"],
             seconds=float(seconds.sum()),
-            start_from=names[start].name
-            if start in names
-            else built_in.get(start, "another checkpoint")
-            if start
-            else "",
+            start_from=origins.get(start, "another checkpoint") if start else "",
         )
         (MODELS / f"{folder.name}.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
 
