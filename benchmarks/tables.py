@@ -56,7 +56,7 @@ PRINTED = {
     "PHOTOGRAPHS --pictures 32 --size 256 384 --steps 100`). Information: of the z that was drawn, by q's "
     "density.",
     "small.txt": "32 crops of 128x128 (`... --pictures 32 --size 128 128 --steps 100`): what a picture's "
-    "entry and checksums take, some 20 bytes, counts here.",
+    "entry and checksums take, some 13 bytes, counts here.",
     "packs2.txt": "What more steps of inference buy, on two crops of 384x256 (`... --pictures 2 --steps "
     "100,500,2000`).",
 }

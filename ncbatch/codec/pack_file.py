@@ -4,6 +4,8 @@
                 LEB128: its steps, number of pictures, bytes of side information; CRC-32 of the header
     sections    one a picture, the last coded first; then one for the side information, if there is any
     a section   entry, its words of the stack, CRC-32 of both
+    an entry    method and flags in a byte; unless they are those of the section in front, width and height;
+                number of words; checksums of y_hat and of the posterior; corrections, where there are any
 
 A picture's words are those that neither it nor a picture coded after it takes off the stack again, the last
 pushed first. So whoever decodes from the front has, behind every section, read all that its picture needs: a
@@ -28,10 +30,12 @@ from ncbatch.codec.posterior import Corrections
 from ncbatch.codec.recipe import MAX_BBVI_LEARNING_RATE, MAX_BBVI_STEPS
 
 MAGIC = b"NCP"
-VERSION = 1
+VERSION = 2
 _DIGEST_BYTES = 8
 _FIXED = len(MAGIC) + 1 + _DIGEST_BYTES + 8
 _CHECKSUM = 4
+_LATENTS_BYTES = 2  # the posterior's checksum, with 32 bits, and the section's find what happens to a file
+_WITH_POSTERIOR, _WITH_CORRECTIONS, _SIZE_AS_BEFORE, _METHOD = 1, 2, 4, 8  # a method's number comes above
 
 Words = NDArray[np.uint32]
 
@@ -40,7 +44,7 @@ Words = NDArray[np.uint32]
 class Entry:
     """What a pack says of a picture beside its words.
 
-    latents: CRC-32 of y_hat. posterior: CRC-32 of q(z|y_hat); None: coded without bits-back.
+    latents: 16 bits of a CRC-32 of y_hat. posterior: CRC-32 of q(z|y_hat); None: coded without bits-back.
     """
 
     method: str
@@ -85,23 +89,40 @@ def write_header(header: PackHeader) -> bytes:
     return content + _checksum(content)
 
 
-def write_section(entry: Entry, words: Words) -> bytes:
-    """A picture's section; words in the order of the stack, the last pushed last."""
-    coded = [
-        bytes([2 * METHODS.index(entry.method) + (entry.posterior is not None)]),
-        leb128(entry.width),
-        leb128(entry.height),
-        leb128(len(words)),
-        entry.latents.to_bytes(4, "little"),
-    ]
+def write_section(entry: Entry, words: Words, in_front: Entry | None) -> bytes:
+    """A picture's section; words in the order of the stack, the last pushed last. in_front: what is there."""
+    flags = _METHOD * METHODS.index(entry.method)
+    size = leb128(entry.width) + leb128(entry.height)
+    if in_front is not None and (in_front.width, in_front.height) == (entry.width, entry.height):
+        flags, size = flags | _SIZE_AS_BEFORE, b""
+    posterior = b""
     if entry.posterior is not None:
-        coded += [entry.posterior.to_bytes(4, "little"), leb128(len(entry.corrections))]
-        previous = 0
-        for index, last_bit in entry.corrections:
-            coded.append(leb128(2 * (index - previous) + last_bit))
-            previous = index
-    content = b"".join([*coded, words[::-1].astype("<u4").tobytes()])
+        flags |= _WITH_POSTERIOR
+        posterior = entry.posterior.to_bytes(_CHECKSUM, "little")
+    if entry.corrections:
+        flags |= _WITH_CORRECTIONS
+    content = b"".join(
+        [
+            bytes([flags]),
+            size,
+            leb128(len(words)),
+            entry.latents.to_bytes(_LATENTS_BYTES, "little"),
+            posterior,
+            _coded_corrections(entry.corrections),
+            words[::-1].astype("<u4").tobytes(),
+        ]
+    )
     return content + _checksum(content)
+
+
+def _coded_corrections(corrections: Corrections) -> bytes:
+    if not corrections:
+        return b""
+    coded, previous = [leb128(len(corrections))], 0
+    for index, last_bit in corrections:
+        coded.append(leb128(2 * (index - previous) + last_bit))
+        previous = index
+    return b"".join(coded)
 
 
 def write_side_words(words: Words) -> bytes:
@@ -127,6 +148,7 @@ class PackFile:
     def __init__(self, data: bytes, *, max_pixels: int) -> None:
         self._data, self._max_pixels = data, max_pixels
         self.header, self._position = _read_header(data)
+        self._in_front: Entry | None = None
 
     def next_section(self) -> Section:
         """The next picture's section.
@@ -135,11 +157,11 @@ class PackFile:
             BitstreamError: the file ends before, or the section is damaged.
         """
         start = self._position
-        entry, count, position = _read_entry(self._data, start)
+        entry, count, position = _read_entry(self._data, start, self._in_front)
         end = position + 4 * count + _CHECKSUM
         self._check(start, end)
         check_size(entry.width, entry.height, self._max_pixels)
-        self._position = end
+        self._position, self._in_front = end, entry
         return Section(entry, _words(self._data[position : end - _CHECKSUM]), start)
 
     def side_words(self) -> Words:
@@ -172,8 +194,8 @@ def _read_header(data: bytes) -> tuple[PackHeader, int]:
         raise BitstreamError(f"cut short: {len(data)} bytes cannot hold a header")
     if data[len(MAGIC)] != VERSION:
         raise BitstreamError(
-            f".ncbp version {data[len(MAGIC)]} is unknown here, so no picture comes out; upgrade ncbatch, or "
-            "fetch the file again if it is damaged"
+            f".ncbp version {data[len(MAGIC)]} is unknown ({VERSION} is known), so no picture comes out; "
+            "use the encoder's version of ncbatch, or fetch the file again if it is damaged"
         )
     digest = data[len(MAGIC) + 1 : len(MAGIC) + 1 + _DIGEST_BYTES].hex()
     (learning_rate,) = struct.unpack_from("<d", data, len(MAGIC) + 1 + _DIGEST_BYTES)
@@ -192,36 +214,50 @@ def _read_header(data: bytes) -> tuple[PackHeader, int]:
     return header, position + _CHECKSUM
 
 
-def _read_entry(data: bytes, position: int) -> tuple[Entry, int, int]:
+def _read_entry(data: bytes, position: int, in_front: Entry | None) -> tuple[Entry, int, int]:
     """An entry, the number of its words, and where they begin. Nothing in it is checked yet."""
     if position >= len(data):
         raise BitstreamError("the file is cut short")
-    method, with_posterior = divmod(data[position], 2)
-    width, position = read_leb128(data, position + 1)
-    height, position = read_leb128(data, position)
+    flags = data[position]
+    position += 1
+    if not flags & _SIZE_AS_BEFORE:
+        width, position = read_leb128(data, position)
+        height, position = read_leb128(data, position)
+    elif in_front is not None:
+        width, height = in_front.width, in_front.height
+    else:
+        raise BitstreamError("the file is damaged: its first picture has no size")
     count, position = read_leb128(data, position)
-    latents, position = _read_crc(data, position)
-    posterior, corrections = None, []
-    if with_posterior:
-        posterior, position = _read_crc(data, position)
-        listed, position = read_leb128(data, position)
-        if listed > len(data) - position:
-            raise BitstreamError("the file is damaged: it lists more corrections than it has room for")
-        index = 0
-        for _ in range(listed):
-            coded, position = read_leb128(data, position)
-            index += coded >> 1
-            corrections.append((index, coded & 1))
+    latents, position = _read_number(data, position, _LATENTS_BYTES)
+    posterior: int | None = None
+    corrections: Corrections = ()
+    if flags & _WITH_POSTERIOR:
+        posterior, position = _read_number(data, position, _CHECKSUM)
+    if flags & _WITH_CORRECTIONS:
+        corrections, position = _read_corrections(data, position)
+    method = flags // _METHOD
     if method >= len(METHODS):
         raise BitstreamError(
             f"method number {method} is unknown here; the file is damaged, or upgrade ncbatch"
         )
-    entry = Entry(METHODS[method], width, height, latents, posterior, tuple(corrections))
-    return entry, count, position
+    return Entry(METHODS[method], width, height, latents, posterior, corrections), count, position
 
 
-def _read_crc(data: bytes, position: int) -> tuple[int, int]:
-    return int.from_bytes(data[position : position + 4], "little"), position + 4
+def _read_number(data: bytes, position: int, size: int) -> tuple[int, int]:
+    return int.from_bytes(data[position : position + size], "little"), position + size
+
+
+def _read_corrections(data: bytes, position: int) -> tuple[Corrections, int]:
+    listed, position = read_leb128(data, position)
+    if listed > len(data) - position:
+        raise BitstreamError("the file is damaged: it lists more corrections than it has room for")
+    corrections: list[tuple[int, int]] = []
+    index = 0
+    for _ in range(listed):
+        coded, position = read_leb128(data, position)
+        index += coded >> 1
+        corrections.append((index, coded & 1))
+    return tuple(corrections), position
 
 
 def _words(data: bytes) -> Words:

@@ -83,9 +83,10 @@ def write_pack(
     header = pack_file.write_header(
         PackHeader(short_digest(model.digest), settings, len(items), len(side_information))
     )
+    entries = [_entry(item, c) for item, c in zip(items, coded, strict=True)]
     sections = [
-        pack_file.write_section(_entry(item, c), words[bounds[i] : bounds[i + 1]])
-        for i, (item, c) in enumerate(zip(items, coded, strict=True))
+        pack_file.write_section(entry, words[bounds[i] : bounds[i + 1]], in_front)
+        for i, (entry, in_front) in enumerate(zip(entries, [*entries[1:], None], strict=True))
     ]
     side = pack_file.write_side_words(words[: bounds[0]]) if side_information else b""
     overheads = [len(s) - 4 * (bounds[i + 1] - bounds[i]) for i, s in enumerate(sections)]

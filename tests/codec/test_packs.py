@@ -238,10 +238,10 @@ def test_an_entry_that_lies_is_an_error(posterior_model, found, monkeypatch, fie
     """With a checksum that fits."""
     real = pack_file.write_section
 
-    def lying(entry, words):
+    def lying(entry, words, in_front):
         index = next(i for i, f in enumerate(found) if f.pixels.shape[:2] == (entry.height, entry.width))
         values = {**vars(entry), field: value} if index == 2 else vars(entry)
-        return real(pack_file.Entry(**values), words)
+        return real(pack_file.Entry(**values), words, in_front)
 
     items = [encode_pack.PackItem(f.inferred, f.method, f.pixels.shape[1], f.pixels.shape[0]) for f in found]
     monkeypatch.setattr(pack_file, "write_section", lying)
@@ -255,6 +255,28 @@ def test_an_entry_that_lies_is_an_error(posterior_model, found, monkeypatch, fie
             out.append(unpacked.index)
             assert torch.equal(unpacked.y_hat, found[unpacked.index].y_hat)
     assert 3 in out and 1 not in out
+
+
+def test_a_size_is_said_once_for_neighbours_that_share_it(posterior_model, crops):
+    """An entry and its checksums then take 13 bytes, and what its corrections take."""
+    crop = crops[0]
+    pictures = find(posterior_model, [crop, crop[:, ::-1].copy(), crop[::-1].copy(), crop[:-1]])
+    pack = encode(posterior_model, pictures, RECIPE).pack
+    file = pack_file.PackFile(pack.data, max_pixels=PIXELS)
+    entries = [file.next_section().entry for _ in pictures][::-1]
+    assert [(e.height, e.width) for e in entries] == [p.pixels.shape[:2] for p in pictures]
+    overheads = [share.net_bytes - 4 * share.coded.words for share in pack.shares]
+    corrections = [len(pack_file._coded_corrections(e.corrections)) for e in entries]
+    assert overheads[0] == 9  # without bits-back
+    assert overheads[1] == 13 + corrections[1]
+    assert overheads[2] == 13 + corrections[2] + 3  # its neighbour is one row shorter; 128 takes two bytes
+
+
+def test_a_first_entry_without_a_size_is_an_error(posterior_model, packed):
+    header = pack_file.write_header(packed_header(packed))
+    file = pack_file.PackFile(header + bytes([pack_file._SIZE_AS_BEFORE]) + bytes(20), max_pixels=PIXELS)
+    with pytest.raises(BitstreamError, match="no size"):
+        file.next_section()
 
 
 def test_what_was_kept_of_pictures_makes_the_same_pack(posterior_model, packed, found, crops):
