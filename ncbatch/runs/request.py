@@ -46,9 +46,10 @@ def make_spec(
     for request in requests:
         try:
             variants.append(make_variant(request, options))
-        except pydantic.ValidationError as error:
+        except (pydantic.ValidationError, UsageError) as error:
             where = f"variant {request.get('name')}: " if len(requests) > 1 else ""
-            raise UsageError(where + first_problem(error)) from error
+            problem = str(error) if isinstance(error, UsageError) else first_problem(error)
+            raise UsageError(where + problem) from error
     try:
         return RunSpec(
             corpus=open_store(corpus, options).uri,

@@ -76,6 +76,8 @@ def test_a_models_own_lmbda_is_the_default_and_may_differ(tmp_path: Path) -> Non
         ("variants: [{steps: 3}, {steps: 4}]", "two variants are called 'sga'"),
         ("variants: [{name: '{foo}', steps: [3, 4]}]", "names no field of it: 'foo'"),
         ("variants: [{preset: quick}]", "--preset: 'quick' is none; there are paper, fast, best"),
+        ("variants: [{steps: 3}, {preset: quick}]", "variant quick: --preset: 'quick' is none"),
+        ("variants: [{method: jpeg, quality: 5}, {method: webp}]", "variant webp: --quality is missing"),
         ("variants: [{steps: many}]", "--steps: Input should be a valid integer"),
         ("variants: [{lmbda: [0.01, -1]}]", "variant sga--1: --lmbda: Input should be greater than 0"),
         ("variants: [{method: map, tau0: 0.5}]", "the method map has no temperature; leave out tau0"),
