@@ -13,7 +13,6 @@ import pytest
 from ncbatch.codec.encode_pack import encode_pack, find
 from ncbatch.codec.recipe import Recipe
 
-RECIPE = Recipe(method="bits-back+bbvi", lmbda=0.01, bbvi_steps=60)
 SIDE = bytes(range(256)) * 16
 
 DECODE = """
@@ -64,10 +63,11 @@ def photographs() -> list[np.ndarray]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [1, 2, 8, 32])
-def test_packs_decode_everywhere(posterior_model, photographs, tmp_path, count):
-    pictures = [find(posterior_model, [p], RECIPE)[0] for p in photographs[:count]]
-    packed = encode_pack(posterior_model, pictures, RECIPE, side_information=SIDE)
+@pytest.mark.parametrize(("count", "steps"), [(1, 60), (2, 60), (8, 60), (32, 60), (2, 2000)])
+def test_packs_decode_everywhere(posterior_model, photographs, tmp_path, count, steps):
+    recipe = Recipe(method="bits-back+bbvi", lmbda=0.01, bbvi_steps=steps)
+    pictures = [find(posterior_model, [p], recipe)[0] for p in photographs[:count]]
+    packed = encode_pack(posterior_model, pictures, recipe, side_information=SIDE)
     assert packed.plain == frozenset()
     (tmp_path / "pack").write_bytes(packed.pack.data)
     y_hats = [hashlib.sha256(picture.y_hat.numpy().tobytes()).hexdigest() for picture in pictures]
