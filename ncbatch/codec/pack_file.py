@@ -2,10 +2,10 @@
 
     header      "NCP", version, first 8 bytes of the model's digest, float64 learning rate of the inference;
                 LEB128: its steps, number of pictures, bytes of side information; CRC-32 of the header
-    sections    one a picture, the last coded first; then one for the side information, if there is any
-    a section   entry, its words of the stack, CRC-32 of both
+    sections    one a picture, the last coded first; then, if there is side information, the words for it
+    a section   its length; entry; its words of the stack; CRC-32 of all that
     an entry    method and flags in a byte; unless they are those of the section in front, width and height;
-                number of words; checksums of y_hat and of the posterior; corrections, where there are any
+                checksums of y_hat and of the posterior; corrections, where there are any
 
 A picture's words are those that neither it nor a picture coded after it takes off the stack again, the last
 pushed first. So whoever decodes from the front has, behind every section, read all that its picture needs: a
@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from ncbatch.codec.bbvi import BbviSettings
 from ncbatch.codec.bitstream import METHODS, check_size, leb128, read_leb128
 from ncbatch.codec.errors import BitstreamError
+from ncbatch.codec.model import PADDING
 from ncbatch.codec.posterior import Corrections
 from ncbatch.codec.recipe import MAX_BBVI_LEARNING_RATE, MAX_BBVI_STEPS
 
@@ -34,7 +35,11 @@ VERSION = 2
 _DIGEST_BYTES = 8
 _FIXED = len(MAGIC) + 1 + _DIGEST_BYTES + 8
 _CHECKSUM = 4
-_LATENTS_BYTES = 2  # the posterior's checksum, with 32 bits, and the section's find what happens to a file
+_LATENTS_BYTES = 2
+"""A section's CRC-32 finds what happens to a file, the posterior's an inference that differs; these 16 bits a
+decoder whose integer arithmetic does, which plain files do not look for."""
+_MAX_CORRECTIONS = 32
+"""Of 64x64 pixels; of as many parameters as those have, 2 N, encoders list one in 4,096."""
 _WITH_POSTERIOR, _WITH_CORRECTIONS, _SIZE_AS_BEFORE, _METHOD = 1, 2, 4, 8  # a method's number comes above
 
 Words = NDArray[np.uint32]
@@ -105,13 +110,13 @@ def write_section(entry: Entry, words: Words, in_front: Entry | None) -> bytes:
         [
             bytes([flags]),
             size,
-            leb128(len(words)),
             entry.latents.to_bytes(_LATENTS_BYTES, "little"),
             posterior,
             _coded_corrections(entry.corrections),
             words[::-1].astype("<u4").tobytes(),
         ]
     )
+    content = leb128(len(content)) + content
     return content + _checksum(content)
 
 
@@ -157,12 +162,12 @@ class PackFile:
             BitstreamError: the file ends before, or the section is damaged.
         """
         start = self._position
-        entry, count, position = _read_entry(self._data, start, self._in_front)
-        end = position + 4 * count + _CHECKSUM
+        length, content = read_leb128(self._data, start)
+        end = content + length + _CHECKSUM
         self._check(start, end)
-        check_size(entry.width, entry.height, self._max_pixels)
+        entry, words = self._parsed(self._data[content : end - _CHECKSUM])
         self._position, self._in_front = end, entry
-        return Section(entry, _words(self._data[position : end - _CHECKSUM]), start)
+        return Section(entry, words, start)
 
     def side_words(self) -> Words:
         """The words behind the last picture's section; all the rest of the file."""
@@ -175,6 +180,35 @@ class PackFile:
     def check_end(self) -> None:
         if self._position != len(self._data):
             raise BitstreamError("bytes follow the last picture; the file is damaged")
+
+    def _parsed(self, content: bytes) -> tuple[Entry, Words]:
+        """A section's content."""
+        flags, position = _read_number(content, 0, 1)
+        method = flags // _METHOD
+        if method >= len(METHODS):
+            raise BitstreamError(
+                f"method number {method} is unknown here; the file is damaged, or upgrade ncbatch"
+            )
+        if not flags & _SIZE_AS_BEFORE:
+            width, position = read_leb128(content, position)
+            height, position = read_leb128(content, position)
+        elif self._in_front is not None:
+            width, height = self._in_front.width, self._in_front.height
+        else:
+            raise BitstreamError("the file is damaged: its first picture has no size")
+        check_size(width, height, self._max_pixels)
+        latents, position = _read_number(content, position, _LATENTS_BYTES)
+        posterior: int | None = None
+        corrections: Corrections = ()
+        if flags & _WITH_POSTERIOR:
+            posterior, position = _read_number(content, position, _CHECKSUM)
+        if flags & _WITH_CORRECTIONS:
+            limit = _MAX_CORRECTIONS * -(-width // PADDING) * -(-height // PADDING)
+            corrections, position = _read_corrections(content, position, limit)
+        if position > len(content) or (len(content) - position) % 4:
+            raise BitstreamError("the file is damaged: a picture's words are none")
+        entry = Entry(METHODS[method], width, height, latents, posterior, corrections)
+        return entry, _words(content[position:])
 
     def _check(self, start: int, end: int) -> None:
         """Compares a section's checksum."""
@@ -214,43 +248,14 @@ def _read_header(data: bytes) -> tuple[PackHeader, int]:
     return header, position + _CHECKSUM
 
 
-def _read_entry(data: bytes, position: int, in_front: Entry | None) -> tuple[Entry, int, int]:
-    """An entry, the number of its words, and where they begin. Nothing in it is checked yet."""
-    if position >= len(data):
-        raise BitstreamError("the file is cut short")
-    flags = data[position]
-    position += 1
-    if not flags & _SIZE_AS_BEFORE:
-        width, position = read_leb128(data, position)
-        height, position = read_leb128(data, position)
-    elif in_front is not None:
-        width, height = in_front.width, in_front.height
-    else:
-        raise BitstreamError("the file is damaged: its first picture has no size")
-    count, position = read_leb128(data, position)
-    latents, position = _read_number(data, position, _LATENTS_BYTES)
-    posterior: int | None = None
-    corrections: Corrections = ()
-    if flags & _WITH_POSTERIOR:
-        posterior, position = _read_number(data, position, _CHECKSUM)
-    if flags & _WITH_CORRECTIONS:
-        corrections, position = _read_corrections(data, position)
-    method = flags // _METHOD
-    if method >= len(METHODS):
-        raise BitstreamError(
-            f"method number {method} is unknown here; the file is damaged, or upgrade ncbatch"
-        )
-    return Entry(METHODS[method], width, height, latents, posterior, corrections), count, position
-
-
 def _read_number(data: bytes, position: int, size: int) -> tuple[int, int]:
     return int.from_bytes(data[position : position + size], "little"), position + size
 
 
-def _read_corrections(data: bytes, position: int) -> tuple[Corrections, int]:
+def _read_corrections(data: bytes, position: int, limit: int) -> tuple[Corrections, int]:
     listed, position = read_leb128(data, position)
-    if listed > len(data) - position:
-        raise BitstreamError("the file is damaged: it lists more corrections than it has room for")
+    if listed > limit:
+        raise BitstreamError(f"the file is damaged: it corrects {listed:,} parameters")
     corrections: list[tuple[int, int]] = []
     index = 0
     for _ in range(listed):

@@ -47,9 +47,9 @@ class PackItem:
 class Share:
     """A picture's part in a pack.
 
-    offset, length: of its bytes in the file; the first in the file has the header, too.
+    offset, length: of its bytes in the file; the first in the file has the header, too. Those of a pack cover
+    the file up to the words that only the side information needs.
     net_bytes: by which the file is longer for it; what later pictures borrow of it is booked to it.
-    Over a pack both add up to the file, less what side information takes.
     """
 
     offset: int
@@ -60,7 +60,10 @@ class Share:
 
 @dataclass(frozen=True)
 class Pack:
-    """A written pack; shares in the order of the pictures. side_bytes: of the file for side information."""
+    """A written pack; shares in the order of the pictures.
+
+    side_bytes: what side information takes; with the pictures' net bytes, that is the file.
+    """
 
     data: bytes
     shares: list[Share]
@@ -216,10 +219,11 @@ class PackReader:
     def _finish(self, stack: coder.AnsCoder, waiting: Popped | None) -> None:
         """Takes the side information off the stack, which must be empty then."""
         if self._damage is not None:
-            raise BitstreamError(
-                f"all pictures of the pack came out, but not what is behind them: {self._damage}"
-            ) from self._damage
-        self._give_back(stack, waiting)
+            raise self._behind(self._damage) from self._damage
+        try:
+            self._give_back(stack, waiting)
+        except BitstreamError as error:
+            raise self._behind(error) from error
         # A stack gives zeros for what it does not hold, as many as a lying header asks for.
         if self.header.side_bytes > 4 * stack.num_words() + _HEAD_BYTES:
             raise BitstreamError("the pack has less side information than it says; it is damaged")
@@ -230,6 +234,9 @@ class PackReader:
     def _give_back(self, stack: coder.AnsCoder, popped: Popped | None) -> None:
         if popped is not None:
             give_back(stack, self._model, popped, self.header.inference, self._disturbance)
+
+    def _behind(self, error: BitstreamError) -> BitstreamError:
+        return type(error)(f"all pictures of the pack came out, but not what is behind them: {error}")
 
     def _lost(self, index: int, error: BitstreamError) -> BitstreamError:
         lost = "picture 0 is lost" if index == 0 else f"pictures 0 to {index} are lost"

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ncbatch.codec.errors import BitstreamError, DivergedError
+from ncbatch.codec.errors import BitstreamError, DivergedError, PosteriorMismatchError
 from ncbatch.codec.exact import FINE_STEP, MAX_Z_SYMBOL, UNIT
 from ncbatch.codec.gaussian import SIGMA_BITS
 
@@ -85,11 +85,12 @@ def snap_corrected(mean: Tensor, log_variance: Tensor, corrections: Corrections)
     """The decoder's side: the encoder's posterior, if the parameters are its own up to the margin.
 
     Raises:
-        BitstreamError: a correction names no parameter, or a parameter is not finite.
+        PosteriorMismatchError: a parameter is not finite.
+        BitstreamError: a correction names no parameter.
     """
     steps = _in_steps(mean, log_variance)
     if not np.isfinite(steps).all():
-        raise BitstreamError("inference of the posterior diverges, so the file is damaged")
+        raise PosteriorMismatchError("inference of the posterior diverges here; at the encoder it did not")
     nearest = np.rint(steps)
     for index, last_bit in corrections:
         if index >= len(steps):

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 from ncbatch.codec.encode import Encoded
 from ncbatch.codec.errors import DecodeCheckError
-from ncbatch.codec.refinement import Refinement
 from ncbatch.metrics.schema import Row
-from ncbatch.runs.batches import OUT_OF_MEMORY, Batches, Done, failure_of
+from ncbatch.runs.batches import OUT_OF_MEMORY, Batches, Done, failure_of, refined
 from ncbatch.runs.coders import Coder, LearnedCoder
 from ncbatch.runs.intake import Job, open_images
 from ncbatch.runs.plan import PlannedImage, Unit
@@ -19,7 +18,6 @@ from ncbatch.runs.publish import Publisher
 from ncbatch.runs.rows import Failure, RowWriter, Work
 from ncbatch.runs.spec import Variant
 from ncbatch.runs.traces import Tracer
-from ncbatch.runs.wip import WorkInProgress
 
 if TYPE_CHECKING:
     from ncbatch.runs.unit import Workspace
@@ -39,7 +37,7 @@ class Attempt:
             workspace.output, unit, attempt, variant.recipe.suffix, create_only=workspace.spec.create_only
         )
         self.tracer = Tracer(workspace.output, unit, workspace.trace_every)
-        self.wip = WorkInProgress(workspace.output, unit, variant, workspace.wip_seconds)
+        self.wip = workspace.wip(unit)
 
     def rows(self, images: Sequence[PlannedImage], poisoned: Mapping[str, str]) -> Iterator[Row]:
         """One row per image, as they get done; images of one padded shape go in batches."""
@@ -77,17 +75,7 @@ class Attempt:
         return None
 
     def _encode(self, jobs: Sequence[Job]) -> list[Encoded]:
-        images = [job.image for job in jobs]
-        state = self.wip.resume(images) if self._variant.recipe.refines else None
-        self.tracer.begin(state)
-
-        def pause(refinement: Refinement) -> None:
-            self.tracer.look(refinement)
-            self.wip.save_sometimes(refinement, images, self.tracer.state)
-
-        encoded = self._coder.encode([job.pixels for job in jobs], state, pause)
-        self.tracer.end(images)
-        return encoded
+        return refined(self._coder.encode, jobs, self.wip, self.tracer)
 
     def _row(self, done: Done[Encoded]) -> Row:
         if isinstance(done.result, Failure):

@@ -7,12 +7,17 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from ncbatch.codec.encode import padded_shape
+from ncbatch.codec.encode import Pause, State, padded_shape
 from ncbatch.codec.errors import DecodeCheckError, DivergedError
+from ncbatch.codec.refinement import Refinement
 from ncbatch.runs.intake import Job
 from ncbatch.runs.rows import Failure
+from ncbatch.runs.traces import Tracer
+from ncbatch.runs.wip import WorkInProgress
 
 if TYPE_CHECKING:
     from ncbatch.runs.unit import Workspace
@@ -64,9 +69,7 @@ class Batches(Generic[Result]):
         try:
             results = self._encode(jobs)
         except (MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
-                raise
-            failure = Failure(OUT_OF_MEMORY, f"the picture does not fit in memory: {error}")
+            failure = memory_failure(error)
         except (DivergedError, DecodeCheckError) as error:
             failure = failure_of(error)
         else:
@@ -97,6 +100,34 @@ def failure_of(error: DivergedError | DecodeCheckError) -> Failure:
     return Failure(error_class, str(error))
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Torch raises a RuntimeError of its own on GPUs and a plain one on CPUs."""
-    return isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or "can't allocate" in str(error)
+def memory_failure(error: MemoryError | RuntimeError) -> Failure:
+    """The failure of a picture for which memory ran out.
+
+    Raises:
+        MemoryError, RuntimeError: the error, if it says something else.
+    """
+    # Torch raises a RuntimeError of its own on GPUs and a plain one on CPUs.
+    ours = isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or "can't allocate" in str(error)
+    if not ours:
+        raise error
+    return Failure(OUT_OF_MEMORY, f"the picture does not fit in memory: {error}")
+
+
+def refined(
+    encode: Callable[[list[NDArray[np.uint8]], State | None, Pause], list[Result]],
+    jobs: Sequence[Job],
+    wip: WorkInProgress,
+    tracer: Tracer,
+) -> list[Result]:
+    """Encodes pictures together, from where an earlier attempt got to; saves and looks on the way."""
+    images = [job.image for job in jobs]
+    state = wip.resume(images)
+    tracer.begin(state)
+
+    def pause(refinement: Refinement) -> None:
+        tracer.look(refinement)
+        wip.save_sometimes(refinement, images, tracer.state)
+
+    results = encode([job.pixels for job in jobs], state, pause)
+    tracer.end(images)
+    return results

@@ -26,6 +26,7 @@ from ncbatch.runs.plan import PlannedImage
 from ncbatch.runs.pool import Pool
 from ncbatch.runs.progress import Snapshot
 from ncbatch.runs.spec import RunSpec, check_same
+from ncbatch.runs.wip import discard_all
 from ncbatch.runs.worker import WorkerConfig
 from ncbatch.store import Store, StoreOptions, honours_create_only, open_store
 
@@ -158,4 +159,7 @@ def _drive(
             policy=options.policy, deadlines=options.deadlines, show=show,
         )  # fmt: skip
         driver.resumed(committed_results(output, run))
-        return driver.drive()
+        stopped = driver.drive()
+        if not stopped:
+            discard_all(output)
+        return stopped

@@ -115,7 +115,7 @@ def pack_files(
     recipe = variant.recipe
     assert variant.model is not None and isinstance(recipe, Recipe)
     model = on_device(load_model(variant.model, options))
-    side = _read(side_information, options) if side_information else b""
+    side = _read(side_information, options) if side_information is not None else b""
     limits, pictures = PictureLimits(max_pixels=variant.max_pixels), []
     for uri in uris:
         try:
@@ -129,7 +129,8 @@ def pack_files(
         except DivergedError as error:
             raise UsageError(f"{uri} cannot be packed: {error}") from error
         log.info("%s: found in %.0f s", uri, found[-1].seconds)
-        if side and len(found) == 1 and not pays_for(model, found[0].inferred, side):
+        first = side_information is not None and len(found) == 1
+        if first and not pays_for(model, found[0].inferred, side):
             raise UsageError(
                 f"--side-info {side_information} has {len(side):,} bytes, too few to pay for {uri}, "
                 f"which takes some {borrowed_bytes(found[0].inferred):,}; give a longer file, or leave it out"

@@ -27,6 +27,7 @@ LEASE = "lease.json"
 STATUS = "status.json"
 GENERATIONS_PREFIX = "generations/"
 BITSTREAMS_PREFIX = "bitstreams/"
+WIP_PREFIX = "wip/"
 
 _SEGMENT_BYTES = 180  # local file systems take 255; an attempt's name and the suffixes must fit, too
 _KEY_BYTES = 700  # S3 takes 1,024, prefix of the output included
@@ -52,12 +53,12 @@ def model_key(digest: str) -> str:
 
 
 def wip_key(unit: str) -> str:
-    return f"wip/{unit[:2]}/{unit}.safetensors"
+    return f"{WIP_PREFIX}{unit[:2]}/{unit}.safetensors"
 
 
 def kept_prefix(unit: str) -> str:
     """Of what is kept of pictures of a unit that are done."""
-    return f"wip/{unit[:2]}/{unit}/"
+    return f"{WIP_PREFIX}{unit[:2]}/{unit}/"
 
 
 def bitstream_stem(variant: str, image_key: str, generation: int) -> str:

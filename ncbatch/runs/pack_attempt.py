@@ -11,17 +11,15 @@ from typing import TYPE_CHECKING
 
 from ncbatch.codec.encode_pack import Found, Packed
 from ncbatch.codec.errors import PackCheckError
-from ncbatch.codec.refinement import Refinement
 from ncbatch.metrics.schema import Row
 from ncbatch.runs import layout
-from ncbatch.runs.batches import OUT_OF_MEMORY, Batches, Done, failure_of
+from ncbatch.runs.batches import OUT_OF_MEMORY, Batches, Done, failure_of, memory_failure, refined
 from ncbatch.runs.coders import PackCoder
 from ncbatch.runs.intake import Job, open_image, open_images
 from ncbatch.runs.plan import PlannedImage, Unit
 from ncbatch.runs.rows import Failure, RowWriter, Work
 from ncbatch.runs.spec import Variant
 from ncbatch.runs.traces import Tracer
-from ncbatch.runs.wip import WorkInProgress
 
 if TYPE_CHECKING:
     from ncbatch.runs.unit import Workspace
@@ -39,7 +37,7 @@ class PackAttempt:
         self._unit = unit
         self._writer = RowWriter(variant, unit, attempt, str(workspace.device))
         self.tracer = Tracer(workspace.output, unit, workspace.trace_every)
-        self.wip = WorkInProgress(workspace.output, unit, variant, workspace.wip_seconds)
+        self.wip = workspace.wip(unit)
         self._started_at = datetime.now(timezone.utc)
 
     def rows(self, images: Sequence[PlannedImage], poisoned: Mapping[str, str]) -> Iterator[Row]:
@@ -67,15 +65,19 @@ class PackAttempt:
                 log.info("probed %s: %s", image.key, "ok" if isinstance(done, _Good) else "failed")
 
     def _packed(self, good: list[_Good]) -> Iterator[Row]:
-        """Rows of pictures that become a pack, less those that do not decode."""
+        """Rows of pictures that become a pack, less those that do not decode or fit in memory."""
         while good:
             try:
                 packed = self._coder.pack([g.found for g in good])
             except PackCheckError as error:
-                yield self._writer.failed(good.pop(error.picture).job.image, failure_of(error))
-                continue
-            yield from self._published(good, packed)
-            return
+                unfit, failure = error.picture, failure_of(error)
+            except (MemoryError, RuntimeError) as error:
+                unfit = max(range(len(good)), key=lambda i: good[i].job.pixels.size)
+                failure = memory_failure(error)
+            else:
+                yield from self._published(good, packed)
+                return
+            yield self._writer.failed(good.pop(unfit).job.image, failure)
 
     def _published(self, good: Sequence[_Good], packed: Packed) -> Iterator[Row]:
         data, output = packed.pack.data, self._workspace.output
@@ -83,11 +85,15 @@ class PackAttempt:
         adopted = output.head(key) is not None  # an attempt published it that died before it could commit
         output.put(key, data)
         for i, g in enumerate(good):
-            note = g.note
+            notes = [g.note] if g.note else []
             if i in packed.plain:
-                note = "coded without bits-back: it failed the decode check with it"
+                notes.append("coded without bits-back: it failed the decode check with it")
             work = Work(
-                self._started_at, batch_size=g.batch_size, adopted=adopted, method=g.found.method, note=note
+                self._started_at,
+                batch_size=g.batch_size,
+                adopted=adopted,
+                method=g.found.method,
+                note="; ".join(notes) or None,
             )
             yield self._writer.ok(g.job.image, packed.encoded[i], key, work, packed.pack.shares[i].offset)
 
@@ -116,19 +122,10 @@ class PackAttempt:
         return self._variant.fall_back and refines and failure.error_class != OUT_OF_MEMORY
 
     def _find(self, jobs: Sequence[Job]) -> list[Found]:
-        images = [job.image for job in jobs]
-        state = self.wip.resume(images) if self._variant.recipe.refines else None
-        self.tracer.begin(state)
-
-        def pause(refinement: Refinement) -> None:
-            self.tracer.look(refinement)
-            self.wip.save_sometimes(refinement, images, self.tracer.state)
-
-        found = self._coder.find([job.pixels for job in jobs], state, pause)
-        self.tracer.end(images)
+        found = refined(self._coder.find, jobs, self.wip, self.tracer)
         if self._coder.recipe.refines or self._coder.recipe.bbvi_steps:
-            for image, f in zip(images, found, strict=True):
-                self.wip.keep(image, f.state())
+            for job, f in zip(jobs, found, strict=True):
+                self.wip.keep(job.image, f.state())
         return found
 
     def _unrefined(self, jobs: Sequence[Job]) -> list[Found]:

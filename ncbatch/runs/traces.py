@@ -1,6 +1,7 @@
 """How the refinements of a unit went: a side table with a row per picture and look.
 
-A picture that is adopted from an earlier attempt was not refined here and has no looks.
+A picture that is adopted from an earlier attempt, or was kept by one for its pack, was not refined here and
+has no looks.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from ncbatch.runs.pack_attempt import PackAttempt
 from ncbatch.runs.plan import Unit
 from ncbatch.runs.results import UnitResult
 from ncbatch.runs.spec import RunSpec, Variant
+from ncbatch.runs.wip import WorkInProgress
 from ncbatch.store import Store
 
 log = logging.getLogger(__name__)
@@ -58,6 +59,9 @@ class Workspace:
         model = self._models[digest]
         return PackCoder(model, recipe) if recipe.uses_bits_back else LearnedCoder(model, recipe)
 
+    def wip(self, unit: Unit) -> WorkInProgress:
+        return WorkInProgress(self.output, unit, self.spec.variant(unit.variant), self.wip_seconds)
+
     def attempt(self, unit: Unit, attempt: str) -> Attempt | PackAttempt:
         variant = self.spec.variant(unit.variant)
         coder = self.coder(variant)
@@ -77,14 +81,16 @@ def run_unit(workspace: Workspace, unit: Unit, attempt: str, poisoned: Mapping[s
         StoreError: the store refused or could not be reached; do the unit again later.
     """
     key, output = layout.unit_key(unit.id), workspace.output
+    rows = None
     if output.head(key) is None:
         work = workspace.attempt(unit, attempt)
         rows = list(work.rows(unit.images, poisoned))
         work.tracer.write()
-        won = output.put_if_absent(key, rows_to_parquet(rows))
-        work.wip.discard()
-        if won:
-            return UnitResult.of(rows)
+        if not output.put_if_absent(key, rows_to_parquet(rows)):
+            rows = None
+    workspace.wip(unit).discard()
+    if rows is not None:
+        return UnitResult.of(rows)
     log.info("unit %s is committed already", unit.id)
     return UnitResult.of(Row(**row) for row in parquet_to_table(output.get(key)).to_pylist())
 

@@ -50,6 +50,8 @@ class WorkInProgress:
 
     def resume(self, images: Sequence[PlannedImage]) -> State | None:
         """The state that an earlier attempt saved of exactly this batch under this recipe, or None."""
+        if not self._refines:
+            return None
         tag = self._tag(images)
         # A state can take hundreds of megabytes, so it is not fetched again for every batch of the unit.
         if self._looked and (self._found is None or not torch.equal(self._found, tag)):
@@ -104,3 +106,9 @@ class WorkInProgress:
         if self._packs:
             for info in list(self._output.list(layout.kept_prefix(self._unit))):
                 self._output.delete(info.key)
+
+
+def discard_all(output: Store) -> None:
+    """Deletes what workers left who died between a commit and their tidying up; for when all is committed."""
+    for info in list(output.list(layout.WIP_PREFIX)):
+        output.delete(info.key)

@@ -9,6 +9,7 @@ import torch
 
 from ncbatch.codec import bbvi, bits_back, encode_pack, pack_file, packing
 from ncbatch.codec.bbvi import BbviSettings, rate_gradient
+from ncbatch.codec.bitstream import leb128
 from ncbatch.codec.encode_pack import encode_pack as encode
 from ncbatch.codec.encode_pack import find as find_all
 from ncbatch.codec.encode_pack import restored
@@ -147,6 +148,16 @@ def test_side_information_pays_for_the_first_picture_and_comes_back(posterior_mo
     assert decoded(posterior_model, short.pack.data)[1] == side[: needed // 2]
 
 
+def test_side_information_behind_another_posterior_costs_no_picture(posterior_model, found, monkeypatch):
+    side = bytes(range(256)) * 8
+    data = encode(posterior_model, found[:1], RECIPE, side_information=side).pack.data
+    _perturbed(monkeypatch, 1.0)
+    pictures = PackReader(posterior_model, data, max_pixels=PIXELS).pictures()
+    assert torch.equal(next(pictures).y_hat, found[0].y_hat)
+    with pytest.raises(PosteriorMismatchError, match=r"all pictures .* came out, but not .*versions"):
+        next(pictures)
+
+
 def test_damaged_side_information_costs_no_picture(posterior_model, found):
     side = bytes(range(256)) * 8
     data = bytearray(encode(posterior_model, found, RECIPE, side_information=side).pack.data)
@@ -198,14 +209,17 @@ def test_a_model_without_posterior_is_refused(model, crops):
         find(model, crops[:1])
 
 
-def test_a_picture_that_fails_its_check_is_coded_without_bits_back(posterior_model, found, monkeypatch):
+@pytest.mark.parametrize("change", [0.1, math.nan])
+def test_a_picture_that_fails_its_check_is_coded_without_bits_back(
+    posterior_model, found, monkeypatch, change
+):
     """Its inference comes out differently when it is repeated."""
     real = bits_back.infer
 
     def unsteady(model, y_hat, settings, disturbance):
         mean, log_variance = real(model, y_hat, settings, disturbance)
         if torch.equal(y_hat, found[2].y_hat):
-            mean = mean + 0.1
+            mean = mean + change
         return mean, log_variance
 
     monkeypatch.setattr(bits_back, "infer", unsteady)
@@ -273,10 +287,30 @@ def test_a_size_is_said_once_for_neighbours_that_share_it(posterior_model, crops
 
 
 def test_a_first_entry_without_a_size_is_an_error(posterior_model, packed):
-    header = pack_file.write_header(packed_header(packed))
-    file = pack_file.PackFile(header + bytes([pack_file._SIZE_AS_BEFORE]) + bytes(20), max_pixels=PIXELS)
-    with pytest.raises(BitstreamError, match="no size"):
-        file.next_section()
+    _check_section(packed, bytes([pack_file._SIZE_AS_BEFORE]) + bytes(20), "no size")
+
+
+def _check_section(packed, content, problem):
+    """Reads a pack whose first section has this content, with a checksum that fits."""
+    section = leb128(len(content)) + content
+    data = pack_file.write_header(packed_header(packed)) + section + pack_file._checksum(section)
+    with pytest.raises(BitstreamError, match=problem):
+        pack_file.PackFile(data, max_pixels=PIXELS).next_section()
+
+
+def test_more_corrections_than_an_encoder_writes_take_no_memory(packed):
+    flags = pack_file._WITH_POSTERIOR | pack_file._WITH_CORRECTIONS
+    front = bytes([flags, 64, 64]) + bytes(6)
+    _check_section(packed, front + leb128(10**6) + bytes(10**6), "it corrects 1,000,000 parameters")
+    _check_section(packed, front + leb128(33) + bytes(33), "it corrects 33 parameters")
+    _check_section(packed, front + leb128(32) + bytes(29), "a number that does not end")
+    _check_section(packed, front + leb128(32) + bytes(33), "words are none")
+
+
+def test_the_size_is_looked_at_before_anything_is_made_of_it(packed):
+    _check_section(packed, bytes([0]) + leb128(60_000) + leb128(60_000) + bytes(20), "--max-pixels")
+    _check_section(packed, bytes([0, 0, 5]) + bytes(20), "claims a picture of 0 x 5")
+    _check_section(packed, b"", "a number that does not end")
 
 
 def test_what_was_kept_of_pictures_makes_the_same_pack(posterior_model, packed, found, crops):

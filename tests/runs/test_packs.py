@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from ncbatch.codec import encode_pack, zoo
 from ncbatch.codec.errors import DivergedError
@@ -185,6 +186,43 @@ def test_a_picture_too_large_for_memory_fails_alone(
     assert rows["b.png"].error_class == "out_of_memory"
 
 
+def test_a_picture_too_large_to_pack_leaves_the_pack_to_the_others(
+    local: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = encode_pack._check
+
+    def limited(model: Any, items: Any, *rest: Any) -> Any:
+        if any(item.width == 70 for item in items):
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return real(model, items, *rest)
+
+    monkeypatch.setattr(encode_pack, "_check", limited)
+    rows = finish(local, *planned(local))
+    check(local, rows, ["a.png", "c.png"])
+    assert rows["b.png"].error_class == "out_of_memory"
+
+
+def test_a_fault_of_the_program_while_packing_is_no_lack_of_memory(
+    local: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(encode_pack, "_check", broken)
+    with pytest.raises(RuntimeError, match="shapes"):
+        finish(local, *planned(local))
+
+
+def test_what_a_worker_left_that_died_after_its_commit_goes(local: Workbench) -> None:
+    spec, unit = planned(local)
+    finish(local, spec, unit)
+    before = local.rows()
+    local.workspace(spec).wip(unit).keep(unit.images[0], {"y_hat": torch.zeros(1)})
+    assert len(local.keys("wip/")) == 1
+    finish(local, spec, unit, 1)
+    assert local.keys("wip/") == [] and local.rows() == before
+
+
 @pytest.mark.parametrize("fall_back", [False, True])
 def test_a_picture_that_diverges(local: Workbench, monkeypatch: pytest.MonkeyPatch, fall_back: bool) -> None:
     real = encode_pack.refine
@@ -297,6 +335,9 @@ def test_side_information_that_is_too_short_says_how_much_it_takes(tmp_path: Any
     side = tmp_path / "side"
     side.write_bytes(b"short")
     with pytest.raises(UsageError, match=r"has 5 bytes, too few .* takes some \d+"):
+        pack_files(_files(tmp_path), _variant(), StoreOptions(), str(side))
+    side.write_bytes(b"")
+    with pytest.raises(UsageError, match="has 0 bytes, too few"):
         pack_files(_files(tmp_path), _variant(), StoreOptions(), str(side))
 
 

@@ -51,7 +51,7 @@ def faulty(on_s3: Workbench, s3_server: S3Server, monkeypatch: pytest.MonkeyPatc
     on_s3.add({"a.png": picture(seed=1), "b.png": picture(seed=2)})
     spec = on_s3.spec()
     with FaultProxy(s3_server.endpoint_url) as proxy:
-        options = StoreOptions(endpoint_url=proxy.endpoint_url, retry_seconds=0.4)
+        options = StoreOptions(endpoint_url=proxy.endpoint_url, retry_seconds=1.5)
         proxied = replace(
             on_s3,
             corpus=open_store(on_s3.corpus.uri, options),
