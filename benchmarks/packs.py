@@ -3,8 +3,9 @@
     python -m benchmarks.packs PHOTOGRAPHS --pictures 32 --size 256 384 --steps 100
     python -m benchmarks.packs PHOTOGRAPHS --pictures 2 --size 256 384 --steps 100,500,2000
 
-The encoder network's y, as plain files of the same model (mean-centred y, z as a point), and in a pack. The
-break-even length is that of the shortest pack that is smaller than its pictures as files.
+The encoder network's y, as plain files of the same model (mean-centred y, z as a point), and in packs: with
+bits-back, and without (z is the mean of the inferred posterior), which tells what bits-back gains from what
+inference does. Break-even: the shortest pack that is smaller than its pictures as files.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ import torch
 from benchmarks.crops import many_crops
 from ncbatch.codec import zoo
 from ncbatch.codec.encode import encode
-from ncbatch.codec.encode_pack import encode_pack, find
+from ncbatch.codec.encode_pack import encode_pack, find, inference_settings
 from ncbatch.codec.memory import keep_freed_memory
 from ncbatch.codec.model import Model
-from ncbatch.codec.packing import PackReader
+from ncbatch.codec.packing import PackItem, PackReader, write_pack
 from ncbatch.codec.recipe import Recipe
 
 
@@ -35,7 +36,11 @@ def measure(model: Model, pictures: list[np.ndarray], recipe: Recipe) -> None:
     assert len(list(PackReader(model, packed.pack.data, max_pixels=10**9).pictures())) == len(pictures)
     decoding = (time.monotonic() - started) / len(pictures)
     coded = [share.coded for share in packed.pack.shares]
-    net = np.array([8 * share.net_bytes for share in packed.pack.shares])
+    items = [PackItem(f.inferred, f.method, *f.pixels.shape[1::-1], plain=True) for f in found]
+    without = write_pack(model, items, inference_settings(recipe))
+    net, without_net = (
+        np.array([8 * share.net_bytes for share in pack.shares]) for pack in (packed.pack, without)
+    )
     information = np.array([c.bits_y + c.bits_z - (c.bits_back or 0) for c in coded])
     plain = [
         8 * len(encode(model, [picture], Recipe.amortized(recipe.lmbda))[0].outcome.data)
@@ -48,7 +53,8 @@ def measure(model: Model, pictures: list[np.ndarray], recipe: Recipe) -> None:
         over = net[1:].sum() / information[1:].sum() - 1
         worst = (net[1:] / information[1:] - 1).max()
         print(f"  after the first picture: net over information {over:+.3%}, the worst picture {worst:+.3%}")
-        print(f"  against plain files after the first picture: {net[1:].sum() / sum(plain[1:]) - 1:+.2%}")
+        for what, others in (("plain files", np.array(plain)), ("the pack without bits-back", without_net)):
+            print(f"  against {what} after the first picture: {net[1:].sum() / others[1:].sum() - 1:+.2%}")
     gains = np.cumsum(np.array(plain) - net)
     paid = np.flatnonzero(gains > 0)
     print(f"  break-even length: {paid[0] + 1 if len(paid) else f'beyond {len(pictures)}'}")

@@ -4,6 +4,7 @@ python -m benchmarks.crops PHOTOGRAPHS CROPS
 ncbatch encode CROPS/all RUNS/methods --spec benchmarks/methods.yaml
 ncbatch encode CROPS/report RUNS/presets --spec benchmarks/presets.yaml
 ncbatch encode CROPS/all RUNS/bits-back --spec benchmarks/bits-back.yaml --unit-seconds 3600
+ncbatch encode CROPS/all RUNS/inference --spec benchmarks/inference.yaml --unit-seconds 3600
 python -m benchmarks.packs PHOTOGRAPHS --pictures 32 --size 256 384 --steps 100 > RUNS/packs32.txt
 python -m benchmarks.packs PHOTOGRAPHS --pictures 32 --size 128 128 --steps 100 > RUNS/small.txt
 python -m benchmarks.packs PHOTOGRAPHS --pictures 2 --steps 100,500,2000 > RUNS/packs2.txt
@@ -16,12 +17,14 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from ncbatch.codec.recipe import Recipe
 from ncbatch.metrics.query import query
 from ncbatch.report.evaluation import Evaluation, Means, evaluate
 from ncbatch.report.page import build
+from ncbatch.runs.spec import Variant, read_run
 from ncbatch.store import Store, open_store
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -38,7 +41,8 @@ BITS_BACK_TEXT = """
 {images} crops of 384x256, real bytes. M1 is `sga` with the base models, without bits-back. `bits-back` (A6)
 and `bits-back+bbvi` (A5) code the encoder network's y, `sga+bits-back` (M2) refines y and the posterior
 together. `sga` with the bits-back models, as plain files: what of M2's gain is the model's, which was trained
-longer, and not bits-back's. bpp is net: a pack's bytes, shared by its pictures as they cost them.
+longer, and not bits-back's. Inference: its steps, which decoding repeats; 150 at 0.01, 2000 at 3e-3. bpp is
+net: a pack's bytes, shared by its pictures as they cost them.
 """
 PACKS_TEXT = """
 Of the packs: bytes over the information content; bits of z against those of y, and the share of them that
@@ -111,39 +115,46 @@ def presets(run: Store) -> Iterator[str]:
     yield from _table(("lmbda", "preset", "steps", "saving", "share", "s a crop, one core"), rows)
 
 
-def bits_back(run: Store) -> Iterator[str]:
-    evaluation = evaluate(run)
-    means = list(evaluation.means)
-    packs = query(run, PACKS).to_pylist()
+def bits_back(runs: Sequence[Store]) -> Iterator[str]:
+    order = ("amortized", "sga", "bits-back", "bits-back+bbvi", "sga+bits-back")
+    methods, packs = [], []
+    for run in runs:
+        spec = read_run(run).spec
+        for m in evaluate(run).means:
+            steps = _inference(spec.variant(m.variant))
+            model = (m.model or "").rpartition("-")[0]
+            row = (f"{m.lmbda:g}", m.method, str(m.steps), steps, f"{m.bpp:.4f}", f"{m.psnr:.2f}")
+            key = (m.lmbda, order.index(m.method), model, int(steps or 0))
+            methods.append((key, (*row, f"{m.rd_loss:.4f}", model)))
+        for p in query(run, PACKS).to_pylist():
+            if p["back"] is not None:
+                steps = _inference(spec.variant(p["variant"]))
+                shares = (f"{p['over']:+.2f} %", f"{p['z_share']:.1%}", f"{p['back']:.0%}")
+                key = (p["variant"], int(steps or 0))
+                packs.append((key, (p["variant"], steps, *shares, f"{p['decode']:.1f} s")))
     yield from _head(
         "Methods",
-        BITS_BACK_TEXT.format(images=means[0].images),
+        BITS_BACK_TEXT.format(images=evaluate(runs[0]).means[0].images),
         "ncbatch encode CROPS/all RUNS/bits-back --spec benchmarks/bits-back.yaml --unit-seconds 3600",
     )
-    order = ("amortized", "sga", "bits-back", "bits-back+bbvi", "sga+bits-back")
-    yield from _by_rate(means, key=lambda m: (order.index(m.method), m.model), saved=False)
+    columns = ("lmbda", "method", "steps", "inference", "bpp", "PSNR dB", "R-D loss", "models")
+    yield from _table(columns, [row for _, row in sorted(methods)])
     yield PACKS_TEXT
-    yield from _table(
-        ("variant", "over", "z / y", "back", "decoding"),
-        [
-            (
-                p["variant"],
-                f"{p['over']:+.2f} %",
-                f"{p['z_share']:.1%}",
-                f"{p['back']:.0%}",
-                f"{p['decode']:.1f} s",
-            )
-            for p in packs
-            if p["back"] is not None
-        ],
-    )
+    columns = ("variant", "inference", "over", "z / y", "back", "decoding")
+    yield from _table(columns, [row for _, row in sorted(packs)])
+
+
+def _inference(variant: Variant) -> str:
+    """Steps of a variant's inference, or nothing."""
+    recipe = variant.recipe
+    return str(recipe.bbvi_steps) if isinstance(recipe, Recipe) and recipe.bbvi_steps else ""
 
 
 def _head(title: str, text: str, command: str) -> Iterator[str]:
     yield from ("", f"## {title}", text, f"    {command}", "")
 
 
-def _by_rate(means: list[Means], key: Callable[[Means], object], *, saved: bool = True) -> Iterator[str]:
+def _by_rate(means: list[Means], key: Callable[[Means], object]) -> Iterator[str]:
     groups: dict[float, list[Means]] = defaultdict(list)
     for m in means:
         groups[m.lmbda or 0].append(m)
@@ -151,8 +162,8 @@ def _by_rate(means: list[Means], key: Callable[[Means], object], *, saved: bool 
     for lmbda in sorted(groups):
         for m in sorted(groups[lmbda], key=key):  # type: ignore[arg-type, return-value]
             row = [f"{lmbda:g}", m.method, str(m.steps), f"{m.bpp:.4f}", f"{m.psnr:.2f}", f"{m.rd_loss:.4f}"]
-            rows.append((*row, f"{m.saved_percent:.2f} %" if saved else (m.model or "").rpartition("-")[0]))
-    columns = ("lmbda", "method", "steps", "bpp", "PSNR dB", "R-D loss", "saved" if saved else "models")
+            rows.append((*row, f"{m.saved_percent:.2f} %"))
+    columns = ("lmbda", "method", "steps", "bpp", "PSNR dB", "R-D loss", "saved")
     yield from _table(columns, rows)
 
 
@@ -200,8 +211,9 @@ def main() -> None:
 
     if all((runs / name).exists() for name in ("methods", "presets")):
         write("methods.md", "Methods compared", [methods(store("methods")), presets(store("presets"))])
-    if all((runs / name).exists() for name in ("bits-back", *PRINTED)):
-        write("bits-back.md", "Bits-back measured", [bits_back(store("bits-back")), printed(runs)])
+    if all((runs / name).exists() for name in ("bits-back", "inference", *PRINTED)):
+        methods_of = bits_back([store("bits-back"), store("inference")])
+        write("bits-back.md", "Bits-back measured", [methods_of, printed(runs)])
 
 
 if __name__ == "__main__":
