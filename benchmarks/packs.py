@@ -1,7 +1,7 @@
 """Packs of crops of photographs: what they cost, from which length on they pay, and what inference buys.
 
     python -m benchmarks.packs PHOTOGRAPHS --pictures 32 --size 256 384 --steps 100
-    python -m benchmarks.packs PHOTOGRAPHS --pictures 2 --size 256 384 --steps 100,500,2000
+    python -m benchmarks.packs PHOTOGRAPHS --pictures 4 --size 256 384 --steps 100,500,2000,100@0.02
 
 The encoder network's y, as plain files of the same model (mean-centred y, z as a point), and in packs: with
 bits-back, and without (z is the mean of the inferred posterior), which tells what bits-back gains from what
@@ -46,8 +46,10 @@ def measure(model: Model, pictures: list[np.ndarray], recipe: Recipe) -> None:
         8 * len(encode(model, [picture], Recipe.amortized(recipe.lmbda))[0].outcome.data)
         for picture in pictures
     ]
+    rate = f" at {recipe.bbvi_learning_rate:g}" if recipe.bbvi_learning_rate else ""
     print(
-        f"{recipe.method}, {recipe.bbvi_steps} steps: {net.sum() / 8:.0f} bytes, files {sum(plain) / 8:.0f}"
+        f"{recipe.method}, {recipe.bbvi_steps} steps{rate}: "
+        f"{net.sum() / 8:.0f} bytes, files {sum(plain) / 8:.0f}"
     )
     if len(pictures) > 1:
         over = net[1:].sum() / information[1:].sum() - 1
@@ -71,8 +73,7 @@ def main() -> None:
     parser.add_argument("--model", default="bits-back-0.010")
     parser.add_argument("--pictures", type=int, default=8)
     parser.add_argument("--size", type=int, nargs=2, default=(256, 384), metavar=("HEIGHT", "WIDTH"))
-    parser.add_argument("--steps", default="300")
-    parser.add_argument("--learning-rate", type=float, default=3e-3)
+    parser.add_argument("--steps", default="300", help="of inference, several by commas; 100@0.02: at a rate")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -81,8 +82,9 @@ def main() -> None:
     lmbda = model.info.lmbda
     pictures = many_crops(args.photographs, args.pictures, *args.size)
     measure(model, pictures, Recipe(method="bits-back", lmbda=lmbda))
-    for steps in (int(word) for word in args.steps.split(",")):
-        fields = {"bbvi_steps": steps, "bbvi_learning_rate": args.learning_rate}
+    for word in args.steps.split(","):
+        steps, _, rate = word.partition("@")
+        fields = {"bbvi_steps": int(steps), "bbvi_learning_rate": float(rate or 3e-3)}
         measure(model, pictures, Recipe(method="bits-back+bbvi", lmbda=lmbda, **fields))
 
 

@@ -36,10 +36,15 @@ MAX_BBVI_STEPS, MAX_BBVI_LEARNING_RATE = 100_000, 0.05
 _TEMPERATURE = ("tau0", "annealing_rate", "plateau")
 _UNREFINED = ("amortized", "bits-back", "bits-back+bbvi")
 _SGA = ("sga", "sga+bits-back")
+_INFERENCE: dict[str, dict[str, Any]] = {
+    "paper": {"bbvi_steps": 2000, "bbvi_learning_rate": 3e-3},
+    "fast": {"bbvi_steps": 100, "bbvi_learning_rate": 0.02},
+    "best": {"bbvi_steps": 500, "bbvi_learning_rate": 0.01},
+}
 _BITS_BACK: dict[str, dict[str, Any]] = {
     "bits-back": {"bbvi_steps": 0},
-    "bits-back+bbvi": {"bbvi_steps": 2000, "bbvi_learning_rate": 3e-3},
-    "sga+bits-back": {"bbvi_steps": 2000, "bbvi_learning_rate": 3e-3},
+    "bits-back+bbvi": _INFERENCE["paper"],
+    "sga+bits-back": _INFERENCE["paper"],
 }
 
 BITS_BACK_METHODS = tuple(_BITS_BACK)
@@ -54,6 +59,13 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """Recipes by name, to be completed with lmbda. fast and best were searched for with `benchmarks/presets.py`:
 less Gumbel noise lets far larger steps converge, and linear rounding probabilities suit them better."""
+
+
+def preset_fields(name: str, method: str | None) -> dict[str, Any]:
+    """What a preset says of a method: of its refinement, and of its inference where it has one."""
+    if method == "bits-back+bbvi":
+        return _INFERENCE[name]
+    return PRESETS[name] | (_INFERENCE[name] if method == "sga+bits-back" else {})
 
 
 class Recipe(pydantic.BaseModel, frozen=True, extra="forbid"):
@@ -200,6 +212,7 @@ def fitting(fields: dict[str, Any]) -> dict[str, Any]:
         unfit = {"lmbda", "model", "preset", *Recipe.model_fields} - {"method"}
     elif method in _UNREFINED:
         unfit = {"preset", *Recipe.model_fields} - {"method", "lmbda", *_BITS_BACK.get(method, {})}
+        unfit -= {"preset"} if method == "bits-back+bbvi" else set()
     else:
         unfit = {"rounding", "noise"} if method not in _SGA else set()
         unfit |= set() if method in _ANNEALED else set(_TEMPERATURE)

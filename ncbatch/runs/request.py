@@ -11,7 +11,7 @@ import pydantic
 import yaml
 
 from ncbatch.codec import zoo
-from ncbatch.codec.recipe import CODECS, PRESETS, ClassicalRecipe, Method, Recipe, fitting
+from ncbatch.codec.recipe import CODECS, PRESETS, ClassicalRecipe, Method, Recipe, fitting, preset_fields
 from ncbatch.errors import UsageError, first_problem
 from ncbatch.runs.models import load_model
 from ncbatch.runs.objects import read_object
@@ -91,7 +91,7 @@ def make_variant(request: Request, options: StoreOptions) -> Variant:
     if preset is not None and preset not in PRESETS:
         raise UsageError(f"--preset: {preset!r} is none; there are {', '.join(PRESETS)}")
     fields = {n: request[n] for n in Recipe.model_fields if n in request} | {"lmbda": lmbda}
-    recipe = Recipe(**((PRESETS[preset] if preset else {}) | fields))
+    recipe = Recipe(**((preset_fields(preset, method) if preset else {}) | fields))
     if checkpoint is None:
         name = zoo.nearest_builtin(recipe.lmbda, "bits-back" if recipe.uses_bits_back else "base")
         checkpoint = load_model(name, options)

@@ -55,6 +55,18 @@ def test_presets_are_recipes_that_fields_may_change(tmp_path: Path) -> None:
     assert found["mine"].recipe == found["fast"].recipe.model_copy(update={"seed": 3})
 
 
+def test_presets_of_bits_back_are_of_its_inference_too(tmp_path: Path) -> None:
+    methods = "[sga, bits-back, bits-back+bbvi, sga+bits-back]"
+    found = variants(tmp_path, f"variants: [{{preset: fast, lmbda: 0.01, method: {methods}}}]")
+    said = {v.recipe.method: (v.recipe.steps, v.recipe.bbvi_steps, v.recipe.noise) for v in found.values()}
+    assert said == {
+        "sga": (300, None, 0.45),
+        "bits-back": (0, 0, 1),
+        "bits-back+bbvi": (0, 100, 1),
+        "sga+bits-back": (300, 100, 0.45),
+    }
+
+
 def test_a_models_own_lmbda_is_the_default_and_may_differ(tmp_path: Path) -> None:
     entry = {"model": "base-0.010", "steps": 3}
     (own,) = make_spec(".", OPTIONS, [entry]).variants
