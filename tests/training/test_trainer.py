@@ -140,9 +140,10 @@ def test_ctrl_c_within_a_step_waits_for_its_end(photographs, tmp_path):
         return report
 
     interrupted.trainer._advance = advance
+    before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         interrupted.run()
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
     resumed = session(settings(), photographs, open_store(str(tmp_path / "a"), create=True))
     digest = resumed.run().digest
     assert len(calls) == 5 == interrupted.trainer.step
