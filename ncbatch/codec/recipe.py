@@ -121,8 +121,9 @@ class Recipe(pydantic.BaseModel, frozen=True, extra="forbid"):
     @pydantic.model_validator(mode="after")
     def _fields_fit_method(self) -> Recipe:
         if (self.method in _UNREFINED) != (self.steps == 0):
-            refined = "must be at least 1" if self.steps == 0 else "are 0: nothing is refined by"
-            raise ValueError(f"steps {refined} for the method {self.method}")
+            if self.steps == 0:
+                raise ValueError(f"steps must be at least 1 for the method {self.method}")
+            raise ValueError(f"the method {self.method} refines nothing; leave out steps, and any preset")
         given = [name for name in _TEMPERATURE if getattr(self, name) is not None]
         if given and self.method not in _ANNEALED:
             raise ValueError(f"the method {self.method} has no temperature; leave out {given[0]}")
