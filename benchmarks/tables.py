@@ -141,7 +141,10 @@ def bits_back(runs: Sequence[Store]) -> Iterator[str]:
     yield from _head(
         "Methods",
         BITS_BACK_TEXT.format(images=evaluate(runs[0]).means[0].images),
-        "ncbatch encode CROPS/all RUNS/bits-back --spec benchmarks/bits-back.yaml --unit-seconds 3600",
+        *(
+            f"ncbatch encode CROPS/all RUNS/{name} --spec benchmarks/{name}.yaml --unit-seconds 3600"
+            for name in BITS_BACK_RUNS
+        ),
     )
     columns = ("lmbda", "preset", "method", "steps", "inference", "bpp", "PSNR dB", "R-D loss", "models")
     yield from _table(columns, [row for _, row in sorted(methods)])
@@ -156,8 +159,8 @@ def _inference(variant: Variant) -> str:
     return str(recipe.bbvi_steps) if isinstance(recipe, Recipe) and recipe.bbvi_steps else ""
 
 
-def _head(title: str, text: str, command: str) -> Iterator[str]:
-    yield from ("", f"## {title}", text, f"    {command}", "")
+def _head(title: str, text: str, *commands: str) -> Iterator[str]:
+    yield from ("", f"## {title}", text, *(f"    {command}" for command in commands), "")
 
 
 def _by_rate(means: list[Means], key: Callable[[Means], object]) -> Iterator[str]:
