@@ -8,6 +8,19 @@ from typing import get_args
 
 from ncbatch import commands
 from ncbatch.codec.recipe import CODECS, PRESETS, Method, Rounding
+from ncbatch.flag_types import (
+    Numbers,
+    at_least_zero,
+    cpu_count,
+    fraction,
+    gpu_count,
+    natural,
+    positive_float,
+    positive_int,
+    quality,
+    thread_count,
+    worker_count,
+)
 
 Command = Callable[[argparse.Namespace], int]
 Adder = Callable[..., argparse.ArgumentParser]
@@ -19,7 +32,7 @@ def encode_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group("what an image becomes (fixed once the run is planned)")
     what.add_argument("--spec", metavar="FILE", help="YAML file with several variants; see the README")
     what.add_argument("--method", choices=(*get_args(Method), *CODECS), help="default: sga")
-    what.add_argument("--quality", type=int, help="of the classical codecs; bpg: its quantiser")
+    what.add_argument("--quality", type=quality, help="of the classical codecs; bpg: its quantiser")
     what.add_argument("--name", help="of the variant; default: the method")
     what.add_argument(
         "--fall-back",
@@ -34,27 +47,35 @@ def encode_arguments(parser: argparse.ArgumentParser) -> None:
 def recipe_arguments(what: argparse._ArgumentGroup) -> None:
     """How a learned codec finds latents, and what pictures it takes."""
     what.add_argument("--preset", help=f"a recipe by name: {', '.join(PRESETS)}; default: paper")
-    what.add_argument("--lmbda", type=float, help="weight of the MSE; default: the model's own, or 0.01")
-    what.add_argument("--steps", type=int, help="of refinement; default: 2000")
-    what.add_argument("--learning-rate", type=float, help="of refinement; default: 0.005, 0.0001 for ste")
-    what.add_argument("--decay", choices=("constant", "cosine"), help="of the learning rate")
-    what.add_argument("--seed", type=int, help="of refinement's noise; default: 0")
-    what.add_argument("--rounding", choices=get_args(Rounding), help="probabilities of sga; default: atanh")
-    what.add_argument("--noise", type=float, help="factor of sga's Gumbel noise; default: 1, the paper's")
-    what.add_argument("--tau0", type=float, help="temperature at first; default: the paper's")
-    what.add_argument("--annealing-rate", type=float, metavar="C", help="tau falls by exp(-C) a step")
-    what.add_argument("--plateau", type=float, metavar="STEPS", help="before tau falls; 0: naive schedule")
     what.add_argument(
-        "--bbvi-steps", type=int, help="of inference, which decoding repeats; of bits-back; default: 2000"
+        "--lmbda", type=positive_float, help="weight of the MSE; default: the model's own, or 0.01"
     )
-    what.add_argument("--bbvi-learning-rate", type=float, help="of inference; default: 0.003")
+    what.add_argument("--steps", type=natural, help="of refinement; default: 2000")
+    what.add_argument(
+        "--learning-rate", type=positive_float, help="of refinement; default: 0.005, 0.0001 for ste"
+    )
+    what.add_argument("--decay", choices=("constant", "cosine"), help="of the learning rate")
+    what.add_argument("--seed", type=natural, help="of refinement's noise; default: 0")
+    what.add_argument("--rounding", choices=get_args(Rounding), help="probabilities of sga; default: atanh")
+    what.add_argument(
+        "--noise", type=at_least_zero, help="factor of sga's Gumbel noise; default: 1, the paper's"
+    )
+    what.add_argument("--tau0", type=positive_float, help="temperature at first; default: the paper's")
+    what.add_argument("--annealing-rate", type=at_least_zero, metavar="C", help="tau falls by exp(-C) a step")
+    what.add_argument(
+        "--plateau", type=at_least_zero, metavar="STEPS", help="before tau falls; 0: naive schedule"
+    )
+    what.add_argument(
+        "--bbvi-steps", type=natural, help="of inference, which decoding repeats; of bits-back; default: 2000"
+    )
+    what.add_argument("--bbvi-learning-rate", type=positive_float, help="of inference; default: 0.003")
     what.add_argument(
         "--model",
         help="built-in name, checkpoint file or URI, or compressai:mbt2018-mean/<1..8>; "
         "default: the built-in one trained nearest to --lmbda",
     )
     what.add_argument("--alpha", choices=("refuse", "white", "black"), help="what is behind transparency")
-    what.add_argument("--max-pixels", type=int, help="larger pictures fail; default: 100 million")
+    what.add_argument("--max-pixels", type=positive_int, help="larger pictures fail; default: 100 million")
 
 
 def pack_arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,22 +104,30 @@ def which_arguments(parser: argparse.ArgumentParser) -> None:
 
 def how_arguments(parser: argparse.ArgumentParser) -> None:
     how = parser.add_argument_group("how it is carried out")
-    how.add_argument("--workers", type=int, help="default: one per GPU, or per CPU")
-    how.add_argument("--cpus-per-worker", type=float, default=1.0, help="default: 1; also torch's threads")
-    how.add_argument("--gpus-per-worker", type=float, help="default: 1 where the cluster has GPUs")
-    how.add_argument("--batch-size", type=int, default=1, help="pictures refined together; default: 1")
-    how.add_argument("--unit-seconds", type=float, default=300.0, help="of work per commit; default: 300")
+    how.add_argument("--workers", type=worker_count, help="default: one per GPU, or per CPU")
+    how.add_argument(
+        "--cpus-per-worker", type=cpu_count, default=1.0, help="default: 1; also torch's threads"
+    )
+    how.add_argument("--gpus-per-worker", type=gpu_count, help="default: 1 where the cluster has GPUs")
+    how.add_argument(
+        "--batch-size", type=positive_int, default=1, help="pictures refined together; default: 1"
+    )
+    how.add_argument(
+        "--unit-seconds", type=positive_float, default=300.0, help="of work per commit; default: 300"
+    )
     how.add_argument(
         "--min-deadline",
-        type=float,
+        type=positive_float,
         default=120.0,
         metavar="SECONDS",
         help="a call counts as hung after 4 times what it should take, but not before; default: 120",
     )
-    how.add_argument("--max-failed", type=float, default=0.05, help="share that stops the run; default: 0.05")
+    how.add_argument(
+        "--max-failed", type=fraction, default=0.05, help="share that stops the run; default: 0.05"
+    )
     how.add_argument(
         "--trace",
-        type=int,
+        type=natural,
         default=0,
         metavar="STEPS",
         help="keep loss, bits, PSNR and temperature every so many steps, in traces/ of the output",
@@ -124,12 +153,12 @@ def reading_commands(command: Adder) -> None:
     sub.add_argument("destination", help="folder or s3:// prefix for the PNGs")
     sub.add_argument("--variant", help="of the run; default: all")
     sub.add_argument("--model", help="of a single file; default: the built-in one that made it")
-    sub.add_argument("--max-pixels", type=int, help="of a single file; default: 100 million")
+    sub.add_argument("--max-pixels", type=positive_int, help="of a single file; default: 100 million")
     part = sub.add_mutually_exclusive_group()
     part.add_argument(
-        "--first", type=int, metavar="N", help="of a pack: only the pictures from N on, which is quicker"
+        "--first", type=natural, metavar="N", help="of a pack: only the pictures from N on, which is quicker"
     )
-    part.add_argument("--picture", type=int, metavar="N", help="of a pack: only picture N")
+    part.add_argument("--picture", type=natural, metavar="N", help="of a pack: only picture N")
     sub = command("verify", commands.verify, "checks that every row's bytes are there, hash and decode")
     sub.add_argument("output", help="of the run")
     sub.add_argument("--variant", help="default: all")
@@ -151,10 +180,21 @@ def evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--methods", default="amortized,sga", metavar="NAME,...", help=f"of {', '.join(get_args(Method))}"
     )
-    what.add_argument("--lmbdas", metavar="LMBDA,...", help="with the models nearest to them; default: all")
-    what.add_argument("--steps", type=int, default=200, help="of refinement; default: 200")
+    what.add_argument(
+        "--lmbdas",
+        type=Numbers(positive_float),
+        metavar="LMBDA,...",
+        help="with the models nearest to them; default: all",
+    )
+    what.add_argument("--steps", type=positive_int, default=200, help="of refinement; default: 200")
     what.add_argument("--codecs", default="", metavar="NAME,...", help=f"of {', '.join(CODECS)}")
-    what.add_argument("--qualities", default="20,40,60,80,90", metavar="N,...", help="default: %(default)s")
+    what.add_argument(
+        "--qualities",
+        type=Numbers(quality),
+        default="20,40,60,80,90",
+        metavar="N,...",
+        help="default: %(default)s",
+    )
     which_arguments(parser)
     how_arguments(parser)
     parser.add_argument("--out", metavar="PLACE", help="of the report; default: report/ in the output")
@@ -172,7 +212,7 @@ def page_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--images", metavar="KEY,...", help="to compare; default: the two that gain most")
     parser.add_argument("--no-pictures", action="store_true", help="curves and tables only; decodes nothing")
-    parser.add_argument("--price-per-hour", type=float, help="of a device, for the cost per image")
+    parser.add_argument("--price-per-hour", type=at_least_zero, help="of a device, for the cost per image")
 
 
 def submit_arguments(parser: argparse.ArgumentParser) -> None:
@@ -199,7 +239,7 @@ def model_commands(command: Adder, common: argparse.ArgumentParser) -> None:
     sub = command("convert", commands.convert, "a checkpoint from a CompressAI torch file", common)
     sub.add_argument("source", help="torch file with a state dict of MeanScaleHyperprior")
     sub.add_argument("destination", help="the checkpoint, .safetensors")
-    sub.add_argument("--lmbda", type=float, help="it was trained with, where the file does not say")
+    sub.add_argument("--lmbda", type=positive_float, help="it was trained with, where the file does not say")
 
 
 def train_arguments(parser: argparse.ArgumentParser) -> None:
@@ -207,9 +247,11 @@ def train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="PLACE", help="folder or s3:// prefix for models")
     what = parser.add_argument_group("what is trained (fixed once it has begun)")
     rates = what.add_mutually_exclusive_group(required=True)
-    rates.add_argument("--lmbda", type=float, help="weight of the MSE: trains one model, straight into --out")
     rates.add_argument(
-        "--ladder", nargs="?", const="", metavar="LMBDA,...",
+        "--lmbda", type=positive_float, help="weight of the MSE: trains one model, straight into --out"
+    )
+    rates.add_argument(
+        "--ladder", nargs="?", const=[], type=Numbers(positive_float), metavar="LMBDA,...",
         help="trains a model at each rate, into folders of --out; without a value: the paper's seven rates",
     )  # fmt: skip
     what.add_argument("--kind", default="base", help="base, bits-back, or both with a comma; default: base")
@@ -217,32 +259,36 @@ def train_arguments(parser: argparse.ArgumentParser) -> None:
         "--preset", choices=("small", "paper"), default="small",
         help="small: N = 64, M = 128 or 192, a high rate that decays; paper: full size, millions of steps",
     )  # fmt: skip
-    what.add_argument("--steps", type=int, help="default: the preset's, 20000 for small")
+    what.add_argument("--steps", type=positive_int, help="default: the preset's, 20000 for small")
     what.add_argument(
-        "--warm-steps", type=int,
+        "--warm-steps", type=positive_int,
         help="of a ladder's models that start from a trained neighbour; default: a quarter of --steps",
     )  # fmt: skip
     what.add_argument("--start-from", metavar="MODEL", help="name, file or URI of a checkpoint to start from")
-    what.add_argument("--n", type=int, help="channels of the transforms")
-    what.add_argument("--m", type=int, help="channels of the latents y")
-    what.add_argument("--batch-size", type=int, help="of all workers together; default: 8")
-    what.add_argument("--crop", type=int, help="pixels a side; default: 128 for small, 256 for paper")
-    what.add_argument("--learning-rate", type=float, help="default: 8e-4 for small, 1e-4 for paper")
-    what.add_argument("--warmup", type=int, help="steps until the learning rate is reached")
+    what.add_argument("--n", type=positive_int, help="channels of the transforms")
+    what.add_argument("--m", type=positive_int, help="channels of the latents y")
+    what.add_argument("--batch-size", type=positive_int, help="of all workers together; default: 8")
+    what.add_argument(
+        "--crop", type=positive_int, help="pixels a side; default: 128 for small, 256 for paper"
+    )
+    what.add_argument("--learning-rate", type=positive_float, help="default: 8e-4 for small, 1e-4 for paper")
+    what.add_argument("--warmup", type=natural, help="steps until the learning rate is reached")
     what.add_argument("--decay", choices=("constant", "cosine"), help="of the learning rate")
-    what.add_argument("--aux-learning-rate", type=float, help="of the quantiles of p(z)")
-    what.add_argument("--clip", type=float, help="of the gradient's norm")
-    what.add_argument("--seed", type=int, help="of crops, noise and first weights; default: 0")
+    what.add_argument("--aux-learning-rate", type=positive_float, help="of the quantiles of p(z)")
+    what.add_argument("--clip", type=positive_float, help="of the gradient's norm")
+    what.add_argument("--seed", type=natural, help="of crops, noise and first weights; default: 0")
     how = parser.add_argument_group("how it is carried out")
     how.add_argument("--include", action="append", metavar="GLOB", help="keys to take; default: by suffix")
-    how.add_argument("--workers", type=int, help="that share every batch; default: one per GPU, or one")
     how.add_argument(
-        "--threads", type=int, help="of torch, per worker; default: all, or 1 of several workers"
+        "--workers", type=worker_count, help="that share every batch; default: one per GPU, or one"
+    )
+    how.add_argument(
+        "--threads", type=thread_count, help="of torch, per worker; default: all, or 1 of several workers"
     )
     how.add_argument("--ray-address", metavar="ADDRESS", help="of a cluster for several workers")
-    how.add_argument("--save-minutes", type=float, default=5.0, help="between two saves; default: 5")
+    how.add_argument("--save-minutes", type=positive_float, default=5.0, help="between two saves; default: 5")
     how.add_argument(
-        "--memory", type=float, default=4.0, metavar="GIB",
+        "--memory", type=positive_float, default=4.0, metavar="GIB",
         help="for decoded photographs, per worker; what does not fit is left out; default: 4",
     )  # fmt: skip
 

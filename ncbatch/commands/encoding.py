@@ -49,12 +49,8 @@ def encode_options(args: argparse.Namespace) -> EncodeOptions:
     from ncbatch.runs.encoding import EncodeOptions
     from ncbatch.runs.pending import Policy
 
-    if args.trace < 0 or args.trace % STEPS_BETWEEN_PAUSES:
+    if args.trace % STEPS_BETWEEN_PAUSES:
         raise UsageError(f"--trace {args.trace}: give a multiple of {STEPS_BETWEEN_PAUSES} steps")
-    for name in ("workers", "batch_size", "cpus_per_worker", "unit_seconds", "min_deadline"):
-        value = getattr(args, name)
-        if value is not None and value <= 0:
-            raise UsageError(f"--{name.replace('_', '-')} must be positive, not {value}")
     return EncodeOptions(
         store=store_options(args),
         pool=PoolConfig(args.workers, args.cpus_per_worker, args.gpus_per_worker),

@@ -85,10 +85,7 @@ def evaluate(args: argparse.Namespace) -> int:
     from ncbatch.runs.request import Request, expand, make_spec
 
     if args.lmbdas:
-        asked = _numbers("--lmbdas", args.lmbdas)
-        if min(asked) <= 0:
-            raise UsageError("--lmbdas: every lmbda must be greater than 0")
-        rates = {lmbda: zoo.nearest_builtin(lmbda, args.ladder) for lmbda in asked}
+        rates = {lmbda: zoo.nearest_builtin(lmbda, args.ladder) for lmbda in args.lmbdas}
     else:
         rates = {lmbda: name for name, lmbda in zoo.builtin_models(args.ladder).items()}
     methods, codecs = _words(args.methods), _words(args.codecs)
@@ -103,11 +100,7 @@ def evaluate(args: argparse.Namespace) -> int:
             entry = {"method": [method], "model": fitting_model, "lmbda": lmbda, "steps": args.steps}
             requests += expand(entry | {"name": "{method}-{lmbda}"}, "--methods")
     if codecs:
-        qualities = _numbers("--qualities", args.qualities)
-        if any(q != int(q) for q in qualities):
-            raise UsageError(f"--qualities {args.qualities!r}: qualities are whole numbers")
-        qualities = [int(q) for q in qualities]
-        requests += expand({"method": codecs, "quality": qualities}, "--codecs")
+        requests += expand({"method": codecs, "quality": args.qualities}, "--codecs")
     options = store_options(args)
     spec = make_spec(args.corpus, options, requests, include=args.include or (), manifest=args.manifest)
     code = encode_and_summarise(args, spec, encode_options(args))
@@ -123,10 +116,3 @@ def _check_known(flag: str, words: Sequence[str], known: Sequence[str]) -> None:
 
 def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
-
-
-def _numbers(flag: str, text: str) -> list[float]:
-    try:
-        return [float(word) for word in _words(text)]
-    except ValueError:
-        raise UsageError(f"{flag} {text!r} is no list of numbers like 10,20,30") from None

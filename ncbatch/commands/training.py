@@ -68,13 +68,7 @@ def _rungs(args: argparse.Namespace) -> list[Rung]:
         if len(kinds) > 1:
             raise UsageError("--lmbda trains one model; give one --kind, or --ladder for several models")
         return [Rung(kinds[0], args.lmbda)]
-    try:
-        lmbdas = [float(word) for word in args.ladder.split(",")] if args.ladder else list(LADDER)
-    except ValueError:
-        raise UsageError(f"--ladder {args.ladder!r} is no list like 0.005,0.01,0.02") from None
-    if min(lmbdas) <= 0:
-        raise UsageError("--ladder: every lmbda must be greater than 0")
-    return walk(lmbdas, kinds, warm=args.preset == "small")
+    return walk(args.ladder or list(LADDER), kinds, warm=args.preset == "small")
 
 
 def _settings(args: argparse.Namespace, rung: Rung, start: Checkpoint | None) -> TrainingSettings:
@@ -98,10 +92,6 @@ def _request(args: argparse.Namespace, settings: TrainingSettings, *, alone: boo
     from ncbatch.training.session import SessionOptions
     from ncbatch.training.train import TrainingRequest
 
-    for name in ("save_minutes", "memory", "threads"):
-        value = getattr(args, name)
-        if value is not None and value <= 0:
-            raise UsageError(f"--{name.replace('_', '-')} must be positive, not {value}")
     corpus = open_run_store(args, args.corpus)
     listing = list_corpus(corpus, args.include or ())
     log.info("%s: %d pictures, %d other objects", corpus.uri, len(listing.images), listing.passed_over)
@@ -121,8 +111,6 @@ def _group(args: argparse.Namespace) -> Group | None:
     """Workers of a Ray that is started for them, or None for this process alone."""
     import torch
 
-    if args.workers is not None and args.workers <= 0:
-        raise UsageError(f"--workers must be positive, not {args.workers}")
     if not args.ray_address and (args.workers or torch.cuda.device_count()) <= 1:
         return None
     import ray

@@ -40,7 +40,7 @@ class TrainingSettings(pydantic.BaseModel, frozen=True, extra="forbid"):
     warmup: int = pydantic.Field(200, ge=0)
     decay: Literal["constant", "cosine"] = "cosine"
     aux_learning_rate: float = pydantic.Field(1e-3, gt=0, le=1)
-    clip: float = pydantic.Field(1.0, gt=0)
+    clip: float = pydantic.Field(1.0, gt=0, allow_inf_nan=False)
     seed: int = pydantic.Field(0, ge=0)
     start_from: str | None = None
 

@@ -38,7 +38,10 @@ def test_every_command_explains_itself(said: Said, command: str) -> None:
         (("encod",), "invalid choice: 'encod'"),
         (("encode", "in"), "the following arguments are required: output"),
         (("encode", "in", "out", "--step", "3"), "unrecognized arguments: --step"),
-        (("encode", "in", "out", "--lmbda", "much"), "argument --lmbda: invalid float value: 'much'"),
+        (
+            ("encode", "in", "out", "--lmbda", "much"),
+            "argument --lmbda: 'much' is not a finite number greater than 0",
+        ),
         (("job", "restart", "x"), "invalid choice: 'restart'"),
     ],
 )
@@ -49,9 +52,9 @@ def test_wrong_words_are_named(said: Said, words: tuple[str, ...], message: str)
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--workers", "0"), "--workers must be positive, not 0"),
-        (("--batch-size", "-1"), "--batch-size must be positive"),
-        (("--unit-seconds", "0"), "--unit-seconds must be positive"),
+        (("--workers", "0"), "--workers: '0' is not a whole number of at least 1"),
+        (("--batch-size", "-1"), "--batch-size: '-1' is not"),
+        (("--unit-seconds", "0"), "--unit-seconds: '0' is not a finite number greater than 0"),
         (("--lmbda", "-1"), "--lmbda"),
         (("--method", "amortized", "--steps", "5"), "steps"),
         (("--model", "no-such-model"), "there is no model 'no-such-model'"),

@@ -46,9 +46,9 @@ def test_methods_and_codecs_are_compared(tmp_path: Path) -> None:
         (("--manifest", "nowhere.csv"), "nowhere.csv"),
         (("--methods", "magic"), "--methods: 'magic' is unknown; there are amortized, sga"),
         (("--codecs", "jpg"), "--codecs: 'jpg' is unknown; there are jpeg, webp"),
-        (("--lmbdas", "0.01,much"), "--lmbdas '0.01,much' is no list of numbers"),
-        (("--codecs", "jpeg", "--qualities", "a"), "--qualities 'a' is no list of numbers"),
-        (("--lmbdas", "0.01,0"), "--lmbdas: every lmbda must be greater than 0"),
+        (("--lmbdas", "0.01,much"), "--lmbdas: 'much' is not a finite number greater than 0"),
+        (("--codecs", "jpeg", "--qualities", "a"), "--qualities: 'a' is not a whole number"),
+        (("--lmbdas", "0.01,0"), "--lmbdas: '0' is not a finite number greater than 0"),
     ],
 )
 def test_wrong_words_are_named(said: Said, tmp_path: Path, words: tuple[str, ...], message: str) -> None:
