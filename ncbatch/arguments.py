@@ -224,13 +224,24 @@ def submit_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def dashboard_argument(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
-    parser.add_argument("--dashboard", metavar="URL", help="of the cluster; default: http://127.0.0.1:8265")
+    parser.add_argument(
+        "--dashboard",
+        metavar="URL",
+        help="the cluster's dashboard, which takes the jobs; default: RAY_API_SERVER_ADDRESS or RAY_ADDRESS "
+        "where one is set, else http://127.0.0.1:8265",
+    )
 
 
 def job_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("action", choices=("status", "logs", "follow", "stop"))
-    parser.add_argument("job", help="the id that `ncbatch submit` printed")
+    parser.add_argument(
+        "action",
+        choices=("list", "status", "logs", "follow", "stop"),
+        help="list: all jobs of ncbatch on the cluster; status, logs, stop: of one; follow: print its log "
+        "until it ends, and exit with its exit code",
+    )
+    parser.add_argument("job", nargs="?", help="the id that `ncbatch submit` printed; list needs none")
     dashboard_argument(parser)
+    parser.add_argument("--json", action="store_true", help="print list and status as JSON")
 
 
 def model_commands(command: Adder, common: argparse.ArgumentParser) -> None:

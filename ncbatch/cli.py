@@ -22,13 +22,13 @@ exit codes: 0 all images are ok; 2 finished, but some rows failed; 3 stopped by 
 examples:
   ncbatch demo                                   the main job on photographs that come with scikit-image
   ncbatch encode photos/ out/                    a folder into a folder, on this machine
-  ncbatch encode s3://in/raw/ s3://out/run1/ --method sga --steps 2000 --lmbda 0.01 --workers 2
-  ncbatch status s3://out/run1/                  from any terminal
-  ncbatch query s3://out/run1/ "select image_key, bpp from metrics order by bpp desc limit 5"
-  ncbatch decode s3://out/run1/ decoded/         PNGs again; also one .ncb file
-  ncbatch verify s3://out/run1/                  every row's bytes are there, hash and decode
+  ncbatch encode s3://photos-raw/ s3://photos-coded/run1/ --method sga --steps 2000 --lmbda 0.01 --workers 2
+  ncbatch status s3://photos-coded/run1/                  from any terminal
+  ncbatch query s3://photos-coded/run1/ "select image_key, bpp from metrics order by bpp desc limit 5"
+  ncbatch decode s3://photos-coded/run1/ decoded/         PNGs again; also one .ncb file
+  ncbatch verify s3://photos-coded/run1/                  every row's bytes are there, hash and decode
   ncbatch train photos/ --ladder --kind base,bits-back --out models/
-  ncbatch submit s3://in/raw/ s3://out/run1/     the same as a job on a Ray cluster
+  ncbatch submit s3://photos-raw/ s3://photos-coded/run1/     the same as a job on a Ray cluster
 
 Places are folders, file:///... or s3://bucket/prefix. Credentials come from boto3's own chain (environment,
 profile, instance role), never from a flag.

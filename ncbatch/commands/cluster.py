@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ncbatch.commands.common import store_options
 from ncbatch.commands.encoding import encode_options, make_run_spec
-from ncbatch.console import err, out
+from ncbatch.console import duration, err, out, print_table
+from ncbatch.errors import UsageError
 from ncbatch.store import open_store
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
+    from ncbatch.runs.submission import Dashboard, Job
 
 
 def submit(args: argparse.Namespace) -> int:
     from ncbatch.arguments import encode_words
     from ncbatch.runs import submission
 
+    dashboard = submission.find_dashboard(args.dashboard)
     spec = make_run_spec(args)  # what is wrong with the request is better said here than in a job's log
     encode_options(args)
     for name in ("corpus", "output"):
@@ -25,36 +34,70 @@ def submit(args: argparse.Namespace) -> int:
         if value and Path(value).exists():
             setattr(args, name, str(Path(value).resolve()))
     root = submission.source_root(args.working_dir)
-    client = submission.connect(args.dashboard or submission.DEFAULT_DASHBOARD)
-    metadata = {"ncbatch_output": args.output, "ncbatch_digest": spec.digest}
+    client = submission.connect(dashboard)
+    metadata = {submission.OUTPUT: args.output, submission.DIGEST: spec.digest}
     job = submission.submit(client, encode_words(args), metadata, root)
     out.print(job)
+    err.print(f"submitted to the cluster at {dashboard.url}")
     if not args.wait:
-        err.print(f"follow it with `ncbatch job follow {job}`, end it with `ncbatch job stop {job}`")
+        err.print(
+            f"follow it with `ncbatch job follow {job}{dashboard.flag}`, "
+            f"end it with `ncbatch job stop {job}{dashboard.flag}`"
+        )
         return 0
-    return _follow(client, job)
+    return _follow(client, job, dashboard)
 
 
-def _follow(client: Any, job: str) -> int:
+def _follow(client: JobSubmissionClient, job: str, dashboard: Dashboard) -> int:
     from ncbatch.runs import submission
 
     try:
         return submission.follow(client, job)
     except KeyboardInterrupt:
-        err.print(f"the job goes on; end it with `ncbatch job stop {job}`")
+        err.print(f"the job goes on; end it with `ncbatch job stop {job}{dashboard.flag}`")
         return 130
 
 
 def job(args: argparse.Namespace) -> int:
     from ncbatch.runs import submission
 
-    client = submission.connect(args.dashboard or submission.DEFAULT_DASHBOARD)
+    if args.action != "list" and args.job is None:
+        raise UsageError(f"job {args.action}: which one? `ncbatch job list` shows the jobs on the cluster")
+    dashboard = submission.find_dashboard(args.dashboard)
+    if args.dashboard is None and dashboard.url != submission.DEFAULT_DASHBOARD:
+        err.print(f"using the cluster at {dashboard.url}, as {dashboard.source} says")
+    client = submission.connect(dashboard)
+    if args.action == "list":
+        return _list(submission.jobs(client), as_json=args.json)
     if args.action == "follow":
-        return _follow(client, args.job)
+        return _follow(client, args.job, dashboard)
     if args.action == "logs":
         out.print(submission.logs(client, args.job), end="")
     elif args.action == "status":
-        out.print(submission.status(client, args.job))
+        told = submission.status(client, args.job)
+        if args.json:
+            out.print_json(data={"job": args.job, "status": told})
+        else:
+            out.print(told)
     else:
         out.print("stopping" if submission.stop(client, args.job) else "it was over already")
     return 0
+
+
+def _list(jobs: list[Job], *, as_json: bool) -> int:
+    if as_json:
+        out.print_json(data=[dataclasses.asdict(job) for job in jobs], default=str)
+        return 0
+    if not jobs:
+        err.print("the cluster knows no jobs of ncbatch")
+        return 0
+    print_table(("job", "status", "started", "took", "output"), [_cells(job) for job in jobs])
+    return 0
+
+
+def _cells(job: Job) -> tuple[str | None, ...]:
+    if job.started_at is None:
+        return (job.id, job.status, None, None, job.output)
+    took = (job.ended_at or datetime.now(timezone.utc)) - job.started_at
+    started = job.started_at.astimezone().strftime("%Y-%m-%d %H:%M")
+    return (job.id, job.status, started, duration(took.total_seconds()), job.output)

@@ -13,8 +13,10 @@ from typing import Any
 
 import ray
 import ray._private.worker
+from ray.exceptions import RayError
 
 from ncbatch.errors import UsageError
+from ncbatch.runs import ray_token
 from ncbatch.runs.errors import RunError
 
 log = logging.getLogger(__name__)
@@ -81,21 +83,27 @@ def _quieten() -> None:
 
 def _connect(address: str) -> None:
     try:
-        _knock(address)
+        host = _knock(address)
+        ray_token.use_if_there(host)
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
+    except RayError as error:
+        raise RunError(ray_token.refusal(f"the Ray cluster at {address}")) from error
     except (OSError, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise RunError(
-            f"no Ray cluster answers at {address} ({reason}); start one with `ray start --head`, or leave "
-            "out --ray-address and RAY_ADDRESS to work on this machine alone"
+            f"no Ray cluster answers at {address} ({reason}); start one with `ray start --head`, leave out "
+            "--ray-address and RAY_ADDRESS to work on this machine alone, or set RAY_AUTH_MODE=token and "
+            "RAY_AUTH_TOKEN if the cluster asks for a token"
         ) from error
 
 
-def _knock(address: str) -> None:
-    """Ray itself would try for many minutes to reach an address where nobody listens."""
+def _knock(address: str) -> str:
+    """The host of an address; Ray itself would try for many minutes to reach one where nobody listens."""
     host, colon, port = address.rpartition("://")[2].rpartition(":")
+    host = host.strip("[]")
     if colon and port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_SECONDS).close()
+        socket.create_connection((host, int(port)), timeout=_KNOCK_SECONDS).close()
+    return host
 
 
 def _start_local(size: PoolConfig) -> None:
