@@ -153,6 +153,5 @@ def compact(args: argparse.Namespace) -> int:
     output = open_run_store(args, args.output)
     read_run(output)
     result = run_compact(output)
-    rows = f"{result.rows} rows of {result.units} units"
-    out.print(f"manifest {result.manifest}: {rows} in {result.parts} parts")
+    out.print(f"metrics/ has {result.rows} rows of {result.units} units in {result.parts} parts")
     return 0

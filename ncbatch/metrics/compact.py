@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from ncbatch.metrics.errors import MetricsError
-from ncbatch.metrics.keys import manifest_key, part_key
-from ncbatch.metrics.manifest import REBUILD, Manifest, Part, newest_manifest
+from ncbatch.metrics.keys import METRICS_PREFIX, is_of_old_layout, number_of_part, part_key
 from ncbatch.metrics.schema import table_to_parquet
-from ncbatch.metrics.table import read_units, uncovered_units
+from ncbatch.metrics.table import read_part_columns, read_units, uncovered_units
 from ncbatch.store import Store
+
+log = logging.getLogger(__name__)
 
 _PART_ROWS = 1_000_000
 _TRIES = 50
@@ -21,37 +22,72 @@ _TRIES = 50
 
 @dataclass(frozen=True)
 class CompactResult:
-    """The compacted table as it stands: the manifest's number (0: none), and its parts, rows and units."""
+    """The compacted table as it stands."""
 
-    manifest: int
     parts: int
     rows: int
     units: int
 
 
+@dataclass
+class _Covered:
+    """What the parts hold that stand there."""
+
+    last: int = 0
+    parts: int = 0
+    rows: int = 0
+    units: frozenset[str] = frozenset()
+
+    def add(self, n: int, units: Sequence[str]) -> None:
+        self.last, self.parts, self.rows = max(self.last, n), self.parts + 1, self.rows + len(units)
+        self.units |= set(units)
+
+
 def compact(store: Store) -> CompactResult:
-    """Merge the unit commits that no manifest covers yet, and publish a manifest that covers them.
+    """Put the rows of the unit commits that no part covers yet into new parts.
 
     Writes nothing when there is nothing new. Unit commits stay, and so do the rows of every generation: which
-    of them is the newest is for the reader to say. Any number of compactions may run at once.
+    of them is the newest is for the reader to say. Any number of compactions may run at once: a part is
+    published under the next number by a create-only put, and whoever loses that race looks again at what is
+    left. So no row is ever in two parts. (On stores that ignore create-only puts, let one run at a time.)
     """
+    _put_old_layout_away(store)
     for _ in range(_TRIES):
-        manifest = newest_manifest(store)
-        units = uncovered_units(store, manifest)
-        if not units:
-            return _result(manifest)
-        parts = tuple(_write_part(store, table) for table in _batches(store, units))
-        grown = Manifest(manifest.n + 1, manifest.parts + parts, (*manifest.units, *units))
-        if store.put_if_absent(manifest_key(grown.n), grown.to_json()):
-            return _result(grown)
-        # Another compaction published this number first: what it left uncovered is the work now. Parts that
-        # were written here and that no manifest lists are never read.
-    raise MetricsError("Other compactions published first every time; run compact again when they are done.")
+        covered = _covered(store)
+        if _extend(store, covered):
+            return CompactResult(covered.parts, covered.rows, len(covered.units))
+    raise MetricsError("other compactions published first every time; run compact again when they are done")
 
 
-def _result(manifest: Manifest) -> CompactResult:
-    rows = sum(part.rows for part in manifest.parts)
-    return CompactResult(manifest.n, len(manifest.parts), rows, len(manifest.units))
+def _extend(store: Store, covered: _Covered) -> bool:
+    """Writes parts until every unit is covered; False when another compaction was faster."""
+    for table in _batches(store, uncovered_units(store, covered.units)):
+        number = covered.last + 1
+        if not store.put_if_absent(part_key(number), table_to_parquet(table)):
+            return False
+        covered.add(number, table["unit"].to_pylist())
+    return True
+
+
+def _covered(store: Store) -> _Covered:
+    covered = _Covered()
+    for info in store.list(METRICS_PREFIX):
+        number = number_of_part(info.key)
+        if number is not None:
+            covered.add(number, read_part_columns(store, info, ["unit"])["unit"].to_pylist())
+    return covered
+
+
+def _put_old_layout_away(store: Store) -> None:
+    """Removes the parts and manifests of a run that was compacted before parts were numbered.
+
+    Nothing is lost: the unit commits have every row, and readers take them from there meanwhile.
+    """
+    old = [info.key for info in store.list(METRICS_PREFIX) if is_of_old_layout(info.key)]
+    if old:
+        log.info("%s%s: compacting again what an earlier ncbatch compacted", store.uri, METRICS_PREFIX)
+    for key in old:
+        store.delete(key)
 
 
 def _batches(store: Store, units: list[str]) -> Iterator[pa.Table]:
@@ -64,13 +100,3 @@ def _batches(store: Store, units: list[str]) -> Iterator[pa.Table]:
         tables.append(table)
     if tables:
         yield pa.concat_tables(tables)
-
-
-def _write_part(store: Store, table: pa.Table) -> Part:
-    data = table_to_parquet(table)
-    digest = hashlib.sha256(data).hexdigest()
-    part = Part(part_key(digest), len(table), digest)
-    # Named by its contents, so an equal object that stands there already is this one.
-    if not store.put_if_absent(part.key, data):
-        raise MetricsError(f"{part.key} has other bytes than its name says; {REBUILD}.")
-    return part

@@ -119,17 +119,20 @@ def table_to_parquet(table: pa.Table, row_group_rows: int = 128 * 1024) -> bytes
         compression="zstd",
         row_group_size=row_group_rows,
         use_dictionary=len(table) > _DICTIONARY_ROWS,
+        write_page_checksum=True,
     )
     return buffer.getvalue()
 
 
-def parquet_to_table(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
+def parquet_to_table(source: bytes | pa.NativeFile, columns: Sequence[str] | None = None) -> pa.Table:
     """The rows of one Parquet file that `rows_to_parquet` or `compact` made, or only some of its columns.
 
     Raises MetricsError for a file of other origin, of a newer version, or damaged.
     """
     try:
-        file = pq.ParquetFile(pa.BufferReader(data))
+        if isinstance(source, bytes):
+            source = pa.BufferReader(source)
+        file = pq.ParquetFile(source, page_checksum_verification=True)
         _check_schema(file.schema_arrow)
         # Unit commits are many and small: threads inside each would cost more than they give.
         table = file.read(columns=None if columns is None else list(columns), use_threads=False)

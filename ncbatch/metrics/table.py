@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
@@ -12,10 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ncbatch.metrics.errors import MetricsError
-from ncbatch.metrics.keys import UNITS_PREFIX, manifest_key, unit_key, unit_of_key
-from ncbatch.metrics.manifest import REBUILD, Manifest, Part, newest_manifest
+from ncbatch.metrics.keys import METRICS_PREFIX, UNITS_PREFIX, unit_key, unit_of_key
 from ncbatch.metrics.schema import SCHEMA, parquet_to_table
-from ncbatch.store import ObjectNotFound, Store
+from ncbatch.store import ObjectInfo, ObjectNotFound, Store
 
 _THREADS = 16
 _IN_FLIGHT = 4 * _THREADS
@@ -39,18 +38,20 @@ def read_table(store: Store, *, columns: Sequence[str] | None = None) -> pa.Tabl
     if unknown:
         raise MetricsError(f"There is no column {unknown[0]!r}; the columns are {', '.join(SCHEMA.names)}.")
     read = [name for name in SCHEMA.names if name in wanted or name in _IDENTITY]
-    # The manifest comes first: units committed after it was read are found by the listing all the same.
-    manifest = newest_manifest(store)
-    parts = in_parallel(lambda part: _read_part(store, manifest, part, read), manifest.parts)
-    units = read_units(store, uncovered_units(store, manifest), read)
+    # The parts come first: units committed after they were read are found by the listing all the same.
+    found = [info.key for info in store.list(METRICS_PREFIX) if info.key.endswith(".parquet")]
+    parts = [
+        part for part in in_parallel(lambda key: _read_part(store, key, read), found) if part is not None
+    ]
+    covered = {unit for part in parts for unit in pc.unique(part["unit"]).to_pylist()}
+    units = read_units(store, uncovered_units(store, covered), read)
     schema = pa.schema([SCHEMA.field(name) for name in read], metadata=SCHEMA.metadata)
     table = pa.concat_tables([schema.empty_table(), *parts, *units])
     return _newest(table).select(wanted)
 
 
-def uncovered_units(store: Store, manifest: Manifest) -> list[str]:
-    """The committed units whose rows are in no part of the manifest, in order."""
-    covered = set(manifest.units)
+def uncovered_units(store: Store, covered: Set[str]) -> list[str]:
+    """The committed units that are not among those covered by parts, in order."""
     units = (unit_of_key(info.key) for info in store.list(UNITS_PREFIX))
     return sorted(unit for unit in units if unit is not None and unit not in covered)
 
@@ -80,15 +81,56 @@ def in_parallel(function: Callable[[_Item], _Result], items: Iterable[_Item]) ->
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _read_part(store: Store, manifest: Manifest, part: Part, columns: Sequence[str]) -> pa.Table:
-    listed = f"{part.key}, which {manifest_key(manifest.n)} lists,"
+def _read_part(store: Store, key: str, columns: Sequence[str]) -> pa.Table | None:
+    """None where it has gone since the listing: then its rows are read from the unit commits."""
     try:
-        data = store.get(part.key)
-    except ObjectNotFound as error:
-        raise MetricsError(f"{listed} is missing; {REBUILD}.") from error
-    if hashlib.sha256(data).hexdigest() != part.sha256:
-        raise MetricsError(f"{listed} has other bytes than were written; {REBUILD}.")
-    return parquet_to_table(data, columns)
+        data = store.get(key)
+    except ObjectNotFound:
+        return None
+    return _parsed_part(key, data, columns)
+
+
+def read_part_columns(store: Store, info: ObjectInfo, columns: Sequence[str]) -> pa.Table:
+    """Some columns of a part of the compacted table, of which no other bytes are fetched."""
+    return _parsed_part(info.key, pa.PythonFile(_Ranges(store, info), mode="r"), columns)
+
+
+def _parsed_part(key: str, source: bytes | pa.NativeFile, columns: Sequence[str]) -> pa.Table:
+    try:
+        return parquet_to_table(source, columns)
+    except MetricsError as error:
+        # True whatever happened to the compacted table, since unit commits are never deleted.
+        raise MetricsError(
+            f"{key}: {error} It can be deleted: every row is still in the unit commits, and `ncbatch "
+            "compact` merges them again."
+        ) from error
+
+
+class _Ranges(io.RawIOBase):
+    """An object as a file that can be sought in; reads fetch their bytes only."""
+
+    def __init__(self, store: Store, info: ObjectInfo) -> None:
+        self._store, self._info, self._at = store, info, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._info.size}[whence]
+        return self._at
+
+    def read(self, size: int | None = -1) -> bytes:
+        left = max(self._info.size - self._at, 0)
+        count = left if size is None or size < 0 else min(size, left)
+        data = self._store.get_range(self._info.key, self._at, count) if count else b""
+        self._at += len(data)
+        return data
 
 
 def _newest(table: pa.Table) -> pa.Table:
