@@ -1,3 +1,8 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -5,16 +10,21 @@ import torch
 from ncbatch.codec import model as model_module
 from ncbatch.codec.encode import encode
 from ncbatch.codec.errors import DivergedError
+from ncbatch.codec.joint_refinement import JointRefinement
 from ncbatch.codec.model import to_tensor
 from ncbatch.codec.noise import Noise
 from ncbatch.codec.recipe import Recipe
 from ncbatch.codec.refinement import Refinement, Target
 
 
-def refinement(model, pictures, steps=10, **settings) -> Refinement:
+def refinement(model, pictures, steps=10, kind=Refinement, **settings):
     batch = torch.cat([to_tensor(p, model.device) for p in pictures])
     targets = [Target(p.shape[0], p.shape[1], Noise(0, p.tobytes())) for p in pictures]
-    return Refinement(model, batch, targets, Recipe(lmbda=0.01, steps=steps, **settings))
+    return kind(model, batch, targets, Recipe(lmbda=0.01, steps=steps, **settings))
+
+
+def joint_refinement(model, pictures, **settings) -> JointRefinement:
+    return refinement(model, pictures, kind=JointRefinement, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +46,51 @@ def test_the_same_alone_and_in_a_batch_of_four(model, crops):
         alone.advance(10)
         assert together.best[i].equals(alone.best), f"picture {i}"
         assert torch.equal(together.variables["y"][i : i + 1], alone.variables["y"])
+
+
+BATCH_AND_ALONE = """
+import sys
+import numpy as np
+import torch
+from ncbatch.codec import zoo
+from ncbatch.codec.model import Model
+from ncbatch.codec.recipe import Recipe
+from tests.codec.test_refinement import refinement
+
+crops = [np.load(name) for name in sys.argv[2:]]
+torch.set_num_threads(int(sys.argv[1]))
+model = Model(zoo.load_builtin("base-0.010"))
+together = refinement(model, crops, steps=6, check_every=3)
+together.advance(6)
+for i, crop in enumerate(crops):
+    alone = refinement(model, [crop], steps=6, check_every=3)
+    alone.advance(6)
+    assert together.best[i].equals(alone.best), i
+    assert torch.equal(together.variables["y"][i : i + 1], alone.variables["y"]), i
+"""
+
+
+@pytest.mark.parametrize(
+    ("isa", "capability", "threads"),
+    [
+        ("ALL", "avx2", 1),
+        ("AVX2", "avx2", 1),
+        ("AVX2", "avx2", 5),
+        ("AVX2", "default", 1),
+        ("SSE41", "default", 2),
+    ],
+)
+def test_a_batch_changes_nothing_whatever_the_instruction_set(crops, tmp_path, isa, capability, threads):
+    """Kernels are chosen by instruction set, threads and tensor sizes; each choice rounds in its own way."""
+    names = []
+    for i, crop in enumerate(crops):
+        names.append(str(tmp_path / f"{i}.npy"))
+        np.save(names[-1], crop)
+    subprocess.run(
+        [sys.executable, "-c", BATCH_AND_ALONE, str(threads), *names],
+        env=os.environ | {"ONEDNN_MAX_CPU_ISA": isa, "ATEN_CPU_CAPABILITY": capability},
+        cwd=Path(__file__).parents[2], check=True,
+    )  # fmt: skip
 
 
 def test_encoding_is_the_same_alone_and_in_a_batch_of_four(model, crops):
@@ -102,7 +157,7 @@ def test_every_method_improves_on_the_amortized_latents(model, photograph, field
 def test_gradient_of_the_loss_is_the_finite_difference(model, photograph, monkeypatch):
     """The whole loss, tiles, padding and all, in float32 with the noise held fixed."""
     monkeypatch.setattr(model_module, "fast_dtype", lambda device: torch.float32)
-    work = refinement(model_module.Model(model._checkpoint), [photograph[:60, :100]])
+    work = joint_refinement(model_module.Model(model._checkpoint), [photograph[:60, :100]])
     direction = {name: torch.randn(v.shape, generator=torch.Generator().manual_seed(5))
                  for name, v in (("y", work.variables["y"]), ("z", work.variables["z"]))}  # fmt: skip
     # Away from whole numbers the relaxation is smooth, but steep: a small step in float32.
@@ -122,7 +177,7 @@ def test_gradient_of_the_loss_is_the_finite_difference(model, photograph, monkey
     assert loss > 0
 
 
-def loss_and_gradient(work: Refinement) -> tuple[dict[str, torch.Tensor], float]:
+def loss_and_gradient(work: JointRefinement) -> tuple[dict[str, torch.Tensor], float]:
     """What a step descends: its value by the formula, its gradient by the loop's own parts."""
     bits, y = work._rate_and_latents()
     leaf = y.detach().requires_grad_()
@@ -140,7 +195,7 @@ def loss_and_gradient(work: Refinement) -> tuple[dict[str, torch.Tensor], float]
 
 def test_padding_does_not_count(model, photograph):
     """What lies in the padding of the batch tensor does not change the distortion's gradient."""
-    work = refinement(model, [photograph[:100, :150]])
+    work = joint_refinement(model, [photograph[:100, :150]])
     assert work._mask is not None
 
     def gradient() -> torch.Tensor:
@@ -157,7 +212,8 @@ def test_padding_does_not_count(model, photograph):
 
 
 def test_divergence_is_an_error(model, photograph):
-    work = refinement(model, [photograph[:64, :64]], steps=4, check_every=2)
+    work = joint_refinement(model, [photograph[:64, :64]], steps=4, check_every=2)
     work.variables["y"].data[0, 0, 0, 0] = torch.nan
+    work.advance()
     with pytest.raises(DivergedError, match="step 2"):
-        work.advance(4)
+        work.advance()
