@@ -75,6 +75,6 @@ def test_packs_decode_everywhere(posterior_model, photographs, tmp_path, count, 
     for where, (threads, layout, variables) in ELSEWHERE.items():
         done = subprocess.run(
             [sys.executable, "-c", DECODE, str(tmp_path / "pack"), str(threads), layout],
-            env={**os.environ, **variables}, capture_output=True, text=True, check=True, timeout=280,
+            env={**os.environ, **variables}, capture_output=True, text=True, check=True, timeout=900,
         )  # fmt: skip
         assert json.loads(done.stdout) == expected, where

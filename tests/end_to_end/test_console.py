@@ -93,7 +93,7 @@ def test_a_reader_who_has_seen_enough_is_no_error() -> None:
     program = f"{sys.executable} -m ncbatch"
     command = f"set -o pipefail; {program} models | head -c 1; {program} -h | head -1"
     done = subprocess.run(
-        ["bash", "-c", command], cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=60
+        ["bash", "-c", command], cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=900
     )
     assert done.stderr == ""
     assert done.stdout.splitlines()[-1].endswith("usage: ncbatch [-h] [--version] COMMAND ...")

@@ -12,7 +12,7 @@ from tests.end_to_end.command_line import ncbatch
 @pytest.mark.ray
 @pytest.mark.demo
 def test_the_demo_ends_with_a_table(tmp_path: Path) -> None:
-    done = ncbatch("demo", tmp_path / "demo", timeout=240).expect(0)
+    done = ncbatch("demo", tmp_path / "demo").expect(0)
     assert "6 images ok, 0 failed" in done.out
     lines = done.out.splitlines()
     header = next(n for n, line in enumerate(lines) if line.startswith("image "))

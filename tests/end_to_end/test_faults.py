@@ -21,7 +21,7 @@ def test_images_that_kill_or_hang_fail_alone(head: Head, tmp_path: Path) -> None
     keys = save_pictures(tmp_path / "in", 6)
     save_picture(tmp_path / "in" / "hang.png", 50, fault="hang")
     save_picture(tmp_path / "in" / "kill.png", 51, fault="kill")
-    words = ("--method", "amortized", "--workers", "2", "--min-deadline", "5")
+    words = ("--method", "amortized", "--workers", "2", "--min-deadline", "15")
     done = ncbatch("encode", tmp_path / "in", tmp_path / "out", *words, "--ray-address", head.address).expect(
         2
     )
@@ -83,7 +83,7 @@ def test_a_killed_worker_and_a_killed_driver_lose_nothing(head: Head, tmp_path: 
         assert count(out, "units/") < 8
         # Nobody ends them any more: busy workers end by themselves within seconds, what else Ray started
         # within a minute.
-        wait_for(lambda: not first.busy_workers(), "the workers are gone", seconds=20)
+        wait_for(lambda: not first.busy_workers(), "the workers are gone")
     assert out.head("lease.json") is not None
     done = ncbatch(*command, "--ray-address", head.address).expect(0)
     assert "waiting to see whether it is alive" not in done.err, (

@@ -171,7 +171,7 @@ def test_one_of_several_processes_creates(folder: LocalStore) -> None:
     ]
     for writer in writers:
         writer.start()
-    won = [results.get(timeout=60) for _ in writers]
+    won = [results.get(timeout=900) for _ in writers]
     for writer in writers:
         writer.join()
     assert sorted(won) == [False, False, False, True]
