@@ -5,90 +5,121 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
 from ncbatch import __version__, arguments, commands
 from ncbatch.arguments import Command
-from ncbatch.console import configure_logging, err
-from ncbatch.errors import NcbatchError
+from ncbatch.console import configure_logging, say_error
+from ncbatch.errors import NcbatchError, Terminated
+from ncbatch.exit_codes import ExitCode, table
+from ncbatch.parser import ENVIRONMENT_FLAGS, Parser, PrintCompletion, variable
 from ncbatch.runs.errors import StoppedByPolicyError
 
-EXIT_OK, EXIT_ERROR, EXIT_FAILED_ROWS, EXIT_STOPPED, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
-
-_EPILOG = """\
-exit codes: 0 all images are ok; 2 finished, but some rows failed; 3 stopped by policy; 1 error;
-130 interrupted (the same command goes on)
+_EPILOG = f"""\
+exit codes:
+{table()}
 
 examples:
   ncbatch demo                                   the main job on photographs that come with scikit-image
   ncbatch encode photos/ out/                    a folder into a folder, on this machine
   ncbatch encode s3://photos-raw/ s3://photos-coded/run1/ --method sga --steps 2000 --lmbda 0.01 --workers 2
-  ncbatch status s3://photos-coded/run1/                  from any terminal
+  ncbatch status s3://photos-coded/run1/         from any terminal
   ncbatch query s3://photos-coded/run1/ "select image_key, bpp from metrics order by bpp desc limit 5"
-  ncbatch decode s3://photos-coded/run1/ decoded/         PNGs again; also one .ncb file
-  ncbatch verify s3://photos-coded/run1/                  every row's bytes are there, hash and decode
+  ncbatch decode s3://photos-coded/run1/ decoded/    PNGs again; also one .ncb or .ncbp file
+  ncbatch verify s3://photos-coded/run1/         checks that every row's bytes are there, hash and decode
   ncbatch train photos/ --ladder --kind base,bits-back --out models/
-  ncbatch submit s3://photos-raw/ s3://photos-coded/run1/     the same as a job on a Ray cluster
+  ncbatch submit s3://photos-raw/ s3://photos-coded/run1/    the same as a job on a Ray cluster
 
 Places are folders, file:///... or s3://bucket/prefix. Credentials come from boto3's own chain (environment,
 profile, instance role), never from a flag.
+
+These variables give defaults to the flags of the same names:
+  {", ".join(variable(dest) for dest in ENVIRONMENT_FLAGS[:5])},
+  {", ".join(variable(dest) for dest in ENVIRONMENT_FLAGS[5:])}
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code."""
     args = build_parser().parse_args(argv)
-    configure_logging(debug=args.debug)
     try:
+        configure_logging(debug=args.debug, verbose=args.verbose, quiet=args.quiet, log_file=args.log_file)
         return int(args.run(args))
     except StoppedByPolicyError as error:
-        err.print(f"ncbatch: {error}")
-        return EXIT_STOPPED
+        say_error(f"ncbatch: {error}")
+        return ExitCode.STOPPED
     except NcbatchError as error:
         if args.debug:
             raise
-        err.print(f"ncbatch: error: {error}")
-        return EXIT_ERROR
-    except KeyboardInterrupt:
-        err.print("ncbatch: interrupted; nothing that was committed is lost, the same command goes on")
-        return EXIT_INTERRUPTED
+        say_error(f"ncbatch: error: {error}")
+        return ExitCode.ERROR
+    except KeyboardInterrupt as interrupt:
+        ended = isinstance(interrupt, Terminated)
+        how = "ended by SIGTERM" if ended else "interrupted"
+        say_error(
+            f"ncbatch: {how}; nothing that was committed is lost; run the same command again to continue"
+        )
+        return ExitCode.TERMINATED if ended else ExitCode.INTERRUPTED
     except BrokenPipeError:  # the reader of a pipe has seen enough
         sys.stderr.close()
-        return EXIT_OK
+        return ExitCode.OK
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line; exit code 2, argparse's own, means failed rows here."""
+def _common_arguments(parser: argparse.ArgumentParser, *, top: bool) -> None:
+    """Flags that stand before a command as well as after it; after it they have no defaults of their own."""
 
-    def error(self, message: str) -> NoReturn:
-        self.exit(EXIT_ERROR, f"{self.prog}: error: {message}; see `{self.prog} --help`\n")
+    def default(value: object) -> object:
+        return value if top else argparse.SUPPRESS
+
+    group = parser.add_argument_group("messages")
+    group.add_argument(
+        "--debug", action="store_true", default=default(False),
+        help="print debug messages, and the whole traceback of an error",
+    )  # fmt: skip
+    group.add_argument(
+        "-v", "--verbose", action="store_true", default=default(False), help="print debug messages"
+    )
+    group.add_argument(
+        "-q", "--quiet", action="store_true", default=default(False),
+        help="print results, warnings and errors only: no progress",
+    )  # fmt: skip
+    group.add_argument(
+        "--log-file", metavar="FILE", default=default(None),
+        help="append all messages, debug messages included, to this file",
+    )  # fmt: skip
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = _Parser(
+    parser = Parser(
         prog="ncbatch",
         description="Bulk-encodes image corpora with a learned codec that optimises every image's latents.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"ncbatch {__version__}")
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--debug", action="store_true", help="tracebacks and debug messages")
-    store = argparse.ArgumentParser(add_help=False, parents=[common])
+    parser.add_argument("-V", "--version", action="version", version=f"ncbatch {__version__}")
+    parser.add_argument(
+        "--print-completion", action=PrintCompletion, choices=("bash", "zsh", "tcsh"), metavar="SHELL",
+        help="print a script that completes commands and flags in bash, zsh or tcsh",
+    )  # fmt: skip
+    _common_arguments(parser, top=True)
+    common = Parser(add_help=False)
+    _common_arguments(common, top=False)
+    store = Parser(add_help=False, parents=[common])
     group = store.add_argument_group("object storage")
-    group.add_argument("--endpoint-url", metavar="URL", help="S3 endpoint, when AWS_ENDPOINT_URL is not set")
-    group.add_argument("--region", help="S3 region, when AWS_DEFAULT_REGION is not set")
-    adder = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    group.add_argument(
+        "--endpoint-url", metavar="URL", help="S3 endpoint; default: AWS_ENDPOINT_URL, else Amazon's"
+    )
+    group.add_argument("--region", metavar="NAME", help="S3 region; default: AWS_DEFAULT_REGION")
+    adder = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=Parser)
+    parsers = [parser]
 
-    def command(
-        name: str, run: Command, help: str, parent: argparse.ArgumentParser = store
-    ) -> argparse.ArgumentParser:
+    def command(name: str, run: Command, help: str, parent: Parser = store) -> argparse.ArgumentParser:
         sub = adder.add_parser(name, help=help, description=help, parents=[parent], allow_abbrev=False)
         sub.set_defaults(run=run)
+        parsers.append(sub)
         return sub
 
-    encode = command("encode", commands.encode, "encode a corpus, or go on with it")
+    encode = command("encode", commands.encode, "encode a corpus, or continue an interrupted run")
     arguments.encode_arguments(encode)
     encode.add_argument("--dry-run", action="store_true", help="print images, units, hours and size; no more")
     arguments.demo_arguments(
@@ -106,4 +137,6 @@ def build_parser() -> argparse.ArgumentParser:
     arguments.job_arguments(command("job", commands.job, "status, logs or end of a submitted job", common))
     arguments.train_arguments(command("train", commands.train, "train models, or go on with it"))
     arguments.model_commands(command, common)
+    for each in parsers:
+        each.describe_environment()
     return parser

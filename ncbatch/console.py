@@ -14,6 +14,7 @@ from rich.logging import RichHandler
 from rich.table import Table
 from rich.text import Text
 
+from ncbatch.errors import UsageError
 from ncbatch.runs.progress import Snapshot
 
 out = Console(highlight=False, markup=False, soft_wrap=True)
@@ -26,19 +27,46 @@ log = logging.getLogger("ncbatch")
 
 _LINE_SECONDS = 10.0
 _NO_TERMINAL = 10_000  # columns
+_FILE_ONLY = "ncbatch.shown"
+"""Logger of what standard error shows anyway: for the log file."""
 
 
-def configure_logging(*, debug: bool) -> None:
+def configure_logging(
+    *, debug: bool = False, verbose: bool = False, quiet: bool = False, log_file: str | None = None
+) -> None:
+    """Messages to standard error, and all of them to a log file as well where there is one.
+
+    Raises:
+        UsageError: the log file cannot be written.
+    """
     # Of compressai's own making, at its import.
     warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
+    level = logging.DEBUG if debug or verbose else logging.WARNING if quiet else logging.INFO
     if err.is_terminal:
-        handler: logging.Handler = RichHandler(console=err, show_path=debug, show_level=debug, markup=False)
+        shows = debug or verbose
+        handler: logging.Handler = RichHandler(console=err, show_path=shows, show_level=shows, markup=False)
         handler.setFormatter(logging.Formatter("%(message)s", datefmt="[%X]"))
     else:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    log.setLevel(logging.DEBUG if debug else logging.INFO)
+    handler.setLevel(level)
+    handler.addFilter(lambda record: record.name != _FILE_ONLY)
+    handlers = [handler]
+    if log_file is not None:
+        try:
+            to_file = logging.FileHandler(log_file, encoding="utf-8", errors="backslashreplace")
+        except OSError as error:
+            raise UsageError(f"--log-file {log_file} cannot be written: {error.strerror or error}") from error
+        to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handlers.append(to_file)
+    logging.basicConfig(level=logging.WARNING, handlers=handlers, force=True)
+    log.setLevel(logging.DEBUG if log_file else level)
+
+
+def say_error(message: str) -> None:
+    """The line a command ends with, on standard error and in the log file."""
+    err.print(message)
+    logging.getLogger(_FILE_ONLY).error(message)
 
 
 def duration(seconds: float) -> str:
@@ -76,20 +104,39 @@ def progress_line(snapshot: Snapshot) -> str:
 
 @contextmanager
 def progress_display() -> Iterator[Callable[[str, bool], None]]:
-    """A live line on a terminal; elsewhere a logged line every ten seconds, and the last one of all."""
-    if err.is_terminal:
-        with Live(console=err, refresh_per_second=4, transient=False) as live:
-            yield lambda line, last: live.update(Text(line))
+    """A live line on a terminal; elsewhere a logged line every ten seconds, and the last one of all.
+
+    The log file gets the logged lines in either case.
+    """
+    if not (err.is_terminal and _shows_progress()):
+        yield _logged_lines(log)
         return
-    shown_at = 0.0
+    to_file = _logged_lines(logging.getLogger(_FILE_ONLY))
+    with Live(console=err, refresh_per_second=4, transient=False) as live:
+
+        def show(line: str, last: bool) -> None:
+            live.update(Text(line))
+            to_file(line, last)
+
+        yield show
+
+
+def _shows_progress() -> bool:
+    """Whether `--quiet` was not given."""
+    handlers = logging.getLogger().handlers
+    return any(h.level <= logging.INFO for h in handlers if not isinstance(h, logging.FileHandler))
+
+
+def _logged_lines(logger: logging.Logger) -> Callable[[str, bool], None]:
+    shown_at: float | None = None
 
     def show(line: str, last: bool) -> None:
         nonlocal shown_at
-        if last or time.monotonic() - shown_at >= _LINE_SECONDS:
+        if last or shown_at is None or time.monotonic() - shown_at >= _LINE_SECONDS:
             shown_at = time.monotonic()
-            log.info("%s", line)
+            logger.info("%s", line)
 
-    yield show
+    return show
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

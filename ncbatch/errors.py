@@ -20,6 +20,10 @@ class UsageError(NcbatchError):
     """The request itself cannot be carried out as given (wrong flag, wrong value, wrong place)."""
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a run as Ctrl-C does."""
+
+
 def first_problem(error: pydantic.ValidationError) -> str:
     """What pydantic found first, as a sentence that names the flag."""
     problem = error.errors()[0]

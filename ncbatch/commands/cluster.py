@@ -12,6 +12,7 @@ from ncbatch.commands.common import store_options
 from ncbatch.commands.encoding import encode_options, make_run_spec
 from ncbatch.console import duration, err, out, print_table
 from ncbatch.errors import UsageError
+from ncbatch.exit_codes import ExitCode
 from ncbatch.store import open_store
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def _follow(client: JobSubmissionClient, job: str, dashboard: Dashboard) -> int:
         return submission.follow(client, job)
     except KeyboardInterrupt:
         err.print(f"the job goes on; end it with `ncbatch job stop {job}{dashboard.flag}`")
-        return 130
+        return ExitCode.INTERRUPTED
 
 
 def job(args: argparse.Namespace) -> int:

@@ -11,6 +11,7 @@ from ncbatch.commands.common import open_run_store, store_options
 from ncbatch.commands.reading import print_summary
 from ncbatch.console import err, out, print_table, progress_display, progress_line, size
 from ncbatch.errors import UsageError, first_problem
+from ncbatch.exit_codes import ExitCode
 from ncbatch.store import Store, open_store
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def encode_and_summarise(args: argparse.Namespace, spec: RunSpec, options: Encod
     if not summary.failed:
         return 0
     _print_failures(open_run_store(args, args.output), summary.failed)
-    return 2
+    return ExitCode.FAILED
 
 
 def pack(args: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ from ncbatch.codec.recipe import Recipe
 from ncbatch.commands.common import open_run_store, store_options
 from ncbatch.console import duration, err, out, print_table, size
 from ncbatch.errors import UsageError
+from ncbatch.exit_codes import ExitCode
 from ncbatch.store import Store, open_store
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def _report(findings: Iterable[Finding], success: str) -> int:
             wrong += 1
             err.print(f"{finding.image_key} ({finding.variant}): {finding.problem}")
     out.print(f"{fine} pictures {success}" + (f"; {wrong} are not" if wrong else ""))
-    return 2 if wrong else 0
+    return ExitCode.FAILED if wrong else ExitCode.OK
 
 
 def compact(args: argparse.Namespace) -> int:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
+from ncbatch.errors import Terminated
 from ncbatch.runs.heartbeat import Heartbeat
 from ncbatch.runs.opening import Run
 from ncbatch.runs.pending import Call, Kind, Policy, Schedule
@@ -178,7 +179,9 @@ class Driver:
         def interrupt(signum: int, frame: FrameType | None) -> None:
             self._interrupts += 1
             # Whoever sends SIGTERM (a job that is stopped, a shutdown) follows it up within seconds.
-            if self._interrupts > 1 or signum == signal.SIGTERM:
+            if signum == signal.SIGTERM:
+                raise Terminated
+            if self._interrupts > 1:
                 raise KeyboardInterrupt
             log.warning("finishing what is in flight; once more to stop at once")
 

@@ -12,6 +12,7 @@ from types import FrameType
 
 from ray.exceptions import RayError
 
+from ncbatch.errors import Terminated
 from ncbatch.metrics.summary import SUMMARY_COLUMNS, Summary, summarise
 from ncbatch.metrics.table import read_table
 from ncbatch.runs.cluster import PoolConfig
@@ -82,11 +83,11 @@ def encode_corpus(
             with Heartbeat(lease) as heartbeat:
                 stopped = _drive(spec, corpus, output, heartbeat, options, show)
         except RayError as error:
-            raise RunError(f"Ray failed: {error}; the same command goes on") from error
+            raise RunError(f"Ray failed: {error}; run the same command again to continue") from error
         finally:
             lease.release()
     if stopped:
-        raise StoppedByPolicyError(f"stopped: {stopped}; the same command goes on")
+        raise StoppedByPolicyError(f"stopped: {stopped}; run the same command again to continue")
     return summarise(read_table(output, columns=SUMMARY_COLUMNS))
 
 
@@ -95,7 +96,7 @@ def _terminable() -> Iterator[None]:
     """Makes SIGTERM end a run as Ctrl-C does: with the workers killed and the lease released."""
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+        raise Terminated
 
     if threading.current_thread() is not threading.main_thread():  # of a program that uses the library
         yield

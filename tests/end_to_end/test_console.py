@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from ncbatch.cli import build_parser, main
+from ncbatch.errors import NcbatchError
+from ncbatch.exit_codes import ExitCode
 from tests.end_to_end.command_line import ROOT, Said, environment
 from tests.end_to_end.pictures import save_pictures
 from tests.servers import free_port
@@ -20,7 +23,9 @@ COMMANDS = (
 
 def test_help_teaches(said: Said) -> None:
     told = said("-h").expect(0).out
-    assert "examples:" in told and "exit codes: 0 all images are ok" in told
+    assert "examples:" in told
+    for code in ExitCode:
+        assert f"\n  {code.value:<4} " in told
     for command in COMMANDS:
         assert f"\n    {command} " in told, told
 
@@ -35,14 +40,22 @@ def test_every_command_explains_itself(said: Said, command: str) -> None:
     ("words", "message"),
     [
         ((), "COMMAND"),
-        (("encod",), "invalid choice: 'encod'"),
+        (("encod",), "there is no 'encod' (did you mean encode?); the choices are encode, "),
         (("encode", "in"), "the following arguments are required: output"),
-        (("encode", "in", "out", "--step", "3"), "unrecognized arguments: --step"),
+        (
+            ("encode", "in", "out", "--step", "3"),
+            "unknown flag --step (did you mean --steps?); see `ncbatch encode -",
+        ),
+        (("encode", "--metod", "sga", "in", "out"), "unknown flag --metod (did you mean --method?)"),
+        (("decode", "--modle", "x"), "ncbatch decode: error: unknown flag --modle (did you mean --model?)"),
+        (("encode", "in", "out", "more"), "unexpected argument 'more'"),
+        (("--debg", "encode", "in", "out"), "unknown flag --debg (did you mean --debug?)"),
+        (("encode", "in", "out", "--method", "sgaa"), "there is no 'sgaa' (did you mean sga?)"),
         (
             ("encode", "in", "out", "--lmbda", "much"),
             "argument --lmbda: 'much' is not a finite number greater than 0",
         ),
-        (("job", "restart", "x"), "invalid choice: 'restart'"),
+        (("job", "restart", "x"), "there is no 'restart'"),
     ],
 )
 def test_wrong_words_are_named(said: Said, words: tuple[str, ...], message: str) -> None:
@@ -66,6 +79,36 @@ def test_wrong_values_are_named(said: Said, tmp_path: Path, flags: tuple[str, ..
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.png").write_bytes(b"")
     assert message in said("encode", tmp_path / "in", tmp_path / "out", *flags).expect(1).message
+
+
+def test_flags_about_messages_stand_before_and_after_a_command(said: Said, tmp_path: Path) -> None:
+    parser = build_parser()
+    for words in (("-q", "--debug", "status", "x"), ("status", "x", "-q", "--debug")):
+        args = parser.parse_args(words)
+        assert args.quiet and args.debug and not args.verbose
+    with pytest.raises(NcbatchError):
+        main(["--debug", "status", str(tmp_path)])
+    assert said("-V").expect(0).out == said("--version").expect(0).out
+    assert "_ncbatch" in said("--print-completion", "bash").expect(0).out
+
+
+def test_a_log_file_gets_what_standard_error_shows(said: Said, tmp_path: Path) -> None:
+    file = tmp_path / "ncbatch.log"
+    message = said("status", tmp_path, "--log-file", file).expect(1).message
+    message = said("--log-file", file, "status", tmp_path).expect(1).message
+    assert file.read_text().count(message) == 2
+    refused = said("status", tmp_path, "--log-file", tmp_path / "no" / "file").expect(1).message
+    assert "--log-file" in refused and "cannot be written" in refused
+
+
+def test_the_environment_gives_defaults(said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NCBATCH_WORKERS", "3")
+    monkeypatch.setenv("NCBATCH_LMBDA", "0.5")  # what an image becomes is never decided from afar
+    args = build_parser().parse_args(["encode", "in", "out"])
+    assert args.workers == 3 and args.lmbda is None
+    assert build_parser().parse_args(["encode", "in", "out", "--workers", "2"]).workers == 2
+    monkeypatch.setenv("NCBATCH_WORKERS", "zero")
+    assert "NCBATCH_WORKERS: 'zero' is not a whole number" in said("encode", "in", "out").expect(1).message
 
 
 @pytest.mark.parametrize("scheme", ["", "ray://"])
@@ -96,4 +139,6 @@ def test_a_reader_who_has_seen_enough_is_no_error() -> None:
         ["bash", "-c", command], cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=900
     )
     assert done.stderr == ""
-    assert done.stdout.splitlines()[-1].endswith("usage: ncbatch [-h] [--version] COMMAND ...")
+    assert done.stdout.splitlines()[-1].endswith(
+        "usage: ncbatch [-h] [-V] [--print-completion SHELL] [--debug] [-v] [-q]"
+    )

@@ -1,0 +1,40 @@
+"""What the exit codes of every command mean."""
+
+from __future__ import annotations
+
+import enum
+import textwrap
+
+
+class ExitCode(enum.IntEnum):
+    """The exit code of a command. Where a job is followed, its exit code is passed on."""
+
+    OK = 0
+    ERROR = 1
+    FAILED = 2
+    STOPPED = 3
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+    @property
+    def meaning(self) -> str:
+        return _MEANINGS[self]
+
+
+_MEANINGS = {
+    ExitCode.OK: "everything was done",
+    ExitCode.ERROR: "an error, wrong flags and values included; one line on standard error explains it",
+    ExitCode.FAILED: "finished, but not for every image: rows failed (encode, evaluate), or files are "
+    "missing, damaged or not decodable (verify, decode)",
+    ExitCode.STOPPED: "stopped by policy: too many failures, a store that refuses, workers that only die",
+    ExitCode.INTERRUPTED: "interrupted by Ctrl-C; run the same command again to continue",
+    ExitCode.TERMINATED: "ended by SIGTERM; run the same command again to continue",
+}
+
+
+def table() -> str:
+    """All codes and their meanings, one a line."""
+    lines = (f"{code.value:<4} {code.meaning}" for code in ExitCode)
+    return "\n".join(
+        textwrap.fill(line, 100, initial_indent="  ", subsequent_indent=" " * 7) for line in lines
+    )
