@@ -52,10 +52,13 @@ class Photographs:
         return crop[:, ::-1] if rng.random() < 0.5 else crop
 
 
-def read_photographs(corpus: Store, keys: Iterable[str], crop: int, max_bytes: int) -> Photographs:
+def read_photographs(
+    corpus: Store, keys: Iterable[str], crop: int, max_bytes: int, purpose: str = "training"
+) -> Photographs:
     """Reads as many pictures as fit.
 
     Args:
+        purpose: what they are for, in messages.
         crop: smaller pictures are padded to it.
         max_bytes: of decoded pixels to hold; the pictures that do not fit are left out, and said so.
 
@@ -75,12 +78,19 @@ def read_photographs(corpus: Store, keys: Iterable[str], crop: int, max_bytes: i
                 held += pixels.nbytes
     if not pictures:
         raise UsageError(f"{corpus.uri} holds no usable picture ({unusable} could not be read)")
-    left_out = len(keys) - unusable - len(pictures)
-    log.info(
-        "%d photographs in memory; %d unreadable, %d padded to the crop, %d left out for memory",
-        len(pictures), unusable, padded, left_out,
-    )  # fmt: skip
+    log.info("%s", _account(purpose, len(keys), len(pictures), unusable, padded))
     return Photographs(pictures, unusable, padded)
+
+
+def _account(purpose: str, count: int, kept: int, unusable: int, padded: int) -> str:
+    """How many images are in memory, and what became of the others."""
+    known = {
+        "could not be read": unusable,
+        "smaller than the crop, padded to it": padded,
+        "left out because --memory is full": count - unusable - kept,
+    }
+    notes = "".join(f"; {number} {what}" for what, number in known.items() if number)
+    return f"{kept} image{'' if kept == 1 else 's'} for {purpose} in memory{notes}"
 
 
 def _read(corpus: Store, key: str) -> Pixels | None:

@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 STATE, LOG, MODEL, PLOT = "state.pt", "log.parquet", "model.safetensors", "loss.png"
 _STEPS_PER_ROW = 100
+_SECONDS_PER_LINE = 2.0  # a hundred steps take minutes on a slow machine: progress is shown between rows
 
 
 @dataclass
@@ -111,14 +112,19 @@ class Session:
         """
         self._resume()
         recent: list[StepReport] = []
-        started = saved = time.monotonic()
+        started = saved = shown = time.monotonic()
         try:
             for report in _interruptible(self.trainer.run()):
                 recent.append(report)
                 if len(recent) < _STEPS_PER_ROW and self.trainer.step < self.settings.steps:
+                    now = time.monotonic()
+                    if self._leads and now - shown > _SECONDS_PER_LINE:
+                        shown = now
+                        self.show(_row(recent, self.settings, now - started), self.settings.steps)
                     continue
                 self.rows.append(_row(recent, self.settings, time.monotonic() - started))
-                recent, started = [], time.monotonic()
+                recent = []
+                started = shown = time.monotonic()
                 last = self.trainer.step == self.settings.steps
                 if last or time.monotonic() - saved > self.options.save_seconds:
                     self.save()
@@ -140,10 +146,10 @@ class Session:
         except ObjectNotFound:
             return
         state = load_state(data, self.output.uri + STATE)
-        check_settings(state["settings"], self.settings, self.output.uri)
+        check_settings(state, self.settings, self.output.uri)
         self.trainer.restore(state)
         self.rows = [LogRow(**row) for row in state["log"]]
-        log.info("going on at step %d of %d in %s", self.trainer.step, self.settings.steps, self.output.uri)
+        log.info("continuing at step %d of %d in %s", self.trainer.step, self.settings.steps, self.output.uri)
 
     def save(self) -> None:
         """Validates and saves; readers see the old state or the new one, never half of it."""
@@ -181,7 +187,7 @@ def finished(output: Store, settings: TrainingSettings) -> Checkpoint | None:
         state = load_state(output.get(STATE), output.uri + STATE)
     except ObjectNotFound:
         return None
-    check_settings(state["settings"], settings, output.uri)
+    check_settings(state, settings, output.uri)
     if state["step"] < settings.steps:
         return None
     checkpoint = parse(output.get(MODEL), output.uri + MODEL)
@@ -234,15 +240,37 @@ def load_state(data: bytes, name: str) -> dict[str, Any]:
         raise NcbatchError(f"{name} is damaged ({reason}); delete it to train from the start") from error
 
 
-def check_settings(stored: dict[str, Any], asked: TrainingSettings, uri: str) -> None:
-    """Refuses to go on with a training under other settings, naming the differences."""
-    here = asked.model_dump()
+def check_settings(state: dict[str, Any], asked: TrainingSettings, uri: str) -> None:
+    """Refuses to continue a training under other settings, naming the differences.
+
+    More steps are another training as well where the learning rate's decay is spread over them: every step so
+    far would have had another rate. Under a constant rate nothing so far depends on their number.
+
+    Raises:
+        NcbatchError: the settings differ in what the weights so far depend on.
+    """
+    stored, here = state["settings"], asked.model_dump()
     names = [name for name in here if stored.get(name) != here[name]]
+    if names == ["steps"]:
+        if asked.decay == "constant" and asked.steps >= state["step"]:
+            return
+        raise NcbatchError(_other_steps(stored["steps"], int(state["step"]), asked, uri))
     if names:
         differences = "; ".join(f"{n}: {stored.get(n)} there, {here[n]} asked for" for n in names)
         raise NcbatchError(
-            f"{uri} holds a training with other settings; use them to go on, or another --out. {differences}"
+            f"{uri} holds a training with other settings; give it the same ones to continue it, or choose "
+            f"another --out. {differences}"
         )
+
+
+def _other_steps(stored: int, done: int, asked: TrainingSettings, uri: str) -> str:
+    what = f"{uri} holds a training of {stored} steps, not {asked.steps}"
+    if asked.decay == "constant":
+        return f"{what}, and has done {done} already; choose another --out for a shorter one"
+    return (
+        f"{what}; its learning rate falls over all its steps, so their number cannot be changed afterwards. "
+        f"To train its model further: --start-from {uri}{MODEL} with another --out"
+    )
 
 
 def plot(rows: Sequence[LogRow]) -> bytes:

@@ -66,13 +66,16 @@ def _photographs(request: TrainingRequest, corpus: Store) -> tuple[Photographs, 
     """The photographs to train on, and a few spread over the corpus that are never trained on."""
     keys, crop = request.keys, request.settings.crop
     if len(keys) < 2:
-        raise UsageError(f"{request.corpus_uri} holds {len(keys)} pictures; training needs two at least")
+        found = "1 image" if keys else "no images"
+        raise UsageError(
+            f"{request.corpus_uri} holds {found}; training needs at least two, one of them for validation"
+        )
     count = min(_VALIDATION, len(keys) // 2)
     held_out = keys[:: len(keys) // count][:count]
     rest = [key for key in keys if key not in held_out]
     return (
         read_photographs(corpus, rest, crop, request.memory_bytes),
-        read_photographs(corpus, held_out, crop, request.memory_bytes),
+        read_photographs(corpus, held_out, crop, request.memory_bytes, "validation"),
     )
 
 
@@ -97,7 +100,7 @@ def train(request: TrainingRequest, show: Show, group: Group | None = None) -> C
     output = open_store(request.output_uri, request.store, create=True)
     done = finished(output, request.settings)
     if done is not None:
-        log.info("%s is trained", output.uri)
+        log.info("%s is already trained", output.uri)
         return done
     return train_on_ray(request, show, group) if group else train_here(request, show)
 

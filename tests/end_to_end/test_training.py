@@ -33,14 +33,14 @@ def test_a_ladder_is_trained_interrupted_and_gone_on_with(corpus: Path, tmp_path
         done = command.wait()
     assert done.code == 130 and "Traceback" not in done.err, str(done)
     done = ncbatch(*words).expect(0)
-    assert "going on at step" in done.err and "base-0.020: step 3000/3000 | loss " in done.err
+    assert "continuing at step" in done.err and "base-0.020: step 3000/3000 | loss " in done.err
     names = ["base-0.010", "base-0.020", "bits-back-0.010", "bits-back-0.020"]
     trained = [parse((tmp_path / "models" / n / "model.safetensors").read_bytes(), n) for n in names]
     assert [(t.info.kind, t.info.lmbda) for t in trained] == [
         ("base", 0.01), ("base", 0.02), ("bits-back", 0.01), ("bits-back", 0.02),
     ]  # fmt: skip
     again = ncbatch(*words).expect(0)
-    assert again.err.count(" is trained") == 4 and "step" not in again.err
+    assert again.err.count(" is already trained") == 4 and "step" not in again.err
 
     listed = ncbatch("models", tmp_path / "models").expect(0).out
     assert all(f"{name}/model.safetensors" in listed for name in names)
@@ -94,7 +94,7 @@ def test_a_corpus_without_pictures_is_named(said: Said, tmp_path: Path) -> None:
     (tmp_path / "in" / "a.txt").write_text("no picture")
     (tmp_path / "in" / "a.png").write_text("no picture")
     words = ("train", tmp_path / "in", "--out", tmp_path / "out", "--lmbda", "0.01", *SMALL)
-    assert "holds 1 pictures; training needs two at least" in said(*words).expect(1).err
+    assert "holds 1 image; training needs at least two" in said(*words).expect(1).err
     (tmp_path / "in" / "b.png").write_text("no picture")
     assert "holds no usable picture" in said(*words).expect(1).err
 

@@ -67,7 +67,8 @@ def test_killed_and_resumed_arrives_at_the_same_weights(corpus, tmp_path):
         [*command, str(tmp_path / "killed"), steps], stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
-        assert process.stdout.readline().strip() == "100"  # the first save stands now
+        while not (tmp_path / "killed" / STATE).exists():
+            assert process.stdout.readline(), "it ended before its first save"
         time.sleep(0.2)
         process.kill()
     state = load_state((tmp_path / "killed" / STATE).read_bytes(), "killed")
@@ -75,7 +76,7 @@ def test_killed_and_resumed_arrives_at_the_same_weights(corpus, tmp_path):
     again = subprocess.run(
         [*command, str(tmp_path / "killed"), steps], check=True, capture_output=True, text=True
     )
-    assert again.stdout.split()[0] != "100"  # it went on, it did not start over
+    assert int(again.stdout.split()[0]) > state["step"], "it started over"
     for name in ("whole", "killed"):
         assert (tmp_path / name / "loss.png").read_bytes()[:4] == b"\x89PNG"
     assert (tmp_path / "whole" / "model.safetensors").read_bytes() == (
@@ -96,6 +97,43 @@ def test_other_settings_are_refused_with_the_difference(photographs, tmp_path):
     session(settings(), photographs, output).run()
     with pytest.raises(NcbatchError, match=r"learning_rate: 0\.0008 there, 0\.001 asked for"):
         session(settings(learning_rate=1e-3), photographs, output).run()
+
+
+def test_more_steps_under_a_constant_rate_arrive_where_one_training_would(photographs, tmp_path):
+    whole, longer = (open_store(str(tmp_path / name), create=True) for name in ("whole", "longer"))
+    session(settings(decay="constant", steps=6), photographs, whole).run()
+    session(settings(decay="constant", steps=3), photographs, longer).run()
+    session(settings(decay="constant", steps=6), photographs, longer).run()
+    assert weights(longer) == weights(whole)
+    with pytest.raises(NcbatchError, match="has done 6 already; choose another --out"):
+        session(settings(decay="constant", steps=4), photographs, longer).run()
+
+
+def test_more_steps_are_refused_where_the_rate_falls_over_them(photographs, tmp_path):
+    output = open_store(str(tmp_path), create=True)
+    session(settings(), photographs, output).run()
+    with pytest.raises(NcbatchError, match=r"6 steps, not 9; .*--start-from .*model\.safetensors"):
+        session(settings(steps=9), photographs, output).run()
+
+
+def test_progress_is_shown_before_a_row_is_full(photographs, tmp_path, monkeypatch):
+    monkeypatch.setattr("ncbatch.training.session._SECONDS_PER_LINE", 0.0)
+    output, seen = open_store(str(tmp_path), create=True), []
+    session(settings(), photographs, output, show=lambda row, n: seen.append(row.step)).run()
+    assert seen == [1, 2, 3, 4, 5, 6]
+    assert len(load_state(output.get(STATE), STATE)["log"]) == 1, "the log keeps whole rows only"
+
+
+def test_what_is_in_memory_is_told_in_words(corpus, caplog):
+    caplog.set_level("INFO", logger="ncbatch")
+    keys = [info.key for info in corpus.list()]
+    read_photographs(corpus, keys[:1], 64, 1 << 30, "validation")
+    read_photographs(corpus, keys[:2], 256, 60_000)
+    assert caplog.messages == [
+        "1 image for validation in memory",
+        "1 image for training in memory; 1 smaller than the crop, padded to it; "
+        "1 left out because --memory is full",
+    ]
 
 
 def test_other_photographs_are_refused(photographs, tmp_path):
