@@ -8,4 +8,5 @@ import sys
 from ncbatch.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main(["encode", *sys.argv[1:]]))
+    sys.argv.insert(1, "encode")
+    sys.exit(main())

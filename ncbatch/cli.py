@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 
-from ncbatch import __version__, arguments, commands
+from ncbatch import __version__, arguments, commands, process
 from ncbatch.arguments import Command
 from ncbatch.console import configure_logging, say_error
 from ncbatch.errors import NcbatchError, Terminated
@@ -39,10 +38,15 @@ These variables give defaults to the flags of the same names:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command and returns its exit code."""
+    """Runs a command, without `argv` the one of this process; returns its exit code."""
+    return process.run(lambda: _main(argv), own=argv is None)
+
+
+def _main(argv: Sequence[str] | None) -> int:
     args = build_parser().parse_args(argv)
     try:
         configure_logging(debug=args.debug, verbose=args.verbose, quiet=args.quiet, log_file=args.log_file)
+        process.check_working_directory()
         return int(args.run(args))
     except StoppedByPolicyError as error:
         say_error(f"ncbatch: {error}")
@@ -59,9 +63,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"ncbatch: {how}; nothing that was committed is lost; run the same command again to continue"
         )
         return ExitCode.TERMINATED if ended else ExitCode.INTERRUPTED
-    except BrokenPipeError:  # the reader of a pipe has seen enough
-        sys.stderr.close()
-        return ExitCode.OK
 
 
 def _common_arguments(parser: argparse.ArgumentParser, *, top: bool) -> None:

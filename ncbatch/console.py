@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich import console
 from rich.live import Live
 from rich.logging import RichHandler
 from rich.table import Table
@@ -16,6 +16,20 @@ from rich.text import Text
 
 from ncbatch.errors import UsageError
 from ncbatch.runs.progress import Snapshot
+
+
+class Console(console.Console):
+    """Without rich's habit of ending the process when nobody reads any more.
+
+    Of standard output that is an error, which ends a command (see `ncbatch.process`). Messages are dropped
+    then: work does not end because nobody listens.
+    """
+
+    def on_broken_pipe(self) -> None:
+        if not self.stderr:
+            raise BrokenPipeError
+        self.quiet = True
+
 
 out = Console(highlight=False, markup=False, soft_wrap=True)
 """Results go to standard output ..."""

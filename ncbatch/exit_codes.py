@@ -13,6 +13,7 @@ class ExitCode(enum.IntEnum):
     ERROR = 1
     FAILED = 2
     STOPPED = 3
+    CRASHED = 70
     INTERRUPTED = 130
     TERMINATED = 143
 
@@ -27,6 +28,7 @@ _MEANINGS = {
     ExitCode.FAILED: "finished, but not for every image: rows failed (encode, evaluate), or files are "
     "missing, damaged or not decodable (verify, decode)",
     ExitCode.STOPPED: "stopped by policy: too many failures, a store that refuses, workers that only die",
+    ExitCode.CRASHED: "a library ended the process, after a message of its own; what was committed stands",
     ExitCode.INTERRUPTED: "interrupted by Ctrl-C; run the same command again to continue",
     ExitCode.TERMINATED: "ended by SIGTERM; run the same command again to continue",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,7 +79,8 @@ def encode_and_summarise(args: argparse.Namespace, spec: RunSpec, options: Encod
 
     with progress_display() as show:
         summary = encode_corpus(spec, args.output, options, lambda s: show(progress_line(s), s.is_over))
-    print_summary(summary)
+    with contextlib.suppress(BrokenPipeError):  # the exit code is the run's, whoever reads
+        print_summary(summary)
     if not summary.failed:
         return 0
     _print_failures(open_run_store(args, args.output), summary.failed)

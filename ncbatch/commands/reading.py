@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 from collections.abc import Iterable
@@ -143,7 +144,8 @@ def _report(findings: Iterable[Finding], success: str) -> int:
         else:
             wrong += 1
             err.print(f"{finding.image_key} ({finding.variant}): {finding.problem}")
-    out.print(f"{fine} pictures {success}" + (f"; {wrong} are not" if wrong else ""))
+    with contextlib.suppress(BrokenPipeError):  # the exit code is what was found, whoever reads
+        out.print(f"{fine} pictures {success}" + (f"; {wrong} are not" if wrong else ""))
     return ExitCode.FAILED if wrong else ExitCode.OK
 
 

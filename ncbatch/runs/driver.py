@@ -85,7 +85,8 @@ class Driver:
             policy,
         )
         newest = {(unit.variant, image.key) for unit in run.units for image in unit.images}
-        self.progress = Progress(len(newest), sum(unit.pixels for unit in run.units))
+        self.images = len(newest)
+        self.progress = Progress(self.images, sum(unit.pixels for unit in run.units))
         self._interrupts = 0
         self._attempts = 0
         self._status_at = 0.0

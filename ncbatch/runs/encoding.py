@@ -81,14 +81,20 @@ def encode_corpus(
         lease.take(force=options.force)
         try:
             with Heartbeat(lease) as heartbeat:
-                stopped = _drive(spec, corpus, output, heartbeat, options, show)
+                stopped, images = _drive(spec, corpus, output, heartbeat, options, show)
         except RayError as error:
             raise RunError(f"Ray failed: {error}; run the same command again to continue") from error
         finally:
             lease.release()
     if stopped:
         raise StoppedByPolicyError(f"stopped: {stopped}; run the same command again to continue")
-    return summarise(read_table(output, columns=SUMMARY_COLUMNS))
+    summary = summarise(read_table(output, columns=SUMMARY_COLUMNS))
+    if (rows := summary.ok + summary.failed) != images:
+        raise RunError(
+            f"{output.uri} holds {rows} rows for {images} images; run the same command again to encode the "
+            "rest"
+        )
+    return summary
 
 
 @contextmanager
@@ -130,7 +136,8 @@ def _drive(
     heartbeat: Heartbeat,
     options: EncodeOptions,
     show: Callable[[Snapshot], None],
-) -> str | None:
+) -> tuple[str | None, int]:
+    """Why the run was stopped, if it was, and how many rows it has when it is finished."""
     config = WorkerConfig(
         spec, corpus, output, options.threads, options.batch_size, options.wip_seconds, options.trace_every
     )
@@ -163,4 +170,4 @@ def _drive(
         stopped = driver.drive()
         if not stopped:
             discard_all(output)
-        return stopped
+        return stopped, driver.images

@@ -1,0 +1,71 @@
+"""Commands whose output goes to a pipe that nobody reads any more."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ncbatch.cli import main
+from ncbatch.runs.models import keep_model
+from ncbatch.runs.unit import run_unit
+from tests.runs.workbench import ATTEMPTS, CHECKPOINT, Workbench, picture
+
+
+@pytest.fixture
+def pipe_without_reader(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    root.handlers.clear()
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        yield
+        root.handlers[:], root.level = handlers, level
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("status", "OUT"),
+        ("status", "OUT", "--json"),
+        ("query", "OUT", "select * from metrics"),
+        ("query", "OUT", "select * from metrics", "--format", "csv"),
+        ("query", "OUT", "select * from metrics", "--format", "json"),
+        ("verify", "OUT"),
+        ("decode", "OUT", "DECODED"),
+        ("compact", "OUT"),
+        ("models",),
+        ("--help",),
+        ("encode", "--help"),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.usefixtures("pipe_without_reader")
+def test_a_reader_that_has_gone_is_no_error(
+    local: Workbench, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    _finished_run(local)
+    places = {"OUT": local.output.uri, "DECODED": str(tmp_path / "decoded")}
+    assert main([places.get(word, word) for word in words]) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.usefixtures("pipe_without_reader")
+def test_what_is_wrong_is_in_the_exit_code_whoever_reads(local: Workbench) -> None:
+    _finished_run(local)
+    (key,) = local.keys("bitstreams/")
+    local.output.delete(key)
+    assert main(["verify", local.output.uri]) == 2
+
+
+def _finished_run(bench: Workbench) -> None:
+    bench.add({"a.png": picture()})
+    keep_model(bench.output, CHECKPOINT)
+    spec = bench.spec()
+    run_unit(bench.workspace(spec), bench.unit(spec), ATTEMPTS[0], {})
