@@ -90,7 +90,7 @@ def load_zoo(name: str) -> Checkpoint:
     """A model of CompressAI's zoo, `compressai:mbt2018-mean/<quality 1..8>`; downloads its weights.
 
     Raises:
-        ModelError: another name, or the weights cannot be downloaded.
+        ModelError: another name, CompressAI is not installed, or the weights cannot be downloaded.
     """
     match = re.fullmatch(rf"{ZOO_PREFIX}{ZOO_MODEL}/([1-8])", name)
     if not match:
@@ -98,8 +98,13 @@ def load_zoo(name: str) -> Checkpoint:
             f"{name!r} is not in the zoo; only {ZOO_PREFIX}{ZOO_MODEL}/<quality 1..8> fits this codec"
         )
     quality = int(match[1])
-    from compressai.zoo import mbt2018_mean  # takes seconds to import, and only this function needs it
-
+    try:
+        from compressai.zoo import mbt2018_mean  # takes seconds to import, and only this function needs it
+    except ImportError as error:
+        raise ModelError(
+            f"{name} is downloaded by CompressAI, which is not installed; pip install 'ncbatch[zoo]' on "
+            "Python 3.12 or older, or `ncbatch convert` its file of weights on any Python"
+        ) from error
     try:
         network = mbt2018_mean(quality, metric="mse", pretrained=True)
     except (URLError, OSError) as error:
@@ -110,11 +115,22 @@ def load_zoo(name: str) -> Checkpoint:
     return checkpoint.export(network.state_dict(), lmbda=ZOO_LMBDA[quality - 1], dtype=torch.float32)
 
 
+_OLD_LIST = re.compile(r"entropy_bottleneck\._(matrix|matrices|bias|biases|factor|factors)\.?(\d)")
+_LISTS = {"m": "matrices", "b": "biases", "f": "factors"}
+
+
+def _current_name(name: str) -> str:
+    """A tensor's name in CompressAI today; the zoo's files have those of older releases, or of DataParallel."""
+    name = name.removeprefix("module.")
+    old = _OLD_LIST.fullmatch(name)
+    return f"entropy_bottleneck.{_LISTS[old[1][0]]}.{old[2]}" if old else name
+
+
 def convert(path: Path, *, lmbda: float | None = None, dtype: torch.dtype = torch.float16) -> Checkpoint:
     """A checkpoint from a torch file with the weights of a CompressAI `MeanScaleHyperprior`.
 
-    The file holds a state dict, or a dict with `state_dict` and perhaps `lmbda`. Only tensors are
-    unpickled, never code.
+    The file holds a state dict, as those of CompressAI's zoo do, or a dict with `state_dict` and perhaps
+    `lmbda`. Only tensors are unpickled, never code. CompressAI need not be installed.
 
     Raises:
         ModelError: unreadable, of another model, or lmbda is nowhere stated.
@@ -131,4 +147,5 @@ def convert(path: Path, *, lmbda: float | None = None, dtype: torch.dtype = torc
     lmbda = lmbda or content.get("lmbda") or content.get("lmb")
     if lmbda is None:
         raise ModelError(f"{path} does not say which lmbda it was trained with; name it with --lmbda")
+    state_dict = {_current_name(str(name)): tensor for name, tensor in state_dict.items()}
     return checkpoint.export(state_dict, lmbda=float(lmbda), dtype=dtype)

@@ -1,7 +1,7 @@
 """The trainable networks of both kinds, and their loss.
 
-The transforms and p(z)'s weights are CompressAI's `MeanScaleHyperprior`. All randomness comes in as tensors,
-so that a sample's loss does not depend on which worker computes it or when.
+All randomness comes in as tensors, so that a sample's loss does not depend on which worker computes it or
+when.
 """
 
 from __future__ import annotations
@@ -11,21 +11,17 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from compressai.models import MeanScaleHyperprior
 from torch import Tensor, nn
 
 from ncbatch.codec.checkpoint import Checkpoint
 from ncbatch.codec.prior import log_density, quantile
 from ncbatch.codec.rates import LIKELIHOOD_FLOOR, SCALE_BOUND, bits_back, gaussian_bits, lower_bound
 from ncbatch.errors import NcbatchError
+from ncbatch.training.hyperprior import MeanScaleHyperprior
 from ncbatch.training.settings import TrainingSettings
 
 _MAX_LOG_VARIANCE = math.log(10.0)  # the paper's cap of sigma_z at sqrt(10) while training
 _BOX_VARIANCE = 1 / 12  # of uniform noise
-_BUFFERS = (
-    ".pedestal", ".bound", ".target", "_offset", "_quantized_cdf", "_cdf_length", "scale_table",
-    "scale_bound",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -65,8 +61,7 @@ class TrainableHyperprior(nn.Module):
         self.settings = settings
         self.network = MeanScaleHyperprior(settings.n, settings.m)
         if settings.kind == "bits-back":
-            last = self.network.h_a[-1]
-            self.network.h_a[-1] = nn.Conv2d(last.in_channels, 2 * settings.n, 5, stride=2, padding=2)
+            self.network.h_a[-1] = nn.Conv2d(settings.n, 2 * settings.n, 5, stride=2, padding=2)
 
     def noise(self, generators: list[torch.Generator]) -> Noise:
         """Fresh noise for a batch, one generator per sample."""
@@ -100,7 +95,7 @@ class TrainableHyperprior(nn.Module):
         """A sample of z, its bits under p(z), and the bits got back."""
         if self.settings.kind == "base":
             z = parameters + noise
-            mass = self.network.entropy_bottleneck._likelihood(_by_channel(z))[0]
+            mass = self.network.entropy_bottleneck.likelihood(_by_channel(z))
             bits = -torch.log2(lower_bound(mass, LIKELIHOOD_FLOOR)).sum()
             return z, bits, torch.zeros((), device=z.device)
         mean, log_variance = parameters.chunk(2, 1)
@@ -118,7 +113,7 @@ class TrainableHyperprior(nn.Module):
 
     def aux_loss(self) -> Tensor:
         """Pulls the quantiles of p(z) to where they belong; coding centres z on the median."""
-        return self.network.entropy_bottleneck.loss()
+        return self.network.entropy_bottleneck.quantile_loss()
 
     def main_parameters(self) -> list[nn.Parameter]:
         return [p for name, p in self.named_parameters() if not name.endswith(".quantiles")]
@@ -203,7 +198,4 @@ def warm_start(model: TrainableHyperprior, checkpoint: Checkpoint) -> None:
         weights["h_a.4.weight"] = torch.cat([mean_weight, torch.zeros_like(mean_weight)])
         weights["h_a.4.bias"] = torch.cat([mean_bias, log_variance])
         weights |= _broadened(weights)
-    # The class's own method wants the coder's buffers, too, which training does not use.
-    missing, unexpected = nn.Module.load_state_dict(model.network, weights, strict=False)
-    assert not unexpected
-    assert all(name.endswith(_BUFFERS) for name in missing), missing
+    model.network.load_state_dict(weights)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ncbatch.codec.model import fast_dtype
 from ncbatch.errors import NcbatchError
+from ncbatch.training.hyperprior import without_constants
 from ncbatch.training.network import Noise, TrainableHyperprior
 from ncbatch.training.photographs import Photographs
 from ncbatch.training.settings import TrainingSettings
@@ -168,7 +169,7 @@ class Trainer:
                 "and --memory to go on, or another --out"
             )
         self.step = int(state["step"])
-        self.model.load_state_dict(state["model"])
+        self.model.load_state_dict(without_constants(state["model"]))  # written by CompressAI's module once
         self._adam.load_state_dict(state["adam"])
         self._aux.load_state_dict(state["aux"])
 

@@ -1,5 +1,6 @@
 import pickle
 import struct
+import sys
 
 import pytest
 import torch
@@ -110,6 +111,29 @@ def test_convert_reads_a_torch_file(checkpoint, tmp_path):
         zoo.convert(tmp_path / "nowhere.pt")
 
 
+@pytest.mark.parametrize(
+    "old", ["entropy_bottleneck._{}.", "entropy_bottleneck._{}", "module.entropy_bottleneck._{}."]
+)
+def test_convert_knows_the_names_in_the_zoos_files(checkpoint, tmp_path, old):
+    """Of releases of CompressAI before 1.2.3; without CompressAI."""
+    plain = ("matrices", "biases", "factors") if old.endswith(".") else ("matrix", "bias", "factor")
+    weights = {}
+    for name, tensor in checkpoint.state_dict().items():
+        for new, short in zip(("matrices", "biases", "factors"), plain, strict=True):
+            name = name.replace(f"entropy_bottleneck.{new}.", old.format(short))
+        weights[name] = tensor
+    assert len(set(weights) - set(checkpoint.state_dict())) == 14
+    torch.save(weights, tmp_path / "zoo.pth.tar")
+    assert zoo.convert(tmp_path / "zoo.pth.tar", lmbda=0.01).digest == checkpoint.digest
+
+
+def test_zoo_without_compressai_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "compressai.zoo", None)
+    with pytest.raises(ModelError, match=r"pip install 'ncbatch\[zoo\]'") as caught:
+        zoo.load_zoo("compressai:mbt2018-mean/3")
+    assert "\n" not in str(caught.value)
+
+
 def test_diverged_weights_are_refused(checkpoint):
     weights = checkpoint.state_dict()
     weights["h_s.0.weight"] = weights["h_s.0.weight"] * torch.nan
@@ -118,11 +142,15 @@ def test_diverged_weights_are_refused(checkpoint):
 
 
 def test_zoo_without_network_says_what_to_do(monkeypatch, tmp_path):
+    pytest.importorskip("compressai", reason="CompressAI downloads the zoo's weights (extra zoo)")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     for name in ("http_proxy", "https_proxy", "HTTPS_PROXY", "HTTP_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # nothing listens there: no network, on any machine
     with pytest.raises(ModelError, match="could not be downloaded"):
         zoo.load_zoo("compressai:mbt2018-mean/3")
+
+
+def test_models_that_are_not_in_the_zoo():
     for name in ("compressai:mbt2018-mean/9", "compressai:bmshj2018-factorized/3"):
         with pytest.raises(ModelError, match="quality"):
             zoo.load_zoo(name)

@@ -18,9 +18,8 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def network(checkpoint):
     """CompressAI's MeanScaleHyperprior with the built-in weights."""
-    from compressai.models import MeanScaleHyperprior
-
-    network = MeanScaleHyperprior(checkpoint.info.n, checkpoint.info.m)
+    models = pytest.importorskip("compressai.models", reason="compares with CompressAI (extra zoo)")
+    network = models.MeanScaleHyperprior(checkpoint.info.n, checkpoint.info.m)
     torch.nn.Module.load_state_dict(network, checkpoint.state_dict(), strict=False)
     return network.eval()
 
@@ -128,10 +127,9 @@ def test_bound_of_sigma_is_the_coders(model):
 
 def test_zoo_sized_weights_load_and_code():
     """CompressAI's mbt2018-mean of quality 1..4 is MeanScaleHyperprior(128, 192), its weights as they are."""
-    from compressai.models import MeanScaleHyperprior
-
     from ncbatch.codec.encode import encode
     from ncbatch.codec.recipe import Recipe
+    from ncbatch.training.hyperprior import MeanScaleHyperprior
 
     torch.manual_seed(0)
     checkpoint = export(MeanScaleHyperprior(128, 192).state_dict(), lmbda=0.0067, dtype=torch.float32)
