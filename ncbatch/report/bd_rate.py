@@ -86,4 +86,5 @@ def bd_rate(reference: Curve, test: Curve, fit: Fit = "pchip") -> float:
     """
     quality = _common(reference, test, fit)
     difference = test.log_rate(fit)(quality) - reference.log_rate(fit)(quality)
-    return float(np.expm1(np.trapz(difference, quality) / (quality[-1] - quality[0])))
+    trapezoids = (difference[1:] + difference[:-1]) / 2  # the samples of quality are evenly spaced
+    return float(np.expm1(trapezoids.mean()))
