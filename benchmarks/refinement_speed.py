@@ -2,7 +2,7 @@
 
     python benchmarks/refinement_speed.py [PICTURE] [--steps 200]
 
-The straightforward loop is CompressAI's modules (the extra `zoo`) as they are: float32, autograd on everything,
+The straightforward loop is CompressAI's modules (extra `zoo`) as they are: float32, autograd on everything,
 weights included, the textbook Gumbel-softmax over a stacked pair of candidates. Both run in this process, a
 block of steps in turn, since absolute times on shared machines mean nothing.
 """

@@ -120,7 +120,7 @@ _LISTS = {"m": "matrices", "b": "biases", "f": "factors"}
 
 
 def _current_name(name: str) -> str:
-    """A tensor's name in CompressAI today; the zoo's files have those of older releases, or of DataParallel."""
+    """A tensor's name in CompressAI today; the zoo's files have older ones, or DataParallel's."""
     name = name.removeprefix("module.")
     old = _OLD_LIST.fullmatch(name)
     return f"entropy_bottleneck.{_LISTS[old[1][0]]}.{old[2]}" if old else name
