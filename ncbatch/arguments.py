@@ -136,6 +136,25 @@ def how_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--force", action="store_true", help="work beside another driver of this run")
 
 
+def dry_run_argument(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="write nothing: calibrate for some seconds on this machine, then print how many images and "
+        "units there are, how long they would take, what they would cost, and how large the output would be",
+    )
+
+
+def price_argument(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    parser.add_argument(
+        "--price-per-hour",
+        type=at_least_zero,
+        metavar="PRICE",
+        help="what a device (a GPU, or a worker on CPUs) costs per hour, in any currency, to tell the cost "
+        "as well; default: cost is left out",
+    )
+
+
 def demo_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", nargs="?", default="ncbatch-demo", help="default: %(default)s")
 
@@ -198,6 +217,7 @@ def evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     which_arguments(parser)
     how_arguments(parser)
     parser.add_argument("--out", metavar="PLACE", help="of the report; default: report/ in the output")
+    dry_run_argument(parser)
     page_arguments(parser)
 
 
@@ -212,11 +232,13 @@ def page_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--images", metavar="KEY,...", help="to compare; default: the two that gain most")
     parser.add_argument("--no-pictures", action="store_true", help="curves and tables only; decodes nothing")
-    parser.add_argument("--price-per-hour", type=at_least_zero, help="of a device, for the cost per image")
+    price_argument(parser)
 
 
 def submit_arguments(parser: argparse.ArgumentParser) -> None:
     encode_arguments(parser)
+    dry_run_argument(parser)
+    price_argument(parser)
     job = parser.add_argument_group("the job")
     dashboard_argument(job)
     job.add_argument("--wait", action="store_true", help="follow the job's log; exit with its exit code")

@@ -122,7 +122,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     encode = command("encode", commands.encode, "encode a corpus, or continue an interrupted run")
     arguments.encode_arguments(encode)
-    encode.add_argument("--dry-run", action="store_true", help="print images, units, hours and size; no more")
+    arguments.dry_run_argument(encode)
+    arguments.price_argument(encode)
     arguments.demo_arguments(
         command("demo", commands.demo, "the main job on photographs of scikit-image", common)
     )

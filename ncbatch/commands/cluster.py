@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ncbatch.commands.common import store_options
 from ncbatch.commands.encoding import encode_options, make_run_spec
+from ncbatch.commands.planning import print_plan
 from ncbatch.console import duration, err, out, print_table
 from ncbatch.errors import UsageError
 from ncbatch.exit_codes import ExitCode
@@ -27,7 +28,9 @@ def submit(args: argparse.Namespace) -> int:
 
     dashboard = submission.find_dashboard(args.dashboard)
     spec = make_run_spec(args)  # what is wrong with the request is better said here than in a job's log
-    encode_options(args)
+    options = encode_options(args)
+    if args.dry_run:
+        return print_plan(args, spec, options)
     for name in ("corpus", "output"):
         setattr(args, name, open_store(getattr(args, name), store_options(args), create=True).uri)
     for name in ("model", "manifest", "spec"):  # paths are of this folder, not of the job's

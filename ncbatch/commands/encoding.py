@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ncbatch.commands.common import open_run_store, store_options
+from ncbatch.commands.planning import print_plan
 from ncbatch.commands.reading import print_summary
 from ncbatch.console import err, out, print_table, progress_display, progress_line, size
 from ncbatch.errors import UsageError, first_problem
@@ -70,7 +71,7 @@ def encode_options(args: argparse.Namespace) -> EncodeOptions:
 def encode(args: argparse.Namespace) -> int:
     spec, options = make_run_spec(args), encode_options(args)
     if args.dry_run:
-        return _print_plan(args, spec, options)
+        return print_plan(args, spec, options)
     return encode_and_summarise(args, spec, options)
 
 
@@ -112,28 +113,6 @@ def pack(args: argparse.Namespace) -> int:
     ]  # fmt: skip
     print_table(("picture", "bytes", "bpp", "PSNR dB", "bits-back"), rows)
     out.print(f"{args.out}: {size(len(packed.pack.data))}")
-    return 0
-
-
-def _print_plan(args: argparse.Namespace, spec: RunSpec, options: EncodeOptions) -> int:
-    """What the run would be; nothing is written."""
-    import torch
-
-    from ncbatch.codec.memory import keep_freed_memory
-    from ncbatch.runs.calibration import estimate
-    from ncbatch.runs.opening import list_inputs, require_pictures
-
-    torch.set_num_threads(options.threads)  # as a worker does
-    keep_freed_memory()
-    corpus = open_run_store(args, spec.corpus)
-    listing = list_inputs(spec, corpus, options.store)
-    require_pictures(spec, listing)
-    log.info("calibrating %d variants on this machine", len(spec.variants))
-    found = estimate(spec, listing.images, corpus, options.store, options.unit_seconds)
-    rows = [(e.variant, e.images, e.units, e.device_seconds / 3600, size(e.bytes)) for e in found]
-    print_table(("variant", "images", "units", "device hours", "output"), rows)
-    hours = sum(e.device_seconds for e in found) / 3600
-    out.print(f"in all {hours:.3g} device hours on hardware like this, {size(sum(e.bytes for e in found))}")
     return 0
 
 

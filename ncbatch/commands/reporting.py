@@ -82,6 +82,7 @@ def evaluate(args: argparse.Namespace) -> int:
     from ncbatch.codec import zoo
     from ncbatch.codec.recipe import BITS_BACK_METHODS, CODECS, Method
     from ncbatch.commands.encoding import encode_and_summarise, encode_options
+    from ncbatch.commands.planning import print_plan
     from ncbatch.runs.request import Request, expand, make_spec
 
     if args.lmbdas:
@@ -103,7 +104,10 @@ def evaluate(args: argparse.Namespace) -> int:
         requests += expand({"method": codecs, "quality": args.qualities}, "--codecs")
     options = store_options(args)
     spec = make_spec(args.corpus, options, requests, include=args.include or (), manifest=args.manifest)
-    code = encode_and_summarise(args, spec, encode_options(args))
+    run_options = encode_options(args)
+    if args.dry_run:
+        return print_plan(args, spec, run_options)
+    code = encode_and_summarise(args, spec, run_options)
     args.out = args.out or f"{open_store(args.output, options).uri}report/"
     return report(args) or code
 

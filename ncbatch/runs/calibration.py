@@ -16,7 +16,8 @@ from ncbatch.codec.recipe import Recipe
 from ncbatch.runs.coders import ClassicalCoder, Coder, LearnedCoder, PackCoder
 from ncbatch.runs.models import load_model
 from ncbatch.runs.opening import PACK_PICTURES
-from ncbatch.runs.plan import PlannedImage
+from ncbatch.runs.plan import PlannedImage, Unit, make_units
+from ncbatch.runs.sizing import pixels_per_unit
 from ncbatch.runs.spec import RunSpec
 from ncbatch.store import Store, StoreOptions
 
@@ -51,19 +52,34 @@ def seconds_per_pixel(coder: Coder | PackCoder) -> float:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of one variant. device_seconds: on hardware like this; bytes: what it will write."""
+    """Of one variant. seconds_per_pixel: on hardware like this; bytes: what it will write."""
 
     variant: str
-    images: int
-    units: int
-    device_seconds: float
+    units: list[Unit]
+    seconds_per_pixel: float
     bytes: float
+
+    @property
+    def images(self) -> int:
+        return sum(len(unit.images) for unit in self.units)
+
+    @property
+    def device_seconds(self) -> float:
+        return sum(unit.pixels for unit in self.units) * self.seconds_per_pixel
 
 
 def estimate(
-    spec: RunSpec, images: Sequence[PlannedImage], corpus: Store, options: StoreOptions, unit_seconds: float
+    spec: RunSpec,
+    images: Sequence[PlannedImage],
+    corpus: Store,
+    options: StoreOptions,
+    unit_seconds: float,
+    workers: int,
 ) -> list[Estimate]:
-    """What a run would take, by calibration here and the bits per pixel of a few of its pictures."""
+    """What a run would take, by calibration here and the bits per pixel of a few of its images.
+
+    Its units are cut as the run's would be by this many workers.
+    """
     pixels = sum(image.pixels for image in images)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     samples = _samples(images, corpus)
@@ -71,21 +87,22 @@ def estimate(
     found = []
     for variant in spec.variants:
         coder: Coder | PackCoder
+        packs = variant.recipe.uses_bits_back
         if isinstance(variant.recipe, Recipe):
             assert variant.model is not None
             model = Model(load_model(variant.model, options), device)
             learned = LearnedCoder(model, variant.recipe)
-            coder = PackCoder(model, variant.recipe) if variant.recipe.uses_bits_back else learned
+            coder = PackCoder(model, variant.recipe) if packs else learned
             encoded = [learned.amortized(sample) for sample in samples]
         else:
             coder = ClassicalCoder(variant.recipe)
             encoded = coder.encode(samples)
         coded = sum(len(result.outcome.data) for result in encoded)
-        seconds = seconds_per_pixel(coder) * pixels
-        most = len(images) // PACK_PICTURES if variant.recipe.uses_bits_back else len(images)
-        units = max(min(round(seconds / unit_seconds), most), 1)
+        seconds = seconds_per_pixel(coder)
+        per_unit = pixels_per_unit(pixels, seconds, unit_seconds, workers, packs=packs)
+        units = make_units(images, variant.name, variant.digest, 0, per_unit, PACK_PICTURES if packs else 1)
         size = coded / area * pixels if area else 0.0
-        found.append(Estimate(variant.name, len(images), units, seconds, size))
+        found.append(Estimate(variant.name, units, seconds, size))
     return found
 
 

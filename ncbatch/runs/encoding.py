@@ -15,6 +15,7 @@ from ray.exceptions import RayError
 from ncbatch.errors import Terminated
 from ncbatch.metrics.summary import SUMMARY_COLUMNS, Summary, summarise
 from ncbatch.metrics.table import read_table
+from ncbatch.runs import sizing
 from ncbatch.runs.cluster import PoolConfig
 from ncbatch.runs.driver import Deadlines, Driver, Pace
 from ncbatch.runs.errors import RunError, StoppedByPolicyError
@@ -32,9 +33,6 @@ from ncbatch.runs.worker import WorkerConfig
 from ncbatch.store import Store, StoreOptions, honours_create_only, open_store
 
 log = logging.getLogger(__name__)
-
-_UNITS_PER_WORKER = 4  # at least, so that workers finish together and little is lost with one
-_PACK_PIXELS = 64_000_000  # a worker holds all pictures of a pack; and damage loses those packed before it
 
 
 @dataclass(frozen=True)
@@ -153,11 +151,9 @@ def _drive(
         def pixels_per_unit(variant: str, images: Sequence[PlannedImage]) -> int:
             pool.grow(len(images))
             pixels = sum(image.pixels for image in images)
-            share = pixels / (_UNITS_PER_WORKER * pool.room)
-            wanted = min(options.unit_seconds / seconds_per_pixel(variant), share)
-            if spec.variant(variant).recipe.uses_bits_back:
-                wanted = min(wanted, _PACK_PIXELS)
-            return max(int(wanted), 1)
+            packs = spec.variant(variant).recipe.uses_bits_back
+            seconds = seconds_per_pixel(variant)
+            return sizing.pixels_per_unit(pixels, seconds, options.unit_seconds, pool.room, packs=packs)
 
         run = open_run(spec, corpus, output, options.store, pixels_per_unit)
         pool.grow(len(run.pending))

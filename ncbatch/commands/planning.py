@@ -1,0 +1,58 @@
+"""What a run would be: `--dry-run` of the commands that encode. Nothing is written."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from typing import TYPE_CHECKING
+
+from ncbatch.commands.common import open_run_store
+from ncbatch.console import duration, out, print_table, size
+from ncbatch.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from ncbatch.runs.encoding import EncodeOptions
+    from ncbatch.runs.spec import RunSpec
+
+log = logging.getLogger(__name__)
+
+
+def print_plan(args: argparse.Namespace, spec: RunSpec, options: EncodeOptions) -> int:
+    """Images, units, time, cost and size of a run, by a calibration of a few steps on this machine."""
+    import torch
+
+    from ncbatch.codec.memory import keep_freed_memory
+    from ncbatch.runs.calibration import estimate
+    from ncbatch.runs.opening import list_inputs, require_pictures
+    from ncbatch.runs.sizing import local_workers, wall_seconds
+
+    torch.set_num_threads(options.threads)  # as a worker does
+    keep_freed_memory()
+    corpus = open_run_store(args, spec.corpus)
+    listing = list_inputs(spec, corpus, options.store)
+    require_pictures(spec, listing)
+    pool = options.pool
+    workers = local_workers(pool.workers, pool.cpus, pool.gpus, torch.cuda.device_count())
+    count = len(spec.variants)
+    log.info("calibrating %d variant%s on this machine", count, "" if count == 1 else "s")
+    found = estimate(spec, listing.images, corpus, options.store, options.unit_seconds, workers)
+    rows = [(e.variant, e.images, len(e.units), _time(e.device_seconds), size(e.bytes)) for e in found]
+    print_table(("variant", "images", "units", "device time", "output"), rows)
+    device = sum(e.device_seconds for e in found)
+    wall = wall_seconds(
+        [u for e in found for u in e.units], {e.variant: e.seconds_per_pixel for e in found}, workers
+    )
+    who = "1 worker" if workers == 1 else f"{workers} workers"
+    out.print(
+        f"in all {_time(device)} of device time, {_time(wall)} with {who} like this machine, "
+        f"{size(sum(e.bytes for e in found))} of output"
+    )
+    if args.price_per_hour is not None:
+        cost = device / 3600 * args.price_per_hour
+        told = f"{cost:,.2f}" if cost >= 0.01 else "less than 0.01"
+        out.print(f"cost: {told}, at {args.price_per_hour:g} per device hour")
+    return ExitCode.OK
+
+
+def _time(seconds: float) -> str:
+    return duration(seconds) if seconds >= 1 else "less than 1 s"
