@@ -16,13 +16,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
-from ncbatch.codec import zoo
+from ncbatch.codec import catalog, zoo
+from ncbatch.codec.catalog import Facts, Measured
 from ncbatch.codec.checkpoint import parse
 from ncbatch.codec.encode import encode
 from ncbatch.codec.model import Model
 from ncbatch.codec.pictures import read_picture
 from ncbatch.codec.recipe import Recipe
-from ncbatch.codec.zoo import Facts, Measured
 from ncbatch.report.bd_rate import Curve, bd_rate
 from ncbatch.report.errors import NoOverlapError
 from ncbatch.report.published import curves, published_points
@@ -69,13 +69,13 @@ def take_over(trained: Path, facts: dict[str, Facts]) -> None:
 
 def write_facts(facts: dict[str, Facts]) -> None:
     content = {name: fact.model_dump() for name, fact in facts.items()}
-    (MODELS / zoo.FACTS).write_text(json.dumps(content, indent=1) + "\n")
+    (MODELS / catalog.FACTS).write_text(json.dumps(content, indent=1) + "\n")
 
 
 def measure(name: str, photographs: list[Path]) -> Measured:
     """Means over the photographs of one model's amortized encodings."""
     model = Model(zoo.load_builtin(name), torch.device("cpu"))
-    recipe = Recipe.amortized(zoo.builtin_models()[name])
+    recipe = Recipe.amortized(catalog.builtin_models()[name])
     encoded = [encode(model, [read_picture(p.read_bytes(), alpha="refuse")], recipe)[0] for p in photographs]
     outcomes = [result.outcome for result in encoded]
     bpps = [len(e.outcome.data) * 8 / (e.width * e.height) for e in encoded]
@@ -163,17 +163,17 @@ def main() -> None:
     parser.add_argument("photographs", type=Path)
     parser.add_argument("--trained", type=Path, help="the --out of `ncbatch train --ladder`")
     args = parser.parse_args()
-    facts = zoo.builtin_facts()
+    facts = catalog.builtin_facts()
     if args.trained:
         take_over(args.trained, facts)
         write_facts(facts)
     photographs = sorted(p for p in args.photographs.iterdir() if p.suffix in (".png", ".jpg"))
-    for name in zoo.builtin_models():
+    for name in catalog.builtin_models():
         if name in facts:
             measured = measure(name, photographs)
             facts[name] = facts[name].model_copy(update={"measured": measured})
             print(f"{name}: {measured.bpp:.3f} bpp, {measured.psnr:.2f} dB, R-D loss {measured.rd_loss:.4f}")
-    facts = {name: facts[name] for name in zoo.builtin_models() if name in facts}
+    facts = {name: facts[name] for name in catalog.builtin_models() if name in facts}
     if not facts:
         parser.error("nothing is known of how the built-in models were trained; give --trained")
     write_facts(facts)

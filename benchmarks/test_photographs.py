@@ -17,7 +17,7 @@ import pyarrow as pa
 import pytest
 
 from ncbatch.console import print_table
-from ncbatch.metrics import read_table
+from ncbatch.metrics.table import read_table
 from ncbatch.runs.spec import read_run
 from ncbatch.store import Store, open_store
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import get_args
 
 from ncbatch import commands
-from ncbatch.codec.recipe import CODECS, PRESETS, Method, Rounding
+from ncbatch.codec.methods import CODECS, PRESETS, Method, Rounding
 from ncbatch.flag_types import (
     Numbers,
     at_least_zero,

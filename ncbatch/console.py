@@ -7,15 +7,14 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich import console
-from rich.live import Live
-from rich.logging import RichHandler
-from rich.table import Table
-from rich.text import Text
 
 from ncbatch.errors import UsageError
-from ncbatch.runs.progress import Snapshot
+
+if TYPE_CHECKING:
+    from ncbatch.runs.progress import Snapshot
 
 
 class Console(console.Console):
@@ -57,6 +56,8 @@ def configure_logging(
     warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
     level = logging.DEBUG if debug or verbose else logging.WARNING if quiet else logging.INFO
     if err.is_terminal:
+        from rich.logging import RichHandler
+
         shows = debug or verbose
         handler: logging.Handler = RichHandler(console=err, show_path=shows, show_level=shows, markup=False)
         handler.setFormatter(logging.Formatter("%(message)s", datefmt="[%X]"))
@@ -125,6 +126,9 @@ def progress_display() -> Iterator[Callable[[str, bool], None]]:
     if not (err.is_terminal and _shows_progress()):
         yield _logged_lines(log)
         return
+    from rich.live import Live
+    from rich.text import Text
+
     to_file = _logged_lines(logging.getLogger(_FILE_ONLY))
     with Live(console=err, refresh_per_second=4, transient=False) as live:
 
@@ -155,6 +159,9 @@ def _logged_lines(logger: logging.Logger) -> Callable[[str, bool], None]:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """A table on standard output; numbers to the right. Not cut to the terminal when it is a file."""
+    from rich.table import Table
+    from rich.text import Text
+
     rows = [list(row) for row in rows]
     table = Table(box=None, pad_edge=False, header_style="bold")
     for index, name in enumerate(columns):

@@ -4,15 +4,11 @@ Loading never unpickles. The digest covers every tensor and the metadata that gi
 names it, so a decoder knows at once whether it has the right model.
 """
 
-import hashlib
 import json
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
-import pydantic
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -20,26 +16,11 @@ from torch import Tensor
 
 from ncbatch.codec.errors import ModelError
 from ncbatch.codec.exact import FINE_STEP, UNIT, UPSAMPLES, IntegerLayer, check_layers, quantize_layer
+from ncbatch.codec.model_info import Kind, ModelInfo, check_digest, digest_of, not_a_checkpoint, read_header
 from ncbatch.codec.prior import coding_tables, fixed_point_medians
-
-Kind = Literal["base", "bits-back"]
-"""base: p(z) is convolved with a box. bits-back: h_a gives mean and log-variance of q(z|y), and p(z) is a
-density."""
-
 
 FINE_GRID = f"fine{UNIT // FINE_STEP}"
 """Prefix of the tables of p(z) on the fine grid. It says the grid, so that those of another are none."""
-
-
-class ModelInfo(pydantic.BaseModel, frozen=True, extra="forbid"):
-    """What a checkpoint says of itself."""
-
-    format: Literal[1] = 1
-    kind: Kind = "base"
-    n: int = pydantic.Field(gt=0, le=1024, description="channels of the transforms and of z")
-    m: int = pydantic.Field(gt=0, le=1024, description="channels of y")
-    lmbda: float = pydantic.Field(gt=0, description="weight of the MSE the model was trained with")
-    shifts: tuple[int, ...] = pydantic.Field(description="binary scale of each integer layer of h_s")
 
 
 @dataclass(frozen=True)
@@ -89,13 +70,7 @@ class Checkpoint:
 
 
 def _digest(info: ModelInfo, tensors: dict[str, Tensor]) -> str:
-    """sha256 over names, types, shapes and bytes, independent of the order in the file."""
-    digest = hashlib.sha256(info.model_dump_json().encode())
-    for name in sorted(tensors):
-        array = tensors[name].contiguous().numpy()
-        digest.update(f"\n{name} {array.dtype.str} {array.shape}\n".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
+    return digest_of(info, {name: tensor.contiguous().numpy() for name, tensor in tensors.items()})
 
 
 def export(
@@ -204,31 +179,12 @@ def parse(data: bytes, name: str) -> Checkpoint:
     Raises:
         ModelError: not a safetensors file, not ours, damaged, or of a newer format.
     """
-    # A safetensors file begins with the length of its header, which may look like either.
-    if data.startswith((b"PK", b"\x80")) and data[8:9] != b"{":
-        raise ModelError(
-            f"{name} is a pickled torch file, which could run code when loaded; "
-            f"convert one you trust with `ncbatch convert {name} model.safetensors`"
-        )
+    info, written = read_header(data, name)
     try:
-        header_length = struct.unpack("<Q", data[:8])[0]
-        described = json.loads(json.loads(data[8 : 8 + header_length])["__metadata__"]["ncbatch"])
-        written = described.pop("digest", None) if isinstance(described, dict) else None
         tensors = load(data)
-    except (SafetensorError, struct.error, ValueError, KeyError, TypeError) as error:
-        raise ModelError(
-            f"{name} is not an ncbatch checkpoint (a whole safetensors file with metadata)"
-        ) from error
-    try:
-        info = ModelInfo.model_validate(described)
-    except pydantic.ValidationError as error:
-        where = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise ModelError(
-            f"{name} has metadata this version does not understand ({where}); "
-            "upgrade ncbatch or export it again"
-        ) from error
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise not_a_checkpoint(name) from error
     _check(info, tensors, name)
     digest = _digest(info, tensors)
-    if written not in (None, digest):
-        raise ModelError(f"{name} is damaged: its digest is not the one it was written with; fetch it again")
+    check_digest(written, digest, name)
     return Checkpoint(info, tensors, digest)

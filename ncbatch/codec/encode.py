@@ -15,6 +15,7 @@ from torch import Tensor
 from ncbatch.codec import bitstream, coder, quality
 from ncbatch.codec.decode import decode_latents, reconstruct
 from ncbatch.codec.errors import DecodeCheckError
+from ncbatch.codec.methods import STEPS_BETWEEN_PAUSES
 from ncbatch.codec.model import Latents, Model, to_tensor
 from ncbatch.codec.noise import Noise
 from ncbatch.codec.recipe import Recipe
@@ -23,8 +24,6 @@ from ncbatch.codec.refinement import Refinement, Target
 Pixels = NDArray[np.uint8]
 State = dict[str, Tensor]
 Pause = Callable[[Refinement], None]
-
-STEPS_BETWEEN_PAUSES = 10
 
 
 @dataclass(frozen=True)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import dataclass
 from typing import Literal, cast
 
 from PIL.TiffImagePlugin import TiffImageFile
 
+from ncbatch.codec.limits import MAX_SIDE, PictureLimits
 from ncbatch.errors import NcbatchError
 
 ErrorClass = Literal["empty", "unreadable", "truncated", "unsupported", "too_large", "transparent"]
-
-MAX_SIDE = 65535  # an .ncb stores each side in 16 bits
 
 _FIX: dict[ErrorClass, str] = {
     "empty": "upload the file again",
@@ -35,20 +33,6 @@ class PictureError(NcbatchError):
 
     def __str__(self) -> str:
         return f"{self.what[:1].upper()}{self.what[1:]}; {_FIX[self.error_class]}."
-
-
-@dataclass(frozen=True)
-class PictureLimits:
-    """What is refused from a picture's header alone, before memory is spent on its pixels.
-
-    Pillow's own guard stays on behind ours for TIFF, WebP and GIF: over 178 million pixels those are
-    `too_large` whatever the limit here.
-    """
-
-    max_pixels: int = 100_000_000
-
-
-DEFAULT_LIMITS = PictureLimits()
 
 
 def declared_size(data: bytes) -> tuple[int, int] | None:

@@ -23,12 +23,10 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from ncbatch.codec.limits import DEFAULT_LIMITS, MAX_SIDE, PictureLimits
 from ncbatch.codec.picture_checks import (
-    DEFAULT_LIMITS,
-    MAX_SIDE,
     ErrorClass,
     PictureError,
-    PictureLimits,
     check_png,
     check_size,
     check_tiff,

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import math
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import pydantic
 
-Method = Literal[
-    "amortized", "sga", "map", "ste", "uniform-noise", "deterministic-annealing",
-    "bits-back", "bits-back+bbvi", "sga+bits-back",
-]  # fmt: skip
-"""amortized: the encoder network alone. The next refine its latents, each under its own relaxation of the
-rounding: the paper's M1 (sga) and its ablations A1 to A4. The last code z with bits-back, in packs: with the
-posterior that the encoder network gives (A6), with one inferred for the same y (A5), and with SGA and
-inference (M2)."""
+from ncbatch.codec.methods import (
+    BITS_BACK,
+    CODECS,
+    INFERENCE,
+    PAPER_STEPS,
+    PRESETS,
+    Codec,
+    Method,
+    Rounding,
+)
 
-Rounding = Literal["atanh", "linear", "cosine", "ssl"]
-"""Rounding probabilities of sga: the paper's, and those of SGA+ (see `codec.relaxation`)."""
-
-_PAPER_STEPS = 2000
 _ANNEALED: dict[str, dict[str, float]] = {
     # tau(t) = min(0.5, 0.5 exp(-1e-3 (t - 700)))
     "sga": {"tau0": 0.5, "annealing_rate": 1e-3, "plateau": 700.0},
@@ -36,36 +34,13 @@ MAX_BBVI_STEPS, MAX_BBVI_LEARNING_RATE = 100_000, 0.05
 _TEMPERATURE = ("tau0", "annealing_rate", "plateau")
 _UNREFINED = ("amortized", "bits-back", "bits-back+bbvi")
 _SGA = ("sga", "sga+bits-back")
-_INFERENCE: dict[str, dict[str, Any]] = {
-    "paper": {"bbvi_steps": 2000, "bbvi_learning_rate": 3e-3},
-    "fast": {"bbvi_steps": 100, "bbvi_learning_rate": 0.02},
-    "best": {"bbvi_steps": 500, "bbvi_learning_rate": 0.01},
-}
-_BITS_BACK: dict[str, dict[str, Any]] = {
-    "bits-back": {"bbvi_steps": 0},
-    "bits-back+bbvi": _INFERENCE["paper"],
-    "sga+bits-back": _INFERENCE["paper"],
-}
-
-BITS_BACK_METHODS = tuple(_BITS_BACK)
-
-_SEARCHED: dict[str, Any] = {
-    "method": "sga", "rounding": "linear", "decay": "cosine", "beta1": 0.8, "check_every": 10,
-}  # fmt: skip
-PRESETS: dict[str, dict[str, Any]] = {
-    "paper": {"method": "sga", "steps": _PAPER_STEPS},
-    "fast": {**_SEARCHED, "steps": 300, "learning_rate": 0.05, "noise": 0.45},
-    "best": {**_SEARCHED, "steps": 2000, "learning_rate": 0.02, "noise": 0.8},
-}
-"""Recipes by name, to be completed with lmbda. fast and best were searched for with `benchmarks/presets.py`:
-less Gumbel noise lets far larger steps converge, and linear rounding probabilities suit them better."""
 
 
 def preset_fields(name: str, method: str | None) -> dict[str, Any]:
     """What a preset says of a method: of its refinement, and of its inference where it has one."""
     if method == "bits-back+bbvi":
-        return _INFERENCE[name]
-    return PRESETS[name] | (_INFERENCE[name] if method == "sga+bits-back" else {})
+        return INFERENCE[name]
+    return PRESETS[name] | (INFERENCE[name] if method == "sga+bits-back" else {})
 
 
 class Recipe(pydantic.BaseModel, frozen=True, extra="forbid"):
@@ -83,7 +58,7 @@ class Recipe(pydantic.BaseModel, frozen=True, extra="forbid"):
 
     method: Method = "sga"
     lmbda: float = pydantic.Field(gt=0, allow_inf_nan=False, description="weight of the MSE on 0..255")
-    steps: int = pydantic.Field(_PAPER_STEPS, ge=0, le=1_000_000)
+    steps: int = pydantic.Field(PAPER_STEPS, ge=0, le=1_000_000)
     learning_rate: float = pydantic.Field(5e-3, gt=0, le=1)
     seed: int = pydantic.Field(0, ge=0, lt=2**63)
     rounding: Rounding = "atanh"
@@ -104,16 +79,16 @@ class Recipe(pydantic.BaseModel, frozen=True, extra="forbid"):
         """The paper's values for what is not given."""
         if not isinstance(given, dict):
             return given
-        method, steps = given.get("method", "sga"), given.get("steps", _PAPER_STEPS)
+        method, steps = given.get("method", "sga"), given.get("steps", PAPER_STEPS)
         filled: dict[str, Any] = {"learning_rate": 1e-4} if method == "ste" else {}
         if method in _UNREFINED:
             filled["steps"] = 0
         if isinstance(method, str):
-            filled |= _BITS_BACK.get(method, {})
+            filled |= BITS_BACK.get(method, {})
         with contextlib.suppress(TypeError, ValueError):  # what is no number is said below, by its field
             steps = int(steps)
         if isinstance(steps, int) and steps > 0 and isinstance(method, str):
-            scale = _PAPER_STEPS / steps
+            scale = PAPER_STEPS / steps
             for name, value in _ANNEALED.get(method, {}).items():
                 filled[name] = value * {"annealing_rate": scale, "plateau": 1 / scale}.get(name, 1.0)
         return filled | {name: value for name, value in given.items() if value is not None}
@@ -135,7 +110,7 @@ class Recipe(pydantic.BaseModel, frozen=True, extra="forbid"):
 
     def _check_inference(self) -> None:
         for name in ("bbvi_steps", "bbvi_learning_rate"):
-            if getattr(self, name) is not None and name not in _BITS_BACK.get(self.method, {}):
+            if getattr(self, name) is not None and name not in BITS_BACK.get(self.method, {}):
                 raise ValueError(f"{name} is not of the method {self.method}; leave it out")
         if self.method == "bits-back" and self.bbvi_steps:
             raise ValueError("bbvi_steps are of the method bits-back+bbvi, not of bits-back; name that one")
@@ -151,7 +126,7 @@ class Recipe(pydantic.BaseModel, frozen=True, extra="forbid"):
     @property
     def uses_bits_back(self) -> bool:
         """Whether its pictures are coded together, in packs."""
-        return self.method in _BITS_BACK
+        return self.method in BITS_BACK
 
     @property
     def suffix(self) -> str:
@@ -169,9 +144,6 @@ class Recipe(pydantic.BaseModel, frozen=True, extra="forbid"):
             return self.learning_rate
         return self.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / self.steps)))
 
-
-Codec = Literal["jpeg", "webp", "avif", "hevc", "bpg"]
-"""hevc: intra 4:4:4 by x265; bpg: where its programs are on the PATH."""
 
 _SUFFIXES: dict[Codec, str] = {"jpeg": "jpg", "webp": "webp", "avif": "avif", "hevc": "heic", "bpg": "bpg"}
 _LARGEST_BPG_QUANTISER = 51
@@ -203,21 +175,18 @@ class ClassicalRecipe(pydantic.BaseModel, frozen=True, extra="forbid"):
         return _SUFFIXES[self.method]
 
 
-CODECS: tuple[str, ...] = get_args(Codec)
-
-
 def fitting(fields: dict[str, Any]) -> dict[str, Any]:
     """What is said of a variant, without what its method or codec does not have."""
     method = fields.get("method", "sga")
     if method in CODECS:
         unfit = {"lmbda", "model", "preset", *Recipe.model_fields} - {"method"}
     elif method in _UNREFINED:
-        unfit = {"preset", *Recipe.model_fields} - {"method", "lmbda", *_BITS_BACK.get(method, {})}
+        unfit = {"preset", *Recipe.model_fields} - {"method", "lmbda", *BITS_BACK.get(method, {})}
         unfit -= {"preset"} if method == "bits-back+bbvi" else set()
     else:
         unfit = {"rounding", "noise"} if method not in _SGA else set()
         unfit |= set() if method in _ANNEALED else set(_TEMPERATURE)
-        unfit |= set() if method in _BITS_BACK else {"bbvi_steps", "bbvi_learning_rate"}
+        unfit |= set() if method in BITS_BACK else {"bbvi_steps", "bbvi_learning_rate"}
     if method == "bits-back":
         unfit |= {"bbvi_steps", "bbvi_learning_rate"}
     if method not in CODECS:

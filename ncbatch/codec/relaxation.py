@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ncbatch.codec.recipe import Recipe, Rounding
+from ncbatch.codec.methods import Rounding
+from ncbatch.codec.recipe import Recipe
 
 _CLIP = 1e-5  # keeps the logits finite, as in the authors' code
 _SSL_SLOPE = 2.3

@@ -1,85 +1,30 @@
-"""Where models come from besides a checkpoint file: the package itself and CompressAI's zoo."""
+"""Loading models that have names: those in the package, and those of CompressAI's zoo."""
 
 import pickle
 import re
-from importlib import resources
 from pathlib import Path
 from urllib.error import URLError
 
-import pydantic
 import torch
 
 from ncbatch.codec import checkpoint
-from ncbatch.codec.checkpoint import Checkpoint, Kind
+from ncbatch.codec.catalog import (
+    ZOO_LMBDA,
+    ZOO_MODEL,
+    ZOO_PREFIX,
+    builtin_facts,
+    builtin_file,
+    builtin_models,
+)
+from ncbatch.codec.checkpoint import Checkpoint
 from ncbatch.codec.errors import ModelError
-
-ZOO_PREFIX = "compressai:"
-ZOO_MODEL = "mbt2018-mean"
-FACTS = "models.json"
-# CompressAI's documentation, "Models": lambda of the MSE models by quality.
-ZOO_LMBDA = (0.0018, 0.0035, 0.0067, 0.0130, 0.0250, 0.0483, 0.0932, 0.1800)
-
-
-ZOO_CHANNELS = {quality: (128, 192) if quality <= 4 else (192, 320) for quality in range(1, 9)}
-"""N and M by quality."""
-
-
-class Measured(pydantic.BaseModel, frozen=True):
-    """Means over photographs, amortized, of real bytes. rd_loss: with the model's own lmbda."""
-
-    photographs: str
-    bpp: float
-    psnr: float
-    rd_loss: float
-
-
-class Facts(pydantic.BaseModel, frozen=True):
-    """What is known of a built-in model besides its weights; written by `benchmarks/ladder.py`.
-
-    steps, seconds: of its own training, which began with the weights of `start_from`.
-    """
-
-    digest: str
-    steps: int
-    seconds: float
-    start_from: str
-    measured: Measured | None = None
-
-
-def builtin_facts() -> dict[str, Facts]:
-    """By the name of the model."""
-    text = (resources.files("ncbatch.models") / FACTS).read_text()
-    return pydantic.TypeAdapter(dict[str, Facts]).validate_json(text)
-
-
-def builtin_models(kind: Kind | None = None) -> dict[str, float]:
-    """Names of the models that ship with the package, and the lmbda each was trained with.
-
-    Args:
-        kind: only of this kind.
-
-    Raises:
-        ModelError: none is of that kind.
-    """
-    names = (entry.name for entry in resources.files("ncbatch.models").iterdir())
-    found = (re.fullmatch(r"((base|bits-back)-(\d+\.\d+))\.safetensors", name) for name in sorted(names))
-    models = {match[1]: float(match[3]) for match in found if match and kind in (None, match[2])}
-    if not models:
-        raise ModelError(f"no model of the kind {kind} is built in; train some and name them by --model")
-    return models
-
-
-def nearest_builtin(lmbda: float, kind: Kind = "base") -> str:
-    """The built-in model of a kind trained nearest to `lmbda`, on a logarithmic scale."""
-    models = builtin_models(kind)
-    return min(models, key=lambda name: max(models[name] / lmbda, lmbda / models[name]))
 
 
 def load_builtin(name: str) -> Checkpoint:
     known = builtin_models()
     if name not in known:
         raise ModelError(f"no built-in model is called {name!r}; there are: {', '.join(known)}")
-    data = (resources.files("ncbatch.models") / f"{name}.safetensors").read_bytes()
+    data = builtin_file(name).read_bytes()
     model, facts = checkpoint.parse(data, name), builtin_facts().get(name)
     if facts is not None and facts.digest != model.digest:
         raise ModelError(f"the built-in model {name} is damaged; install ncbatch again")

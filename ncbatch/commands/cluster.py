@@ -27,8 +27,9 @@ def submit(args: argparse.Namespace) -> int:
     from ncbatch.runs import submission
 
     dashboard = submission.find_dashboard(args.dashboard)
-    spec = make_run_spec(args)  # what is wrong with the request is better said here than in a job's log
     options = encode_options(args)
+    open_store(args.corpus, store_options(args))
+    spec = make_run_spec(args)  # what is wrong with the request is better said here than in a job's log
     if args.dry_run:
         return print_plan(args, spec, options)
     for name in ("corpus", "output"):

@@ -15,3 +15,12 @@ def open_run_store(args: argparse.Namespace, uri: str) -> Store:
     store = open_store(uri, store_options(args))
     store.check()
     return store
+
+
+def open_run(args: argparse.Namespace, uri: str) -> Store:
+    """The output of a run; raises RunError where none stands there, before anything heavy is imported."""
+    from ncbatch.runs.spec import read_run
+
+    output = open_run_store(args, uri)
+    read_run(output)
+    return output

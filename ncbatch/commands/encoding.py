@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from ncbatch.exit_codes import ExitCode
 from ncbatch.store import Store, open_store
 
 if TYPE_CHECKING:
-    from ncbatch.runs.encoding import EncodeOptions
+    from ncbatch.runs.options import EncodeOptions
     from ncbatch.runs.request import Request
     from ncbatch.runs.spec import RunSpec
 
@@ -46,10 +47,8 @@ def _request(args: argparse.Namespace) -> Request:
 
 
 def encode_options(args: argparse.Namespace) -> EncodeOptions:
-    from ncbatch.codec.encode import STEPS_BETWEEN_PAUSES
-    from ncbatch.runs.cluster import PoolConfig
-    from ncbatch.runs.driver import Deadlines
-    from ncbatch.runs.encoding import EncodeOptions
+    from ncbatch.codec.methods import STEPS_BETWEEN_PAUSES
+    from ncbatch.runs.options import Deadlines, EncodeOptions, PoolConfig
     from ncbatch.runs.pending import Policy
 
     if args.trace % STEPS_BETWEEN_PAUSES:
@@ -69,14 +68,17 @@ def encode_options(args: argparse.Namespace) -> EncodeOptions:
 
 
 def encode(args: argparse.Namespace) -> int:
-    spec, options = make_run_spec(args), encode_options(args)
+    options = encode_options(args)
+    open_store(args.corpus, options.store)  # a mistyped path is the commonest mistake, and the quickest told
+    spec = make_run_spec(args)
     if args.dry_run:
         return print_plan(args, spec, options)
     return encode_and_summarise(args, spec, options)
 
 
 def encode_and_summarise(args: argparse.Namespace, spec: RunSpec, options: EncodeOptions) -> int:
-    from ncbatch.runs.encoding import encode_corpus
+    _check(args, spec, options)
+    from ncbatch.runs.encoding import encode_corpus  # torch and Ray, which take seconds
 
     with progress_display() as show:
         summary = encode_corpus(spec, args.output, options, lambda s: show(progress_line(s), s.is_over))
@@ -88,11 +90,19 @@ def encode_and_summarise(args: argparse.Namespace, spec: RunSpec, options: Encod
     return ExitCode.FAILED
 
 
+def _check(args: argparse.Namespace, spec: RunSpec, options: EncodeOptions) -> None:
+    """Says what is wrong with places and programs before torch and Ray are imported."""
+    from ncbatch.runs.places import check_programs, open_places
+
+    open_places(spec, args.output, options.store)
+    if not options.ray_address and not os.environ.get("RAY_ADDRESS"):  # elsewhere, workers' machines count
+        check_programs(spec)
+
+
 def pack(args: argparse.Namespace) -> int:
     import pydantic
 
-    from ncbatch.runs.files import pack_files
-    from ncbatch.runs.objects import folder_of
+    from ncbatch.runs.objects import folder_of, require_object
     from ncbatch.runs.request import make_variant
 
     options = store_options(args)
@@ -104,6 +114,10 @@ def pack(args: argparse.Namespace) -> int:
         variant = make_variant(_request(args), options)
     except pydantic.ValidationError as error:
         raise UsageError(first_problem(error)) from error
+    for uri in (*args.pictures, *([args.side_info] if args.side_info else [])):
+        require_object(uri, options)
+    from ncbatch.runs.files import pack_files
+
     packed = pack_files(args.pictures, variant, options, args.side_info)
     destination.put(name, packed.pack.data)
     rows = [

@@ -11,7 +11,7 @@ from ncbatch.console import duration, out, print_table, size
 from ncbatch.exit_codes import ExitCode
 
 if TYPE_CHECKING:
-    from ncbatch.runs.encoding import EncodeOptions
+    from ncbatch.runs.options import EncodeOptions
     from ncbatch.runs.spec import RunSpec
 
 log = logging.getLogger(__name__)
@@ -19,7 +19,11 @@ log = logging.getLogger(__name__)
 
 def print_plan(args: argparse.Namespace, spec: RunSpec, options: EncodeOptions) -> int:
     """Images, units, time, cost and size of a run, by a calibration of a few steps on this machine."""
-    import torch
+    from ncbatch.runs.places import check_programs
+
+    corpus = open_run_store(args, spec.corpus)
+    check_programs(spec)
+    import torch  # takes seconds; what is wrong with the request has been told before
 
     from ncbatch.codec.memory import keep_freed_memory
     from ncbatch.runs.calibration import estimate
@@ -28,7 +32,6 @@ def print_plan(args: argparse.Namespace, spec: RunSpec, options: EncodeOptions) 
 
     torch.set_num_threads(options.threads)  # as a worker does
     keep_freed_memory()
-    corpus = open_run_store(args, spec.corpus)
     listing = list_inputs(spec, corpus, options.store)
     require_pictures(spec, listing)
     pool = options.pool

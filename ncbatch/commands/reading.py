@@ -10,8 +10,7 @@ from collections.abc import Iterable
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-from ncbatch.codec.recipe import Recipe
-from ncbatch.commands.common import open_run_store, store_options
+from ncbatch.commands.common import open_run, store_options
 from ncbatch.console import duration, err, out, print_table, size
 from ncbatch.errors import UsageError
 from ncbatch.exit_codes import ExitCode
@@ -23,9 +22,12 @@ if TYPE_CHECKING:
 
 
 def status(args: argparse.Namespace) -> int:
+    from ncbatch.codec.recipe import Recipe
+
+    output = open_run(args, args.output)
     from ncbatch.runs.status import run_status
 
-    run = run_status(open_run_store(args, args.output))
+    run = run_status(output)
     summary, snapshot = run.summary, run.snapshot
     if args.json:
         content = {
@@ -71,11 +73,9 @@ def print_summary(summary: Summary) -> None:
 
 
 def query(args: argparse.Namespace) -> int:
+    output = open_run(args, args.output)
     from ncbatch.metrics.query import query as run_query
-    from ncbatch.runs.spec import read_run
 
-    output = open_run_store(args, args.output)
-    read_run(output)  # a folder without a run gets the message that says so
     table = run_query(output, args.sql)
     if args.format == "csv":
         table.to_pandas().to_csv(sys.stdout, index=False)
@@ -87,23 +87,27 @@ def query(args: argparse.Namespace) -> int:
 
 
 def decode(args: argparse.Namespace) -> int:
-    from ncbatch.runs.reading import RunReader
-
     destination = open_store(args.destination, store_options(args), create=True)
     suffix = args.source.lower().rpartition(".")[2]
     if (args.first is not None or args.picture is not None) and suffix != "ncbp":
         raise UsageError("--first and --picture are of packs, single .ncbp files")
     if suffix in ("ncb", "ncbp"):
         return _decode_file(args, destination, pack=suffix == "ncbp")
-    reader = RunReader(open_run_store(args, args.source), variant=args.variant)
+    source = open_run(args, args.source)
+    from ncbatch.runs.reading import RunReader
+
+    reader = RunReader(source, variant=args.variant)
     return _report(reader.decode_into(destination), f"decoded into {destination.uri}")
 
 
 def _decode_file(args: argparse.Namespace, destination: Store, *, pack: bool) -> int:
-    from ncbatch.codec.pictures import PictureLimits
-    from ncbatch.runs.files import decode_file, decode_pack_file
+    from ncbatch.codec.limits import PictureLimits
+    from ncbatch.runs.objects import require_object
 
     options = store_options(args)
+    require_object(args.source, options)
+    from ncbatch.runs.files import decode_file, decode_pack_file
+
     limit = args.max_pixels or PictureLimits().max_pixels
     if pack:
         alone = args.picture is not None
@@ -124,10 +128,10 @@ def _decode_file(args: argparse.Namespace, destination: Store, *, pack: bool) ->
 
 
 def verify(args: argparse.Namespace) -> int:
+    output = open_run(args, args.output)
     from ncbatch.runs.reading import RunReader
     from ncbatch.runs.status import run_status
 
-    output = open_run_store(args, args.output)
     reader = RunReader(output, variant=args.variant)
     code = _report(reader.verify(), "verified: there, hashed as committed and decoded")
     run = run_status(output)
@@ -150,11 +154,9 @@ def _report(findings: Iterable[Finding], success: str) -> int:
 
 
 def compact(args: argparse.Namespace) -> int:
+    output = open_run(args, args.output)
     from ncbatch.metrics.compact import compact as run_compact
-    from ncbatch.runs.spec import read_run
 
-    output = open_run_store(args, args.output)
-    read_run(output)
     result = run_compact(output)
     out.print(f"metrics/ has {result.rows} rows of {result.units} units in {result.parts} parts")
     return 0

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, get_args
 
-from ncbatch.commands.common import open_run_store, store_options
+from ncbatch.commands.common import open_run, store_options
 from ncbatch.console import out
 from ncbatch.errors import NcbatchError, UsageError
 from ncbatch.store import StoreError, open_store
@@ -19,11 +19,11 @@ log = logging.getLogger(__name__)
 
 
 def report(args: argparse.Namespace) -> int:
+    output = open_run(args, args.output)  # told before the imports, which take seconds
     from ncbatch.report.evaluation import evaluate
     from ncbatch.report.page import build, write
     from ncbatch.report.relaxations import annealed_objective, rounding_probability
 
-    output = open_run_store(args, args.output)
     evaluation = evaluate(output)
     if args.reference is not None and args.reference not in evaluation.series:
         known = ", ".join(repr(label) for label in evaluation.series)
@@ -79,16 +79,16 @@ def _published(args: argparse.Namespace, corpus: str) -> list[Curve]:
 
 def evaluate(args: argparse.Namespace) -> int:
     """A run of methods x models and codecs x qualities, and the report on it."""
-    from ncbatch.codec import zoo
-    from ncbatch.codec.recipe import BITS_BACK_METHODS, CODECS, Method
+    from ncbatch.codec import catalog
+    from ncbatch.codec.methods import BITS_BACK_METHODS, CODECS, Method
     from ncbatch.commands.encoding import encode_and_summarise, encode_options
     from ncbatch.commands.planning import print_plan
     from ncbatch.runs.request import Request, expand, make_spec
 
     if args.lmbdas:
-        rates = {lmbda: zoo.nearest_builtin(lmbda, args.ladder) for lmbda in args.lmbdas}
+        rates = {lmbda: catalog.nearest_builtin(lmbda, args.ladder) for lmbda in args.lmbdas}
     else:
-        rates = {lmbda: name for name, lmbda in zoo.builtin_models(args.ladder).items()}
+        rates = {lmbda: name for name, lmbda in catalog.builtin_models(args.ladder).items()}
     methods, codecs = _words(args.methods), _words(args.codecs)
     requests: list[Request] = []
     _check_known("--methods", methods, get_args(Method))
@@ -97,7 +97,7 @@ def evaluate(args: argparse.Namespace) -> int:
         for method in methods:
             # Those that pack need the other kind of model; a ladder of that kind serves all methods.
             packs = method in BITS_BACK_METHODS
-            fitting_model = zoo.nearest_builtin(lmbda, "bits-back") if packs else model
+            fitting_model = catalog.nearest_builtin(lmbda, "bits-back") if packs else model
             entry = {"method": [method], "model": fitting_model, "lmbda": lmbda, "steps": args.steps}
             requests += expand(entry | {"name": "{method}-{lmbda}"}, "--methods")
     if codecs:

@@ -28,11 +28,17 @@ _FIELDS = (
 
 
 def train(args: argparse.Namespace) -> int:
+    rungs = _rungs(args)
+    if not args.start_from:
+        for rung in rungs:
+            _settings(args, rung, None)
+    open_run_store(args, args.corpus)
+    # What can be wrong with names and places has been said; from here on torch is needed, perhaps Ray.
     from ncbatch.runs.models import load_model
     from ncbatch.training.ladder import climb
     from ncbatch.training.train import train as run_training
 
-    rungs, group = _rungs(args), _group(args)
+    group = _group(args)
     start = load_model(args.start_from, store_options(args)) if args.start_from else None
     request = _request(args, _settings(args, rungs[0], start), alone=group is None)
     for rung in rungs:
@@ -115,7 +121,8 @@ def _group(args: argparse.Namespace) -> Group | None:
         return None
     import ray
 
-    from ncbatch.runs.cluster import PoolConfig, start_ray
+    from ncbatch.runs.cluster import start_ray
+    from ncbatch.runs.options import PoolConfig
     from ncbatch.training.train import Group
 
     size = start_ray(args.ray_address, PoolConfig(args.workers, cpus=args.threads or 1))

@@ -27,7 +27,8 @@ class Summary:
 
 def summarise(table: pa.Table) -> Summary:
     """Summarise a metrics table that has at least SUMMARY_COLUMNS."""
-    ok = table.filter(pc.equal(table["status"], "ok"))
+    # `starts_with`, since a comparison with a plain string loads pandas, which takes half a second.
+    ok = table.filter(pc.starts_with(table["status"], pattern="ok"))
     psnr = ok["psnr"].filter(pc.is_finite(ok["psnr"]))
     return Summary(
         ok=len(ok),

@@ -46,7 +46,8 @@ def read_table(store: Store, *, columns: Sequence[str] | None = None) -> pa.Tabl
     covered = {unit for part in parts for unit in pc.unique(part["unit"]).to_pylist()}
     units = read_units(store, uncovered_units(store, covered), read)
     schema = pa.schema([SCHEMA.field(name) for name in read], metadata=SCHEMA.metadata)
-    table = pa.concat_tables([schema.empty_table(), *parts, *units])
+    # No `schema.empty_table()`, and no `pa.array` of a list below: they load pandas, half a second.
+    table = pa.concat_tables([pa.Table.from_batches([], schema), *parts, *units])
     return _newest(table).select(wanted)
 
 
@@ -140,6 +141,6 @@ def _newest(table: pa.Table) -> pa.Table:
     table = table.take(pc.sort_indices(table, sort_keys=order)).combine_chunks()
     if len(table) < 2:
         return table
-    first = pa.array([True])
+    first = pc.is_valid(table["image_key"][:1])  # true, as every row has a key
     same = pc.and_(*(pc.equal(table[name][1:], table[name][:-1]) for name in ("image_key", "variant")))
-    return table.filter(pa.chunked_array([first, *pc.invert(same).chunks]))
+    return table.filter(pa.chunked_array([*first.chunks, *pc.invert(same).chunks]))

@@ -11,9 +11,12 @@ import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
+from typing import TYPE_CHECKING
 
-from ncbatch.report.bd_rate import Curve
 from ncbatch.report.errors import ReportError
+
+if TYPE_CHECKING:
+    from ncbatch.report.bd_rate import Curve
 
 _COLUMNS = ("dataset", "method", "source", "lambda", "bpp", "psnr_rgb_db")
 
@@ -62,6 +65,8 @@ def parse_points(text: str, name: str) -> list[Point]:
 
 def curves(points: Iterable[Point], dataset: str) -> dict[str, Curve]:
     """The curves of one data set by method, named with their source, in the order of their first points."""
+    from ncbatch.report.bd_rate import Curve  # with scipy, which a list of models does without
+
     found: dict[str, list[Point]] = {}
     for point in points:
         if point.dataset == dataset:

@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -18,23 +18,11 @@ from ray.exceptions import RayError
 from ncbatch.errors import UsageError
 from ncbatch.runs import ray_token
 from ncbatch.runs.errors import RunError
+from ncbatch.runs.options import PoolConfig
 
 log = logging.getLogger(__name__)
 
 _KNOCK_SECONDS = 10.0
-
-
-@dataclass(frozen=True)
-class PoolConfig:
-    """Size of the pool and of its workers.
-
-    workers: how many; None: as many as the cluster has room for, growing with it.
-    cpus, gpus: of one worker; gpus None: one where the cluster has any.
-    """
-
-    workers: int | None = None
-    cpus: float = 1.0
-    gpus: float | None = None
 
 
 def start_ray(address: str | None, size: PoolConfig) -> PoolConfig:

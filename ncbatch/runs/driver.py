@@ -10,13 +10,13 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
 from ncbatch.errors import Terminated
 from ncbatch.runs.heartbeat import Heartbeat
 from ncbatch.runs.opening import Run
+from ncbatch.runs.options import Deadlines
 from ncbatch.runs.pending import Call, Kind, Policy, Schedule
 from ncbatch.runs.plan import Unit
 from ncbatch.runs.pool import Lost, Pool
@@ -30,14 +30,6 @@ log = logging.getLogger(__name__)
 _STATUS_SECONDS = 10.0
 _POSTPONE_SECONDS = 15.0
 _TICK_SECONDS = 0.5
-
-
-@dataclass(frozen=True)
-class Deadlines:
-    """When a call counts as hung: `factor` times the expected time, but at least `floor` seconds."""
-
-    factor: float = 4.0
-    floor: float = 120.0
 
 
 class Pace:

@@ -7,7 +7,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from types import FrameType
 
 from ray.exceptions import RayError
@@ -16,44 +15,23 @@ from ncbatch.errors import Terminated
 from ncbatch.metrics.summary import SUMMARY_COLUMNS, Summary, summarise
 from ncbatch.metrics.table import read_table
 from ncbatch.runs import sizing
-from ncbatch.runs.cluster import PoolConfig
-from ncbatch.runs.driver import Deadlines, Driver, Pace
+from ncbatch.runs.driver import Driver, Pace
 from ncbatch.runs.errors import RunError, StoppedByPolicyError
 from ncbatch.runs.heartbeat import Heartbeat
 from ncbatch.runs.lease import Lease
 from ncbatch.runs.models import keep_model, load_model
-from ncbatch.runs.opening import committed_results, open_run, stored_spec
-from ncbatch.runs.pending import Policy
+from ncbatch.runs.opening import committed_results, open_run
+from ncbatch.runs.options import EncodeOptions
+from ncbatch.runs.places import Places, open_places
 from ncbatch.runs.plan import PlannedImage
 from ncbatch.runs.pool import Pool
 from ncbatch.runs.progress import Snapshot
-from ncbatch.runs.spec import RunSpec, check_same
+from ncbatch.runs.spec import RunSpec
 from ncbatch.runs.wip import discard_all
 from ncbatch.runs.worker import WorkerConfig
-from ncbatch.store import Store, StoreOptions, honours_create_only, open_store
+from ncbatch.store import Store, honours_create_only
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class EncodeOptions:
-    """How a run is carried out; none of it changes what an image becomes.
-
-    unit_seconds: how long a unit should take.
-    force: work beside a driver that holds the lease.
-    """
-
-    store: StoreOptions = field(default_factory=StoreOptions)
-    pool: PoolConfig = field(default_factory=PoolConfig)
-    ray_address: str | None = None
-    threads: int = 1
-    batch_size: int = 1
-    unit_seconds: float = 300.0
-    wip_seconds: float = 60.0
-    trace_every: int = 0
-    policy: Policy = field(default_factory=Policy)
-    deadlines: Deadlines = field(default_factory=Deadlines)
-    force: bool = False
 
 
 def encode_corpus(
@@ -69,11 +47,9 @@ def encode_corpus(
         StoppedByPolicyError: going on would have made things worse.
         KeyboardInterrupt: interrupted.
     """
-    corpus = open_store(asked.corpus, options.store)
-    output = open_store(output_uri, options.store, create=True)
-    corpus.check()
-    output.check()
-    spec = _prepared(asked, output, options)
+    places = open_places(asked, output_uri, options.store)
+    corpus, output = places.corpus, places.output
+    spec = _prepared(asked, places, options)
     lease = Lease(output)
     with _terminable():
         lease.take(force=options.force)
@@ -112,12 +88,11 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
-def _prepared(asked: RunSpec, output: Store, options: EncodeOptions) -> RunSpec:
-    """The spec to work by, with its models in the output. Refuses to mix with another run."""
-    stored = stored_spec(output)
-    if stored is not None:
-        check_same(stored, asked, output.uri)
-        return stored
+def _prepared(asked: RunSpec, places: Places, options: EncodeOptions) -> RunSpec:
+    """The spec to work by, with its models in the output."""
+    output = places.output
+    if places.stored is not None:
+        return places.stored
     for variant in asked.variants:
         if variant.model is not None:
             keep_model(output, load_model(variant.model, options.store))

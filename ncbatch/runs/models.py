@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
 from ncbatch.codec import checkpoint, zoo
 from ncbatch.codec.bitstream import short_digest
+from ncbatch.codec.catalog import ZOO_PREFIX, builtin_models
 from ncbatch.codec.checkpoint import Checkpoint
 from ncbatch.codec.errors import ModelError, WrongModelError
 from ncbatch.codec.model import Model
 from ncbatch.runs import layout
-from ncbatch.runs.objects import read_object
+from ncbatch.runs.model_source import read_model
 from ncbatch.store import ObjectNotFound, Store, StoreOptions
 
 
@@ -22,19 +21,11 @@ def load_model(name: str, options: StoreOptions) -> Checkpoint:
     Raises:
         ModelError: no such model, or not a checkpoint.
     """
-    if name.startswith(zoo.ZOO_PREFIX):
+    if name.startswith(ZOO_PREFIX):
         return zoo.load_zoo(name)
-    if name in zoo.builtin_models():
+    if name in builtin_models():
         return zoo.load_builtin(name)
-    if "/" not in name and not Path(name).exists():
-        raise ModelError(
-            f"there is no model {name!r}: neither a file nor built in ({', '.join(zoo.builtin_models())})"
-        )
-    try:
-        data = read_object(name, options)
-    except ObjectNotFound as error:
-        raise ModelError(f"there is no checkpoint at {name}") from error
-    return checkpoint.parse(data, name)
+    return checkpoint.parse(read_model(name, options), name)
 
 
 def on_device(model: Checkpoint) -> Model:
@@ -69,7 +60,7 @@ def builtin_by_digest(digest: str) -> Checkpoint:
     Raises:
         WrongModelError: none of them did.
     """
-    for name in zoo.builtin_models():
+    for name in builtin_models():
         model = zoo.load_builtin(name)
         if short_digest(model.digest) == digest:
             return model

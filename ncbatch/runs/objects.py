@@ -2,6 +2,7 @@
 
 from urllib.parse import unquote
 
+from ncbatch.errors import UsageError
 from ncbatch.store import Store, StoreOptions, open_store
 
 
@@ -21,3 +22,10 @@ def folder_of(uri: str, options: StoreOptions, *, create: bool = False) -> tuple
     if uri.lower().startswith("file://"):
         name = unquote(name)
     return open_store((folder + slash) or ".", options, create=create), name
+
+
+def require_object(uri: str, options: StoreOptions) -> None:
+    """Raises UsageError where there is no such object, without fetching it."""
+    store, name = folder_of(uri, options)
+    if store.head(name) is None:
+        raise UsageError(f"there is no file {uri}")

@@ -21,7 +21,7 @@ from ncbatch.runs.corpus import Listing, list_corpus, read_manifest
 from ncbatch.runs.errors import RunError
 from ncbatch.runs.plan import PlannedImage, Unit, changed_images, make_units, read_plan, write_plan
 from ncbatch.runs.results import UnitResult
-from ncbatch.runs.spec import RunFile, RunSpec, check_same, read_run
+from ncbatch.runs.spec import RunFile, RunSpec, check_same, read_run, stored_spec
 from ncbatch.store import ObjectNotFound, Store, StoreOptions
 
 log = logging.getLogger(__name__)
@@ -44,13 +44,6 @@ class Run:
     @property
     def pending(self) -> list[Unit]:
         return [unit for unit in self.units if unit.id not in self.committed]
-
-
-def stored_spec(output: Store) -> RunSpec | None:
-    """The spec of the run in `output`, or None where there is no run."""
-    if output.head(layout.RUN) is None:
-        return None
-    return read_run(output).spec
 
 
 def open_run(

@@ -126,10 +126,11 @@ def read_plan(output: Store, keys: Iterable[str]) -> list[Unit]:
     rows: list[dict] = []
     for key in keys:
         try:
-            rows += pq.read_table(pa.BufferReader(output.get(key)), schema=_SCHEMA).to_pylist()
+            # Not `read_table`, which loads pyarrow.dataset and with it pandas: half a second of `status`.
+            rows += pq.ParquetFile(pa.BufferReader(output.get(key))).read().cast(_SCHEMA).to_pylist()
         except ObjectNotFound as error:
             raise RunError(f"the plan {output.uri}{key} is missing; restore it") from error
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, ValueError) as error:
             raise RunError(f"the plan {output.uri}{key} is damaged; restore it") from error
     # A unit's rows stand together, but may go on in the next file.
     return [

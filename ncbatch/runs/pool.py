@@ -17,8 +17,9 @@ from typing import Any
 import ray
 from ray.exceptions import ActorDiedError, GetTimeoutError, RayError, RayTaskError
 
-from ncbatch.runs.cluster import PoolConfig, start_ray
+from ncbatch.runs.cluster import start_ray
 from ncbatch.runs.errors import RunError, StoppedByPolicyError
+from ncbatch.runs.options import PoolConfig
 from ncbatch.runs.pending import Call
 from ncbatch.runs.plan import Unit
 from ncbatch.runs.worker import StoreFailure, Worker, WorkerConfig, WorkerInfo

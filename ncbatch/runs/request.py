@@ -10,10 +10,11 @@ from typing import Any, get_args
 import pydantic
 import yaml
 
-from ncbatch.codec import zoo
-from ncbatch.codec.recipe import CODECS, PRESETS, ClassicalRecipe, Method, Recipe, fitting, preset_fields
+from ncbatch.codec import catalog
+from ncbatch.codec.methods import CODECS, PRESETS, Method
+from ncbatch.codec.recipe import ClassicalRecipe, Recipe, fitting, preset_fields
 from ncbatch.errors import UsageError, first_problem
-from ncbatch.runs.models import load_model
+from ncbatch.runs.model_source import describe_model
 from ncbatch.runs.objects import read_object
 from ncbatch.runs.spec import RunSpec, Variant
 from ncbatch.store import ObjectNotFound, StoreOptions, open_store
@@ -85,24 +86,24 @@ def make_variant(request: Request, options: StoreOptions) -> Variant:
     if "quality" in request:
         raise UsageError(f"--quality is of the codecs {', '.join(CODECS)}; learned ones have --lmbda")
     name = request.get("model")
-    checkpoint = load_model(name, options) if name else None
-    lmbda = request.get("lmbda", checkpoint.info.lmbda if checkpoint else DEFAULT_LMBDA)
+    model = describe_model(name, options) if name else None
+    lmbda = request.get("lmbda", model.info.lmbda if model else DEFAULT_LMBDA)
     preset = request.get("preset")
     if preset is not None and preset not in PRESETS:
         raise UsageError(f"--preset: {preset!r} is none; there are {', '.join(PRESETS)}")
     fields = {n: request[n] for n in Recipe.model_fields if n in request} | {"lmbda": lmbda}
     recipe = Recipe(**((preset_fields(preset, method) if preset else {}) | fields))
-    if checkpoint is None:
-        name = zoo.nearest_builtin(recipe.lmbda, "bits-back" if recipe.uses_bits_back else "base")
-        checkpoint = load_model(name, options)
-    elif recipe.uses_bits_back and checkpoint.info.kind != "bits-back":
+    if model is None:
+        name = catalog.nearest_builtin(recipe.lmbda, "bits-back" if recipe.uses_bits_back else "base")
+        model = describe_model(name, options)
+    elif recipe.uses_bits_back and model.info.kind != "bits-back":
         raise UsageError(
             f"--model: {name} is of the kind base; the method {recipe.method} needs one of the kind bits-back"
         )
     return Variant(
         name=request.get("name") or preset or recipe.method,
         model=name,
-        model_digest=checkpoint.digest,
+        model_digest=model.digest,
         recipe=recipe,
         **rest,
     )

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
-from ncbatch.codec.pictures import PictureLimits
+from ncbatch.codec.limits import PictureLimits
 from ncbatch.codec.recipe import ClassicalRecipe, Recipe
 from ncbatch.runs import layout
 from ncbatch.runs.errors import RunError, SpecMismatchError
@@ -110,6 +110,13 @@ def read_run(store: Store) -> RunFile:
         raise RunError(
             f"{store.uri}{layout.RUN} is damaged or from a newer ncbatch; upgrade, or use another output"
         ) from error
+
+
+def stored_spec(output: Store) -> RunSpec | None:
+    """The spec of the run in `output`, or None where there is no run."""
+    if output.head(layout.RUN) is None:
+        return None
+    return read_run(output).spec
 
 
 def check_same(stored: RunSpec, asked: RunSpec, uri: str) -> None:

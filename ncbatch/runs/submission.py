@@ -12,14 +12,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
-
-from ray.exceptions import RayError
-from ray.job_submission import JobStatus, JobSubmissionClient
 
 from ncbatch.errors import NcbatchError, UsageError
 from ncbatch.runs import ray_token
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +107,9 @@ def connect(dashboard: Dashboard) -> JobSubmissionClient:
     Raises:
         SubmissionError: nothing answers, or it refuses us.
     """
+    from ray.exceptions import RayError  # takes seconds; a wrong address is told before
+    from ray.job_submission import JobSubmissionClient
+
     _quieten()
     ray_token.use_if_there(urlsplit(dashboard.url).hostname or "")
     deadline, waiting = time.monotonic() + _PATIENCE_SECONDS, False
@@ -185,6 +188,8 @@ _Answer = TypeVar("_Answer")
 
 def _asked(problem: str, question: Callable[[], _Answer]) -> _Answer:
     """Ray's client raises a bare RuntimeError for every answer it does not like."""
+    from ray.exceptions import RayError
+
     try:
         return question()
     except RayError as error:  # AuthenticationError, which older Rays do not have
@@ -212,7 +217,7 @@ def follow(client: JobSubmissionClient, job: str) -> int:
         info = client.get_job_info(job)
         if info.driver_exit_code is not None:
             return int(info.driver_exit_code)
-        return 0 if info.status == JobStatus.SUCCEEDED else 1
+        return 0 if info.status == "SUCCEEDED" else 1  # a str, too: JobStatus.SUCCEEDED
 
     return _asked(_unknown(job), followed)
 

@@ -1,6 +1,6 @@
 """Objects by key, in an S3 bucket or in a local folder.
 
-Everything a run reads and writes goes through a `Store`. There are two: `S3Store` for `s3://bucket/prefix`
+Everything a run reads and writes goes through a `Store`. There are two: `s3.S3Store` for `s3://bucket/prefix`
 (any server that speaks S3) and `LocalStore` for folders; `open_store` picks one from a URI. Keys are relative
 to the store's root, separated by "/", and every error is a `StoreError` whose message names what to do.
 """
@@ -16,7 +16,6 @@ from ncbatch.store.interface import ObjectInfo, Store, StoreOptions
 from ncbatch.store.local import LocalStore
 from ncbatch.store.opening import join_uri, open_store
 from ncbatch.store.probe import honours_create_only
-from ncbatch.store.s3 import S3Store
 
 __all__ = [
     "AccessDenied",
@@ -24,7 +23,6 @@ __all__ = [
     "LocalStore",
     "ObjectInfo",
     "ObjectNotFound",
-    "S3Store",
     "Store",
     "StoreError",
     "StoreOptions",

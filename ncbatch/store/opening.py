@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote_to_bytes
 
 from ncbatch.errors import UsageError
 from ncbatch.store.errors import StoreError
 from ncbatch.store.interface import Store, StoreOptions
 from ncbatch.store.local import LocalStore
-from ncbatch.store.s3 import S3Store
+
+if TYPE_CHECKING:
+    from ncbatch.store.s3 import S3Store
 
 _KNOWN = "s3://bucket/prefix, file:///folder and plain paths"
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
@@ -86,4 +89,6 @@ def _open_s3(rest: str, options: StoreOptions) -> S3Store:
         )
     if not _BUCKET.fullmatch(bucket):
         raise UsageError(f"{bucket!r} cannot be the name of a bucket; write s3://bucket/prefix.")
+    from ncbatch.store.s3 import S3Store  # boto3 takes half a second to import, and folders need none of it
+
     return S3Store(bucket, prefix, options)

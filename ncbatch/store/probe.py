@@ -6,7 +6,7 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 from ncbatch.store.interface import Store
-from ncbatch.store.s3 import S3Store
+from ncbatch.store.local import LocalStore
 
 _RIVALS = 8
 
@@ -19,6 +19,10 @@ def honours_create_only(store: Store) -> bool:
     ignore the condition, the second most of those that check it without a lock; False is certain, True is
     strong evidence.
     """
+    if isinstance(store, LocalStore):
+        return True
+    from ncbatch.store.s3 import S3Store  # boto3; a folder is answered without it
+
     if not isinstance(store, S3Store):
         return True
     names = [f"probe/{uuid.uuid4().hex}" for _ in range(2)]

@@ -5,8 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from ncbatch.codec.checkpoint import Checkpoint, Kind
+from ncbatch.codec.model_info import Kind
+
+if TYPE_CHECKING:
+    from ncbatch.codec.checkpoint import Checkpoint
 
 # Where the walk begins and most of the budget goes: what high rates need of the transforms is learned slowly,
 # and low rates can leave it away.

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from torch import Tensor
 
-from ncbatch.codec import bitstream, zoo
+from ncbatch.codec import bitstream, catalog, zoo
 from ncbatch.codec.bitstream import short_digest
 from ncbatch.codec.decode import decode_latents, reconstruct
 from ncbatch.codec.exact import UNIT
@@ -40,7 +40,7 @@ _LEVELS = 0.01  # the float32 synthesis may put one sample in a hundred one leve
 
 def model_of(digest: str) -> Model:
     """The built-in model of a digest, whole or short; skips the test where there is none any more."""
-    for name in zoo.builtin_models():
+    for name in catalog.builtin_models():
         checkpoint = zoo.load_builtin(name)
         if digest in (checkpoint.digest, short_digest(checkpoint.digest)):
             return Model(checkpoint)

@@ -5,7 +5,7 @@ from copy import deepcopy
 import pytest
 import torch
 
-from ncbatch.codec import zoo
+from ncbatch.codec import catalog
 from ncbatch.codec.checkpoint import export
 from ncbatch.codec.model import STRIDE, Model, Tile
 from ncbatch.codec.prior import FactorizedPrior
@@ -139,5 +139,5 @@ def test_zoo_sized_weights_load_and_code():
 
 
 def test_builtin_model_is_found_by_rate():
-    assert "base-0.010" in zoo.builtin_models()
-    assert zoo.nearest_builtin(0.0101) == "base-0.010"
+    assert "base-0.010" in catalog.builtin_models()
+    assert catalog.nearest_builtin(0.0101) == "base-0.010"

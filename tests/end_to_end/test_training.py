@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ncbatch.codec import zoo
+from ncbatch.codec import catalog
 from ncbatch.codec.checkpoint import parse
 from tests.end_to_end.command_line import Said, ncbatch, running, wait_for
 from tests.end_to_end.pictures import save_pictures
@@ -53,7 +53,7 @@ def test_a_ladder_is_trained_interrupted_and_gone_on_with(corpus: Path, tmp_path
 
 
 def test_every_builtin_model_encodes_and_verifies(corpus: Path, tmp_path: Path) -> None:
-    names = list(zoo.builtin_models())
+    names = list(catalog.builtin_models())
     (tmp_path / "spec.yaml").write_text(f"variants: [{{method: amortized, model: [{', '.join(names)}]}}]")
     ncbatch("encode", corpus, tmp_path / "out", "--spec", tmp_path / "spec.yaml").expect(0)
     told = ncbatch("verify", tmp_path / "out").expect(0).out

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from ncbatch.metrics import Row, rows_to_parquet
 from ncbatch.metrics.keys import unit_key
+from ncbatch.metrics.schema import Row, rows_to_parquet
 from ncbatch.store import Store, open_store
 
 

@@ -3,8 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from ncbatch.metrics import SCHEMA, MetricsError, Summary, query, read_table, summarise
-from ncbatch.metrics.summary import SUMMARY_COLUMNS
+from ncbatch.metrics.errors import MetricsError
+from ncbatch.metrics.query import query
+from ncbatch.metrics.schema import SCHEMA
+from ncbatch.metrics.summary import SUMMARY_COLUMNS, Summary, summarise
+from ncbatch.metrics.table import read_table
 from ncbatch.store import Store
 
 Commit = Callable[..., None]

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ncbatch.metrics import SCHEMA, MetricsError, Row, parquet_to_table, rows_to_parquet
+from ncbatch.metrics.errors import MetricsError
+from ncbatch.metrics.schema import SCHEMA, Row, parquet_to_table, rows_to_parquet
 
 # Written down once more, because the order and the names are a promise to whoever keeps queries.
 COLUMNS = """

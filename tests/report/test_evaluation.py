@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ncbatch.cli import main
-from ncbatch.metrics import read_table
+from ncbatch.metrics.table import read_table
 from ncbatch.report.bd_rate import Curve
 from ncbatch.report.errors import ReportError
 from ncbatch.report.evaluation import _average, _comparable, evaluate

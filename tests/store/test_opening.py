@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from ncbatch.errors import UsageError
-from ncbatch.store import LocalStore, S3Store, StoreError, StoreOptions, join_uri, open_store
+from ncbatch.store import LocalStore, StoreError, StoreOptions, join_uri, open_store
+from ncbatch.store.s3 import S3Store
 
 
 @pytest.mark.parametrize(

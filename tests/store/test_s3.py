@@ -15,13 +15,13 @@ from ncbatch.store import (
     AccessDenied,
     BucketNotFound,
     ObjectNotFound,
-    S3Store,
     Store,
     StoreError,
     StoreOptions,
     StoreUnavailable,
     open_store,
 )
+from ncbatch.store.s3 import S3Store
 from tests.servers import S3Server, free_port
 
 pytestmark = pytest.mark.s3

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from ncbatch.codec import zoo
+from ncbatch.codec import catalog, zoo
 from ncbatch.codec.checkpoint import export
 from ncbatch.codec.decode import decode
 from ncbatch.codec.encode import encode
@@ -33,7 +33,7 @@ def test_density_of_z_integrates_to_one():
     assert torch.allclose(torch.trapezoid(density, dx=800 / 800_000), torch.ones(8, 1).double(), atol=2e-3)
 
 
-@pytest.mark.parametrize("name", zoo.builtin_models("bits-back"))
+@pytest.mark.parametrize("name", catalog.builtin_models("bits-back"))
 def test_density_of_a_built_in_model_integrates_to_one(name):
     prior = FactorizedPrior(zoo.load_builtin(name).section("prior"), torch.float64, torch.device("cpu"))
     channels = len(prior.log_density(torch.zeros(64, 1, dtype=torch.float64)))
