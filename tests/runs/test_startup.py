@@ -64,7 +64,7 @@ def _loaded(*words: str | Path) -> tuple[set[str], int, str]:
         (("evaluate", "nowhere", "out"), 1, "does not exist"),
         (("evaluate", "in", "out", "--methods", "nope"), 1, "nope"),
         (("submit", "nowhere", "out"), 1, "does not exist"),
-        (("job", "status", "x", "--dashboard", "nope"), 1, "is not a URL"),
+        (("job", "status", "x", "--dashboard", "nope"), 1, "--dashboard nope"),
         (("status", "nowhere"), 1, "does not exist"),
         (("status", "in"), 1, "holds no run"),
         (("query", "in", "select 1"), 1, "holds no run"),
