@@ -14,6 +14,7 @@ from ncbatch.flag_types import (
     cpu_count,
     fraction,
     gpu_count,
+    key_text,
     natural,
     positive_float,
     positive_int,
@@ -96,10 +97,21 @@ def pack_arguments(parser: argparse.ArgumentParser) -> None:
 
 def which_arguments(parser: argparse.ArgumentParser) -> None:
     which = parser.add_argument_group("which images")
-    which.add_argument(
-        "--include", action="append", metavar="GLOB", help="keys to take; default: by picture suffix"
-    )
+    key_pattern_arguments(which)
     which.add_argument("--manifest", metavar="FILE", help="Parquet or CSV with a column `key`, not a listing")
+
+
+def key_pattern_arguments(which: argparse._ArgumentGroup) -> None:
+    which.add_argument(
+        "--include", type=key_text, action="append", metavar="GLOB",
+        help="keys to take as images, such as '2024/*.png' ('*' also crosses '/'); may be given several "
+        "times; default: whatever has the suffix of an image, or none",
+    )  # fmt: skip
+    which.add_argument(
+        "--exclude", type=key_text, action="append", metavar="GLOB",
+        help="keys to leave out all the same, such as 'lost+found/*'; may be given several times; "
+        "default: none",
+    )  # fmt: skip
 
 
 def how_arguments(parser: argparse.ArgumentParser) -> None:
@@ -165,7 +177,7 @@ def reading_commands(command: Adder) -> None:
     sub.add_argument("--json", action="store_true", help="for programs")
     sub = command("query", commands.query, "SQL over a run's table, which is called metrics")
     sub.add_argument("output", help="of the run")
-    sub.add_argument("sql", help='such as "select * from metrics limit 5"')
+    sub.add_argument("sql", type=key_text, help='such as "select * from metrics limit 5"')
     sub.add_argument("--format", choices=("table", "csv", "json"), default="table")
     sub = command("decode", commands.decode, "the pictures of a run, or of one .ncb or .ncbp file, as PNG")
     sub.add_argument("source", help="output of a run, or a .ncb or .ncbp file")
@@ -230,7 +242,9 @@ def page_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--published", metavar="FILE", help="CSV with published points, not the built-in ones"
     )
-    parser.add_argument("--images", metavar="KEY,...", help="to compare; default: the two that gain most")
+    parser.add_argument(
+        "--images", type=key_text, metavar="KEY,...", help="to compare; default: the two that gain most"
+    )
     parser.add_argument("--no-pictures", action="store_true", help="curves and tables only; decodes nothing")
     price_argument(parser)
 
@@ -311,7 +325,7 @@ def train_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--clip", type=positive_float, help="of the gradient's norm")
     what.add_argument("--seed", type=natural, help="of crops, noise and first weights; default: 0")
     how = parser.add_argument_group("how it is carried out")
-    how.add_argument("--include", action="append", metavar="GLOB", help="keys to take; default: by suffix")
+    key_pattern_arguments(how)
     how.add_argument(
         "--workers", type=worker_count, help="that share every batch; default: one per GPU, or one"
     )

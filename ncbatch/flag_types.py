@@ -1,9 +1,10 @@
-"""The numbers that flags take, as types for argparse: what is out of bounds is told in one line."""
+"""What flags take, as types for argparse: numbers within bounds, patterns of keys."""
 
 from __future__ import annotations
 
 import argparse
 import math
+import os
 from dataclasses import dataclass
 
 _LARGEST = 2**63 - 1
@@ -71,3 +72,8 @@ worker_count = Number(whole=True, least=1, most=100_000)
 thread_count = Number(whole=True, least=1, most=10_000)
 cpu_count = Number(above=0, most=10_000)
 gpu_count = Number(least=0, most=10_000)
+
+
+def key_text(text: str) -> str:
+    """What was typed, as text that keys are in: UTF-8 in every locale, other bytes as in `caf\\xe9`."""
+    return os.fsencode(text).decode("utf-8", "backslashreplace")

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ncbatch.commands.common import open_run_store, store_options
 from ncbatch.commands.planning import print_plan
@@ -36,7 +36,13 @@ def make_run_spec(args: argparse.Namespace) -> RunSpec:
         flag = next(iter(request)).replace("_", "-")
         raise UsageError(f"--spec says what an image becomes; write --{flag} into {args.spec}")
     requests = read_spec_file(args.spec, options) if args.spec else [request]
-    return make_spec(args.corpus, options, requests, include=args.include or (), manifest=args.manifest)
+    return make_spec(args.corpus, options, requests, **which_images(args))
+
+
+def which_images(args: argparse.Namespace) -> dict[str, Any]:
+    """What the flags say of a run's inputs."""
+    patterns = {name: getattr(args, name) or () for name in ("include", "exclude")}
+    return {**patterns, "manifest": args.manifest}
 
 
 def _request(args: argparse.Namespace) -> Request:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ncbatch.commands.common import open_run_store
 from ncbatch.console import duration, out, print_table, size
 from ncbatch.exit_codes import ExitCode
+from ncbatch.store import open_store
 
 if TYPE_CHECKING:
     from ncbatch.runs.options import EncodeOptions
@@ -32,7 +33,8 @@ def print_plan(args: argparse.Namespace, spec: RunSpec, options: EncodeOptions) 
 
     torch.set_num_threads(options.threads)  # as a worker does
     keep_freed_memory()
-    listing = list_inputs(spec, corpus, options.store)
+    output = open_store(args.output, options.store, create=True)
+    listing = list_inputs(spec, corpus, options.store, output)
     require_pictures(spec, listing)
     pool = options.pool
     workers = local_workers(pool.workers, pool.cpus, pool.gpus, torch.cuda.device_count())

@@ -81,7 +81,7 @@ def evaluate(args: argparse.Namespace) -> int:
     """A run of methods x models and codecs x qualities, and the report on it."""
     from ncbatch.codec import catalog
     from ncbatch.codec.methods import BITS_BACK_METHODS, CODECS, Method
-    from ncbatch.commands.encoding import encode_and_summarise, encode_options
+    from ncbatch.commands.encoding import encode_and_summarise, encode_options, which_images
     from ncbatch.commands.planning import print_plan
     from ncbatch.runs.request import Request, expand, make_spec
 
@@ -103,7 +103,7 @@ def evaluate(args: argparse.Namespace) -> int:
     if codecs:
         requests += expand({"method": codecs, "quality": args.qualities}, "--codecs")
     options = store_options(args)
-    spec = make_spec(args.corpus, options, requests, include=args.include or (), manifest=args.manifest)
+    spec = make_spec(args.corpus, options, requests, **which_images(args))
     run_options = encode_options(args)
     if args.dry_run:
         return print_plan(args, spec, run_options)

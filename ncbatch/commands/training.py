@@ -99,8 +99,11 @@ def _request(args: argparse.Namespace, settings: TrainingSettings, *, alone: boo
     from ncbatch.training.train import TrainingRequest
 
     corpus = open_run_store(args, args.corpus)
-    listing = list_corpus(corpus, args.include or ())
-    log.info("%s: %d pictures, %d other objects", corpus.uri, len(listing.images), listing.passed_over)
+    output = open_store(args.out, store_options(args), create=True)
+    listing = list_corpus(corpus, args.include or (), args.exclude or (), output)
+    log.info("%s: %d pictures", corpus.uri, len(listing.images))
+    for note in listing.notes():
+        log.info("%s", note)
     return TrainingRequest(
         settings=settings,
         corpus_uri=corpus.uri,

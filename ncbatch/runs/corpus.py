@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+import logging
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -13,9 +17,14 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from ncbatch.errors import UsageError
+from ncbatch.runs import layout
 from ncbatch.runs.objects import read_object
 from ncbatch.runs.plan import PlannedImage
-from ncbatch.store import Store, StoreOptions
+from ncbatch.store import Store, StoreError, StoreOptions, prefix_of
+
+log = logging.getLogger(__name__)
+
+_SHOWN = 5
 
 _MANIFEST = pa.schema(
     [
@@ -32,10 +41,32 @@ SUFFIXES = frozenset({"png", "jpg", "jpeg", "jpe", "jfif", "webp", "tif", "tiff"
 
 @dataclass(frozen=True)
 class Listing:
-    """The images found, in key order, and how many other objects were passed over."""
+    """The images found, in key order, and what was left out.
+
+    passed_over: objects that are not images by their names, or excluded.
+    runs: how many objects lie in the folder of each run.
+    closed: folders that the operating system does not let us list.
+    """
 
     images: list[PlannedImage]
-    passed_over: int
+    passed_over: int = 0
+    runs: dict[str, int] = field(default_factory=dict)
+    closed: tuple[str, ...] = ()
+
+    def notes(self) -> Iterator[str]:
+        """What was left out, in sentences."""
+        if self.passed_over:
+            yield f"passed over {self.passed_over} objects that are excluded, or not images by their names"
+        if self.runs:
+            folders = _some([folder or "./" for folder in self.runs])
+            yield f"left out {sum(self.runs.values())} objects that belong to runs, in {folders}"
+        if self.closed:
+            yield f"left out {len(self.closed)} folders that cannot be read: {_some(self.closed)}"
+
+
+def _some(words: Sequence[str]) -> str:
+    shown = ", ".join(words[:_SHOWN])
+    return shown if len(words) <= _SHOWN else f"{shown} and {len(words) - _SHOWN} more"
 
 
 def _is_picture(key: str) -> bool:
@@ -44,20 +75,64 @@ def _is_picture(key: str) -> bool:
     return not key.endswith("/") and (suffix in SUFFIXES or not suffix)
 
 
-def list_corpus(corpus: Store, include: Sequence[str] = ()) -> Listing:
+def list_corpus(
+    corpus: Store, include: Sequence[str] = (), exclude: Sequence[str] = (), output: Store | None = None
+) -> Listing:
     """Lists a corpus.
+
+    What lies in the folder of a run is no input, or a second run would encode what a first one wrote: below a
+    `run.json`, and in `output`, where it is yet to be written.
 
     Args:
         include: shell patterns of keys ("*" also crosses "/"); without any, pictures by their suffix.
+        exclude: patterns of keys that are left out all the same.
+        output: of the run that the listing is for.
+
+    Raises:
+        UsageError: the output is the corpus itself.
     """
-    images, passed_over = [], 0
-    for info in corpus.list():
-        wanted = any(fnmatch.fnmatchcase(info.key, p) for p in include) if include else _is_picture(info.key)
-        if wanted:
-            images.append(PlannedImage(info.key, info.etag, info.size))
-        else:
-            passed_over += 1
-    return Listing(images, passed_over)
+    runs, closed = set(), []
+    if output is not None and (inside := prefix_of(output, corpus)) is not None:
+        if not inside:
+            raise UsageError(f"{corpus.uri} is the corpus and the output; name another folder for the output")
+        runs.add(inside)
+
+    def unreadable(folder: str, error: StoreError) -> None:
+        if not _matches(folder, exclude):
+            log.warning("left out: %s", error)
+            closed.append(folder)
+
+    objects = []
+    for info in corpus.list(unreadable=unreadable):
+        folder, slash, name = info.key.rpartition("/")
+        if name == layout.RUN and _is_of_run(corpus, info.key):
+            runs.add(folder + slash)
+        wanted = _matches(info.key, include) if include else _is_picture(info.key)
+        taken = wanted and not _matches(info.key, exclude)
+        objects.append((info.key, PlannedImage(info.key, info.etag, info.size) if taken else None))
+    left_out = Counter(run for key, _ in objects if (run := _run_of(key, runs)) is not None)
+    inputs = [image for key, image in objects if _run_of(key, runs) is None]
+    images = [image for image in inputs if image is not None]
+    return Listing(images, len(inputs) - len(images), dict(left_out), tuple(closed))
+
+
+def _matches(key: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(key, pattern) for pattern in patterns)
+
+
+def _run_of(key: str, runs: Set[str]) -> str | None:
+    """The outermost of the folders that the key is in."""
+    folders = ("", *(key[: match.end()] for match in re.finditer("/", key))) if runs else ()
+    return next((folder for folder in folders if folder in runs), None)
+
+
+def _is_of_run(corpus: Store, key: str) -> bool:
+    """Whether it is one of ours; others may call a file so."""
+    try:
+        content = json.loads(corpus.get(key))
+    except ValueError:
+        return False
+    return isinstance(content, dict) and {"spec", "digest", "plan"} <= content.keys()
 
 
 def read_manifest(uri: str, corpus: Store, options: StoreOptions) -> Listing:
@@ -80,7 +155,7 @@ def read_manifest(uri: str, corpus: Store, options: StoreOptions) -> Listing:
                 raise UsageError(f"the manifest {uri} names {key!r}, which {corpus.uri} does not have")
             etag, size = info.etag, info.size
         images[key] = PlannedImage(key, etag, size, row["width"], row["height"])
-    return Listing(sorted(images.values(), key=lambda image: image.key.encode()), 0)
+    return Listing(sorted(images.values(), key=lambda image: image.key.encode()))
 
 
 def _manifest_rows(uri: str, data: bytes) -> list[dict[str, Any]]:

@@ -1,9 +1,11 @@
 """Single objects that users name by URI or path."""
 
-from urllib.parse import unquote
+import os
+from pathlib import Path
+from urllib.parse import unquote_to_bytes
 
 from ncbatch.errors import UsageError
-from ncbatch.store import Store, StoreOptions, open_store
+from ncbatch.store import Store, StoreOptions, key_of_name, open_store
 
 
 def read_object(uri: str, options: StoreOptions) -> bytes:
@@ -20,7 +22,9 @@ def folder_of(uri: str, options: StoreOptions, *, create: bool = False) -> tuple
     """The store around an object, and its name there."""
     folder, slash, name = uri.rpartition("/")
     if uri.lower().startswith("file://"):
-        name = unquote(name)
+        name = key_of_name(unquote_to_bytes(name))
+    elif "://" not in uri:
+        name = key_of_name(os.fsencode(name))
     return open_store((folder + slash) or ".", options, create=create), name
 
 
@@ -29,3 +33,15 @@ def require_object(uri: str, options: StoreOptions) -> None:
     store, name = folder_of(uri, options)
     if store.head(name) is None:
         raise UsageError(f"there is no file {uri}")
+
+
+def portable(path: str) -> str:
+    """A path or URI in a form that means the same in another locale, and can be stored as text."""
+    if path.isascii() or "://" in path:
+        return path
+    try:
+        if os.fsencode(path) == path.encode():
+            return path
+    except UnicodeEncodeError:
+        pass
+    return Path(path).absolute().as_uri()

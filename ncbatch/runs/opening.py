@@ -61,7 +61,7 @@ def open_run(
         UsageError: there is nothing to encode.
         SpecMismatchError: another run stands there.
     """
-    listing = list_inputs(spec, corpus, options)
+    listing = list_inputs(spec, corpus, options, output)
     if stored_spec(output) is None:
         _plan_first(spec, listing, output, pixels_per_unit)
     stored = read_run(output)  # also after planning: another driver may have been first
@@ -70,14 +70,14 @@ def open_run(
     return Run(stored.spec, tuple(units), committed_units(output))
 
 
-def list_inputs(spec: RunSpec, corpus: Store, options: StoreOptions) -> Listing:
-    """The pictures of the corpus, or those that the manifest names."""
+def list_inputs(spec: RunSpec, corpus: Store, options: StoreOptions, output: Store) -> Listing:
+    """The pictures of the corpus, or those that the manifest names; logs what was left out."""
     if spec.manifest:
         listing = read_manifest(spec.manifest, corpus, options)
     else:
-        listing = list_corpus(corpus, spec.include)
-    if listing.passed_over:
-        log.info("passed over %d objects that are not pictures by their names", listing.passed_over)
+        listing = list_corpus(corpus, spec.include, spec.exclude, output)
+    for note in listing.notes():
+        log.info("%s", note)
     return listing
 
 
@@ -86,7 +86,7 @@ def require_pictures(spec: RunSpec, listing: Listing) -> None:
     if not listing.images:
         raise UsageError(
             f"{spec.corpus} holds no pictures"
-            + (f" ({listing.passed_over} other objects)" if listing.passed_over else "")
+            + (f" ({', '.join(listing.notes())})" if any(listing.notes()) else "")
             + "; check the path, or name them with --include '*.ext'"
         )
 

@@ -15,7 +15,7 @@ from ncbatch.codec.methods import CODECS, PRESETS, Method
 from ncbatch.codec.recipe import ClassicalRecipe, Recipe, fitting, preset_fields
 from ncbatch.errors import UsageError, first_problem
 from ncbatch.runs.model_source import describe_model
-from ncbatch.runs.objects import read_object
+from ncbatch.runs.objects import portable, read_object
 from ncbatch.runs.spec import RunSpec, Variant
 from ncbatch.store import ObjectNotFound, StoreOptions, open_store
 
@@ -36,6 +36,7 @@ def make_spec(
     requests: Sequence[Request],
     *,
     include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
     manifest: str | None = None,
 ) -> RunSpec:
     """A run of some variants.
@@ -55,7 +56,8 @@ def make_spec(
         return RunSpec(
             corpus=open_store(corpus, options).uri,
             include=tuple(include),
-            manifest=manifest if manifest is None or "://" in manifest else str(Path(manifest).absolute()),
+            exclude=tuple(exclude),
+            manifest=manifest and portable(manifest if "://" in manifest else str(Path(manifest).absolute())),
             variants=tuple(variants),
         )
     except pydantic.ValidationError as error:
@@ -85,7 +87,7 @@ def make_variant(request: Request, options: StoreOptions) -> Variant:
         )
     if "quality" in request:
         raise UsageError(f"--quality is of the codecs {', '.join(CODECS)}; learned ones have --lmbda")
-    name = request.get("model")
+    name = request.get("model") and portable(request["model"])
     model = describe_model(name, options) if name else None
     lmbda = request.get("lmbda", model.info.lmbda if model else DEFAULT_LMBDA)
     preset = request.get("preset")

@@ -48,12 +48,14 @@ class Variant(pydantic.BaseModel, frozen=True, extra="forbid"):
 class RunSpec(pydantic.BaseModel, frozen=True, extra="forbid"):
     """The immutable part of `run.json`.
 
-    corpus: canonical URI. include: patterns of the keys that count as pictures, or none for the default.
+    corpus: canonical URI. include: patterns of the keys that count as pictures, or none for the default;
+        exclude: of keys that are left out all the same.
     create_only: whether the output's store honours create-only puts (see `layout.bitstream_key`).
     """
 
     corpus: str
     include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
     manifest: str | None = None
     variants: tuple[Variant, ...] = pydantic.Field(min_length=1)
     create_only: bool = True
@@ -70,6 +72,8 @@ class RunSpec(pydantic.BaseModel, frozen=True, extra="forbid"):
     def digest(self) -> str:
         """Of what was asked for; not of the store's abilities, nor of where a model came from."""
         left_out: Any = {"create_only": True, "variants": {"__all__": {"model"}}}
+        if not self.exclude:  # runs from before there was such a thing keep their digest
+            left_out["exclude"] = True
         return _digest(self.model_dump(mode="json", exclude=left_out))
 
     def variant(self, name: str) -> Variant:

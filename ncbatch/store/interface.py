@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import urlsplit
 
 from ncbatch.errors import UsageError
+from ncbatch.store.errors import StoreError
 
 _ENDPOINT_FORM = "The endpoint URL must look like http://host:port or https://host."
 
@@ -102,11 +103,17 @@ class Store(Protocol):
         attempt uses.
         """
 
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+    def list(
+        self, prefix: str = "", *, unreadable: Callable[[str, StoreError], None] | None = None
+    ) -> Iterator[ObjectInfo]:
         """Every object whose key starts with `prefix`, in UTF-8 byte order of the keys, fetched as it is
         consumed.
 
         The prefix is of the key as a string: "a" finds "a", "a/b" and "ab".
+
+        Args:
+            unreadable: told the key of a folder that the operating system keeps closed, and why; what is in
+                it is left out then. Without one that is an error, as it is for the root. (S3 has no folders.)
         """
 
     def delete(self, key: str) -> None:

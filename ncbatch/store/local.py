@@ -8,13 +8,15 @@ import os
 import stat
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from ncbatch.store.errors import AccessDenied, ObjectNotFound, StoreError
 from ncbatch.store.interface import ObjectInfo
 from ncbatch.store.local_errors import as_store_error
 from ncbatch.store.local_listing import walk
+from ncbatch.store.local_names import name_of_key, shown
 
 _TEMPORARY = ".ncbatch-tmp"  # hidden, so that listings skip it
 _STALE_SECONDS = 24 * 3600.0
@@ -35,12 +37,20 @@ class LocalStore:
         self.create = create
 
     @property
+    def _shown(self) -> str:
+        return shown(os.fsencode(self.root))
+
+    @property
     def uri(self) -> str:
         uri = self.root.as_uri()
         return uri if uri.endswith("/") else uri + "/"
 
     def __repr__(self) -> str:
         return f"LocalStore({str(self.root)!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # As bytes: a worker's locale may read the path otherwise.
+        return _reopened, (os.fsencode(self.root), self.create)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, LocalStore) and (self.root, self.create) == (other.root, other.create)
@@ -60,7 +70,9 @@ class LocalStore:
                 # Our own writers replace files whole; somebody's editor or copy may write into them.
                 if _etag(before) == _etag(os.fstat(descriptor)) and len(data) == before.st_size:
                     return ObjectInfo(key, len(data), _etag(before)), data
-        raise StoreError(f"{key!r} in {self.root} changes while it is read; wait until it has been written.")
+        raise StoreError(
+            f"{key!r} in {self._shown} changes while it is read; wait until it has been written."
+        )
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
         if start < 0 or length < 0:
@@ -93,11 +105,13 @@ class LocalStore:
             except ObjectNotFound:
                 continue  # deleted since
         raise StoreError(
-            f"{key!r} in {self.root} comes and goes; check that nothing deletes files there meanwhile."
+            f"{key!r} in {self._shown} comes and goes; check that nothing deletes files there meanwhile."
         )
 
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        for key, status in walk(self.root, prefix):
+    def list(
+        self, prefix: str = "", *, unreadable: Callable[[str, StoreError], None] | None = None
+    ) -> Iterator[ObjectInfo]:
+        for key, status in walk(self.root, prefix, unreadable):
             yield ObjectInfo(key, status.st_size, _etag(status))
 
     def delete(self, key: str) -> None:
@@ -120,13 +134,13 @@ class LocalStore:
     def check(self) -> None:
         if not self.root.is_dir():
             if not self.create or self.root.exists():
-                raise StoreError(f"The folder {self.root} does not exist; check the path or create it.")
+                raise StoreError(f"The folder {self._shown} does not exist; check the path or create it.")
             self._check_can_be_created()
             return
         needed = os.R_OK | os.X_OK | (os.W_OK if self.create else 0)
         if not os.access(self.root, needed):
             raise AccessDenied(
-                f"The folder {self.root} cannot be {'written to' if self.create else 'read'}; check its "
+                f"The folder {self._shown} cannot be {'written to' if self.create else 'read'}; check its "
                 "owner and permissions."
             )
         self._remove_stale_temporaries()
@@ -135,25 +149,27 @@ class LocalStore:
         above = next(folder for folder in self.root.parents if folder.exists())
         if not above.is_dir():
             raise StoreError(
-                f"The folder {self.root} cannot be made because {above} is a file; use another path."
+                f"The folder {self._shown} cannot be made because {above} is a file; use another path."
             )
         if not os.access(above, os.W_OK | os.X_OK):
             raise AccessDenied(
-                f"The folder {self.root} cannot be made in {above}; check who may write there."
+                f"The folder {self._shown} cannot be made in {above}; check who may write there."
             )
 
     def _path(self, key: str) -> Path:
         parts = key.split("/")
         if any(part in ("", ".", "..") for part in parts) or "\0" in key or parts[0] == _TEMPORARY:
             raise StoreError(
-                f"The key {key!r} cannot be a file in {self.root}: its parts must not be empty, '.', '..', "
+                f"The key {key!r} cannot be a file in {self._shown}: its parts must not be empty, '.', '..', "
                 f"contain NUL or be {_TEMPORARY}; rename the object or keep it in an S3 store."
             )
         try:
-            key.encode()
+            name = name_of_key(key)
         except UnicodeEncodeError:
             raise StoreError(f"The key {key!r} is not valid Unicode text; rename the object.") from None
-        return self.root.joinpath(*parts)
+        except ValueError as error:
+            raise StoreError(f"No file in {self._shown} can have this key: {error}.") from None
+        return self.root / os.fsdecode(name)
 
     @contextlib.contextmanager
     def _reading(self, key: str) -> Iterator[int]:
@@ -219,7 +235,11 @@ class LocalStore:
                     Path(entry.path).unlink(missing_ok=True)
 
     def _error(self, error: OSError, key: str) -> StoreError:
-        return as_store_error(error, str(self.root), key)
+        return as_store_error(error, self._shown, key)
+
+
+def _reopened(root: bytes, create: bool) -> LocalStore:
+    return LocalStore(Path(os.fsdecode(root)), create=create)
 
 
 def _write_durably(path: Path, data: bytes) -> None:

@@ -3,39 +3,48 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ncbatch.store.errors import StoreError
 from ncbatch.store.local_errors import as_store_error
+from ncbatch.store.local_names import key_of_name, shown
 
-_log = logging.getLogger(__name__)
-
+_CLOSED = (errno.EACCES, errno.EPERM)
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)  # deleted meanwhile, or a link to nowhere
 
 
 @dataclass(frozen=True)
 class _Node:
-    """A file, or a folder with a key that ends in "/"; `above` identifies the folders it is in."""
+    """A file, or a folder with a key that ends in "/"; `above` identifies the folders it is in.
 
+    path: below the root, as its names are. key: UTF-8 of the key.
+    """
+
+    path: bytes
     key: bytes
     status: os.stat_result
     above: frozenset[tuple[int, int]]
 
 
-def walk(root: Path, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
+def walk(
+    root: Path, prefix: str, unreadable: Callable[[str, StoreError], None] | None = None
+) -> Iterator[tuple[str, os.stat_result]]:
     """Every regular file below `root` whose relative key starts with `prefix`, in UTF-8 byte order of the
     keys.
 
-    Links are followed, but not into a folder that they are in themselves. Names that are not UTF-8 are
-    skipped with a warning. A missing root has no files.
+    Links are followed, but not into a folder that they are in themselves. A missing root has no files.
+
+    Args:
+        unreadable: told the key of a folder below the root that the operating system keeps closed, and why;
+            the walk goes on without it. Without one that is an error.
     """
     base = os.fsencode(root)
     wanted = prefix.encode(errors="surrogatepass")
-    waiting = [_Node(b"", os.stat_result([0] * 10), frozenset())]
+    waiting = [_Node(b"", b"", os.stat_result([0] * 10), frozenset())]
     if not root.is_dir():
         return
     while waiting:
@@ -48,13 +57,17 @@ def walk(root: Path, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
         except OSError as error:
             if error.errno in _GONE:
                 continue
-            raise as_store_error(error, str(root), node.key.decode() or ".") from error
+            problem = as_store_error(error, shown(base), node.key.decode() or ".")
+            if unreadable is None or not node.key or error.errno not in _CLOSED:
+                raise problem from error
+            unreadable(node.key.decode(), problem)
+            continue
         # Compared with their final "/": "a.png" < "a/b" < "a0", although the folder's name alone sorts first.
         waiting += sorted(children, key=lambda child: child.key, reverse=True)
 
 
 def _children(base: bytes, folder: _Node, wanted: bytes) -> list[_Node]:
-    path = os.path.join(base, folder.key)  # noqa: PTH118 - names are bytes here, Path takes text only
+    path = os.path.join(base, folder.path)  # noqa: PTH118 - names are bytes here, Path takes text only
     here = os.stat(path)  # noqa: PTH116
     above = folder.above | {(here.st_dev, here.st_ino)}
     children = []
@@ -64,15 +77,17 @@ def _children(base: bytes, folder: _Node, wanted: bytes) -> list[_Node]:
             # writes, and a corpus should not grow by what a file manager leaves behind.
             if entry.name.startswith(b"."):
                 continue
-            child = _node(entry, folder.key + entry.name, above, wanted)
+            child = _node(entry, folder, above, wanted)
             if child is not None:
                 children.append(child)
     return children
 
 
 def _node(
-    entry: os.DirEntry[bytes], key: bytes, above: frozenset[tuple[int, int]], wanted: bytes
+    entry: os.DirEntry[bytes], folder: _Node, above: frozenset[tuple[int, int]], wanted: bytes
 ) -> _Node | None:
+    path = folder.path + entry.name
+    key = folder.key + key_of_name(entry.name).encode()
     if not (key.startswith(wanted) or wanted.startswith(key)):
         return None
     try:
@@ -83,14 +98,9 @@ def _node(
         raise
     is_folder = stat.S_ISDIR(status.st_mode)
     if is_folder:
-        key += b"/"
+        path, key = path + b"/", key + b"/"
         if (status.st_dev, status.st_ino) in above or not (key.startswith(wanted) or wanted.startswith(key)):
             return None
     elif not stat.S_ISREG(status.st_mode) or not key.startswith(wanted):
         return None
-    try:
-        key.decode()
-    except UnicodeDecodeError:
-        _log.warning("skipping %r: its name is not valid UTF-8; rename it to include it", os.fsdecode(key))
-        return None
-    return _Node(key, status, above)
+    return _Node(path, key, status, above)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -137,7 +137,9 @@ class S3Store:
         """
         return self._create(key, data) is not None
 
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+    def list(
+        self, prefix: str = "", *, unreadable: Callable[[str, StoreError], None] | None = None
+    ) -> Iterator[ObjectInfo]:
         full = self.prefix + prefix
         more: dict[str, Any] = {}
         while True:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
+import logging
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,9 +14,12 @@ import pytest
 
 from ncbatch.errors import UsageError
 from ncbatch.runs.corpus import Listing, list_corpus, read_manifest
+from ncbatch.runs.errors import SpecMismatchError
 from ncbatch.runs.plan import PlannedImage
-from ncbatch.store import StoreError, StoreOptions
-from tests.runs.workbench import Workbench
+from ncbatch.runs.spec import RunSpec
+from ncbatch.store import LocalStore, StoreError, StoreOptions, open_store
+from tests.runs.workbench import Workbench, make_variant
+from tests.store.test_local import close
 
 OPTIONS = StoreOptions()
 
@@ -49,11 +56,13 @@ def test_patterns_take_the_place_of_suffixes(local: Workbench) -> None:
 
 
 def test_an_empty_folder_has_no_inputs(bench: Workbench) -> None:
-    assert list_corpus(bench.corpus) == Listing([], 0)
+    assert list_corpus(bench.corpus) == Listing([])
     with pytest.raises(UsageError, match=r"holds no pictures; check the path, or name them with --include"):
         bench.open(bench.spec())
     bench.add({"notes.txt": b"text"})
-    with pytest.raises(UsageError, match=r"holds no pictures \(1 other objects\)"):
+    with pytest.raises(
+        UsageError, match=r"holds no pictures \(passed over 1 objects that are excluded, or not"
+    ):
         bench.open(bench.spec())
     assert bench.keys("run.json") == []
 
@@ -67,6 +76,89 @@ def test_strange_names_are_listed_as_they_are(on_s3: Workbench) -> None:
         strange.remove("a.png/b")
     _fill(on_s3, *strange)
     assert set(_keys(list_corpus(on_s3.corpus))) == strange
+
+
+# What is left out
+
+
+def test_excluded_keys_are_left_out_whatever_is_included(local: Workbench) -> None:
+    _fill(local, "a.png", "sub/b.png", "sub/deep/c.raw", "d.raw")
+    assert _keys(list_corpus(local.corpus, exclude=["sub/*"])) == ["a.png"]
+    assert _keys(list_corpus(local.corpus, ["*.raw"], ["sub/*", "x*"])) == ["d.raw"]
+    run = local.open(local.spec(exclude=("sub/*",)))
+    assert [image.key for unit in run.units for image in unit.images] == ["a.png"]
+    with pytest.raises(SpecMismatchError, match=r"exclude: \['sub/\*'\] there, \[\] asked for"):
+        local.open(local.spec())
+
+
+def test_a_run_without_exclusions_keeps_the_digest_of_before_there_were_any(local: Workbench) -> None:
+    digest = RunSpec(corpus="file:///in/", variants=(make_variant(),)).digest
+    content = RunSpec(corpus="file:///in/", variants=(make_variant(),)).model_dump(
+        mode="json", exclude={"create_only": True, "exclude": True, "variants": {"__all__": {"model"}}}
+    )
+    assert digest == hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    assert digest != RunSpec(corpus="file:///in/", exclude=("a",), variants=(make_variant(),)).digest
+
+
+def _nested(bench: Workbench, place: str) -> Workbench:
+    """With its output in a folder of the corpus."""
+    output = open_store(bench.corpus.uri + place, getattr(bench.corpus, "options", None), create=True)
+    return replace(bench, output=output)
+
+
+def test_an_output_in_the_corpus_is_no_input(bench: Workbench, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither before its run is planned, nor of the same run again, nor of another one."""
+    _fill(bench, "a.png", "z/b.png")
+    inner = _nested(bench, "out/deep/")
+    inner.output.put("bitstreams/v/early.jpg", b"left by somebody")
+    caplog.set_level(logging.INFO)
+    for _ in range(2):
+        run = inner.open(inner.spec())
+        assert [image.key for unit in run.units for image in unit.images] == ["a.png", "z/b.png"]
+        inner.output.put("bitstreams/v/a.png.jpg", b"its own")
+    objects = len(list(inner.output.list()))
+    assert f"left out {objects} objects that belong to runs, in out/deep/" in caplog.text
+    other = _nested(bench, "other/")
+    run = other.open(other.spec())
+    assert [image.key for unit in run.units for image in unit.images] == ["a.png", "z/b.png"]
+    assert list_corpus(bench.corpus).runs.keys() == {"other/", "out/deep/"}
+
+
+def test_a_run_is_no_corpus(bench: Workbench) -> None:
+    _fill(bench, "a.png")
+    with pytest.raises(UsageError, match="is the corpus and the output; name another folder"):
+        _nested(bench, "").open(bench.spec())
+    inner = _nested(bench, "out/")
+    inner.open(inner.spec())
+    inner.output.put("bitstreams/v/a.png.jpg", b"its own")
+    assert list_corpus(inner.output).images == []
+    other = Workbench(inner.output, bench.output, bench.create_only)
+    with pytest.raises(UsageError, match=r"holds no pictures .*objects that belong to runs, in \./"):
+        other.open(other.spec())
+
+
+def test_a_file_that_is_called_as_ours_hides_nothing(local: Workbench) -> None:
+    _fill(local, "a/x.png", "b/x.png", "c/x.png")
+    local.corpus.put("a/run.json", b'{"spec": 1}')
+    local.corpus.put("b/run.json", b"text \xff")
+    local.corpus.put("run.json", b"[]")
+    assert _keys(list_corpus(local.corpus)) == ["a/x.png", "b/x.png", "c/x.png"]
+
+
+def test_a_closed_folder_is_a_warning_and_a_count(
+    local: Workbench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    _fill(local, "a.png", "lost+found/b.png", "sub/c.png")
+    assert isinstance(local.corpus, LocalStore)
+    close(monkeypatch, local.corpus, "lost+found")
+    listing = list_corpus(local.corpus)
+    assert (_keys(listing), listing.closed) == (["a.png", "sub/c.png"], ("lost+found/",))
+    assert list(listing.notes()) == ["left out 1 folders that cannot be read: lost+found/"]
+    (record,) = caplog.records
+    assert "denies access to 'lost+found/'" in record.message
+    caplog.clear()
+    assert list_corpus(local.corpus, exclude=["lost+found/*"]).closed == ()
+    assert caplog.records == []
 
 
 # Manifests

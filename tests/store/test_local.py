@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno
-import logging
 import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -13,9 +13,13 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from ncbatch.store import AccessDenied, LocalStore, ObjectNotFound, Store, StoreError, open_store
+from ncbatch.store import AccessDenied, LocalStore, ObjectNotFound, Store, StoreError, key_of_name, open_store
+from ncbatch.store.local_names import name_of_key
 
+ROOT = Path(__file__).resolve().parents[2]
 SPAWN = multiprocessing.get_context("spawn")
 
 
@@ -84,14 +88,133 @@ def test_what_is_no_regular_file_is_no_object(folder: LocalStore) -> None:
     assert folder.get("d/x") == b""
 
 
-def test_names_that_are_not_utf8_are_skipped_with_a_warning(
-    folder: LocalStore, caplog: pytest.LogCaptureFixture
+NAMES = {
+    b"plain.png": "plain.png",
+    "é 日本.png".encode(): "é 日本.png",
+    b"caf\xe9.png": "caf\\xe9.png",
+    b"\xe9\xc3\xa9\xff/\x80": "\\xe9é\\xff/\\x80",
+    b"back\\slash": "back\\slash",
+    b"caf\\xe9.png": "caf\\x5cxe9.png",
+    b"\\x5c": "\\x5cx5c",
+    b"\\x41\\xE9": "\\x41\\xE9",
+    b"\\\xe9": "\\\\xe9",
+}
+
+
+def test_names_are_bytes_and_keys_are_text(folder: LocalStore) -> None:
+    """Whatever the names are, each file has a key of its own, under which it is found, read and written."""
+    for name in NAMES:
+        path = os.path.join(os.fsencode(folder.root), name)  # noqa: PTH118
+        os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120
+        with open(path, "wb") as file:  # noqa: PTH123
+            file.write(name)
+    assert sorted(NAMES.values(), key=str.encode) == keys(folder)
+    for name, key in NAMES.items():
+        assert folder.get(key) == name and folder.head(key) is not None
+        assert [info.key for info in folder.list(key)] == [key]
+        folder.delete(key)
+        folder.put(key, name)
+        assert os.path.exists(os.path.join(os.fsencode(folder.root), name))  # noqa: PTH110, PTH118
+    assert sorted(NAMES.values(), key=str.encode) == keys(folder)
+
+
+def test_a_key_that_no_name_has_is_refused(folder: LocalStore) -> None:
+    for key in ("\\xc3\\xa9.png", "\\x5c.png"):
+        for action in (folder.get, folder.head, lambda key: folder.put(key, b"")):
+            with pytest.raises(StoreError, match="can have this key: the escapes of"):
+                action(key)
+
+
+@given(st.binary(min_size=1))
+def test_names_and_keys_are_one_to_one(name: bytes) -> None:
+    key = key_of_name(name)
+    assert name_of_key(key) == name
+    key.encode()
+
+
+_OTHER_LOCALE = """
+import os, pickle, sys
+from ncbatch.store import open_store
+assert sys.getfilesystemencoding() != "utf-8", sys.getfilesystemencoding()
+folder, corpus = open_store(sys.argv[1]), pickle.loads(bytes.fromhex(sys.argv[2]))
+for store in (folder, open_store(folder.uri), corpus, pickle.loads(pickle.dumps(folder))):
+    assert store.uri == corpus.uri, store.uri
+    for info in store.list():
+        assert store.get(info.key) == info.key.encode(), info
+        print(ascii(info.key))
+folder.put("\\u65e5\\u672c/new.png", "\\u65e5\\u672c/new.png".encode())
+"""
+
+
+def test_a_locale_that_is_not_utf8_changes_no_key(folder: LocalStore) -> None:
+    """As in a worker: the same keys and URIs, in a folder whose own name is not of that locale either."""
+    inner = LocalStore(folder.root / "é", create=True)
+    expected = ["caf\\xe9.png", "é.png", "日本.png"]
+    for key in expected:
+        inner.put(key, key.encode())
+    command = [
+        sys.executable,
+        "-X",
+        "utf8=0",
+        "-c",
+        _OTHER_LOCALE,
+        str(inner.root),
+        pickle.dumps(inner).hex(),
+    ]
+    env = {
+        **os.environ,
+        "LC_ALL": "C",
+        "PYTHONCOERCECLOCALE": "0",
+        "PYTHONUTF8": "0",
+        "PYTHONPATH": str(ROOT),
+    }
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [ascii(key) for key in expected] * 4
+    assert inner.get("日本/new.png") == "日本/new.png".encode()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_closed_folder_is_an_error_or_told(folder: LocalStore) -> None:
+    _closed_folder(folder)
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error_or_told(
+    folder: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder.put("good", b"")
-    (folder.root / os.fsdecode(b"bad\xff.png")).write_bytes(b"x")
-    with caplog.at_level(logging.WARNING):
-        assert keys(folder) == ["good"]
-    assert "bad\\udcff.png" in caplog.text
+    close(monkeypatch, folder, "lost+found")
+    _closed_folder(folder)
+
+
+def close(monkeypatch: pytest.MonkeyPatch, folder: LocalStore, name: str) -> None:
+    """For root, whom permissions do not stop."""
+    scandir, closed = os.scandir, os.path.join(os.fsencode(folder.root), os.fsencode(name))  # noqa: PTH118
+
+    def refused(path: bytes) -> object:
+        if os.path.normpath(path) == closed:
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+
+
+def _closed_folder(folder: LocalStore) -> None:
+    folder.put("a.png", b"")
+    folder.put("lost+found/x.png", b"")
+    folder.put("z.png", b"")
+    (folder.root / "lost+found").chmod(0)
+    try:
+        with pytest.raises(AccessDenied, match=r"lost\+found"):
+            keys(folder)
+        told = []
+        found = [
+            info.key for info in folder.list(unreadable=lambda key, error: told.append((key, str(error))))
+        ]
+        assert found == ["a.png", "z.png"]
+        ((key, reason),) = told
+        assert key == "lost+found/" and "denies access to 'lost+found/'" in reason
+    finally:
+        (folder.root / "lost+found").chmod(0o755)
 
 
 def test_the_etag_follows_the_content(folder: LocalStore) -> None:
