@@ -12,6 +12,7 @@ from ncbatch.flag_types import (
     Numbers,
     at_least_zero,
     cpu_count,
+    error_classes,
     fraction,
     gpu_count,
     key_text,
@@ -144,6 +145,15 @@ def how_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="STEPS",
         help="keep loss, bits, PSNR and temperature every so many steps, in traces/ of the output",
     )
+    how.add_argument(
+        "--retry-failed",
+        nargs="?",
+        const="",
+        type=error_classes,
+        metavar="CLASS,...",
+        help="try failed rows again: all of them, or those of the error classes that are named (see `ncbatch "
+        "failures`); default: a failed row stays until its input changes",
+    )
     how.add_argument("--ray-address", metavar="ADDRESS", help="of a cluster; default: a local Ray")
     how.add_argument("--force", action="store_true", help="work beside another driver of this run")
 
@@ -190,9 +200,21 @@ def reading_commands(command: Adder) -> None:
         "--first", type=natural, metavar="N", help="of a pack: only the pictures from N on, which is quicker"
     )
     part.add_argument("--picture", type=natural, metavar="N", help="of a pack: only picture N")
+    sub = command("failures", commands.failures, "which images of a run failed, why, and what can be done")
+    sub.add_argument("output", help="folder or s3:// prefix of the run")
+    sub.add_argument(
+        "--examples", type=natural, default=3, metavar="N", help="failed images shown per class; default: 3"
+    )
+    sub.add_argument("--json", action="store_true", help="print one JSON object, for programs")
     sub = command("verify", commands.verify, "checks that every row's bytes are there, hash and decode")
     sub.add_argument("output", help="of the run")
     sub.add_argument("--variant", help="default: all")
+    sub.add_argument(
+        "--repair",
+        action="store_true",
+        help="plan damaged and missing images again, for the next `ncbatch encode` of the run, and put lost "
+        "checkpoints back; default: only report",
+    )
     sub = command("compact", commands.compact, "merge a run's unit commits into few large table parts")
     sub.add_argument("output", help="of the run")
 

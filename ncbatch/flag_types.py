@@ -7,6 +7,8 @@ import math
 import os
 from dataclasses import dataclass
 
+from ncbatch.runs.failures import CLASSES
+
 _LARGEST = 2**63 - 1
 """Of whole numbers: what comes after the command line keeps them in 64 bits."""
 
@@ -59,6 +61,17 @@ class Numbers:
         if not values:
             raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers like 10,20,30")
         return values
+
+
+def error_classes(text: str) -> str:
+    """Names of error classes with commas between them, or nothing for all; as it was written."""
+    for name in text.split(",") if text else ():
+        if name not in CLASSES:
+            raise argparse.ArgumentTypeError(
+                f"{name!r} is no error class; there are {', '.join(CLASSES)}. To retry all failed rows, put "
+                "the flag behind the folders"
+            )
+    return text
 
 
 natural = Number(whole=True, least=0)

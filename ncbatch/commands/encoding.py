@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import logging
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from ncbatch.exit_codes import ExitCode
 from ncbatch.store import Store, open_store
 
 if TYPE_CHECKING:
-    from ncbatch.runs.options import EncodeOptions
+    from ncbatch.runs.options import EncodeOptions, Retry
     from ncbatch.runs.request import Request
     from ncbatch.runs.spec import RunSpec
 
@@ -70,7 +71,16 @@ def encode_options(args: argparse.Namespace) -> EncodeOptions:
         deadlines=Deadlines(floor=args.min_deadline),
         force=args.force,
         trace_every=args.trace,
+        retry=_retry(args.retry_failed),
     )
+
+
+def _retry(classes: str | None) -> Retry | None:
+    from ncbatch.runs.options import Retry
+
+    if classes is None:
+        return None
+    return Retry(frozenset(classes.split(",")) if classes else None)
 
 
 def encode(args: argparse.Namespace) -> int:
@@ -92,7 +102,7 @@ def encode_and_summarise(args: argparse.Namespace, spec: RunSpec, options: Encod
         print_summary(summary)
     if not summary.failed:
         return 0
-    _print_failures(open_run_store(args, args.output), summary.failed)
+    _print_failures(open_run_store(args, args.output), summary.failed, args.output)
     return ExitCode.FAILED
 
 
@@ -136,7 +146,7 @@ def pack(args: argparse.Namespace) -> int:
     return 0
 
 
-def _print_failures(output: Store, count: int) -> None:
+def _print_failures(output: Store, count: int, named: str) -> None:
     from ncbatch.metrics.query import query as run_query
 
     table = run_query(
@@ -147,7 +157,8 @@ def _print_failures(output: Store, count: int) -> None:
     for row in table.to_pylist():
         err.print(f"failed: {row['image_key']}: {row['error_class']}: {row['error']}")
     if count > _SHOWN_FAILURES:
-        err.print(f"... and {count - _SHOWN_FAILURES} more; `ncbatch query` shows them all")
+        err.print(f"... and {count - _SHOWN_FAILURES} more")
+    err.print(f"`ncbatch failures {shlex.quote(named)}` says what can be done about them")
 
 
 def demo(args: argparse.Namespace) -> int:

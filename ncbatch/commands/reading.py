@@ -97,7 +97,7 @@ def decode(args: argparse.Namespace) -> int:
     from ncbatch.runs.reading import RunReader
 
     reader = RunReader(source, variant=args.variant)
-    return _report(reader.decode_into(destination), f"decoded into {destination.uri}")
+    return report_findings(reader.decode_into(destination), f"decoded into {destination.uri}")
 
 
 def _decode_file(args: argparse.Namespace, destination: Store, *, pack: bool) -> int:
@@ -127,20 +127,8 @@ def _decode_file(args: argparse.Namespace, destination: Store, *, pack: bool) ->
     return 0
 
 
-def verify(args: argparse.Namespace) -> int:
-    output = open_run(args, args.output)
-    from ncbatch.runs.reading import RunReader
-    from ncbatch.runs.status import run_status
-
-    reader = RunReader(output, variant=args.variant)
-    code = _report(reader.verify(), "verified: there, hashed as committed and decoded")
-    run = run_status(output)
-    if run.summary.failed or run.pending:
-        out.print(f"{run.summary.failed} rows are failed, {run.pending} images are pending")
-    return code
-
-
-def _report(findings: Iterable[Finding], success: str) -> int:
+def report_findings(findings: Iterable[Finding], success: str) -> int:
+    """Prints what is wrong, and how much is not; returns an exit code."""
     fine = wrong = 0
     for finding in findings:
         if finding.problem is None:

@@ -14,8 +14,8 @@ from ncbatch.codec.model import Model
 from ncbatch.codec.pictures import PictureError, read_picture
 from ncbatch.codec.recipe import Recipe
 from ncbatch.runs.coders import ClassicalCoder, Coder, LearnedCoder, PackCoder
+from ncbatch.runs.generations import PACK_PICTURES
 from ncbatch.runs.models import load_model
-from ncbatch.runs.opening import PACK_PICTURES
 from ncbatch.runs.plan import PlannedImage, Unit, make_units
 from ncbatch.runs.sizing import pixels_per_unit
 from ncbatch.runs.spec import RunSpec

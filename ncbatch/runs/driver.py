@@ -17,7 +17,7 @@ from ncbatch.errors import Terminated
 from ncbatch.runs.heartbeat import Heartbeat
 from ncbatch.runs.opening import Run
 from ncbatch.runs.options import Deadlines
-from ncbatch.runs.pending import Call, Kind, Policy, Schedule
+from ncbatch.runs.pending import Before, Call, Kind, Policy, Schedule
 from ncbatch.runs.plan import Unit
 from ncbatch.runs.pool import Lost, Pool
 from ncbatch.runs.progress import Progress, Snapshot, write_status
@@ -53,6 +53,7 @@ class Driver:
 
     Args:
         show: is given a snapshot every tick.
+        before: what became of pending images before.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Driver:
         policy: Policy,
         deadlines: Deadlines,
         show: Callable[[Snapshot], None],
+        before: Before | None = None,
     ) -> None:
         self._units = {unit.id: unit for unit in run.units}
         self._output, self._pool, self._heartbeat, self._pace = output, pool, heartbeat, pace
@@ -75,6 +77,7 @@ class Driver:
             {unit.id: [image.key for image in unit.images] for unit in pending},
             {unit.id: pace.expected(unit) for unit in pending},
             policy,
+            before,
         )
         newest = {(unit.variant, image.key) for unit in run.units for image in unit.images}
         self.images = len(newest)

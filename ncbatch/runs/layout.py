@@ -1,7 +1,7 @@
 """Every object key of a run.
 
 run.json                                  the spec and the first plan; written last, create-only
-generations/<g>.json                      a later plan, made when inputs were added or changed
+generations/<g>.json                      a later plan: inputs added or changed, rows retried, damage repaired
 plan/<g>-<digest>-<part>.parquet          one row per (unit, image)
 models/<digest>.safetensors               the checkpoint of each variant
 bitstreams/<variant>/<image key>.ncb      one image; classical codecs have suffixes of their own

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,19 +17,24 @@ from ncbatch.metrics.keys import UNITS_PREFIX, unit_of_key
 from ncbatch.metrics.table import read_table
 from ncbatch.runs import layout
 from ncbatch.runs.corpus import Listing, list_corpus, read_manifest
-from ncbatch.runs.errors import RunError
-from ncbatch.runs.plan import PlannedImage, Unit, changed_images, make_units, read_plan, write_plan
+from ncbatch.runs.failures import failure_class
+from ncbatch.runs.generations import (
+    PixelsPerUnit,
+    Wanted,
+    cut,
+    extend,
+    failed_rows,
+    not_yet_again,
+    planned_units,
+)
+from ncbatch.runs.options import Retry
+from ncbatch.runs.pending import Before
+from ncbatch.runs.plan import Unit, changed_images, write_plan
 from ncbatch.runs.results import UnitResult
 from ncbatch.runs.spec import RunFile, RunSpec, check_same, read_run, stored_spec
-from ncbatch.store import ObjectNotFound, Store, StoreOptions
+from ncbatch.store import Store, StoreOptions
 
 log = logging.getLogger(__name__)
-
-PACK_PICTURES = 8
-"""At least, where a unit becomes a pack: its first picture is coded without bits-back."""
-
-PixelsPerUnit = Callable[[str, Sequence[PlannedImage]], int]
-"""How many pixels make a unit, given the variant's name and its images; measured on the workers."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +56,12 @@ def open_run(
     output: Store,
     options: StoreOptions,
     pixels_per_unit: PixelsPerUnit,
+    retry: Retry | None = None,
 ) -> Run:
     """Plans a new run, or resumes the one that stands in `output`.
 
-    Inputs that are new or changed since the last plan become a new generation of it.
+    Inputs that are new or changed since the last plan become a new generation of it, and so do failed rows
+    that are to be tried again, unless they are planned again already.
 
     Raises:
         UsageError: there is nothing to encode.
@@ -66,7 +72,7 @@ def open_run(
         _plan_first(spec, listing, output, pixels_per_unit)
     stored = read_run(output)  # also after planning: another driver may have been first
     check_same(stored.spec, spec, output.uri)
-    units = _extend(stored, listing, output, pixels_per_unit)
+    units = extend(stored, output, _wanted_again(stored.spec, listing, output, retry), pixels_per_unit)
     return Run(stored.spec, tuple(units), committed_units(output))
 
 
@@ -94,12 +100,21 @@ def require_pictures(spec: RunSpec, listing: Listing) -> None:
 def load_run(output: Store) -> Run:
     """The run in `output` as it stands, without touching it."""
     stored = read_run(output)
-    return Run(stored.spec, tuple(_planned_units(stored, output)), committed_units(output))
+    return Run(stored.spec, tuple(planned_units(stored, output)), committed_units(output))
 
 
 def committed_units(output: Store) -> frozenset[str]:
     ids = (unit_of_key(info.key) for info in output.list(UNITS_PREFIX))
     return frozenset(unit for unit in ids if unit)
+
+
+def failed_before(output: Store, run: Run) -> Before:
+    """How many of the pending images have a row already, which says that they failed."""
+    again = {(unit.variant, image.key) for unit in run.pending if unit.generation for image in unit.images}
+    if not again:
+        return Before()
+    failed = [row for row in failed_rows(output) if (row.variant, row.image_key) in again]
+    return Before(len(failed), sum(failure_class(row.error_class or "").kills for row in failed))
 
 
 def committed_results(output: Store, run: Run) -> dict[str, UnitResult]:
@@ -134,7 +149,7 @@ def _plan_first(spec: RunSpec, listing: Listing, output: Store, pixels_per_unit:
     require_pictures(spec, listing)
     images, variants = len(listing.images), len(spec.variants)
     log.info("planning %d encodings: %d images of %s", images * variants, images, spec.corpus)
-    units = _units(spec, listing.images, 0, pixels_per_unit)
+    units = cut(spec, {v.name: listing.images for v in spec.variants}, 0, pixels_per_unit)
     content = RunFile(
         spec=spec,
         digest=spec.digest,
@@ -146,48 +161,24 @@ def _plan_first(spec: RunSpec, listing: Listing, output: Store, pixels_per_unit:
     output.put_if_absent(layout.RUN, content.model_dump_json(indent=1).encode())
 
 
-def _units(
-    spec: RunSpec, images: Sequence[PlannedImage], generation: int, pixels_per_unit: PixelsPerUnit
-) -> list[Unit]:
-    return [
-        unit
-        for variant in spec.variants
-        for unit in make_units(
-            images,
-            variant.name,
-            variant.digest,
-            generation,
-            pixels_per_unit(variant.name, images),
-            PACK_PICTURES if variant.recipe.uses_bits_back else 1,
-        )
-    ]
+def _wanted_again(
+    spec: RunSpec, listing: Listing, output: Store, retry: Retry | None
+) -> Callable[[Sequence[Unit]], Wanted]:
+    """What a later generation is for: inputs that no plan knows yet, and failed rows to be tried again."""
+    listed = {image.key: image.etag for image in listing.images}
+    failed = failed_rows(output, retry.classes) if retry else []
 
+    def wanted(units: Sequence[Unit]) -> Wanted:
+        changed = changed_images(units, listing.images)
+        if changed:
+            log.info("%d inputs are new or changed", len(changed))
+        found = {variant.name: list(changed) for variant in spec.variants}
+        due = not_yet_again(units, failed)
+        kept = {v: [i for i in images if listed.get(i.key) == i.etag] for v, images in due.items()}
+        if retry:
+            log.info("failed rows that are tried again: %d", sum(map(len, kept.values())))
+        if gone := sum(i.key not in listed for images in due.values() for i in images):
+            log.warning("%d failed rows cannot be tried again: their inputs are no longer there", gone)
+        return {variant: found[variant] + kept.get(variant, []) for variant in found}
 
-def _later_plans(output: Store) -> list[tuple[str, ...]]:
-    """Plan files of the generations after the first, in order."""
-    plans = []
-    for info in output.list(layout.GENERATIONS_PREFIX):
-        try:
-            plans.append(tuple(json.loads(output.get(info.key))["plan"]))
-        except (ObjectNotFound, ValueError, KeyError, TypeError) as error:
-            raise RunError(f"{output.uri}{info.key} is damaged; restore it, or use another output") from error
-    return plans
-
-
-def _planned_units(stored: RunFile, output: Store) -> list[Unit]:
-    keys = [key for plan in (stored.plan, *_later_plans(output)) for key in plan]
-    return read_plan(output, keys)
-
-
-def _extend(stored: RunFile, listing: Listing, output: Store, pixels_per_unit: PixelsPerUnit) -> list[Unit]:
-    """The planned units, those for inputs that no plan knows yet included."""
-    units = _planned_units(stored, output)
-    images = changed_images(units, listing.images)
-    if not images:
-        return units
-    generation = max(unit.generation for unit in units) + 1
-    log.info("%d inputs are new or changed: generation %d of the plan", len(images), generation)
-    keys = write_plan(output, _units(stored.spec, images, generation, pixels_per_unit), generation)
-    content = json.dumps({"generation": generation, "plan": keys}).encode()
-    output.put_if_absent(layout.generation_key(generation), content)
-    return _planned_units(stored, output)  # what stands there counts, whoever wrote it
+    return wanted

@@ -30,11 +30,19 @@ class Deadlines:
 
 
 @dataclass(frozen=True)
+class Retry:
+    """Failed rows are to be tried again. classes: those of these error classes; None: all."""
+
+    classes: frozenset[str] | None = None
+
+
+@dataclass(frozen=True)
 class EncodeOptions:
     """How a run is carried out; none of it changes what an image becomes.
 
     unit_seconds: how long a unit should take.
     force: work beside a driver that holds the lease.
+    retry: which failed rows are tried again; None: none.
     """
 
     store: StoreOptions = field(default_factory=StoreOptions)
@@ -48,3 +56,4 @@ class EncodeOptions:
     policy: Policy = field(default_factory=Policy)
     deadlines: Deadlines = field(default_factory=Deadlines)
     force: bool = False
+    retry: Retry | None = None

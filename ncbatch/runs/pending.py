@@ -81,12 +81,24 @@ class Policy:
     refusals: int = 4
 
 
+@dataclass(frozen=True)
+class Before:
+    """Of the images to be done: how many failed before, and how many of them were lost with their worker.
+
+    When they do so again it is no news, and no reason to stop.
+    """
+
+    failed: int = 0
+    killed: int = 0
+
+
 class Schedule:
     """The units of a run, and what is to be called next.
 
     Args:
         units: images of each unit that is not committed yet.
         weights: how long each takes, in any measure; longest first.
+        before: what became of some of their images before.
     """
 
     def __init__(
@@ -94,9 +106,11 @@ class Schedule:
         units: Mapping[str, Collection[str]],
         weights: Mapping[str, float],
         policy: Policy | None = None,
+        before: Before | None = None,
     ) -> None:
         self._units = {unit: _UnitState(tuple(images)) for unit, images in units.items()}
         self._policy = policy or Policy()
+        self._before = before or Before()
         self._order = {unit: n for n, unit in enumerate(sorted(units, key=lambda u: (-weights[u], u)))}
         self._ready: list[tuple[int, str]] = [(n, unit) for unit, n in self._order.items()]
         heapq.heapify(self._ready)
@@ -150,7 +164,8 @@ class Schedule:
             return
         self._ok, self._failed = self._ok + ok, self._failed + failed
         done, policy = self._ok + self._failed, self._policy
-        if done >= policy.failed_after and self._failed > policy.failed_share * done:
+        news = self._failed - self._before.failed
+        if done >= policy.failed_after and news > policy.failed_share * done:
             self._stop = (
                 f"{self._failed} of {done} images failed; look at their errors with "
                 "`ncbatch query` before going on"
@@ -168,7 +183,8 @@ class Schedule:
             reason: becomes the error class of an image that does it alone.
         """
         self._deaths += 1
-        if not self._workers_work and self._deaths >= self._policy.deaths:
+        deaths = self._policy.deaths + (STRIKES_TO_ISOLATE + 1) * self._before.killed
+        if not self._workers_work and self._deaths >= deaths:
             self._stop = (
                 f"workers died {self._deaths} times and none has finished anything (last: {reason}); "
                 "look at the workers' logs"

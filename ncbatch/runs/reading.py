@@ -22,24 +22,29 @@ from ncbatch.errors import UsageError
 from ncbatch.metrics.table import read_table
 from ncbatch.runs import layout
 from ncbatch.runs.corpus import SUFFIXES
+from ncbatch.runs.generations import StandingRow
 from ncbatch.runs.models import kept_model, on_device
 from ncbatch.runs.spec import Variant, read_run
 from ncbatch.store import ObjectNotFound, Store
 
 _COLUMNS = (
     "image_key", "variant", "status", "model_digest", "bitstream_key", "offset", "length", "sha256", "width",
-    "height",
+    "height", "generation",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What came of one row: the decoded object's key, or what is wrong with it."""
+    """What came of one row: the decoded object's key, or what is wrong with it.
+
+    damaged: the row, where its own bytes are at fault, not the run's model.
+    """
 
     image_key: str
     variant: str
     written: str | None = None
     problem: str | None = None
+    damaged: StandingRow | None = None
 
 
 class RunReader:
@@ -87,17 +92,21 @@ class RunReader:
         """Checks, for every row, that its bytes are there, hash as committed and decode."""
         for row in self.rows:
             if row["status"] == "ok":
-                problem = self._problem(row)
-                yield Finding(row["image_key"], row["variant"], problem=problem)
+                yield self._finding(row)
 
-    def _problem(self, row: dict[str, Any]) -> str | None:
+    def _finding(self, row: dict[str, Any]) -> Finding:
+        image_key, variant = row["image_key"], row["variant"]
+        damaged = StandingRow(variant, image_key, row["generation"], error_class=None)
         try:
             picture = self._decode(row)
-        except (BitstreamError, DecodeCheckError, ModelError) as error:
-            return str(error)
+        except ModelError as error:
+            return Finding(image_key, variant, problem=str(error))
+        except (BitstreamError, DecodeCheckError) as error:
+            return Finding(image_key, variant, problem=str(error), damaged=damaged)
         if picture.shape[:2] != (row["height"], row["width"]):
-            return "it decodes to a picture of another size"
-        return None
+            problem = "it decodes to a picture of another size"
+            return Finding(image_key, variant, problem=problem, damaged=damaged)
+        return Finding(image_key, variant)
 
     def _decode(self, row: dict[str, Any]) -> NDArray[np.uint8]:
         variant = self._variants[row["variant"]]

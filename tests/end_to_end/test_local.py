@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from pathlib import Path
 
@@ -114,6 +115,36 @@ def test_the_same_command_goes_on(head: Head, folder: Path) -> None:
     assert "5 pictures verified" in told and "2 rows are failed" in told
 
 
+def test_damage_is_found_planned_again_and_repaired_by_the_command_that_verify_prints(
+    head: Head, folder: Path
+) -> None:
+    """The run is finished, by the same command too; so a repair has to be asked for."""
+    out = output_store(folder / "out")
+    lost, other = (str(rows(out)[key]["bitstream_key"]) for key in ("000.png", "002.png"))
+    out.delete(lost)
+    out.put(other, out.get(other)[:-1])
+    out.delete("models/" + rows(out)["000.png"]["model_digest"] + ".safetensors")
+    assert "--repair` plans them again" in ncbatch("verify", folder / "out").expect(2).out
+    told = ncbatch("verify", folder / "out", "--repair").expect(2)
+    assert "put back" in told.err and "000.png (sga): " in told.err and "002.png (sga): " in told.err
+    assert "2 images are pending" in told.out and "2 damaged rows are planned again" in told.out
+    program, *words = shlex.split(told.out.splitlines()[-1])
+    assert program == "ncbatch"
+    before = rows(out)
+    ncbatch(*words, "--retry-failed", "--ray-address", head.address)
+    after = rows(out)
+    assert {key for key, row in after.items() if row["bitstream_key"] != before[key]["bitstream_key"]} == {
+        "000.png", "002.png",
+    }  # fmt: skip
+    failed = {key for key, row in after.items() if row["status"] == "failed"}
+    assert {key for key in failed if after[key]["generation"] == before[key]["generation"]} == set()
+    assert "pictures verified" in ncbatch("verify", folder / "out").expect(0).out
+    told = ncbatch("failures", folder / "out", "--json").expect(0)
+    assert json.loads(told.out)["failed"] == len(failed)
+    for name in failed:
+        assert name in ncbatch("failures", folder / "out").expect(0).out
+
+
 def test_what_cannot_be_encoded_is_said_in_one_line(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     empty = ncbatch("encode", tmp_path / "empty", tmp_path / "out").expect(1)
@@ -126,4 +157,6 @@ def test_what_cannot_be_encoded_is_said_in_one_line(folder: Path, tmp_path: Path
     steps = ncbatch("encode", folder / "in", tmp_path / "out", "--steps", "-3").expect(1)
     assert "--steps" in steps.message
     gpus = ncbatch("encode", folder / "in", tmp_path / "out2", "--gpus-per-worker", "9").expect(1)
+    typo = ncbatch("encode", "--retry-failed", folder / "in", tmp_path / "out").expect(1)
+    assert "is no error class" in typo.message and "behind the folders" in typo.message
     assert "--gpus-per-worker 9" in gpus.err.splitlines()[-1]

@@ -6,15 +6,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from ncbatch.runs.pending import Call, Kind, Policy, Schedule
+from ncbatch.runs.pending import Before, Call, Kind, Policy, Schedule
 
 
-def schedule(policy: Policy | None = None, **units: str) -> Schedule:
+def schedule(policy: Policy | None = None, before: Before | None = None, **units: str) -> Schedule:
     """Units by name with one letter per image; all weigh as many as they have images."""
     return Schedule(
         {unit: list(images) for unit, images in units.items()},
         {unit: len(images) for unit, images in units.items()},
         policy,
+        before,
     )
 
 
@@ -247,3 +248,26 @@ def test_late_news_of_a_committed_unit_change_nothing() -> None:
     pending.postponed(second, 1.0, "503")
     assert pending.finished
     assert pending.next_call(2.0) is None
+
+
+def test_what_failed_before_and_fails_again_stops_nothing() -> None:
+    units, policy = {"a": "abcdefghij", "b": "klmnopqrst"}, Policy(failed_share=0.05, failed_after=10)
+    pending, again = schedule(policy, **units), schedule(policy, Before(failed=10), **units)
+    pending.committed(called(pending), 0, 10)
+    again.committed(called(again), 0, 10)
+    assert pending.stop_reason is not None and again.stop_reason is None
+    again.committed(called(again), 8, 2)
+    assert again.stop_reason is not None, "what failed beyond that is news"
+
+
+def test_killers_that_are_tried_again_do_not_stop_a_run() -> None:
+    """Ten images that killed their workers before, and all do so again: every one gets its row."""
+    images = "abcdefghij"
+    pending = schedule(Policy(deaths=10), Before(failed=10, killed=10), a=images)
+    while not pending.finished:
+        call = called(pending)
+        if len(call.poisoned) == len(images):
+            pending.committed(call, 0, 10)
+        else:
+            pending.struck(call, "process_killed")
+        assert pending.stop_reason is None

@@ -20,6 +20,7 @@ from ncbatch.metrics.schema import Row, parquet_to_table
 from ncbatch.metrics.table import read_table
 from ncbatch.runs import layout
 from ncbatch.runs.opening import Run, open_run
+from ncbatch.runs.options import Retry
 from ncbatch.runs.plan import Unit
 from ncbatch.runs.spec import RunSpec, Variant
 from ncbatch.runs.unit import Workspace, run_unit
@@ -73,9 +74,9 @@ class Workbench:
             **fields,
         )
 
-    def open(self, spec: RunSpec, *, pixels_per_unit: int = 10**12) -> Run:
-        """Plans a run, or goes on with it; by default with one unit per variant."""
-        return open_run(spec, self.corpus, self.output, StoreOptions(), lambda *_: pixels_per_unit)
+    def open(self, spec: RunSpec, *, pixels_per_unit: int = 10**12, retry: Retry | None = None) -> Run:
+        """Plans a run, or goes on with it; by default with one unit per variant and generation."""
+        return open_run(spec, self.corpus, self.output, StoreOptions(), lambda *_: pixels_per_unit, retry)
 
     def unit(self, spec: RunSpec) -> Unit:
         (unit,) = self.open(spec).units

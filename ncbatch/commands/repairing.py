@@ -1,0 +1,97 @@
+"""Commands for what went wrong in a run: finding it, and setting it right."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from ncbatch.commands.common import open_run_store, store_options
+from ncbatch.commands.reading import report_findings
+from ncbatch.console import err, out, print_table
+from ncbatch.store import Store
+
+if TYPE_CHECKING:
+    from ncbatch.runs.generations import StandingRow
+    from ncbatch.runs.reading import Finding
+    from ncbatch.runs.spec import RunSpec
+
+
+def failures(args: argparse.Namespace) -> int:
+    from ncbatch.runs.failures import failures_of
+    from ncbatch.runs.spec import read_run
+
+    output = open_run_store(args, args.output)
+    read_run(output)
+    found = failures_of(output, args.examples)
+    if args.json:
+        classes = [
+            {
+                "error_class": f.name,
+                "count": f.count,
+                "fault": f.known.fault,
+                "remedy": f.known.remedy,
+                "examples": [vars(example) for example in f.examples],
+            }
+            for f in found
+        ]
+        out.print_json(json.dumps({"failed": sum(f.count for f in found), "classes": classes}))
+        return 0
+    if not found:
+        out.print("no failed rows")
+        return 0
+    print_table(("error class", "rows", "what to do"), [(f.name, f.count, f.known.remedy) for f in found])
+    for f in found:
+        for example in f.examples:
+            out.print(f"{f.name}: {example.image_key} ({example.variant}): {example.error}")
+        if f.examples and f.count > len(f.examples):
+            out.print(f"{f.name}: ... and {f.count - len(f.examples)} more")
+    return 0
+
+
+def verify(args: argparse.Namespace) -> int:
+    from ncbatch.runs.command import encode_command
+    from ncbatch.runs.reading import RunReader
+    from ncbatch.runs.repair import restore_models
+    from ncbatch.runs.spec import read_run
+    from ncbatch.runs.status import run_status
+
+    output = open_run_store(args, args.output)
+    spec = read_run(output).spec
+    if args.repair:
+        restore_models(output, spec, store_options(args))
+    damaged: list[StandingRow] = []
+
+    def noted(findings: Iterable[Finding]) -> Iterator[Finding]:
+        for finding in findings:
+            if finding.damaged:
+                damaged.append(finding.damaged)
+            yield finding
+
+    reader = RunReader(output, variant=args.variant)
+    code = report_findings(noted(reader.verify()), "verified: there, hashed as committed and decoded")
+    planned = _plan_again(args, spec, output, damaged) if damaged and args.repair else 0
+    run = run_status(output)
+    if run.summary.failed or run.pending:
+        out.print(f"{run.summary.failed} rows are failed, {run.pending} images are pending")
+    if planned:
+        out.print(f"{planned} damaged rows are planned again; this encodes them:")
+        out.print(encode_command(spec, output.uri))
+    elif damaged and not args.repair:
+        command = shlex.join(["ncbatch", "verify", args.output, "--repair"])
+        out.print(f"`{command}` plans them again")
+    return code
+
+
+def _plan_again(
+    args: argparse.Namespace, spec: RunSpec, output: Store, damaged: Sequence[StandingRow]
+) -> int:
+    """Plans damaged rows again, and says why where it cannot; how many are planned."""
+    from ncbatch.runs.repair import plan_repair
+
+    repair = plan_repair(output, open_run_store(args, spec.corpus), damaged)
+    for loss in repair.losses:
+        err.print(f"{loss.image_key} ({loss.variant}) is not planned again: {loss.why}")
+    return repair.planned
