@@ -19,6 +19,7 @@ from ncbatch.errors import UsageError
 from ncbatch.runs import ray_token
 from ncbatch.runs.errors import RunError
 from ncbatch.runs.options import PoolConfig
+from ncbatch.runs.ray_folder import check_ray_folder, ray_folder
 
 log = logging.getLogger(__name__)
 
@@ -97,10 +98,18 @@ def _knock(address: str) -> str:
 def _start_local(size: PoolConfig) -> None:
     # More CPUs than there are, where that many workers were asked for: they share them.
     cpus = max(os.cpu_count() or 1, math.ceil((size.workers or 1) * size.cpus))
-    ray.init(
-        address="local",
-        num_cpus=cpus,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.WARNING,
-    )
+    check_ray_folder()
+    try:
+        ray.init(
+            address="local",
+            num_cpus=cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+        )
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise RunError(
+            f"Ray does not start on this machine: {reason}; its logs are in session_latest/logs of "
+            f"{ray_folder()}"
+        ) from error
