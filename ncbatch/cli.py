@@ -56,6 +56,14 @@ def _main(argv: Sequence[str] | None) -> int:
             raise
         say_error(f"ncbatch: error: {error}")
         return ExitCode.ERROR
+    except ImportError as error:  # such as pyarrow 26 beside numpy 1, which no resolver knows of
+        if args.debug:
+            raise
+        say_error(
+            f"ncbatch: error: {error}; the installed packages do not fit together: install ncbatch again, "
+            "in an environment of its own"
+        )
+        return ExitCode.ERROR
     except KeyboardInterrupt as interrupt:
         ended = isinstance(interrupt, Terminated)
         how = "ended by SIGTERM" if ended else "interrupted"
