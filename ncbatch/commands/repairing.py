@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from ncbatch.commands.common import open_run_store, store_options
+from ncbatch.commands.common import open_run, open_run_store, store_options
 from ncbatch.commands.reading import report_findings
 from ncbatch.console import err, out, print_table
 from ncbatch.store import Store
@@ -21,10 +21,8 @@ if TYPE_CHECKING:
 
 def failures(args: argparse.Namespace) -> int:
     from ncbatch.runs.failures import failures_of
-    from ncbatch.runs.spec import read_run
 
-    output = open_run_store(args, args.output)
-    read_run(output)
+    output = open_run(args, args.output)
     found = failures_of(output, args.examples)
     if args.json:
         classes = [
@@ -52,13 +50,13 @@ def failures(args: argparse.Namespace) -> int:
 
 
 def verify(args: argparse.Namespace) -> int:
+    output = open_run(args, args.output)
     from ncbatch.runs.command import encode_command
     from ncbatch.runs.reading import RunReader
     from ncbatch.runs.repair import restore_models
     from ncbatch.runs.spec import read_run
     from ncbatch.runs.status import run_status
 
-    output = open_run_store(args, args.output)
     spec = read_run(output).spec
     if args.repair:
         restore_models(output, spec, store_options(args))

@@ -22,7 +22,9 @@ def encode_command(spec: RunSpec, output_uri: str) -> str:
     """`ncbatch encode` for a run, ready for a shell; names `--spec` in words where flags cannot say it."""
     words = ["ncbatch", "encode", _place(spec.corpus), _place(output_uri)]
     for pattern in spec.include:
-        words += ["--include", pattern]
+        words.append(f"--include={pattern}")
+    for pattern in spec.exclude:
+        words.append(f"--exclude={pattern}")
     if spec.manifest:
         words += ["--manifest", spec.manifest]
     command = shlex.join(words)

@@ -195,14 +195,30 @@ class LocalStore:
         path = self._path(key)
         temporary = self.root / _TEMPORARY / uuid.uuid4().hex
         try:
-            temporary.parent.mkdir(parents=True, exist_ok=True)
             try:
-                _write_durably(temporary, data)
+                self._write_aside(temporary, data)
                 return self._publish(temporary, path, create_only)
             finally:
                 temporary.unlink(missing_ok=True)
+                self._remove_empty_temporary_folder()
         except OSError as error:
             raise self._error(error, key) from error
+
+    def _write_aside(self, temporary: Path, data: bytes) -> None:
+        for tries_left in reversed(range(_TRIES)):
+            temporary.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                _write_durably(temporary, data)
+                return
+            except FileNotFoundError:
+                # Another writer was done and removed the folder, empty then, between mkdir and here.
+                if not tries_left:
+                    raise
+
+    def _remove_empty_temporary_folder(self) -> None:
+        """Leaves nothing of ours in a folder that somebody looks into, once nobody writes."""
+        with contextlib.suppress(OSError):  # "not empty" means that another writer is at it
+            (self.root / _TEMPORARY).rmdir()
 
     def _publish(self, temporary: Path, path: Path, create_only: bool) -> bool:
         for tries_left in reversed(range(_TRIES)):
@@ -233,6 +249,7 @@ class LocalStore:
             for entry in os.scandir(self.root / _TEMPORARY):
                 if time.time() - entry.stat(follow_symlinks=False).st_mtime > _STALE_SECONDS:
                     Path(entry.path).unlink(missing_ok=True)
+        self._remove_empty_temporary_folder()
 
     def _error(self, error: OSError, key: str) -> StoreError:
         return as_store_error(error, self._shown, key)

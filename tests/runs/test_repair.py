@@ -264,7 +264,7 @@ BITS_BACK = zoo.load_builtin("bits-back-0.010")
         (make_variant(), {}),
         (make_variant(sga(7, seed=3, decay="cosine", noise=0.25, rounding="linear"), "o.clock-1"), {}),
         (make_variant(sga(9, plateau=0.0, annealing_rate=1e-5), alpha="white", max_pixels=5), {}),
-        (make_variant(fall_back=True, alpha="black"), {}),
+        (make_variant(fall_back=True, alpha="black"), {"exclude": ("-x*", "y")}),
         (make_variant(Recipe(method="ste", lmbda=0.02, steps=3)), {"include": ("*.jpg", "a b/*")}),
         (Variant(name="j", recipe=ClassicalRecipe(method="jpeg", quality=50)), {}),
         (

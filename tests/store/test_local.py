@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -53,12 +54,40 @@ def test_nothing_hidden_is_listed(folder: LocalStore) -> None:
 
 
 def test_the_folder_of_unfinished_writes_is_out_of_reach(folder: LocalStore) -> None:
-    folder.put("x", b"")
-    hidden = [path for path in folder.root.iterdir() if path.name.startswith(".")]
-    assert len(hidden) == 1
-    assert list(hidden[0].iterdir()) == [], "a finished write leaves nothing in it"
     with pytest.raises(StoreError, match="rename the object"):
-        folder.put(f"{hidden[0].name}/y", b"")
+        folder.put(".ncbatch-tmp/y", b"")
+
+
+def test_writes_leave_nothing_but_their_objects(folder: LocalStore) -> None:
+    folder.put("x", b"")
+    folder.put_if_absent("y/z", b"")
+    folder.put_if_absent("y/z", b"other")
+    assert sorted(path.name for path in folder.root.rglob("*")) == ["x", "y", "z"]
+
+
+def test_writers_at_once_do_not_take_the_folder_of_unfinished_writes_from_each_other(
+    folder: LocalStore,
+) -> None:
+    def write(writer: int) -> None:
+        for n in range(50):
+            folder.put(f"{writer}/{n}", b"bytes")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(8)))
+    assert len(keys(folder)) == 400
+    assert sorted(path.name for path in folder.root.iterdir()) == [str(n) for n in range(8)]
+
+
+def test_what_a_killed_writer_left_goes_after_a_day_and_the_folder_with_it(folder: LocalStore) -> None:
+    left = folder.root / ".ncbatch-tmp" / "left"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    folder.put("x", b"")
+    folder.check()
+    assert left.exists(), "its writer may be alive"
+    os.utime(left, (time.time() - 2 * 86_400,) * 2)
+    folder.check()
+    assert [path.name for path in folder.root.iterdir()] == ["x"]
 
 
 def test_links_are_followed_but_never_in_circles(folder: LocalStore, tmp_path: Path) -> None:
@@ -265,7 +294,7 @@ def test_a_write_the_system_refuses(
     monkeypatch.undo()
     assert "'x'" in str(refusal.value)
     assert folder.get("x") == b"old"
-    assert list((folder.root / ".ncbatch-tmp").iterdir()) == []
+    assert not (folder.root / ".ncbatch-tmp").exists()
 
 
 def test_a_file_system_without_hard_links_is_named(
