@@ -27,79 +27,150 @@ from ncbatch.flag_types import (
 Command = Callable[[argparse.Namespace], int]
 Adder = Callable[..., argparse.ArgumentParser]
 
+RUN = "folder or s3:// prefix of the run: the output of `ncbatch encode`"
+
 
 def encode_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("corpus", help="folder or s3:// prefix with the images")
-    parser.add_argument("output", help="folder or s3:// prefix for bitstreams and metrics")
+    place_arguments(parser, "bitstreams and metrics; an interrupted run there is continued")
     what = parser.add_argument_group("what an image becomes (fixed once the run is planned)")
-    what.add_argument("--spec", metavar="FILE", help="YAML file with several variants; see the README")
-    what.add_argument("--method", choices=(*get_args(Method), *CODECS), help="default: sga")
-    what.add_argument("--quality", type=quality, help="of the classical codecs; bpg: its quantiser")
-    what.add_argument("--name", help="of the variant; default: the method")
     what.add_argument(
-        "--fall-back",
-        action="store_true",
-        help="publish the amortized encoding where refinement diverges, in the place of a failed row",
-    )
+        "--spec", metavar="FILE",
+        help="YAML file that describes several variants, in the place of the flags below (see the README); "
+        "default: one variant, described by these flags",
+    )  # fmt: skip
+    what.add_argument(
+        "--method", choices=(*get_args(Method), *CODECS),
+        help="how latents are found, or a classical codec to compare with; default: sga",
+    )  # fmt: skip
+    what.add_argument(
+        "--quality", type=quality, metavar="Q",
+        help="quality of a classical codec, 0 to 100 (of bpg its quantiser, 0 to 51, where 0 is best); "
+        "no default: these codecs need one",
+    )  # fmt: skip
+    what.add_argument(
+        "--name", metavar="NAME",
+        help="name of the variant, which stands in its rows and in its bitstreams' keys; default: the name "
+        "of the preset, else of the method",
+    )  # fmt: skip
+    what.add_argument(
+        "--fall-back", action="store_true",
+        help="publish the amortized encoding where refinement diverges or a file fails its check; without "
+        "this, such an image becomes a failed row",
+    )  # fmt: skip
     recipe_arguments(what)
     which_arguments(parser)
     how_arguments(parser)
 
 
+def place_arguments(parser: argparse.ArgumentParser, content: str) -> None:
+    parser.add_argument("corpus", help="folder or s3:// prefix with the images")
+    parser.add_argument("output", help=f"folder or s3:// prefix for {content}")
+
+
 def recipe_arguments(what: argparse._ArgumentGroup) -> None:
-    """How a learned codec finds latents, and what pictures it takes."""
-    what.add_argument("--preset", help=f"a recipe by name: {', '.join(PRESETS)}; default: paper")
+    """How a learned codec finds latents, and what images it takes."""
     what.add_argument(
-        "--lmbda", type=positive_float, help="weight of the MSE; default: the model's own, or 0.01"
-    )
-    what.add_argument("--steps", type=natural, help="of refinement; default: 2000")
+        "--preset", metavar="NAME",
+        help=f"settings by name: {', '.join(PRESETS)}; flags beside it win; default: paper",
+    )  # fmt: skip
     what.add_argument(
-        "--learning-rate", type=positive_float, help="of refinement; default: 0.005, 0.0001 for ste"
-    )
-    what.add_argument("--decay", choices=("constant", "cosine"), help="of the learning rate")
-    what.add_argument("--seed", type=natural, help="of refinement's noise; default: 0")
-    what.add_argument("--rounding", choices=get_args(Rounding), help="probabilities of sga; default: atanh")
+        "--lmbda", "--lambda", dest="lmbda", type=positive_float, metavar="WEIGHT",
+        help="weight of the MSE (on 0..255) against the bits per pixel: larger means larger files of better "
+        "quality; default: the one the model was trained with, or 0.01 without --model",
+    )  # fmt: skip
     what.add_argument(
-        "--noise", type=at_least_zero, help="factor of sga's Gumbel noise; default: 1, the paper's"
-    )
-    what.add_argument("--tau0", type=positive_float, help="temperature at first; default: the paper's")
-    what.add_argument("--annealing-rate", type=at_least_zero, metavar="C", help="tau falls by exp(-C) a step")
+        "--steps", type=natural, metavar="N",
+        help="steps of refinement, which time is proportional to; default: 2000",
+    )  # fmt: skip
     what.add_argument(
-        "--plateau", type=at_least_zero, metavar="STEPS", help="before tau falls; 0: naive schedule"
-    )
+        "--learning-rate", type=positive_float, metavar="RATE",
+        help="Adam's learning rate in refinement; default: 0.005, or 0.0001 for ste",
+    )  # fmt: skip
     what.add_argument(
-        "--bbvi-steps", type=natural, help="of inference, which decoding repeats; of bits-back; default: 2000"
-    )
-    what.add_argument("--bbvi-learning-rate", type=positive_float, help="of inference; default: 0.003")
+        "--decay", choices=("constant", "cosine"),
+        help="what becomes of the learning rate over the steps: it stays, or falls to 2 %% along a cosine; "
+        "default: constant",
+    )  # fmt: skip
     what.add_argument(
-        "--model",
-        help="built-in name, checkpoint file or URI, or compressai:mbt2018-mean/<1..8>; "
-        "default: the built-in one trained nearest to --lmbda",
-    )
-    what.add_argument("--alpha", choices=("refuse", "white", "black"), help="what is behind transparency")
-    what.add_argument("--max-pixels", type=positive_int, help="larger pictures fail; default: 100 million")
+        "--seed", type=natural, metavar="N",
+        help="seed of the noise in refinement: the same one gives the same files; default: 0",
+    )  # fmt: skip
+    what.add_argument(
+        "--rounding", choices=get_args(Rounding),
+        help="rounding probabilities of sga: the paper's (atanh), or those of SGA+; default: atanh",
+    )  # fmt: skip
+    what.add_argument(
+        "--noise", type=at_least_zero, metavar="FACTOR",
+        help="factor of sga's Gumbel noise: less converges sooner; default: 1, as in the paper",
+    )  # fmt: skip
+    what.add_argument(
+        "--tau0", type=positive_float, metavar="TAU",
+        help="temperature at the start: the lower, the nearer to rounding; default: 0.5 for sga, 0.2 for "
+        "deterministic-annealing",
+    )  # fmt: skip
+    what.add_argument(
+        "--annealing-rate", type=at_least_zero, metavar="C",
+        help="the temperature falls by a factor of exp(-C) each step; default: 2 / steps for sga (0.001 at "
+        "2000 steps), 8 / steps for deterministic-annealing",
+    )  # fmt: skip
+    what.add_argument(
+        "--plateau", type=at_least_zero, metavar="STEPS",
+        help="steps before the temperature starts to fall; 0 is the paper's naive schedule; default: 35 %% "
+        "of the steps for sga, 20 %% for deterministic-annealing",
+    )  # fmt: skip
+    what.add_argument(
+        "--bbvi-steps", type=natural, metavar="N",
+        help="steps of bits-back's inference, which encoding does twice and decoding once; default: 2000 "
+        "(fast: 100, best: 500)",
+    )  # fmt: skip
+    what.add_argument(
+        "--bbvi-learning-rate", type=positive_float, metavar="RATE",
+        help="learning rate of bits-back's inference; default: 0.003 (fast: 0.02, best: 0.01)",
+    )  # fmt: skip
+    what.add_argument(
+        "--model", metavar="MODEL",
+        help="built-in name (see `ncbatch models`), checkpoint file or URI, a training's --out folder, or "
+        "compressai:mbt2018-mean/<1..8>; default: the built-in one trained nearest to --lmbda",
+    )  # fmt: skip
+    what.add_argument(
+        "--alpha", choices=("refuse", "white", "black"),
+        help="what to put behind transparent pixels; refuse: such an image becomes a failed row; "
+        "default: refuse",
+    )  # fmt: skip
+    what.add_argument(
+        "--max-pixels", type=positive_int, metavar="N",
+        help="images with more pixels than this become failed rows; default: 100 million",
+    )  # fmt: skip
 
 
 def pack_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "pictures", nargs="+", metavar="PICTURE", help="files or s3:// objects, in their order"
-    )
-    parser.add_argument("--out", required=True, metavar="FILE", help="the pack, .ncbp")
+        "pictures", nargs="+", metavar="IMAGE",
+        help="image files, folders with images (in the order of their names), or s3:// objects; the pack "
+        "keeps their order",
+    )  # fmt: skip
+    parser.add_argument("--out", required=True, metavar="FILE", help="the pack to write, .ncbp")
     parser.add_argument(
-        "--side-info",
-        metavar="FILE",
-        help="bytes that pay for the first picture, and come out again at decoding",
-    )
-    what = parser.add_argument_group("what the pictures become")
+        "--side-info", metavar="FILE",
+        help="file whose bytes pay for the first image, and come out again at decoding; default: none, so "
+        "the first image is coded without bits-back",
+    )  # fmt: skip
+    what = parser.add_argument_group("what the images become")
     methods = [method for method in get_args(Method) if "bits-back" in method]
-    what.add_argument("--method", choices=methods, default="sga+bits-back", help="default: %(default)s")
+    what.add_argument(
+        "--method", choices=methods, default="sga+bits-back",
+        help="how latents and their posterior are found; default: %(default)s",
+    )  # fmt: skip
     recipe_arguments(what)
 
 
 def which_arguments(parser: argparse.ArgumentParser) -> None:
     which = parser.add_argument_group("which images")
     key_pattern_arguments(which)
-    which.add_argument("--manifest", metavar="FILE", help="Parquet or CSV with a column `key`, not a listing")
+    which.add_argument(
+        "--manifest", metavar="FILE",
+        help="Parquet or CSV table whose column `key` names the images; default: the corpus is listed",
+    )  # fmt: skip
 
 
 def key_pattern_arguments(which: argparse._ArgumentGroup) -> None:
@@ -117,34 +188,44 @@ def key_pattern_arguments(which: argparse._ArgumentGroup) -> None:
 
 def how_arguments(parser: argparse.ArgumentParser) -> None:
     how = parser.add_argument_group("how it is carried out")
-    how.add_argument("--workers", type=worker_count, help="default: one per GPU, or per CPU")
     how.add_argument(
-        "--cpus-per-worker", type=cpu_count, default=1.0, help="default: 1; also torch's threads"
-    )
-    how.add_argument("--gpus-per-worker", type=gpu_count, help="default: 1 where the cluster has GPUs")
+        "--workers", type=worker_count, metavar="N",
+        help="worker processes, each with one unit at a time; default: as many as the cluster has GPUs for, "
+        "or CPUs where it has no GPUs",
+    )  # fmt: skip
     how.add_argument(
-        "--batch-size", type=positive_int, default=1, help="pictures refined together; default: 1"
-    )
+        "--cpus-per-worker", type=cpu_count, default=1.0, metavar="N",
+        help="CPUs that Ray reserves for each worker, and threads that it computes with; default: 1",
+    )  # fmt: skip
     how.add_argument(
-        "--unit-seconds", type=positive_float, default=300.0, help="of work per commit; default: 300"
-    )
+        "--gpus-per-worker", type=gpu_count, metavar="N",
+        help="GPUs that Ray reserves for each worker; a fraction shares one; default: 1 where the cluster "
+        "has GPUs, else 0",
+    )  # fmt: skip
     how.add_argument(
-        "--min-deadline",
-        type=positive_float,
-        default=120.0,
-        metavar="SECONDS",
-        help="a call counts as hung after 4 times what it should take, but not before; default: 120",
-    )
+        "--batch-size", type=positive_int, default=1, metavar="N",
+        help="images that a worker refines together, which uses a GPU better and takes more of its memory; "
+        "results do not depend on it; default: 1",
+    )  # fmt: skip
     how.add_argument(
-        "--max-failed", type=fraction, default=0.05, help="share that stops the run; default: 0.05"
-    )
+        "--unit-seconds", type=positive_float, default=300.0, metavar="SECONDS",
+        help="how much work is committed at once: at most this is lost with a worker; default: 300",
+    )  # fmt: skip
     how.add_argument(
-        "--trace",
-        type=natural,
-        default=0,
-        metavar="STEPS",
-        help="keep loss, bits, PSNR and temperature every so many steps, in traces/ of the output",
-    )
+        "--min-deadline", type=positive_float, default=120.0, metavar="SECONDS",
+        help="a call that takes 4 times its expected time counts as hung and is ended, but never before "
+        "this; default: 120",
+    )  # fmt: skip
+    how.add_argument(
+        "--max-failed", type=fraction, default=0.05, metavar="SHARE",
+        help="stop the run when more than this share of its rows failed, once 200 images are done; "
+        "1: never; default: 0.05",
+    )  # fmt: skip
+    how.add_argument(
+        "--trace", type=natural, default=0, metavar="STEPS",
+        help="record loss, bits, PSNR and temperature every so many steps, a multiple of 10, in traces/ of "
+        "the output; 0: not at all; default: 0",
+    )  # fmt: skip
     how.add_argument(
         "--retry-failed",
         nargs="?",
@@ -154,8 +235,16 @@ def how_arguments(parser: argparse.ArgumentParser) -> None:
         help="try failed rows again: all of them, or those of the error classes that are named (see `ncbatch "
         "failures`); default: a failed row stays until its input changes",
     )
-    how.add_argument("--ray-address", metavar="ADDRESS", help="of a cluster; default: a local Ray")
-    how.add_argument("--force", action="store_true", help="work beside another driver of this run")
+    how.add_argument(
+        "--ray-address", metavar="ADDRESS",
+        help="Ray cluster to work on, such as 10.0.0.7:6379 or auto; default: RAY_ADDRESS where it is set, "
+        "else a Ray of its own on this machine",
+    )  # fmt: skip
+    how.add_argument(
+        "--force", action="store_true",
+        help="work on the run although another driver seems to be at it; no harm to the results, but some "
+        "work may be done twice",
+    )  # fmt: skip
 
 
 def dry_run_argument(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
@@ -178,37 +267,66 @@ def price_argument(parser: argparse.ArgumentParser | argparse._ArgumentGroup) ->
 
 
 def demo_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", nargs="?", default="ncbatch-demo", help="default: %(default)s")
+    parser.add_argument(
+        "folder", nargs="?", default="ncbatch-demo",
+        help="folder for the images and the run; default: %(default)s",
+    )  # fmt: skip
 
 
 def reading_commands(command: Adder) -> None:
-    sub = command("status", commands.status, "how far a run is")
-    sub.add_argument("output", help="of the run")
-    sub.add_argument("--json", action="store_true", help="for programs")
-    sub = command("query", commands.query, "SQL over a run's table, which is called metrics")
-    sub.add_argument("output", help="of the run")
-    sub.add_argument("sql", type=key_text, help='such as "select * from metrics limit 5"')
-    sub.add_argument("--format", choices=("table", "csv", "json"), default="table")
-    sub = command("decode", commands.decode, "the pictures of a run, or of one .ncb or .ncbp file, as PNG")
+    sub = command("status", commands.status, "how much of a run is done, and what its driver does")
+    sub.add_argument("output", help=RUN)
+    sub.add_argument("--json", action="store_true", help="print one JSON object")
+    sub = command("query", commands.query, "ask a run's table, which is called metrics, in SQL")
+    sub.add_argument("output", help=RUN)
+    sub.add_argument("sql", nargs="?", type=key_text, help='such as "select * from metrics limit 5"')
+    sub.add_argument(
+        "--file", metavar="PATH", help="file with the SQL, - for standard input; default: SQL as an argument"
+    )
+    sub.add_argument(
+        "--format", choices=("table", "csv", "json", "parquet"),
+        help="how rows are written; default: by the suffix of --out, else a table",
+    )  # fmt: skip
+    sub.add_argument(
+        "--out", metavar="FILE", help="file or s3:// object to write the rows to; default: standard output"
+    )
+    sub = command("decode", commands.decode, "decode a run, or one .ncb or .ncbp file, into PNG files")
     sub.add_argument("source", help="output of a run, or a .ncb or .ncbp file")
     sub.add_argument("destination", help="folder or s3:// prefix for the PNGs")
-    sub.add_argument("--variant", help="of the run; default: all")
-    sub.add_argument("--model", help="of a single file; default: the built-in one that made it")
-    sub.add_argument("--max-pixels", type=positive_int, help="of a single file; default: 100 million")
+    sub.add_argument(
+        "--variant", metavar="NAME", help="decode only this variant of a run; default: all of them"
+    )
+    sub.add_argument(
+        "--model", metavar="MODEL",
+        help="model that made a single file: a name, a checkpoint's file or URI, or a training's folder; "
+        "default: the built-in one that made it",
+    )  # fmt: skip
+    sub.add_argument(
+        "--max-pixels", type=positive_int, metavar="N",
+        help="refuse a single file whose image has more pixels than this; default: 100 million",
+    )  # fmt: skip
     part = sub.add_mutually_exclusive_group()
     part.add_argument(
-        "--first", type=natural, metavar="N", help="of a pack: only the pictures from N on, which is quicker"
+        "--first",
+        type=natural,
+        metavar="N",
+        help="decode only the images from N on (counted from 0) of a pack, which is quicker; default: 0",
     )
-    part.add_argument("--picture", type=natural, metavar="N", help="of a pack: only picture N")
+    part.add_argument(
+        "--picture", type=natural, metavar="N",
+        help="decode only image N (counted from 0) of a pack; default: all images",
+    )  # fmt: skip
     sub = command("failures", commands.failures, "which images of a run failed, why, and what can be done")
     sub.add_argument("output", help="folder or s3:// prefix of the run")
     sub.add_argument(
         "--examples", type=natural, default=3, metavar="N", help="failed images shown per class; default: 3"
     )
     sub.add_argument("--json", action="store_true", help="print one JSON object, for programs")
-    sub = command("verify", commands.verify, "checks that every row's bytes are there, hash and decode")
-    sub.add_argument("output", help="of the run")
-    sub.add_argument("--variant", help="default: all")
+    sub = command("verify", commands.verify, "check that every row's bytes are there, hash and decode")
+    sub.add_argument("output", help=RUN)
+    sub.add_argument(
+        "--variant", metavar="NAME", help="check only this variant of the run; default: all of them"
+    )
     sub.add_argument(
         "--repair",
         action="store_true",
@@ -216,38 +334,44 @@ def reading_commands(command: Adder) -> None:
         "checkpoints back; default: only report",
     )
     sub = command("compact", commands.compact, "merge a run's unit commits into few large table parts")
-    sub.add_argument("output", help="of the run")
+    sub.add_argument("output", help=RUN)
 
 
 def report_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("output", help="of the run")
+    parser.add_argument("output", help=RUN)
     parser.add_argument("--out", required=True, metavar="PLACE", help="folder or s3:// prefix for the report")
     page_arguments(parser)
 
 
 def evaluate_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("corpus", help="folder or s3:// prefix with the images")
-    parser.add_argument("output", help="folder or s3:// prefix for the run")
+    place_arguments(parser, "the run; an interrupted one there is continued")
     what = parser.add_argument_group("what is compared")
-    what.add_argument("--ladder", choices=("base", "bits-back"), default="base", help="default: base")
     what.add_argument(
-        "--methods", default="amortized,sga", metavar="NAME,...", help=f"of {', '.join(get_args(Method))}"
-    )
+        "--ladder", choices=("base", "bits-back"), default="base",
+        help="kind of the built-in models that the methods use (those of bits-back always use bits-back); "
+        "default: base",
+    )  # fmt: skip
     what.add_argument(
-        "--lmbdas",
-        type=Numbers(positive_float),
-        metavar="LMBDA,...",
-        help="with the models nearest to them; default: all",
-    )
-    what.add_argument("--steps", type=positive_int, default=200, help="of refinement; default: 200")
-    what.add_argument("--codecs", default="", metavar="NAME,...", help=f"of {', '.join(CODECS)}")
+        "--methods", default="amortized,sga", metavar="NAME,...",
+        help=f"methods to compare, of {', '.join(get_args(Method))}; default: %(default)s",
+    )  # fmt: skip
     what.add_argument(
-        "--qualities",
-        type=Numbers(quality),
-        default="20,40,60,80,90",
-        metavar="N,...",
-        help="default: %(default)s",
-    )
+        "--lmbdas", type=Numbers(positive_float), metavar="WEIGHT,...",
+        help="rates to compare at, each with the built-in model trained nearest to it; default: those of all "
+        "built-in models",
+    )  # fmt: skip
+    what.add_argument(
+        "--steps", type=positive_int, default=200, metavar="N",
+        help="steps of refinement, of the methods that refine; default: 200",
+    )  # fmt: skip
+    what.add_argument(
+        "--codecs", default="", metavar="NAME,...",
+        help=f"classical codecs to compare with, of {', '.join(CODECS)}; default: none",
+    )  # fmt: skip
+    what.add_argument(
+        "--qualities", type=Numbers(quality), default="20,40,60,80,90", metavar="Q,...",
+        help="qualities of the classical codecs; default: %(default)s",
+    )  # fmt: skip
     which_arguments(parser)
     how_arguments(parser)
     parser.add_argument("--out", metavar="PLACE", help="of the report; default: report/ in the output")
@@ -259,10 +383,11 @@ def page_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reference", metavar="SERIES", help="to compare with; default: amortized")
     parser.add_argument(
         "--dataset",
+        metavar="NAME",
         help="whose published curves to draw: kodak, tecnick, none; default: by the corpus's name",
     )
     parser.add_argument(
-        "--published", metavar="FILE", help="CSV with published points, not the built-in ones"
+        "--published", metavar="FILE", help="CSV with published points; default: the built-in ones"
     )
     parser.add_argument(
         "--images", type=key_text, metavar="KEY,...", help="to compare; default: the two that gain most"
@@ -277,8 +402,14 @@ def submit_arguments(parser: argparse.ArgumentParser) -> None:
     price_argument(parser)
     job = parser.add_argument_group("the job")
     dashboard_argument(job)
-    job.add_argument("--wait", action="store_true", help="follow the job's log; exit with its exit code")
-    job.add_argument("--working-dir", metavar="DIR", help="checkout that the job runs; default: this one")
+    job.add_argument(
+        "--wait", action="store_true",
+        help="print the job's log until it ends, and exit with its exit code; without this, submit returns "
+        "at once",
+    )  # fmt: skip
+    job.add_argument(
+        "--working-dir", metavar="DIR", help="checkout of ncbatch that the job runs; default: this one"
+    )
 
 
 def dashboard_argument(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
@@ -302,63 +433,134 @@ def job_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print list and status as JSON")
 
 
-def model_commands(command: Adder, common: argparse.ArgumentParser) -> None:
-    sub = command("models", commands.models, "the built-in models, the zoo's, and those in a folder")
-    sub.add_argument("place", nargs="?", help="folder or s3:// prefix with checkpoints; default: none")
-    sub = command("convert", commands.convert, "a checkpoint from a CompressAI torch file", common)
-    sub.add_argument("source", help="torch file with a state dict of MeanScaleHyperprior")
-    sub.add_argument("destination", help="the checkpoint, .safetensors")
-    sub.add_argument("--lmbda", type=positive_float, help="it was trained with, where the file does not say")
+def model_commands(command: Adder) -> None:
+    sub = command("models", commands.models, "list the built-in models, the zoo's, and those in a folder")
+    sub.add_argument(
+        "place", nargs="?", metavar="FOLDER",
+        help="folder or s3:// prefix with checkpoints, such as a training's --out; default: none",
+    )  # fmt: skip
+    sub.add_argument("--json", action="store_true", help="print the list as JSON")
+    sub = command("convert", commands.convert, "make a checkpoint from a CompressAI torch file")
+    sub.add_argument("source", help="torch file (or s3:// object) with a state dict of MeanScaleHyperprior")
+    sub.add_argument("destination", help="checkpoint to write, .safetensors (or s3:// object)")
+    sub.add_argument(
+        "--lmbda", "--lambda", dest="lmbda", type=positive_float, metavar="WEIGHT",
+        help="weight of the MSE (on 0..255) that the weights were trained with, which becomes the model's "
+        "default rate; default: what the file says; most files do not say it",
+    )  # fmt: skip
+    sub.add_argument(
+        "--force", action="store_true", help="overwrite the destination; without this, that is an error"
+    )
+    sub = command("info", commands.info, "say what a bitstream, a pack or a checkpoint is; decode nothing")
+    sub.add_argument("file", help="an .ncb file, an .ncbp file or a checkpoint (.safetensors)")
+    sub.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def train_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("corpus", help="folder or s3:// prefix with photographs")
-    parser.add_argument("--out", required=True, metavar="PLACE", help="folder or s3:// prefix for models")
+    parser.add_argument("corpus", help="folder or s3:// prefix with the images to train on")
+    parser.add_argument(
+        "--out", required=True, metavar="PLACE",
+        help="folder or s3:// prefix for the models and their state; an interrupted training there is "
+        "continued",
+    )  # fmt: skip
     what = parser.add_argument_group("what is trained (fixed once it has begun)")
     rates = what.add_mutually_exclusive_group(required=True)
     rates.add_argument(
-        "--lmbda", type=positive_float, help="weight of the MSE: trains one model, straight into --out"
-    )
-    rates.add_argument(
-        "--ladder", nargs="?", const=[], type=Numbers(positive_float), metavar="LMBDA,...",
-        help="trains a model at each rate, into folders of --out; without a value: the paper's seven rates",
+        "--lmbda", "--lambda", dest="lmbda", type=positive_float, metavar="WEIGHT",
+        help="train one model, straight into --out: weight of the MSE (on 0..255) against the bits per pixel",
     )  # fmt: skip
-    what.add_argument("--kind", default="base", help="base, bits-back, or both with a comma; default: base")
+    rates.add_argument(
+        "--ladder", nargs="?", const=[], type=Numbers(positive_float), metavar="WEIGHT,...",
+        help="train a model at each of these rates, in folders of --out; without a value: the paper's seven",
+    )  # fmt: skip
+    what.add_argument(
+        "--kind", default="base", metavar="KIND,...",
+        help="base, bits-back (for the methods of that name), or both with a comma; default: base",
+    )  # fmt: skip
     what.add_argument(
         "--preset", choices=("small", "paper"), default="small",
-        help="small: N = 64, M = 128 or 192, a high rate that decays; paper: full size, millions of steps",
+        help="small: N = 64, 20,000 steps at a high rate that decays, hours on CPUs; paper: N = 192 and "
+        "millions of steps, for GPUs; default: small",
     )  # fmt: skip
-    what.add_argument("--steps", type=positive_int, help="default: the preset's, 20000 for small")
     what.add_argument(
-        "--warm-steps", type=positive_int,
-        help="of a ladder's models that start from a trained neighbour; default: a quarter of --steps",
+        "--steps", type=positive_int, metavar="N",
+        help="steps of training; under a constant learning rate a training that is done continues with more; "
+        "default: 20000 for small, 1 to 3 million for paper",
     )  # fmt: skip
-    what.add_argument("--start-from", metavar="MODEL", help="name, file or URI of a checkpoint to start from")
-    what.add_argument("--n", type=positive_int, help="channels of the transforms")
-    what.add_argument("--m", type=positive_int, help="channels of the latents y")
-    what.add_argument("--batch-size", type=positive_int, help="of all workers together; default: 8")
     what.add_argument(
-        "--crop", type=positive_int, help="pixels a side; default: 128 for small, 256 for paper"
+        "--warm-steps", type=positive_int, metavar="N",
+        help="steps of a ladder's models that start from a trained neighbour; default: a quarter of --steps",
+    )  # fmt: skip
+    what.add_argument(
+        "--start-from", metavar="MODEL",
+        help="name, file or URI of a checkpoint whose weights to start from, of the same N and M; "
+        "default: random weights",
+    )  # fmt: skip
+    what.add_argument(
+        "--n", type=positive_int, metavar="CHANNELS",
+        help="channels of the transforms and of z; time grows with its square; default: 64 for small, 192 or "
+        "256 for paper",
+    )  # fmt: skip
+    what.add_argument(
+        "--m", type=positive_int, metavar="CHANNELS",
+        help="channels of the latents y, which limit the quality at high rates; default: 128 for small (192 "
+        "from --lmbda 0.04 on), as --n for paper",
+    )  # fmt: skip
+    what.add_argument(
+        "--batch-size", type=positive_int, metavar="N",
+        help="crops in a step, of all workers together; default: 8",
+    )  # fmt: skip
+    what.add_argument(
+        "--crop", type=positive_int, metavar="PIXELS",
+        help="side of the crops to train on, a multiple of 64; default: 128 for small, 256 for paper",
+    )  # fmt: skip
+    what.add_argument(
+        "--learning-rate", type=positive_float, metavar="RATE",
+        help="Adam's learning rate; default: 8e-4 for small, 1e-4 for paper",
+    )  # fmt: skip
+    what.add_argument(
+        "--warmup", type=natural, metavar="STEPS",
+        help="steps over which the learning rate rises from 0; default: 200 for small, 0 for paper",
+    )  # fmt: skip
+    what.add_argument(
+        "--decay", choices=("constant", "cosine"),
+        help="what becomes of the learning rate: it stays, or falls to 1 %% along a cosine over all steps; "
+        "default: cosine for small, constant for paper",
+    )  # fmt: skip
+    what.add_argument(
+        "--aux-learning-rate", type=positive_float, metavar="RATE",
+        help="learning rate of the quantiles of p(z), which have a loss of their own; default: 0.001",
+    )  # fmt: skip
+    what.add_argument(
+        "--clip", type=positive_float, metavar="NORM",
+        help="largest norm of the gradient, larger ones are scaled down to it; default: 1",
+    )  # fmt: skip
+    what.add_argument(
+        "--seed", type=natural, metavar="N", help="seed of crops, noise and first weights; default: 0"
     )
-    what.add_argument("--learning-rate", type=positive_float, help="default: 8e-4 for small, 1e-4 for paper")
-    what.add_argument("--warmup", type=natural, help="steps until the learning rate is reached")
-    what.add_argument("--decay", choices=("constant", "cosine"), help="of the learning rate")
-    what.add_argument("--aux-learning-rate", type=positive_float, help="of the quantiles of p(z)")
-    what.add_argument("--clip", type=positive_float, help="of the gradient's norm")
-    what.add_argument("--seed", type=natural, help="of crops, noise and first weights; default: 0")
     how = parser.add_argument_group("how it is carried out")
     key_pattern_arguments(how)
     how.add_argument(
-        "--workers", type=worker_count, help="that share every batch; default: one per GPU, or one"
-    )
+        "--workers", type=worker_count, metavar="N",
+        help="worker processes; every batch is shared among them, so results do not depend on their number; "
+        "default: one per GPU, or one",
+    )  # fmt: skip
     how.add_argument(
-        "--threads", type=thread_count, help="of torch, per worker; default: all, or 1 of several workers"
-    )
-    how.add_argument("--ray-address", metavar="ADDRESS", help="of a cluster for several workers")
-    how.add_argument("--save-minutes", type=positive_float, default=5.0, help="between two saves; default: 5")
+        "--threads", type=thread_count, metavar="N",
+        help="CPU threads of each worker; default: all of the machine's for one worker, 1 each for several",
+    )  # fmt: skip
+    how.add_argument(
+        "--ray-address", metavar="ADDRESS",
+        help="Ray cluster for several workers, such as 10.0.0.7:6379; default: RAY_ADDRESS where it is set, "
+        "else a Ray of its own on this machine",
+    )  # fmt: skip
+    how.add_argument(
+        "--save-minutes", type=positive_float, default=5.0, metavar="MINUTES",
+        help="time between two saves, each with a validation; at most this is lost in a crash; default: 5",
+    )  # fmt: skip
     how.add_argument(
         "--memory", type=positive_float, default=4.0, metavar="GIB",
-        help="for decoded photographs, per worker; what does not fit is left out; default: 4",
+        help="memory for decoded images, per worker; images that do not fit are left out; default: 4",
     )  # fmt: skip
 
 

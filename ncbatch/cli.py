@@ -93,7 +93,7 @@ def _common_arguments(parser: argparse.ArgumentParser, *, top: bool) -> None:
     )  # fmt: skip
     group.add_argument(
         "--log-file", metavar="FILE", default=default(None),
-        help="append all messages, debug messages included, to this file",
+        help="append all messages, debug messages included, to this file; default: none is kept",
     )  # fmt: skip
 
 
@@ -133,20 +133,24 @@ def build_parser() -> argparse.ArgumentParser:
     arguments.dry_run_argument(encode)
     arguments.price_argument(encode)
     arguments.demo_arguments(
-        command("demo", commands.demo, "the main job on photographs of scikit-image", common)
+        command("demo", commands.demo, "encode a few images that come with scikit-image", common)
     )
-    arguments.pack_arguments(command("pack", commands.pack, "several pictures in one file, with bits-back"))
+    arguments.pack_arguments(
+        command("pack", commands.pack, "put several images into one file, with bits-back")
+    )
     arguments.reading_commands(command)
     arguments.report_arguments(
-        command("report", commands.report, "one HTML page on a run, its figures and tables")
+        command("report", commands.report, "write an HTML page about a run, with figures and tables")
     )
     arguments.evaluate_arguments(
         command("evaluate", commands.evaluate, "encode by several methods and codecs, and report on them")
     )
     arguments.submit_arguments(command("submit", commands.submit, "encode as a job on a Ray cluster"))
-    arguments.job_arguments(command("job", commands.job, "status, logs or end of a submitted job", common))
-    arguments.train_arguments(command("train", commands.train, "train models, or go on with it"))
-    arguments.model_commands(command, common)
+    arguments.job_arguments(command("job", commands.job, "list, follow, read or stop submitted jobs", common))
+    arguments.train_arguments(
+        command("train", commands.train, "train models, or continue an interrupted training")
+    )
+    arguments.model_commands(command)
     for each in parsers:
         each.describe_environment()
     return parser

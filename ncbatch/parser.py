@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
@@ -37,6 +38,9 @@ class Parser(argparse.ArgumentParser):
     """Ends with `ExitCode.ERROR`: argparse's own exit code, 2, means failed rows here."""
 
     def error(self, message: str) -> NoReturn:
+        message = re.sub(
+            r"(?<!\S)(--[\w-]+)(/--[\w-]+)+", r"\1", message
+        )  # the first of a flag's names will do
         self.exit(ExitCode.ERROR, f"{self.prog}: error: {message}; see `{self.prog} --help`\n")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:

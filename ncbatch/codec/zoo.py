@@ -71,26 +71,32 @@ def _current_name(name: str) -> str:
     return f"entropy_bottleneck.{_LISTS[old[1][0]]}.{old[2]}" if old else name
 
 
-def convert(path: Path, *, lmbda: float | None = None, dtype: torch.dtype = torch.float16) -> Checkpoint:
+def convert(
+    path: Path, name: str | None = None, *, lmbda: float | None = None, dtype: torch.dtype = torch.float16
+) -> Checkpoint:
     """A checkpoint from a torch file with the weights of a CompressAI `MeanScaleHyperprior`.
 
     The file holds a state dict, as those of CompressAI's zoo do, or a dict with `state_dict` and perhaps
-    `lmbda`. Only tensors are unpickled, never code. CompressAI need not be installed.
+    `lmbda`. Only tensors are unpickled, never code. CompressAI need not be installed. `name`: for messages.
 
     Raises:
         ModelError: unreadable, of another model, or lmbda is nowhere stated.
     """
+    name = name or str(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
         raise ModelError(
-            f"{path} is not a torch file of plain tensors: {str(error).splitlines()[0]}"
+            f"{name} is not a torch file of plain tensors: {str(error).splitlines()[0]}"
         ) from error
     if not isinstance(content, dict):
-        raise ModelError(f"{path} holds a {type(content).__name__}, not a state dict")
+        raise ModelError(f"{name} holds a {type(content).__name__}, not a state dict")
     state_dict = content.get("state_dict", content)
     lmbda = lmbda or content.get("lmbda") or content.get("lmb")
     if lmbda is None:
-        raise ModelError(f"{path} does not say which lmbda it was trained with; name it with --lmbda")
+        raise ModelError(
+            f"{name} does not hold the lmbda (weight of the MSE) that it was trained with; give it with "
+            f"--lmbda (CompressAI's qualities 1 to 8 have {', '.join(map(str, ZOO_LMBDA))})"
+        )
     state_dict = {_current_name(str(name)): tensor for name, tensor in state_dict.items()}
     return checkpoint.export(state_dict, lmbda=float(lmbda), dtype=dtype)

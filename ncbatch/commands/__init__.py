@@ -6,13 +6,15 @@ Each takes the parsed arguments and returns an exit code. The heavy imports (tor
 
 from ncbatch.commands.cluster import job, submit
 from ncbatch.commands.encoding import demo, encode, pack
+from ncbatch.commands.info import info
 from ncbatch.commands.models import convert, models
-from ncbatch.commands.reading import compact, decode, query, status
+from ncbatch.commands.querying import query
+from ncbatch.commands.reading import compact, decode, status
 from ncbatch.commands.repairing import failures, verify
 from ncbatch.commands.reporting import evaluate, report
 from ncbatch.commands.training import train
 
 __all__ = [
-    "compact", "convert", "decode", "demo", "encode", "evaluate", "failures", "job", "models", "pack",
-    "query", "report", "status", "submit", "train", "verify",
+    "compact", "convert", "decode", "demo", "encode", "evaluate", "failures", "info", "job", "models",
+    "pack", "query", "report", "status", "submit", "train", "verify",
 ]  # fmt: skip

@@ -7,8 +7,10 @@ import contextlib
 import logging
 import os
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from ncbatch.commands.common import open_run_store, store_options
 from ncbatch.commands.planning import print_plan
@@ -16,7 +18,7 @@ from ncbatch.commands.reading import print_summary
 from ncbatch.console import err, out, print_table, progress_display, progress_line, size
 from ncbatch.errors import UsageError, first_problem
 from ncbatch.exit_codes import ExitCode
-from ncbatch.store import Store, open_store
+from ncbatch.store import Store, StoreOptions, open_store
 
 if TYPE_CHECKING:
     from ncbatch.runs.options import EncodeOptions, Retry
@@ -130,20 +132,47 @@ def pack(args: argparse.Namespace) -> int:
         variant = make_variant(_request(args), options)
     except pydantic.ValidationError as error:
         raise UsageError(first_problem(error)) from error
-    for uri in (*args.pictures, *([args.side_info] if args.side_info else [])):
+    for uri in [args.side_info] if args.side_info else []:
         require_object(uri, options)
+    uris = _files(args.pictures, options)
     from ncbatch.runs.files import pack_files
 
-    packed = pack_files(args.pictures, variant, options, args.side_info)
+    packed = pack_files(uris, variant, options, args.side_info)
     destination.put(name, packed.pack.data)
     rows = [
         (uri, e.outcome.bytes, e.outcome.bytes * 8 / (e.width * e.height), e.outcome.psnr,
          "yes" if e.outcome.bits_back is not None else "no")
-        for uri, e in zip(args.pictures, packed.encoded, strict=True)
+        for uri, e in zip(uris, packed.encoded, strict=True)
     ]  # fmt: skip
-    print_table(("picture", "bytes", "bpp", "PSNR dB", "bits-back"), rows)
+    print_table(("image", "bytes", "bpp", "PSNR dB", "bits-back"), rows)
     out.print(f"{args.out}: {size(len(packed.pack.data))}")
     return 0
+
+
+def _files(uris: Sequence[str], options: StoreOptions) -> list[str]:
+    """Files, and in the place of each folder the images in it.
+
+    Raises:
+        UsageError: a file does not exist, or a folder has no images.
+    """
+    from ncbatch.runs.objects import require_object
+
+    found: list[str] = []
+    for uri in uris:
+        if not (uri.endswith("/") or Path(uri).is_dir()):
+            require_object(uri, options)
+            found.append(uri)
+            continue
+        from ncbatch.runs.corpus import list_corpus
+
+        folder = open_store(uri, options)
+        folder.check()
+        keys = [image.key for image in list_corpus(folder).images]
+        if not keys:
+            raise UsageError(f"the folder {uri} holds no images")
+        quoted = map(quote, keys) if uri.lower().startswith("file://") else keys
+        found += [f"{uri.rstrip('/')}/{key}" for key in quoted]
+    return found
 
 
 def _print_failures(output: Store, count: int, named: str) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ncbatch.commands.common import open_run_store
+from ncbatch.commands.common import open_run_store, store_options
 from ncbatch.console import err, out, print_table
 from ncbatch.errors import UsageError
+from ncbatch.exit_codes import ExitCode
 from ncbatch.store import Store
 
 if TYPE_CHECKING:
@@ -21,10 +23,17 @@ Row = tuple[str, str, float, int, int, str, float | None, float | None]
 def models(args: argparse.Namespace) -> int:
     rows = [*_builtin_rows(), *_zoo_rows()]
     if args.place:
-        rows += _rows_of(open_run_store(args, args.place))
-    columns = ("name", "kind", "lmbda", "N", "M", "digest", "Kodak bpp", "PSNR dB")
-    print_table(columns, rows)
-    return 0
+        place = open_run_store(args, args.place)
+        own = list(_rows_of(place))
+        if not own:
+            err.print(f"{place.uri} holds no checkpoints (.safetensors)")
+        rows += own
+    if args.json:
+        names = ("name", "kind", "lmbda", "n", "m", "digest", "kodak_bpp", "kodak_psnr")
+        out.print_json(data=[dict(zip(names, row, strict=True)) for row in rows])
+    else:
+        print_table(("name", "kind", "lmbda", "N", "M", "digest", "Kodak bpp", "PSNR dB"), rows)
+    return ExitCode.OK
 
 
 def _row(name: str, model: Described, bpp: float | None = None, psnr: float | None = None) -> Row:
@@ -72,11 +81,24 @@ def _rows_of(place: Store) -> Iterator[Row]:
 
 
 def convert(args: argparse.Namespace) -> int:
-    if not Path(args.source).is_file():
-        raise UsageError(f"there is no file {args.source}")
+    from ncbatch.runs.objects import folder_of, read_object, require_object
+
+    options = store_options(args)
+    require_object(args.source, options)
+    folder, name = folder_of(args.destination, options, create=True)
+    if not name:
+        raise UsageError(f"{args.destination} is a folder; name the checkpoint to write, .safetensors")
+    if not args.force and folder.head(name) is not None:
+        raise UsageError(f"{args.destination} exists already; give another name, or --force to overwrite it")
     from ncbatch.codec import zoo
 
-    checkpoint = zoo.convert(Path(args.source), lmbda=args.lmbda)
-    Path(args.destination).write_bytes(checkpoint.to_bytes())
+    with tempfile.NamedTemporaryFile() as file:
+        local = Path(args.source)
+        if not local.is_file():
+            file.write(read_object(args.source, options))
+            file.flush()
+            local = Path(file.name)
+        checkpoint = zoo.convert(local, args.source, lmbda=args.lmbda)
+    folder.put(name, checkpoint.to_bytes())
     out.print(f"{args.destination}: lmbda {checkpoint.info.lmbda:g}, digest {checkpoint.digest[:16]}")
-    return 0
+    return ExitCode.OK

@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import sys
 from collections.abc import Iterable
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from ncbatch.commands.common import open_run, store_options
-from ncbatch.console import duration, err, out, print_table, size
+from ncbatch.console import duration, err, out, size
 from ncbatch.errors import UsageError
 from ncbatch.exit_codes import ExitCode
 from ncbatch.store import Store, open_store
@@ -70,20 +69,6 @@ def print_summary(summary: Summary) -> None:
         line += f"; mean {summary.mean_bpp:.3f} bpp{psnr}"
         line += f"; {size(summary.image_bytes)} became {size(summary.bitstream_bytes)}"
     out.print(line)
-
-
-def query(args: argparse.Namespace) -> int:
-    output = open_run(args, args.output)
-    from ncbatch.metrics.query import query as run_query
-
-    table = run_query(output, args.sql)
-    if args.format == "csv":
-        table.to_pandas().to_csv(sys.stdout, index=False)
-    elif args.format == "json":
-        out.print_json(json.dumps(table.to_pylist(), default=str))
-    else:
-        print_table(table.column_names, (tuple(row.values()) for row in table.to_pylist()))
-    return 0
 
 
 def decode(args: argparse.Namespace) -> int:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from ncbatch.codec import catalog
 from ncbatch.codec.errors import ModelError
 from ncbatch.codec.model_info import Described, describe
 from ncbatch.runs.objects import read_object
-from ncbatch.store import ObjectNotFound, StoreOptions
+from ncbatch.store import ObjectNotFound, StoreError, StoreOptions
+
+TRAINED = "model.safetensors"
+"""What a training calls its checkpoint, in its output folder."""
+
+_LISTED = 8
 
 
 def describe_model(name: str, options: StoreOptions) -> Described:
@@ -28,7 +34,7 @@ def describe_model(name: str, options: StoreOptions) -> Described:
 
 
 def read_model(name: str, options: StoreOptions) -> bytes:
-    """The bytes of a checkpoint's file, by its path or URI.
+    """The bytes of a checkpoint's file, by its path or URI or by those of a training's output folder.
 
     Raises:
         ModelError: there is none.
@@ -36,7 +42,19 @@ def read_model(name: str, options: StoreOptions) -> bytes:
     if "/" not in name and not Path(name).exists():
         known = ", ".join(catalog.builtin_models())
         raise ModelError(f"there is no model {name!r}: neither a file nor built in ({known})")
+    file = f"{name.rstrip('/')}/{TRAINED}"  # where the name is a training's folder
     try:
-        return read_object(name, options)
+        return read_object(file if name.endswith("/") or Path(name).is_dir() else name, options)
     except ObjectNotFound as error:
-        raise ModelError(f"there is no checkpoint at {name}") from error
+        with contextlib.suppress(ObjectNotFound, StoreError):
+            return read_object(file, options)
+        inside = _checkpoints_in(name)
+        if inside:
+            raise ModelError(f"--model {name} is a folder; name one of its models: {inside}") from error
+        raise ModelError(f"there is no checkpoint at {name}, nor a {TRAINED} in it") from error
+
+
+def _checkpoints_in(name: str) -> str:
+    """The first checkpoints below a local folder, for a message."""
+    found = sorted(str(path) for path in Path(name).glob("**/*.safetensors")) if Path(name).is_dir() else []
+    return ", ".join(found[:_LISTED]) + (", ..." if len(found) > _LISTED else "")

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from ncbatch.cli import build_parser, main
+from ncbatch.codec.bbvi import BbviSettings
+from ncbatch.codec.bitstream import Bitstream, serialise
+from ncbatch.codec.catalog import builtin_facts, builtin_file
+from ncbatch.codec.pack_file import Entry, PackHeader, write_header, write_section
 from ncbatch.errors import NcbatchError
 from ncbatch.exit_codes import ExitCode
+from ncbatch.parser import PrintCompletion
+from ncbatch.runs.model_source import describe_model
+from ncbatch.store import StoreOptions
 from tests.end_to_end.command_line import ROOT, Said, environment
 from tests.end_to_end.pictures import save_pictures
 from tests.servers import free_port
 
 COMMANDS = (
     *("encode", "demo", "status", "query", "decode", "verify", "compact"),
-    *("submit", "job", "train", "models", "convert", "report", "evaluate"),
+    *("submit", "job", "train", "models", "convert", "report", "evaluate", "pack", "info"),
 )
 
 
@@ -34,6 +46,41 @@ def test_help_teaches(said: Said) -> None:
 def test_every_command_explains_itself(said: Said, command: str) -> None:
     told = said(command, "--help").expect(0).out
     assert told.startswith(f"usage: ncbatch {command}")
+
+
+_ONE_OF_TWO = ("lmbda", "ladder")
+"""Flags of `train`, one of which is required."""
+
+
+def _flags() -> Iterator[tuple[str, argparse.Action]]:
+    """Every argument of every command, with the command's name."""
+    parser = build_parser()
+    (commands,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    for name, sub in [("", parser), *commands.choices.items()]:
+        yield from ((name, action) for action in sub._actions if action is not commands)
+
+
+def test_every_argument_has_help_that_says_its_default() -> None:
+    wrong = []
+    for command, action in _flags():
+        told, name = action.help or "", f"{command} {'/'.join(action.option_strings) or action.dest}"
+        if len(told.split()) < 2:
+            wrong.append(f"{name}: no help")
+        completes = isinstance(action, PrintCompletion)
+        if not action.option_strings or action.nargs == 0 or action.required or completes:
+            continue
+        value = action.default
+        if value not in (None, False, argparse.SUPPRESS, ""):
+            told = told % {"default": value}
+            expected = f"{value:g}" if isinstance(value, float) else str(value)
+            if f"default: {expected}" not in told:
+                wrong.append(f"{name}: the help does not say that the default is {expected}")
+        elif "default" not in told and action.dest not in _ONE_OF_TWO:
+            wrong.append(f"{name}: the help does not say what happens without it")
+        says_nothing = action.metavar in (None, action.dest.upper().replace("_", "-"))
+        if action.choices is None and says_nothing and action.dest not in ("name", "model"):
+            wrong.append(f"{name}: a metavar that says no more than the flag")
+    assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.parametrize(
@@ -143,3 +190,72 @@ def test_a_reader_who_has_seen_enough_is_no_error() -> None:
     assert done.stderr == ""
     models, usage, top = done.stdout.splitlines()
     assert (models, top) == ("0", "0") and usage.startswith("usage: ncbatch ")
+
+
+def test_a_file_is_described_without_decoding_it(said: Said, tmp_path: Path) -> None:
+    stream = Bitstream("sga", "ab" * 8, 40, 30, b"\0" * 12)
+    (tmp_path / "a.ncb").write_bytes(serialise(stream))
+    told = said("info", tmp_path / "a.ncb").expect(0).out
+    assert "width: 40" in told and "method: sga" in told and "not a built-in one" in told
+    found = json.loads(said("info", tmp_path / "a.ncb", "--json").expect(0).out)
+    assert found["height"] == 30 and found["model_digest"] == "ab" * 8 and found["bytes"] > 12
+
+    pack = write_header(PackHeader("cd" * 8, BbviSettings(5, 0.01), 2, 0))
+    first = Entry("bits-back", 64, 48, 0, 7)
+    second = Entry("bits-back", 16, 8, 0, None)
+    pack += write_section(first, np.zeros(3, np.uint32), None)
+    whole = pack + write_section(second, np.zeros(2, np.uint32), first)
+    (tmp_path / "a.ncbp").write_bytes(whole)
+    found = json.loads(said("info", tmp_path / "a.ncbp", "--json").expect(0).out)
+    assert found["inference"] == "5 steps at a rate of 0.01" and found["damage"] is None
+    sizes = [(image["image"], image["width"], image["bits-back"]) for image in found["images"]]
+    assert sizes == [(0, 16, "no"), (1, 64, "yes")]
+    (tmp_path / "cut.ncbp").write_bytes(whole[:-5])
+    assert "1 of 2 images can be decoded" in said("info", tmp_path / "cut.ncbp").expect(0).out
+
+    name, digest = "base-0.010", builtin_facts()["base-0.010"].digest
+    (tmp_path / "m.safetensors").write_bytes(builtin_file(name).read_bytes())
+    told = said("info", tmp_path / "m.safetensors").expect(0).out
+    assert f"digest: {digest}" in told and "kind base" in told
+    (tmp_path / "x.txt").write_text("text")
+    assert "is not an .ncb file" in said("info", tmp_path / "x.txt").expect(1).message
+    assert "there is no file" in said("info", tmp_path / "no.ncb").expect(1).message
+
+
+def test_models_in_folders(said: Said, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "holds no checkpoints" in said("models", tmp_path / "empty").expect(0).err
+    trained = tmp_path / "ladder" / "base-0.010"
+    trained.mkdir(parents=True)
+    (trained / "model.safetensors").write_bytes(builtin_file("base-0.010").read_bytes())
+    listed = json.loads(said("models", tmp_path / "ladder", "--json").expect(0).out)
+    assert listed[-1]["name"].endswith("base-0.010/model.safetensors") and listed[-1]["n"] == 64
+    # A training's folder names its model; that of a ladder has several.
+    options = StoreOptions()
+    for name in (str(trained), f"{trained}/"):
+        assert describe_model(name, options).digest == builtin_facts()["base-0.010"].digest
+    with pytest.raises(NcbatchError, match=r"is a folder; name one of its models: .*base-0\.010/model"):
+        describe_model(str(tmp_path / "ladder"), options)
+
+
+def test_a_conversion_overwrites_nothing_unasked(said: Said, tmp_path: Path) -> None:
+    (tmp_path / "weights.pt").write_bytes(b"no torch file")
+    (tmp_path / "model.safetensors").write_text("precious")
+    words = ("convert", tmp_path / "weights.pt", tmp_path / "model.safetensors")
+    assert "exists already" in said(*words).expect(1).message
+    assert "is not a torch file" in said(*words, "--force").expect(1).message
+    assert (tmp_path / "model.safetensors").read_text() == "precious"
+    torch.save({"state_dict": {}}, tmp_path / "weights.pt")
+    told = said("convert", tmp_path / "weights.pt", tmp_path / "new.safetensors").expect(1).message
+    assert "--lmbda (CompressAI's qualities 1 to 8 have 0.0018, " in told
+
+
+def test_a_folder_without_images_cannot_be_packed(said: Said, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    told = said("pack", tmp_path / "in", "--out", tmp_path / "a.ncbp").expect(1).message
+    assert f"the folder {tmp_path / 'in'} holds no images" in told
+
+
+def test_lambda_is_spelled_either_way() -> None:
+    for flag in ("--lmbda", "--lambda"):
+        assert build_parser().parse_args(["encode", "in", "out", flag, "0.02"]).lmbda == 0.02

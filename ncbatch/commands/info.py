@@ -1,0 +1,120 @@
+"""The command that says what a file is: a bitstream, a pack or a checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ncbatch.commands.common import store_options
+from ncbatch.console import out, print_table, size
+from ncbatch.errors import UsageError
+from ncbatch.exit_codes import ExitCode
+
+_NO_LIMIT = 1 << 62  # nothing is decoded, so no image is too large to be described
+
+
+def info(args: argparse.Namespace) -> int:
+    from ncbatch.runs.objects import read_object
+    from ncbatch.store import ObjectNotFound
+
+    try:
+        data = read_object(args.file, store_options(args))
+    except ObjectNotFound as error:
+        raise UsageError(f"there is no file {args.file}") from error
+    images: list[dict[str, Any]] = []
+    if data.startswith(b"NCB"):
+        facts = _bitstream(data)
+    elif data.startswith(b"NCP"):
+        facts, images = _pack(data)
+    elif args.file.lower().endswith(".safetensors"):
+        facts = _checkpoint(data, args.file)
+    else:
+        raise UsageError(f"{args.file} is not an .ncb file, an .ncbp file or a checkpoint (.safetensors)")
+    facts = {"file": args.file, "bytes": len(data), **facts}
+    if args.json:
+        out.print_json(data=facts | ({"images": images} if images else {}))
+        return ExitCode.OK
+    for name, value in facts.items():
+        if value is not None:
+            out.print(
+                f"{name.replace('_', ' ')}: {f'{value:,} ({size(value)})' if name == 'bytes' else value}"
+            )
+    if images:
+        print_table(list(images[0]), [list(image.values()) for image in images])
+    return ExitCode.OK
+
+
+def _bitstream(data: bytes) -> dict[str, Any]:
+    from ncbatch.codec.bitstream import parse
+
+    stream = parse(data, max_pixels=_NO_LIMIT)
+    return {
+        "kind": "bitstream of one image (.ncb), whole: its checksum matches",
+        "method": stream.method,
+        "width": stream.width,
+        "height": stream.height,
+        "bpp": _bpp(len(data), stream.width * stream.height),
+        **_model(stream.model_digest),
+    }
+
+
+def _pack(data: bytes) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    from ncbatch.codec.errors import BitstreamError
+    from ncbatch.codec.pack_file import PackFile
+
+    file = PackFile(data, max_pixels=_NO_LIMIT)
+    header, entries, problem = file.header, [], None
+    for _ in range(header.pictures):
+        try:
+            entries.append(file.next_section().entry)
+        except BitstreamError as error:  # those in front of the damage decode
+            problem = f"{error}; {len(entries)} of {header.pictures} images can be decoded"
+            break
+    # The last image stands first in the file.
+    images = [
+        {
+            "image": header.pictures - 1 - place,
+            "width": entry.width,
+            "height": entry.height,
+            "method": entry.method,
+            "bits-back": "no" if entry.posterior is None else "yes",
+        }
+        for place, entry in reversed(list(enumerate(entries)))
+    ]
+    pixels = sum(entry.width * entry.height for entry in entries)
+    facts = {
+        "kind": "pack of several images (.ncbp)",
+        "damage": problem,
+        "pictures": header.pictures,
+        "bpp": None if problem else _bpp(len(data), pixels),
+        "inference": f"{header.inference.steps} steps at a rate of {header.inference.learning_rate:g}",
+        "side_information": f"{header.side_bytes:,} bytes" if header.side_bytes else None,
+        **_model(header.model_digest),
+    }
+    return facts, images
+
+
+def _bpp(count: int, pixels: int) -> float | None:
+    return round(8 * count / pixels, 4) if pixels else None
+
+
+def _model(short: str) -> dict[str, Any]:
+    """The model that made a file, by name where it is a built-in one."""
+    from ncbatch.codec.catalog import builtin_facts
+
+    names = [name for name, facts in builtin_facts().items() if facts.digest.startswith(short)]
+    return {"model": names[0] if names else "not a built-in one", "model_digest": short}
+
+
+def _checkpoint(data: bytes, name: str) -> dict[str, Any]:
+    from ncbatch.codec.model_info import describe
+
+    described = describe(data, name)
+    about = described.info
+    return {
+        "kind": f"checkpoint of the kind {about.kind}, whole: its digest matches",
+        "lmbda": about.lmbda,
+        "N": about.n,
+        "M": about.m,
+        "digest": described.digest,
+    }
