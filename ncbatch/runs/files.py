@@ -18,9 +18,9 @@ from ncbatch.codec.packing import PackReader, pays_for
 from ncbatch.codec.pictures import PictureError, PictureLimits, read_picture, write_png
 from ncbatch.codec.recipe import Recipe
 from ncbatch.errors import UsageError
+from ncbatch.runs.decoded_names import file_name
 from ncbatch.runs.models import builtin_by_digest, load_model, on_device
 from ncbatch.runs.objects import read_object
-from ncbatch.runs.reading import picture_name
 from ncbatch.runs.spec import Variant
 from ncbatch.store import ObjectNotFound, Store, StoreOptions
 
@@ -56,7 +56,7 @@ def decode_file(
     data = _read(uri, options)
     stream = parse(data, max_pixels=max_pixels)
     picture = decode(_model(model, stream.model_digest, options), data, max_pixels=max_pixels)
-    name = picture_name(PurePosixPath(uri).name.removesuffix(".ncb"))
+    name = file_name(PurePosixPath(uri).name)
     destination.put(name, write_png(picture))
     return name
 

@@ -16,7 +16,7 @@ lease.json, status.json                   who drives, and how far it is; advisor
 
 import hashlib
 import re
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from ncbatch.metrics.keys import TRACES_PREFIX, UNITS_PREFIX, unit_key
 
@@ -106,6 +106,15 @@ def safe_name(image_key: str) -> str:
         digest = hashlib.sha256(image_key.encode()).hexdigest()[:32]
         return f"~{digest}/{segments[-1]}"
     return name
+
+
+def unescaped(name: str) -> str:
+    """The last part of an image's key, of what `safe_name` made of it; any other name as it is."""
+    try:
+        text = unquote(name, errors="strict")
+    except UnicodeDecodeError:
+        return name
+    return text if "/" not in text and safe_name(text) == name else name
 
 
 def _safe_segment(segment: str, *, folder: bool) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -20,8 +19,7 @@ from ncbatch.codec.pictures import write_png
 from ncbatch.codec.recipe import ClassicalRecipe
 from ncbatch.errors import UsageError
 from ncbatch.metrics.table import read_table
-from ncbatch.runs import layout
-from ncbatch.runs.corpus import SUFFIXES
+from ncbatch.runs.decoded_names import NAMES, DecodedNames
 from ncbatch.runs.generations import StandingRow
 from ncbatch.runs.models import kept_model, on_device
 from ncbatch.runs.spec import Variant, read_run
@@ -130,18 +128,17 @@ class RunReader:
         return found.pack.picture(row["offset"])
 
     def decode_into(self, destination: Store) -> Iterator[Finding]:
-        """Writes every ok row's picture as PNG; never outside the destination, never two to one name."""
-        taken: set[str] = set()
-        for row in self.rows:
-            if row["status"] != "ok":
-                continue
+        """Writes every ok row's picture as PNG, under the names of `DecodedNames`.
+
+        Which of them are not what one would expect is told in an object `names.csv`.
+        """
+        rows = [row for row in self.rows if row["status"] == "ok"]
+        names = DecodedNames(row["image_key"] for row in rows)
+        if (table := names.table()) is not None:
+            destination.put(NAMES, table)
+        for row in rows:
             image_key, variant = row["image_key"], row["variant"]
-            name = picture_name(image_key)
-            if self._several:
-                name = f"{variant}/{name}"
-            if name.lower() in taken:  # a.jpg beside a.png; file systems may ignore case
-                name = f"{name[: -len('.png')]}~{hashlib.sha256(image_key.encode()).hexdigest()[:8]}.png"
-            taken.add(name.lower())
+            name = f"{variant}/{names[image_key]}" if self._several else names[image_key]
             try:
                 destination.put(name, write_png(self._decode(row)))
             except (BitstreamError, DecodeCheckError, ModelError) as error:
@@ -163,12 +160,3 @@ def _check(row: dict[str, Any], part: bytes) -> None:
     """Compares a picture's bytes with its row."""
     if len(part) != row["length"] or hashlib.sha256(part).hexdigest() != row["sha256"]:
         raise BitstreamError(f"{row['bitstream_key']} is not what was committed: its hash differs")
-
-
-def picture_name(image_key: str) -> str:
-    """The object name of a decoded picture: the key with `.png` for its picture suffix."""
-    name = layout.safe_name(image_key)
-    path = PurePosixPath(name)
-    if path.suffix.lstrip(".").lower() in SUFFIXES and path.stem:
-        name = name[: -len(path.suffix)]
-    return f"{name}.png"

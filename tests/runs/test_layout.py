@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ncbatch.runs import layout
-from ncbatch.runs.reading import picture_name
 from ncbatch.store import Store
 from tests.runs.workbench import Workbench
 
@@ -71,12 +70,21 @@ def test_the_nasty_keys_are_told_apart() -> None:
 
 @given(KEYS)
 def test_names_stay_in_their_folder_and_short(key: str) -> None:
-    for name in (layout.safe_name(key), picture_name(key)):
-        segments = name.split("/")
-        assert all(segments), name
-        assert all(not s.startswith(".") and not s.endswith((".", " ")) for s in segments), name
-        assert all(len(s.encode()) < 200 for s in segments)
-        assert re.fullmatch(r"[A-Za-z0-9 !$&'()+,\-.=@_%~/]+", name)
+    name = layout.safe_name(key)
+    segments = name.split("/")
+    assert all(segments), name
+    assert all(not s.startswith(".") and not s.endswith((".", " ")) for s in segments), name
+    assert all(len(s.encode()) < 200 for s in segments)
+    assert re.fullmatch(r"[A-Za-z0-9 !$&'()+,\-.=@_%~/]+", name)
+
+
+@given(KEYS)
+def test_the_last_part_of_a_name_says_what_the_key_was(key: str) -> None:
+    name = layout.safe_name(key).rpartition("/")[2]
+    last = key.rpartition("/")[2]
+    assert layout.unescaped(name) == (name if "~" in name else last) or not last
+    for other in ("%C3%A9 %", "100%", "%e9", "%2F", "%25.png~", "é"):
+        assert layout.unescaped(other) == other
 
 
 @given(KEYS)
