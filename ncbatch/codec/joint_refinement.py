@@ -178,20 +178,23 @@ class JointRefinement:
         tensors |= {"best.y": self.best.y, "best.z": self.best.z, "best.loss": self.best_loss}
         return tensors
 
-    def restore(self, step: int, state: dict[str, Tensor]) -> None:
-        """Goes on at `step` from a `state()` of the same images, model and settings."""
-        device = self._model.device
-        self.step = step
+    def restore(self, state: dict[str, Tensor], images: slice) -> None:
+        """Goes on from these images' part of a `Refinement.state()` of the same model and settings."""
+
+        def saved(name: str) -> Tensor:
+            return state[name][images].to(self._model.device)
+
+        self.step = int(state["step"])
         for name, parameter in self.variables.items():
-            parameter.data.copy_(state[name])
+            parameter.data.copy_(saved(name))
             if self.step:
                 self._adam.state[parameter] = {
-                    "step": torch.tensor(float(self.step), device=device),
-                    "exp_avg": state[f"exp_avg.{name}"].to(device).clone(),
-                    "exp_avg_sq": state[f"exp_avg_sq.{name}"].to(device).clone(),
+                    "step": torch.tensor(float(self.step), device=self._model.device),
+                    "exp_avg": saved(f"exp_avg.{name}").clone(),
+                    "exp_avg_sq": saved(f"exp_avg_sq.{name}").clone(),
                 }
-        self.best = Latents(state["best.y"].to(device), state["best.z"].to(device))
-        self.best_loss = state["best.loss"].to(device)
+        self.best = Latents(saved("best.y"), saved("best.z"))
+        self.best_loss = saved("best.loss")
 
 
 def _counter(values: Tensor) -> Tensor:

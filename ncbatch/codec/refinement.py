@@ -86,13 +86,12 @@ class Refinement:
         return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Goes on from a `state()` of the same images, model and settings."""
-        step = int(state["step"])
-        rest = {name: tensor for name, tensor in state.items() if name != "step"}
-        sizes = [len(part.best_loss) for part in self._parts]
-        split = {name: tensor.split(sizes) for name, tensor in rest.items()}
-        for i, part in enumerate(self._parts):
-            part.restore(step, {name: pieces[i] for name, pieces in split.items()})
+        """Goes on from a `state()` of the same images, model and settings; other entries may lie in it."""
+        first = 0
+        for part in self._parts:
+            last = first + len(part.best_loss)
+            part.restore(state, slice(first, last))
+            first = last
 
     def _latents(self, which: Callable[[JointRefinement], Latents]) -> Latents:
         found = [which(part) for part in self._parts]
