@@ -9,11 +9,7 @@ MAX_SIDE = 65535  # an .ncb stores each side in 16 bits
 
 @dataclass(frozen=True)
 class PictureLimits:
-    """What is refused from a picture's header alone, before memory is spent on its pixels.
-
-    Pillow's own guard stays on behind ours for TIFF, WebP and GIF: over 178 million pixels those are
-    `too_large` whatever the limit here.
-    """
+    """What is refused from an image's header alone, before memory is spent on its pixels."""
 
     max_pixels: int = 100_000_000
 

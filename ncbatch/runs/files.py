@@ -119,7 +119,8 @@ def pack_files(
     limits, pictures = PictureLimits(max_pixels=variant.max_pixels), []
     for uri in uris:
         try:
-            pictures.append(read_picture(_read(uri, options), alpha=variant.alpha, limits=limits))
+            data = _read(uri, options)
+            pictures.append(read_picture(data, alpha=variant.alpha, limits=limits, name=uri))
         except PictureError as error:
             raise UsageError(f"{uri} cannot be packed: {error}") from error
     found = []

@@ -54,6 +54,6 @@ def open_image(corpus: Store, image: PlannedImage, variant: Variant) -> Job | Fa
         return Failure("changed", "the object changed after the plan was made; run the same command again")
     try:
         limits = PictureLimits(max_pixels=variant.max_pixels)
-        return Job(image, read_picture(data, alpha=variant.alpha, limits=limits))
+        return Job(image, read_picture(data, alpha=variant.alpha, limits=limits, name=image.key))
     except PictureError as error:
         return Failure(error.error_class, str(error))

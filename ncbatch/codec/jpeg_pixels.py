@@ -1,0 +1,57 @@
+"""The pixels of a JPEG file, refused at whatever libjpeg warns of."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pyvips
+import simplejpeg
+
+from ncbatch.codec import libvips
+from ncbatch.codec.picture_checks import PictureError
+
+_CODING = {1: "GRAY", 3: "RGB", 4: "CMYK"}
+# A few bytes behind the last coded block are what some cameras pad with; more of them are lost blocks.
+_PADDING = re.compile(r"Corrupt JPEG data: [1-4] extraneous bytes before marker 0xd9")
+_OTHER_REVISION = re.compile(rb"JFIF\0[^\1]")
+
+
+def jpeg_pixels(data: bytes, shape: tuple[int, int, int]) -> np.ndarray:
+    """Decode to uint8 `[height, width, channels]`: 1 is grey, 3 RGB, 4 CMYK with 255 for no ink.
+
+    libvips could do it, but misses what libjpeg warns of in the last rows, where damage shows that shifted
+    all blocks behind it. simplejpeg passes every warning on; libvips is asked where simplejpeg is not able.
+
+    Raises PictureError, and pyvips.Error for a kind of JPEG that neither reads.
+    """
+    channels = shape[2]
+    if channels not in _CODING:
+        raise PictureError("unsupported", f"JPEG files of {channels} channels are not read")
+    try:
+        return _decoded(data, shape)
+    except ValueError as error:
+        text = str(error)
+    if text.startswith("Warning: unknown JFIF revision"):  # which says nothing about the pixels
+        return jpeg_pixels(_OTHER_REVISION.sub(b"JFIF\0\1", data, count=1), shape)
+    if text.startswith("Premature end of JPEG file"):
+        raise PictureError("truncated", "the JPEG file ends before its end marker")
+    if text.startswith("Corrupt JPEG data"):
+        raise PictureError("unreadable", f"the JPEG file is damaged: {text.partition(': ')[2]}")
+    try:
+        found = libvips.pixels(libvips.opened(data, "jpegload"))
+    except pyvips.Error:
+        raise PictureError("unsupported", f"libjpeg cannot read this JPEG file: {text}") from None
+    return 255 - found if channels == 4 else found
+
+
+def _decoded(data: bytes, shape: tuple[int, int, int]) -> np.ndarray:
+    pixels = np.empty(shape, np.uint8)  # costs what is written to it; simplejpeg's own is all written to
+    coding = _CODING[shape[2]]
+    try:
+        simplejpeg.decode_jpeg(data, coding, buffer=pixels)
+    except ValueError as error:
+        if not _PADDING.fullmatch(str(error)):
+            raise
+        simplejpeg.decode_jpeg(data, coding, buffer=pixels, strict=False)
+    return pixels

@@ -1,0 +1,72 @@
+"""libvips, as far as images are read with it: one loader by name, one thread, no cache.
+
+Its own guess of the format is never asked for: it would offer a hostile file every loader that was built in.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Any
+
+import numpy as np
+import pyvips
+
+from ncbatch.codec.picture_checks import PictureError
+
+# What libvips warns of is refused here, or harms no pixel.
+logging.getLogger("pyvips").setLevel(logging.ERROR)
+pyvips.cache_set_max(0)  # a worker reads each image once
+pyvips.concurrency_set(1)  # there is a worker to each core
+_ALONE = threading.Lock()  # what went wrong is noted in one place for the whole process
+
+
+def opened(data: bytes, loader: str, *, fail_on: str = "warning", **options: Any) -> pyvips.Image:
+    """Read the header; the pixels follow when they are asked for, row by row.
+
+    Args:
+        fail_on: the least trouble that ends it, as libvips names them. It gives up at the first thing that
+            its libraries warn of unless told otherwise: half an image would be silent damage.
+
+    Raises:
+        pyvips.Error: the loader refuses it.
+    """
+    load = getattr(pyvips.Image, f"{loader}_buffer")
+    with _ALONE:
+        return load(data, access="sequential", fail_on=fail_on, **options)
+
+
+def pixels(image: pyvips.Image) -> np.ndarray:
+    """Decode to uint8 or uint16 `[height, width, channels]`.
+
+    Raises:
+        pyvips.Error: the data are damaged, or of a kind that libvips was built without.
+        PictureError: the samples are no whole numbers of 8 or 16 bits.
+    """
+    if image.format not in ("uchar", "ushort") or image.coding != "none":
+        raise PictureError("unsupported", f"images with samples of type {image.format} are not read")
+    dtype = np.uint8 if image.format == "uchar" else np.uint16
+    with _ALONE:
+        pyvips.vips_lib.vips_error_clear()
+        samples = np.frombuffer(image.write_to_memory(), dtype)
+        if pyvips.ffi.string(pyvips.vips_lib.vips_error_buffer()):
+            # Of a tile that libtiff fails to unpack, libvips says so, leaves it black and goes on.
+            raise pyvips.Error("unable to write to memory")
+    return samples.reshape(image.height, image.width, image.bands)
+
+
+def blob(image: pyvips.Image, name: str) -> bytes:
+    """Bytes that the loader attached under `name`, "exif-data" for instance; none if it did not."""
+    return bytes(image.get(name)) if image.get_typeof(name) else b""
+
+
+def number(image: pyvips.Image, name: str, default: int) -> int:
+    """An integer that the loader attached under `name`."""
+    return int(image.get(name)) if image.get_typeof(name) else default
+
+
+def reason(error: pyvips.Error) -> str:
+    """The first thing that libvips' libraries said, in one line."""
+    said = [line.strip() for line in str(error).splitlines()[1:]]
+    words = [line.partition(": ")[2] or line for line in said if line]
+    return words[0] if words else "it gives no reason"

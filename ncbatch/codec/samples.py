@@ -1,0 +1,79 @@
+"""Samples as an image file stores them, and how they become upright, opaque RGB of 8 bits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from ncbatch.codec.picture_checks import PictureError
+
+Alpha = Literal["refuse", "white", "black"]
+
+
+@dataclass
+class Samples:
+    """Decoded samples, uint8 or uint16: colour `[height, width, 1 or 3]`, opacity `[height, width]`.
+
+    Attributes:
+        orientation: as EXIF numbers them, 1 to 8.
+        left_out: how many pages or frames the file holds beside this one.
+    """
+
+    colour: np.ndarray
+    opacity: np.ndarray | None = None
+    premultiplied: bool = False
+    orientation: int = 1
+    left_out: int = 0
+
+    def rgb(self, alpha: Alpha) -> np.ndarray:
+        """uint8 `[height, width, 3]`, C-contiguous and its own memory.
+
+        Raises PictureError if there are transparent pixels and `alpha` does not say what lies behind them.
+        """
+        colour = to_8_bits(self._flattened(alpha))
+        upright = _UPRIGHT[self.orientation](colour)
+        return np.array(np.broadcast_to(upright, (*upright.shape[:2], 3)), order="C")
+
+    def _flattened(self, alpha: Alpha) -> np.ndarray:
+        opacity, top = self.opacity, np.iinfo(self.colour.dtype).max
+        if opacity is None or bool((opacity == top).all()):
+            return self.colour
+        if alpha == "refuse":
+            raise PictureError("transparent", "the image has transparent pixels")
+        weight = opacity[..., None].astype(np.uint32)
+        own: np.ndarray = self.colour.astype(np.uint32)
+        behind = top - weight if alpha == "white" else np.zeros_like(weight)  # what shows through
+        if not self.premultiplied:
+            own = (own * weight + top // 2) // top  # 65535 * 65535 + 32767 still fits
+        return np.minimum(own + behind, top).astype(self.colour.dtype)
+
+
+def to_8_bits(samples: np.ndarray) -> np.ndarray:
+    """uint16 to uint8, v * 255 / 65535 to the nearest: the high byte alone is half a level too dark."""
+    return _TO_8_BITS[samples] if samples.dtype == np.uint16 else samples
+
+
+def printed(inks: np.ndarray) -> np.ndarray:
+    """CMYK, uint8 or uint16 `[height, width, 4]` with 0 for no ink, to RGB uint8 without a profile."""
+    inks = np.ascontiguousarray(to_8_bits(inks))
+    page = Image.frombytes("CMYK", (inks.shape[1], inks.shape[0]), inks.tobytes())
+    return np.asarray(page.convert("RGB"))
+
+
+_TO_8_BITS = ((np.arange(65536) + 128) // 257).astype(np.uint8)
+
+# EXIF orientation -> what turns the stored rows and columns upright.
+_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: a.swapaxes(0, 1)[:, ::-1],
+    7: lambda a: a.swapaxes(0, 1)[::-1, ::-1],
+    8: lambda a: a.swapaxes(0, 1)[::-1],
+}

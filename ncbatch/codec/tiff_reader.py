@@ -1,0 +1,274 @@
+"""TIFF files: which of their images is the image, and what its samples mean. libvips unpacks them."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyvips
+from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
+
+from ncbatch.codec import libvips
+from ncbatch.codec.limits import PictureLimits
+from ncbatch.codec.picture_checks import PictureError, check_size
+from ncbatch.codec.samples import Samples, printed, to_8_bits
+from ncbatch.codec.tiff_directory import Directory, TiffCutError, tiff_directories
+
+# Photometric interpretation -> channels of colour.
+_WHITE_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 2, 3, 5, 6
+_COLOURS = {_WHITE_IS_ZERO: 1, 1: 1, _RGB: 3, _PALETTE: 1, _CMYK: 4, _YCBCR: 3}
+
+_OLD_JPEG, _JPEG = 6, 7
+_TOLERANT = {2, 3, 4, _JPEG}  # fax and JPEG: their decoders go on behind damage
+_BY_PILLOW = {_OLD_JPEG: "old-style JPEG", 34925: "LZMA", 50000: "Zstandard"}
+_MOST_PLANES = 8  # each costs a copy of the file, one at a time
+_BT601 = (0.299, 0.587, 0.114)
+_FULL_RANGE = (0, 255, 128, 255, 128, 255)  # black and white of Y, Cb and Cr
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What a directory says of its samples, with the defaults of TIFF 6.0."""
+
+    photometric: int
+    bits: int
+    channels: int
+    planar: bool
+    compression: int
+    extra: tuple[int, ...] | None  # kinds of the channels beside the colours; None: not said
+    subsampled: bool
+    weights: tuple[float, ...]
+    reference: tuple[float, ...]
+
+
+def read_tiff(data: bytes, limits: PictureLimits) -> Samples:
+    """Decode the first image of full resolution.
+
+    Raises PictureError, and pyvips.Error for what libvips refuses.
+    """
+    try:
+        directories = tiff_directories(data)
+        if not directories:
+            raise PictureError("unsupported", "the TIFF file holds no image")
+        full = _full_resolution(directories)
+        directory = directories[full[0]]
+        layout = _layout(directory)
+    except TiffCutError as error:
+        raise PictureError("truncated", f"the TIFF file is cut off: {error}") from error
+    _check(layout)
+    try:
+        samples = _samples(data, full[0], directory, layout, limits)
+    except pyvips.Error as error:
+        if _is_cut(data, directory):
+            raise PictureError("truncated", "the TIFF file ends inside its pixels") from error
+        raise
+    samples.orientation = directory.orientation()
+    samples.left_out = len(full) - 1
+    return samples
+
+
+def _full_resolution(directories: list[Directory]) -> list[int]:
+    """Which directories are images in their own right: no thumbnails, levels of a pyramid or masks."""
+    full = [
+        i
+        for i, directory in enumerate(directories)
+        if not directory.value(254, 0) & 0b101 and directory.value(255, 1) != 2
+    ]
+    if full:
+        return full
+    if len(directories[0].values(330)):
+        # As camera raw files do it: what is left here is a preview.
+        raise PictureError("unsupported", "the TIFF file keeps its full resolution in a sub-directory")
+    return [0]
+
+
+def _layout(directory: Directory) -> _Layout:
+    bits = {int(value) for value in directory.values(258)} or {1}
+    if len(bits) > 1:
+        raise PictureError("unsupported", "TIFF images whose channels differ in depth are not read")
+    if not {int(value) for value in directory.values(339)} <= {1, 4}:
+        raise PictureError("unsupported", "signed and floating-point TIFF samples have no defined white")
+    extra = directory.values(338)
+    return _Layout(
+        photometric=directory.value(262, -1),
+        bits=bits.pop(),
+        channels=directory.value(277, 1),
+        planar=directory.value(284, 1) == 2,
+        compression=directory.value(259, 1),
+        extra=tuple(int(value) for value in extra) if len(extra) else None,
+        subsampled=tuple(directory.values(530)) != (1, 1),
+        weights=tuple(directory.values(529)) or _BT601,
+        reference=tuple(directory.values(532)) or _FULL_RANGE,
+    )
+
+
+def _check(layout: _Layout) -> None:
+    """Refuse what would come out wrong without a word."""
+    colours = _COLOURS.get(layout.photometric)
+    if colours is None:
+        raise PictureError("unsupported", f"TIFF images of photometric {layout.photometric} are not read")
+    if layout.channels < colours:
+        raise PictureError("unsupported", "the TIFF image has too few channels for its colours")
+    if layout.channels > colours + 1 and layout.extra is None:
+        raise PictureError("unsupported", "the TIFF image does not say what its further channels are")
+    plain = layout.photometric in (1, _RGB) and layout.channels == colours + 1
+    if _alpha_kind(layout, colours) == 1 and not plain:
+        raise PictureError("unsupported", "premultiplied alpha is read in RGB and grey TIFF images only")
+    if layout.photometric != _YCBCR:
+        return
+    sane = len(layout.weights) == 3 and min(layout.weights) > 0 and len(layout.reference) == 6
+    if layout.bits != 8 or layout.planar or not sane:
+        raise PictureError(
+            "unsupported", "YCbCr TIFF images are read with 8 bits, one plane and sane coefficients only"
+        )
+    usual = np.allclose(layout.weights, _BT601, atol=1e-3) and layout.reference == _FULL_RANGE
+    if layout.compression in (_OLD_JPEG, _JPEG) and not usual:
+        raise PictureError("unsupported", "JPEG-compressed TIFF images are read with BT.601's YCbCr only")
+
+
+def _alpha_kind(layout: _Layout, colours: int) -> int:
+    """0: no alpha, 1: premultiplied, 2: straight. One further channel of no stated kind is alpha."""
+    if layout.channels == colours:
+        return 0
+    extra = (layout.extra or (2,))[: layout.channels - colours]
+    return next((kind for kind in extra if kind in (1, 2)), 0)
+
+
+def _samples(data: bytes, page: int, directory: Directory, layout: _Layout, limits: PictureLimits) -> Samples:
+    colours = _COLOURS[layout.photometric]
+    extras = layout.channels - colours
+    if layout.planar and layout.channels > 1:
+        if layout.photometric == _PALETTE:
+            raise PictureError("unsupported", "palette TIFF images with separate planes are not read")
+        channels = _planes(page, directory, layout, limits)
+    else:
+        channels = _unpacked(data, page, directory, layout, limits)
+    if layout.photometric == _PALETTE:
+        colours = channels.shape[2] - extras  # libvips has looked the colours up; greys are one channel
+    converted = layout.photometric == _YCBCR and (
+        layout.subsampled or layout.compression in (_JPEG, _OLD_JPEG)
+    )
+    if channels.shape[2] != colours + extras and not (converted and extras == 0):
+        raise PictureError("unsupported", "libvips counts other channels than the TIFF file names")
+    colour = channels[..., :colours]
+    kind = _alpha_kind(layout, _COLOURS[layout.photometric])
+    opacity = channels[..., colours + (layout.extra or (2,)).index(kind)] if kind else None
+    if layout.photometric == _CMYK:
+        colour = printed(colour)
+        opacity = None if opacity is None else to_8_bits(opacity)
+    elif layout.photometric == _YCBCR and not converted:
+        colour = _to_rgb(colour, layout)
+    # Of interleaved channels, libvips has divided premultiplied colours by their alpha.
+    return Samples(colour, opacity, premultiplied=kind == 1 and layout.planar)
+
+
+def _unpacked(
+    data: bytes, page: int, directory: Directory, layout: _Layout, limits: PictureLimits
+) -> np.ndarray:
+    """uint8 or uint16 `[height, width, channels]`, palettes looked up, grey with black at zero."""
+    if layout.bits == 12 or layout.compression in _BY_PILLOW:
+        return _by_pillow(data, page, directory, layout, limits)
+    # What libtiff warns of is lost blocks in these, elsewhere an odd tag.
+    fail_on = "warning" if layout.compression in _TOLERANT else "error"
+    image = libvips.opened(data, "tiffload", fail_on=fail_on, page=page)
+    check_size(image.width, image.height, limits)
+    return libvips.pixels(image)
+
+
+def _planes(page: int, directory: Directory, layout: _Layout, limits: PictureLimits) -> np.ndarray:
+    """Planes read one by one: libvips reads tiles of them not at all, and strips of some kinds wrongly."""
+    if layout.channels > _MOST_PLANES:
+        raise PictureError("unsupported", f"TIFF images of {layout.channels} planes are not read")
+    grey = replace(layout, photometric=1, channels=1, planar=False, extra=None)
+    channels: list[np.ndarray] = []
+    for number in range(layout.channels):
+        data = directory.plane(number, layout.channels)
+        plane = _unpacked(data, page, directory, grey, limits)
+        if plane.shape[2] != 1:
+            raise PictureError("unsupported", "a plane of the TIFF image has several channels")
+        channels.append(plane)
+    if layout.photometric == _WHITE_IS_ZERO:
+        channels[0] = np.iinfo(channels[0].dtype).max - channels[0]
+    return np.concatenate(channels, axis=-1)
+
+
+def _to_rgb(ycc: np.ndarray, layout: _Layout) -> np.ndarray:
+    """YCbCr `[height, width, 3]` to RGB by the file's own coefficients, as TIFF 6.0, section 21, says."""
+    red, green, blue = layout.weights
+    black, white = np.array(layout.reference).reshape(3, 2).T
+    scale = np.array([255, 127, 127]) / np.where(white == black, 1, white - black)
+    rgb = np.empty_like(ycc)
+    for top in range(0, len(ycc), 64):  # in floats, a large image would take eight times its memory
+        y, cb, cr = np.moveaxis((ycc[top : top + 64] - black) * scale, -1, 0)
+        r, b = y + cr * (2 - 2 * red), y + cb * (2 - 2 * blue)
+        g = (y - red * r - blue * b) / green
+        rgb[top : top + 64] = np.rint(np.stack([r, g, b], axis=-1)).clip(0, 255)
+    return rgb
+
+
+def _by_pillow(
+    data: bytes, page: int, directory: Directory, layout: _Layout, limits: PictureLimits
+) -> np.ndarray:
+    """Decode what Pillow's libtiff can unpack and libvips' cannot, in the layouts that Pillow has right."""
+    colours = _COLOURS[layout.photometric]
+    straight = layout.bits == 8 and layout.channels == colours + 1 and _alpha_kind(layout, colours) == 2
+    plain = (
+        (layout.bits == 8 and layout.photometric in (_WHITE_IS_ZERO, 1, _RGB))
+        or (layout.bits in (12, 16) and layout.photometric in (_WHITE_IS_ZERO, 1))
+        or (layout.compression == _OLD_JPEG and layout.photometric == _YCBCR)
+    )
+    mode = {1: "L", 3: "RGB"}.get(colours, "?") if layout.bits == 8 else "I;16"
+    not_read = PictureError("unsupported", f"TIFF images like this are not read with {_named(layout)}")
+    if not plain or not (layout.channels == colours or straight):
+        raise not_read
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            if layout.bits > 8 and layout.photometric == _WHITE_IS_ZERO:
+                data = directory.plane(0, 1)  # the same with black at zero, the only way that Pillow knows
+            image = _Unturned(io.BytesIO(data))
+            image.seek(page)
+            check_size(*image.size, limits)
+            image.load()
+        except SyntaxError as error:  # what Pillow makes of every header that it does not understand
+            raise not_read from error
+        except Image.DecompressionBombError as error:
+            what = f"TIFF images so large are not read with {_named(layout)}"
+            raise PictureError("too_large", what) from error
+    if image.mode.replace("I;16B", "I;16") != mode + "A" * straight:
+        raise not_read
+    samples = np.asarray(image)
+    if layout.bits > 8:
+        samples = samples.astype(np.uint16)
+        if layout.bits == 12:
+            samples = samples << 4 | samples >> 8
+        if layout.photometric == _WHITE_IS_ZERO:
+            samples = 65535 - samples
+    return samples if samples.ndim == 3 else samples[..., None]
+
+
+class _Unturned(TiffImageFile):
+    """Without the turn that Pillow makes while it loads, by the tag or by XMP, which is not read here."""
+
+    def load_end(self) -> None:
+        self._size = self.im.size
+
+
+def _named(layout: _Layout) -> str:
+    name = _BY_PILLOW.get(layout.compression)
+    return f"{name} compression" if name else f"{layout.bits} bits a sample"
+
+
+def _is_cut(data: bytes, directory: Directory) -> bool:
+    """Whether a strip or a tile ends behind the last byte."""
+    try:
+        for offsets, sizes in ((273, 279), (324, 325)):
+            starts, lengths = directory.values(offsets), directory.values(sizes)
+            if len(starts) == len(lengths) and bool((starts + lengths > len(data)).any()):
+                return True
+    except TiffCutError:
+        return True
+    return False
