@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,6 +24,18 @@ class UsageError(NcbatchError):
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM, which ends a run as Ctrl-C does."""
+
+
+def unknown(word: str, known: Iterable[str]) -> str:
+    """Of a word that is none of the known ones: what may have been meant, and what there is."""
+    known = list(known)
+    return f"there is no {word!r}{meant(word, known)}; the choices are {', '.join(known)}"
+
+
+def meant(word: str, known: Iterable[str]) -> str:
+    """The known word nearest to one that is not, as a question in brackets; nothing where none is near."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def first_problem(error: pydantic.ValidationError) -> str:

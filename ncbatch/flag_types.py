@@ -59,7 +59,7 @@ class Numbers:
     def __call__(self, text: str) -> list[float]:
         values = [self.each(word.strip()) for word in text.split(",") if word.strip()]
         if not values:
-            raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers like 10,20,30")
+            raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers like 10,20,30")
         return values
 
 
@@ -68,8 +68,8 @@ def error_classes(text: str) -> str:
     for name in text.split(",") if text else ():
         if name not in CLASSES:
             raise argparse.ArgumentTypeError(
-                f"{name!r} is no error class; there are {', '.join(CLASSES)}. To retry all failed rows, put "
-                "the flag behind the folders"
+                f"{name!r} is not an error class; the classes are {', '.join(CLASSES)}. To retry all failed "
+                "rows, put the flag behind the folders"
             )
     return text
 

@@ -6,12 +6,12 @@ Some flags take their defaults from environment variables, `NCBATCH_<FLAG>`.
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
+from ncbatch.errors import meant, unknown
 from ncbatch.exit_codes import ExitCode
 
 ENVIRONMENT_FLAGS = (
@@ -90,19 +90,12 @@ class Parser(argparse.ArgumentParser):
 
     def _unknown(self, flag: str) -> str:
         name = flag.partition("=")[0]
-        return f"unknown flag {name}" + _meant(name, self._option_string_actions)
+        return f"unknown flag {name}" + meant(name, self._option_string_actions)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is None or value in action.choices:
             return
-        choices = [str(choice) for choice in action.choices]
-        message = f"there is no {value!r}{_meant(str(value), choices)}; the choices are {', '.join(choices)}"
-        raise argparse.ArgumentError(action, message)
-
-
-def _meant(word: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f" (did you mean {near[0]}?)" if near else ""
+        raise argparse.ArgumentError(action, unknown(str(value), map(str, action.choices)))
 
 
 class PrintCompletion(argparse.Action):

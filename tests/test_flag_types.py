@@ -73,5 +73,5 @@ def test_what_is_expected_is_said() -> None:
 def test_lists() -> None:
     assert Numbers(positive_float)("0.01, 0.02,") == [0.01, 0.02]
     for text in ("", " , "):
-        with pytest.raises(argparse.ArgumentTypeError, match="is no list of numbers"):
+        with pytest.raises(argparse.ArgumentTypeError, match="is not a list of numbers"):
             Numbers(positive_float)(text)

@@ -206,7 +206,7 @@ class PackFile:
             limit = _MAX_CORRECTIONS * -(-width // PADDING) * -(-height // PADDING)
             corrections, position = _read_corrections(content, position, limit)
         if position > len(content) or (len(content) - position) % 4:
-            raise BitstreamError("the file is damaged: a picture's words are none")
+            raise BitstreamError("the file is damaged: an image's section is not made of whole words")
         entry = Entry(METHODS[method], width, height, latents, posterior, corrections)
         return entry, _words(content[position:])
 

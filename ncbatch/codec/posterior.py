@@ -94,7 +94,7 @@ def snap_corrected(mean: Tensor, log_variance: Tensor, corrections: Corrections)
     nearest = np.rint(steps)
     for index, last_bit in corrections:
         if index >= len(steps):
-            raise BitstreamError("the pack corrects a parameter that there is not; it is damaged")
+            raise BitstreamError("the pack corrects a parameter that does not exist; it is damaged")
         if int(nearest[index]) & 1 != last_bit:
             nearest[index] += 1 if steps[index] > nearest[index] else -1
     return _posterior(nearest, tuple(mean.shape))

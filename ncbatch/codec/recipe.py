@@ -98,22 +98,24 @@ class Recipe(pydantic.BaseModel, frozen=True, extra="forbid"):
         if (self.method in _UNREFINED) != (self.steps == 0):
             if self.steps == 0:
                 raise ValueError(f"steps must be at least 1 for the method {self.method}")
-            raise ValueError(f"the method {self.method} refines nothing; leave out steps, and any preset")
+            raise ValueError(f"the method {self.method} does not refine; leave out steps and any preset")
         given = [name for name in _TEMPERATURE if getattr(self, name) is not None]
         if given and self.method not in _ANNEALED:
             raise ValueError(f"the method {self.method} has no temperature; leave out {given[0]}")
         if self.method not in _SGA and (self.rounding != "atanh" or self.noise != 1):
             field = "rounding" if self.rounding != "atanh" else "noise"
-            raise ValueError(f"{field} is of the method sga, not of {self.method}")
+            raise ValueError(f"{field} is a setting of the method sga; {self.method} does not have it")
         self._check_inference()
         return self
 
     def _check_inference(self) -> None:
         for name in ("bbvi_steps", "bbvi_learning_rate"):
             if getattr(self, name) is not None and name not in BITS_BACK.get(self.method, {}):
-                raise ValueError(f"{name} is not of the method {self.method}; leave it out")
+                raise ValueError(f"the method {self.method} does no inference; leave out {name}")
         if self.method == "bits-back" and self.bbvi_steps:
-            raise ValueError("bbvi_steps are of the method bits-back+bbvi, not of bits-back; name that one")
+            raise ValueError(
+                "the method bits-back does no inference; use bits-back+bbvi, which bbvi_steps are for"
+            )
 
     @classmethod
     def amortized(cls, lmbda: float) -> Recipe:

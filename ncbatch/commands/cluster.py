@@ -59,7 +59,7 @@ def _follow(client: JobSubmissionClient, job: str, dashboard: Dashboard) -> int:
     try:
         return submission.follow(client, job)
     except KeyboardInterrupt:
-        err.print(f"the job goes on; end it with `ncbatch job stop {job}{dashboard.flag}`")
+        err.print(f"the job keeps running; end it with `ncbatch job stop {job}{dashboard.flag}`")
         return ExitCode.INTERRUPTED
 
 
@@ -85,7 +85,7 @@ def job(args: argparse.Namespace) -> int:
         else:
             out.print(told)
     else:
-        out.print("stopping" if submission.stop(client, args.job) else "it was over already")
+        out.print("stopping" if submission.stop(client, args.job) else "it had ended already")
     return 0
 
 

@@ -37,7 +37,9 @@ def make_run_spec(args: argparse.Namespace) -> RunSpec:
     request = _request(args)
     if args.spec and request:
         flag = next(iter(request)).replace("_", "-")
-        raise UsageError(f"--spec says what an image becomes; write --{flag} into {args.spec}")
+        raise UsageError(
+            f"--{flag} cannot be given beside --spec; write {flag.replace('-', '_')} into {args.spec}"
+        )
     requests = read_spec_file(args.spec, options) if args.spec else [request]
     return make_spec(args.corpus, options, requests, **which_images(args))
 

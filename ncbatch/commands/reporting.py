@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, get_args
 
 from ncbatch.commands.common import open_run, store_options
 from ncbatch.console import out
-from ncbatch.errors import NcbatchError, UsageError
+from ncbatch.errors import NcbatchError, UsageError, unknown
 from ncbatch.store import StoreError, open_store
 
 if TYPE_CHECKING:
@@ -67,13 +67,13 @@ def _published(args: argparse.Namespace, corpus: str) -> list[Curve]:
         try:
             points = parse_points(read_object(args.published, store_options(args)).decode(), args.published)
         except UnicodeDecodeError as error:
-            raise NcbatchError(f"{args.published} is no CSV table: {error}") from error
+            raise NcbatchError(f"{args.published} is not a CSV table: {error}") from error
     datasets = sorted({point.dataset for point in points})
     dataset = args.dataset or next((name for name in datasets if name in corpus.lower()), "none")
     if dataset == "none":
         return []
     if dataset not in datasets:
-        raise UsageError(f"--dataset: nothing is known of {dataset!r}; there are {', '.join(datasets)}, none")
+        raise UsageError(f"--dataset: {unknown(dataset, (*datasets, 'none'))}")
     return list(curves(points, dataset).values())
 
 
@@ -115,7 +115,7 @@ def evaluate(args: argparse.Namespace) -> int:
 def _check_known(flag: str, words: Sequence[str], known: Sequence[str]) -> None:
     for word in words:
         if word not in known:
-            raise UsageError(f"{flag}: {word!r} is unknown; there are {', '.join(known)}")
+            raise UsageError(f"{flag}: {unknown(word, known)}")
 
 
 def _words(text: str) -> list[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ncbatch.commands.common import open_run_store, store_options
 from ncbatch.console import duration, progress_display
-from ncbatch.errors import UsageError
+from ncbatch.errors import UsageError, unknown
 from ncbatch.store import open_store
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def _rungs(args: argparse.Namespace) -> list[Rung]:
     kinds = [kind.strip() for kind in args.kind.split(",")]
     wrong = [kind for kind in kinds if kind not in ("base", "bits-back")]
     if wrong:
-        raise UsageError(f"--kind: {wrong[0]!r} is none; there are base and bits-back")
+        raise UsageError(f"--kind: {unknown(wrong[0], ('base', 'bits-back'))}")
     if args.lmbda is not None:
         if len(kinds) > 1:
             raise UsageError("--lmbda trains one model; give one --kind, or --ladder for several models")

@@ -179,7 +179,7 @@ class Driver:
                 raise Terminated
             if self._interrupts > 1:
                 raise KeyboardInterrupt
-            log.warning("finishing what is in flight; once more to stop at once")
+            log.warning("finishing what is in flight; press Ctrl-C again to stop at once")
 
         previous = {s: signal.signal(s, interrupt) for s in (signal.SIGINT, signal.SIGTERM)}
         try:

@@ -34,7 +34,7 @@ CLASSES: dict[str, FailureClass] = {
     "unsupported": FailureClass("image", f"convert them to PNG; {_REPLACE}"),
     "too_large": FailureClass("variant", "encode them into another output with a larger --max-pixels"),
     "transparent": FailureClass("variant", "encode them into another output with --alpha white or black"),
-    "changed": FailureClass("image", "they changed during the run; the same encode command goes on"),
+    "changed": FailureClass("image", "they changed during the run; run the same encode command again"),
     "missing": FailureClass("image", f"put the files back; {_RETRY}"),
     "access_denied": FailureClass("system", f"allow the workers to read them; {_RETRY}"),
     "refused": FailureClass("system", f"see what the store said; {_RETRY}"),

@@ -168,7 +168,7 @@ class Schedule:
         if done >= policy.failed_after and news > policy.failed_share * done:
             self._stop = (
                 f"{self._failed} of {done} images failed; look at their errors with "
-                "`ncbatch query` before going on"
+                "`ncbatch query` before continuing"
             )
 
     def probed(self, call: Call) -> None:

@@ -245,7 +245,9 @@ class Pool:
     def _kill_hung(self) -> None:
         for slot in self._slots:
             if slot.call is not None and time.monotonic() > slot.deadline and not slot.hung:
-                log.warning("a call hangs since %.0f s: killing its worker", time.monotonic() - slot.started)
+                log.warning(
+                    "a call has been hanging for %.0f s: killing its worker", time.monotonic() - slot.started
+                )
                 slot.hung = True
                 ray.kill(slot.actor)
 

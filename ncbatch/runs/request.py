@@ -13,7 +13,7 @@ import yaml
 from ncbatch.codec import catalog
 from ncbatch.codec.methods import CODECS, PRESETS, Method
 from ncbatch.codec.recipe import ClassicalRecipe, Recipe, fitting, preset_fields
-from ncbatch.errors import UsageError, first_problem
+from ncbatch.errors import UsageError, first_problem, unknown
 from ncbatch.runs.model_source import describe_model
 from ncbatch.runs.objects import portable, read_object
 from ncbatch.runs.spec import RunSpec, Variant
@@ -81,18 +81,15 @@ def make_variant(request: Request, options: StoreOptions) -> Variant:
         return Variant(name=name, recipe=classical, **rest)
     method = request.get("method")
     if isinstance(method, str) and method not in get_args(Method):
-        raise UsageError(
-            f"--method: {method!r} is unknown; there are {', '.join(get_args(Method))}, and the codecs "
-            + ", ".join(CODECS)
-        )
+        raise UsageError(f"--method: {unknown(method, (*get_args(Method), *CODECS))}")
     if "quality" in request:
-        raise UsageError(f"--quality is of the codecs {', '.join(CODECS)}; learned ones have --lmbda")
+        raise UsageError(f"--quality is for the codecs {', '.join(CODECS)}; learned methods have --lmbda")
     name = request.get("model") and portable(request["model"])
     model = describe_model(name, options) if name else None
     lmbda = request.get("lmbda", model.info.lmbda if model else DEFAULT_LMBDA)
     preset = request.get("preset")
     if preset is not None and preset not in PRESETS:
-        raise UsageError(f"--preset: {preset!r} is none; there are {', '.join(PRESETS)}")
+        raise UsageError(f"--preset: {unknown(preset, PRESETS)}")
     fields = {n: request[n] for n in Recipe.model_fields if n in request} | {"lmbda": lmbda}
     recipe = Recipe(**((preset_fields(preset, method) if preset else {}) | fields))
     if model is None:
@@ -136,7 +133,7 @@ def read_spec_file(uri: str, options: StoreOptions) -> list[Request]:
     except ObjectNotFound as error:
         raise UsageError(f"there is no spec file {uri}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"the spec file {uri} is no YAML: {' '.join(str(error).split())}") from error
+        raise UsageError(f"the spec file {uri} is not valid YAML: {' '.join(str(error).split())}") from error
     entries = content.get("variants") if isinstance(content, dict) else None
     if not isinstance(entries, list) or not entries or set(content) != {"variants"}:
         raise UsageError(f"the spec file {uri} must hold one list of mappings called `variants`")
@@ -150,10 +147,10 @@ def read_spec_file(uri: str, options: StoreOptions) -> list[Request]:
 def expand(entry: Any, where: str) -> Iterator[Request]:
     """The variants that an entry of a spec file stands for; `where` is what messages call it."""
     if not isinstance(entry, dict):
-        raise UsageError(f"{where} is no mapping of fields")
-    unknown = [str(field) for field in entry if field not in FIELDS]
-    if unknown:
-        raise UsageError(f"{where} has an unknown field {unknown[0]!r}; there are {', '.join(FIELDS)}")
+        raise UsageError(f"{where} is not a mapping of fields")
+    strange = [str(field) for field in entry if field not in FIELDS]
+    if strange:
+        raise UsageError(f"{where} has an unknown field: {unknown(strange[0], FIELDS)}")
     axes = {field: value for field, value in entry.items() if isinstance(value, list)}
     empty = [field for field, value in axes.items() if not value]
     if empty:
@@ -175,7 +172,7 @@ def _name(request: Request, axes: Sequence[str], where: str) -> str | None:
             return str(request["name"]).format_map(request)
         except (KeyError, ValueError, IndexError) as error:
             raise UsageError(
-                f"{where}: the name {request['name']!r} names no field of it: {error}"
+                f"{where}: the name {request['name']!r} refers to a field that it does not set: {error}"
             ) from error
     words = [str(request.get("preset") or request.get("method", "sga"))]
     words += [str(request[field]).rsplit("/", 1)[-1] for field in axes if str(request[field]) not in words]

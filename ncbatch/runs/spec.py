@@ -139,7 +139,7 @@ def check_same(stored: RunSpec, asked: RunSpec, uri: str) -> None:
         if alone := [v.name for v in spec.variants if v.name not in shared]:
             differences.append(f"variants only {where}: {', '.join(alone)}")
     raise SpecMismatchError(
-        f"{uri} holds another run; use its settings to go on with it, or another output. "
+        f"{uri} holds a run with other settings; use its settings to continue it, or another output. "
         f"Differences: {'; '.join(differences)}"
     )
 

@@ -60,7 +60,7 @@ class WorkInProgress:
         self._looked, self._found = True, state.pop(_TAG, None)
         if self._found is None or not torch.equal(self._found, tag):
             return None
-        log.info("going on at step %d from %s", int(state["step"]), self._key)
+        log.info("continuing at step %d from %s", int(state["step"]), self._key)
         return state
 
     def _stored(self, key: str) -> State:

@@ -57,7 +57,9 @@ def _open_path(path: str, create: bool) -> LocalStore:
     try:
         root = Path(path).expanduser()
     except RuntimeError as error:  # pathlib's way to say that "~somebody" has no home
-        raise UsageError(f"{path!r} names the home folder of nobody on this machine.") from error
+        raise UsageError(
+            f"{path!r} names the home folder of a user that this machine does not have."
+        ) from error
     # abspath, not resolve: the user's own names, symbolic links included, stay recognisable in messages and
     # URIs.
     return _local(Path(os.path.abspath(root)), create)  # noqa: PTH100

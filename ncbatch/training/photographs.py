@@ -77,7 +77,7 @@ def read_photographs(
                 pictures.append(_at_least(pixels, crop))
                 held += pixels.nbytes
     if not pictures:
-        raise UsageError(f"{corpus.uri} holds no usable picture ({unusable} could not be read)")
+        raise UsageError(f"{corpus.uri} holds no usable image ({unusable} could not be read)")
     log.info("%s", _account(purpose, len(keys), len(pictures), unusable, padded))
     return Photographs(pictures, unusable, padded)
 

@@ -165,8 +165,8 @@ class Trainer:
     def restore(self, state: dict[str, Any]) -> None:
         if state.get("photographs", self._photographs.digest) != self._photographs.digest:
             raise NcbatchError(
-                "the training that stands there saw other photographs; give it the same corpus, --include "
-                "and --memory to go on, or another --out"
+                "the training there saw other images; to continue it, give it the same corpus, --include, "
+                "--exclude and --memory, or else choose another --out"
             )
         self.step = int(state["step"])
         self.model.load_state_dict(without_constants(state["model"]))  # written by CompressAI's module once

@@ -304,7 +304,7 @@ def test_more_corrections_than_an_encoder_writes_take_no_memory(packed):
     _check_section(packed, front + leb128(10**6) + bytes(10**6), "it corrects 1,000,000 parameters")
     _check_section(packed, front + leb128(33) + bytes(33), "it corrects 33 parameters")
     _check_section(packed, front + leb128(32) + bytes(29), "a number that does not end")
-    _check_section(packed, front + leb128(32) + bytes(33), "words are none")
+    _check_section(packed, front + leb128(32) + bytes(33), "not made of whole words")
 
 
 def test_the_size_is_looked_at_before_anything_is_made_of_it(packed):

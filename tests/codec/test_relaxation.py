@@ -131,7 +131,7 @@ def test_learning_rates():
 def test_methods_without_temperature_say_so(method):
     with pytest.raises(ValueError, match="no temperature"):
         Recipe(method=method, lmbda=0.01, tau0=0.5)
-    with pytest.raises(ValueError, match="rounding is of the method sga"):
+    with pytest.raises(ValueError, match="rounding is a setting of the method sga"):
         Recipe(method=method, lmbda=0.01, rounding="ssl")
 
 

@@ -44,8 +44,8 @@ def test_methods_and_codecs_are_compared(tmp_path: Path) -> None:
     ("words", "message"),
     [
         (("--manifest", "nowhere.csv"), "nowhere.csv"),
-        (("--methods", "magic"), "--methods: 'magic' is unknown; there are amortized, sga"),
-        (("--codecs", "jpg"), "--codecs: 'jpg' is unknown; there are jpeg, webp"),
+        (("--methods", "magic"), "--methods: there is no 'magic'; the choices are amortized, sga"),
+        (("--codecs", "jpg"), "--codecs: there is no 'jpg' (did you mean jpeg?); the choices are jpeg, webp"),
         (("--lmbdas", "0.01,much"), "--lmbdas: 'much' is not a finite number greater than 0"),
         (("--codecs", "jpeg", "--qualities", "a"), "--qualities: 'a' is not a whole number"),
         (("--lmbdas", "0.01,0"), "--lmbdas: '0' is not a finite number greater than 0"),

@@ -29,7 +29,7 @@ def test_a_run_is_interrupted_in_every_way_and_goes_on(head: Head, tmp_path: Pat
         done = run.wait()
     assert done.code == 130, str(done)
     assert "Traceback" not in done.err
-    assert "finishing what is in flight; once more to stop at once" in done.err
+    assert "finishing what is in flight; press Ctrl-C again to stop at once" in done.err
     assert "lost a worker" not in done.err, "a terminal's Ctrl-C must not reach the workers"
     assert "run the same command again" in done.err.splitlines()[-1]
     after_first = len(rows(out))

@@ -79,7 +79,7 @@ def test_wrong_sql_gets_one_line(folder: Path) -> None:
 def test_other_settings_are_refused_with_the_differences(folder: Path) -> None:
     words = [word if word != "4" else "5" for word in _command(folder)]
     message = ncbatch(*words, "--seed", "3").expect(1).message
-    assert "holds another run" in message
+    assert "holds a run with other settings" in message
     assert "steps: 4 there, 5 asked for" in message and "seed: 0 there, 3 asked for" in message
 
 
@@ -158,5 +158,5 @@ def test_what_cannot_be_encoded_is_said_in_one_line(folder: Path, tmp_path: Path
     assert "--steps" in steps.message
     gpus = ncbatch("encode", folder / "in", tmp_path / "out2", "--gpus-per-worker", "9").expect(1)
     typo = ncbatch("encode", "--retry-failed", folder / "in", tmp_path / "out").expect(1)
-    assert "is no error class" in typo.message and "behind the folders" in typo.message
+    assert "is not an error class" in typo.message and "behind the folders" in typo.message
     assert "--gpus-per-worker 9" in gpus.err.splitlines()[-1]

@@ -76,7 +76,7 @@ def test_a_job_is_stopped_and_ray_job_submit_goes_on(head: Head, tmp_path: Path)
     assert "stopping" in ncbatch("job", "stop", job, "--dashboard", head.dashboard).expect(0).out
     wait_for(lambda: _job(head, job)["status"] == "STOPPED", "the job is over")
     assert out.head("lease.json") is None, "a stopped job releases its lease"
-    assert "it was over already" in ncbatch("job", "stop", job, "--dashboard", head.dashboard).expect(0).out
+    assert "it had ended already" in ncbatch("job", "stop", job, "--dashboard", head.dashboard).expect(0).out
 
     ray = str(Path(sys.executable).with_name("ray"))
     command = (ray, "job", "submit", "--address", head.dashboard, "--working-dir", ".", "--")

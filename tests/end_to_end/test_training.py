@@ -67,7 +67,7 @@ def test_every_builtin_model_encodes_and_verifies(corpus: Path, tmp_path: Path) 
         (("--lmbda", "-1"), "--lmbda: '-1' is not a finite number greater than 0"),
         (("--ladder", "0.01,much"), "--ladder: 'much' is not a finite number"),
         (("--ladder", "0.01,0"), "--ladder: '0' is not a finite number greater than 0"),
-        (("--lmbda", "0.01", "--kind", "best"), "'best' is none; there are base and bits-back"),
+        (("--lmbda", "0.01", "--kind", "best"), "there is no 'best'; the choices are base, bits-back"),
         (("--lmbda", "0.01", "--kind", "base,bits-back"), "--lmbda trains one model"),
         (("--lmbda", "0.01", "--workers", "0"), "--workers: '0' is not a whole number"),
         (("--lmbda", "0.01", "--save-minutes", "0"), "--save-minutes: '0' is not a finite number"),
@@ -96,7 +96,7 @@ def test_a_corpus_without_pictures_is_named(said: Said, tmp_path: Path) -> None:
     words = ("train", tmp_path / "in", "--out", tmp_path / "out", "--lmbda", "0.01", *SMALL)
     assert "holds 1 image; training needs at least two" in said(*words).expect(1).err
     (tmp_path / "in" / "b.png").write_text("no picture")
-    assert "holds no usable picture" in said(*words).expect(1).err
+    assert "holds no usable image" in said(*words).expect(1).err
 
 
 def test_a_finished_training_whose_checkpoint_was_exchanged(said: Said, corpus: Path, tmp_path: Path) -> None:

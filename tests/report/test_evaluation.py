@@ -142,7 +142,7 @@ def test_nothing_to_report(tmp_path: Path) -> None:
     ("words", "message"),
     [
         (("--reference", "sgb"), "the run has no series 'sgb'; it has 'sga'"),
-        (("--dataset", "clic"), "nothing is known of 'clic'; there are kodak, tecnick, none"),
+        (("--dataset", "clic"), "there is no 'clic'; the choices are kodak, tecnick, none"),
         (("--images", "x.png"), "no encoded image 'x.png'"),
     ],
 )

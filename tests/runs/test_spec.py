@@ -55,7 +55,7 @@ def test_a_mismatch_prints_every_difference_with_both_values() -> None:
     )
     message = _mismatch(_spec(), asked)
     assert message.startswith(
-        "s3://out/ holds another run; use its settings to go on with it, or another output."
+        "s3://out/ holds a run with other settings; use its settings to continue it, or another output."
     )
     differences = message.partition("Differences: ")[2].split("; ")
     assert differences == [
@@ -157,7 +157,7 @@ def test_a_request_is_completed() -> None:
         ({"lmbda": 0.0}, "--lmbda: .*greater than 0"),
         ({"steps": -1}, "--steps: .*greater than or equal to 0"),
         ({"steps": 0}, "steps must be at least 1 for the method sga"),
-        ({"method": "bits-back", "steps": 5}, "the method bits-back refines nothing; leave out steps"),
+        ({"method": "bits-back", "steps": 5}, "the method bits-back does not refine; leave out steps"),
         ({"name": "a/b"}, "--name: must be up to 64 letters"),
         ({"learning_rate": 2}, "--learning-rate: .*less than or equal to 1"),
         ({"max_pixels": 0}, "--max-pixels: .*greater than 0"),

@@ -66,7 +66,7 @@ def _streams(bench: Workbench) -> dict[str, bytes]:
 
 
 def _went_on(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [r.message.partition(" from ")[0] for r in caplog.records if "going on" in r.message]
+    return [r.message.partition(" from ")[0] for r in caplog.records if "continuing" in r.message]
 
 
 @pytest.fixture(autouse=True)
@@ -92,7 +92,7 @@ def test_a_new_attempt_goes_on_and_ends_the_same(
     spec, unit = _planned(local)
     _kill_after(local, spec, unit, saves)
     _finish(local.workspace(spec), unit)
-    assert _went_on(caplog) == [f"going on at step {10 * ((saves - 1) % 3 + 1)}"], "three saves per image"
+    assert _went_on(caplog) == [f"continuing at step {10 * ((saves - 1) % 3 + 1)}"], "three saves per image"
     assert _streams(local) == undisturbed
     assert local.keys("wip/") == []
 
@@ -116,7 +116,7 @@ def test_a_batch_goes_on_as_a_batch(
     with pytest.raises(Killed):
         run_unit(workspace, unit, ATTEMPTS[0], {})
     _finish(local.workspace(spec, batch_size=2), unit)
-    assert _went_on(caplog) == ["going on at step 20"]
+    assert _went_on(caplog) == ["continuing at step 20"]
     assert _streams(local)["a.png"] == undisturbed["a.png"]
 
 
@@ -127,7 +127,7 @@ def test_it_goes_on_from_s3(
     spec, unit = _planned(on_s3)
     _kill_after(on_s3, spec, unit, 2)
     _finish(on_s3.workspace(spec), unit)
-    assert _went_on(caplog) == ["going on at step 20"]
+    assert _went_on(caplog) == ["continuing at step 20"]
     assert _streams(on_s3) == undisturbed
     assert on_s3.keys("wip/") == []
 

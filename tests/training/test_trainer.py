@@ -140,7 +140,7 @@ def test_other_photographs_are_refused(photographs, tmp_path):
     output = open_store(str(tmp_path), create=True)
     session(settings(steps=300), photographs, output).save()
     others = Photographs([255 - pixels for pixels in photographs.pictures])
-    with pytest.raises(NcbatchError, match="saw other photographs"):
+    with pytest.raises(NcbatchError, match="saw other images"):
         session(settings(steps=300), others, output).run()
 
 
@@ -222,7 +222,7 @@ def test_unusable_and_small_pictures_are_counted(tmp_path):
     assert (len(found.pictures), found.unusable, found.padded) == (2, 1, 1)
     assert all(min(p.shape[:2]) >= 64 for p in found.pictures)
     assert len(read_photographs(corpus, keys, 64, 20_000).pictures) == 1  # the other does not fit
-    with pytest.raises(UsageError, match="no usable picture"):
+    with pytest.raises(UsageError, match="no usable image"):
         read_photographs(corpus, ["text.png"], 64, 1 << 30)
 
 
