@@ -40,6 +40,7 @@ log = logging.getLogger("ncbatch")
 
 _LINE_SECONDS = 10.0
 _NO_TERMINAL = 10_000  # columns
+_LOGGED_COLUMNS = 71
 _FILE_ONLY = "ncbatch.shown"
 """Logger of what standard error shows anyway: for the log file."""
 
@@ -102,19 +103,42 @@ def size(count: float) -> str:
     return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
 
 
-def progress_line(snapshot: Snapshot) -> str:
-    """A snapshot in one line."""
-    done = snapshot.ok + snapshot.failed
-    parts = [f"{snapshot.state}: {done}/{snapshot.images} images"]
-    parts.append(f"{snapshot.failed} failed, {snapshot.pending} pending")
+def counted(count: int, noun: str) -> str:
+    """A number and what it is of."""
+    return f"{count} {noun.removesuffix('s') if count == 1 else noun}"
+
+
+def progress_line(snapshot: Snapshot, width: int | None = None) -> str:
+    """A snapshot in one line.
+
+    Args:
+        width: columns. What does not fit is left out, the least important first. By default the terminal's,
+            or what is left of 80 columns beside the time of a logged line.
+    """
+    if width is None:
+        width = err.width if err.is_terminal else _LOGGED_COLUMNS
+    done, running = snapshot.ok + snapshot.failed, snapshot.state == "running"
+    head = f"{done}/{snapshot.images} {snapshot.noun}"
+    if not running:
+        head = f"{snapshot.state}: {head}"
+    if snapshot.fraction is not None and not snapshot.is_over:
+        head += f", {int(100 * snapshot.fraction)} %"
+    parts = {"count": head}
+    if snapshot.failed:
+        parts["failed"] = f"{snapshot.failed} failed"
+    if snapshot.pending and snapshot.eta_seconds is not None and not snapshot.is_over:
+        parts["eta"] = f"ETA {duration(snapshot.eta_seconds)}"
+    parts["time"] = f"{counted(snapshot.workers, 'workers')}, {duration(snapshot.elapsed_seconds)}"
     if snapshot.mean_bpp is not None and snapshot.mean_psnr is not None:
-        parts.append(f"{snapshot.mean_bpp:.3f} bpp, {snapshot.mean_psnr:.2f} dB")
+        parts["means"] = f"{snapshot.mean_bpp:.3f} bpp, {snapshot.mean_psnr:.2f} dB"
     if snapshot.images_per_second is not None:
-        parts.append(f"{snapshot.images_per_second:.2g} images/s")
-    if snapshot.pending and snapshot.eta_seconds is not None:
-        parts.append(f"ETA {duration(snapshot.eta_seconds)}")
-    parts.append(f"{snapshot.workers} workers, {duration(snapshot.elapsed_seconds)}")
-    return " | ".join(parts)
+        parts["rate"] = f"{snapshot.images_per_second:.2g} {snapshot.noun}/s"
+    for name in ("rate", "means", "time"):
+        line = " | ".join(parts.values())
+        if len(line) <= width:
+            break
+        parts.pop(name, None)
+    return " | ".join(parts.values())
 
 
 @contextmanager

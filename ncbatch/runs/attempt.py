@@ -38,6 +38,7 @@ class Attempt:
         )
         self.tracer = Tracer(workspace.output, unit, workspace.trace_every)
         self.wip = workspace.wip(unit)
+        self.progress = workspace.progress(unit, attempt)
 
     def rows(self, images: Sequence[PlannedImage], poisoned: Mapping[str, str]) -> Iterator[Row]:
         """One row per image, as they get done; images of one padded shape go in batches."""
@@ -75,7 +76,7 @@ class Attempt:
         return None
 
     def _encode(self, jobs: Sequence[Job]) -> list[Encoded]:
-        return refined(self._coder.encode, jobs, self.wip, self.tracer)
+        return refined(self._coder.encode, jobs, self.wip, self.tracer, self.progress)
 
     def _row(self, done: Done[Encoded]) -> Row:
         if isinstance(done.result, Failure):

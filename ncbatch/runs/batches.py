@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ncbatch.codec.encode import Pause, State, padded_shape
 from ncbatch.codec.errors import DecodeCheckError, DivergedError
 from ncbatch.codec.refinement import Refinement
+from ncbatch.runs.beats import UnitProgress
 from ncbatch.runs.intake import Job
 from ncbatch.runs.rows import Failure
 from ncbatch.runs.traces import Tracer
@@ -118,6 +119,7 @@ def refined(
     jobs: Sequence[Job],
     wip: WorkInProgress,
     tracer: Tracer,
+    progress: UnitProgress,
 ) -> list[Result]:
     """Encodes pictures together, from where an earlier attempt got to; saves and looks on the way."""
     images = [job.image for job in jobs]
@@ -125,6 +127,7 @@ def refined(
     tracer.begin(state)
 
     def pause(refinement: Refinement) -> None:
+        progress.at_step(images, refinement.step)
         tracer.look(refinement)
         wip.save_sometimes(refinement, images, tracer.state)
 

@@ -8,19 +8,21 @@ from __future__ import annotations
 import logging
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 from ncbatch.errors import Terminated
+from ncbatch.runs.forecast import Forecast
 from ncbatch.runs.heartbeat import Heartbeat
 from ncbatch.runs.opening import Run
 from ncbatch.runs.options import Deadlines
 from ncbatch.runs.pending import Before, Call, Kind, Policy, Schedule
 from ncbatch.runs.plan import Unit
 from ncbatch.runs.pool import Lost, Pool
-from ncbatch.runs.progress import Progress, Snapshot, write_status
+from ncbatch.runs.progress import Progress, Snapshot, State, write_status
 from ncbatch.runs.results import UnitResult
 from ncbatch.runs.worker import StoreFailure
 from ncbatch.store import Store, StoreError
@@ -81,7 +83,7 @@ class Driver:
         )
         newest = {(unit.variant, image.key) for unit in run.units for image in unit.images}
         self.images = len(newest)
-        self.progress = Progress(self.images, sum(unit.pixels for unit in run.units))
+        self.progress = Progress(Counter(variant for variant, _ in newest), self._forecast(run))
         self._interrupts = 0
         self._attempts = 0
         self._status_at = 0.0
@@ -89,7 +91,15 @@ class Driver:
     def resumed(self, results: dict[str, UnitResult]) -> None:
         """Counts what earlier sessions committed."""
         for unit, result in results.items():
-            self.progress.add(result, self._units[unit].pixels, resumed=True)
+            self.progress.add(self._units[unit].variant, result, resumed=True)
+
+    def _forecast(self, run: Run) -> Forecast:
+        """In expected seconds; of variants that nothing is left to do of, at the others' mean pace."""
+        pending = run.pending
+        work = {unit.id: self._pace.expected(unit) for unit in pending}
+        mean = sum(work.values()) / max(sum(unit.pixels for unit in pending), 1)
+        done = sum(unit.pixels for unit in run.units) - sum(unit.pixels for unit in pending)
+        return Forecast(work, done * mean)
 
     def drive(self) -> str | None:
         """Works until all units are committed, the run has to stop, or Ctrl-C.
@@ -102,29 +112,41 @@ class Driver:
         Raises:
             KeyboardInterrupt: interrupted; what is committed stays.
         """
-        stopped: str | None = None
         self.progress.state = "running"
-        with self._signals():
-            while not self._schedule.finished:
-                if self._heartbeat.lost:
-                    stopped = stopped or "another driver has taken over the run with --force"
-                stopped = stopped or self._schedule.stop_reason or self._pool.stop_reason
-                draining = bool(stopped or self._interrupts)
-                if draining and not self._pool.calling:
-                    break
-                if draining:
-                    self.progress.state = "finishing"
-                else:
-                    self._pool.grow(self._schedule.open_units)
-                    self._dispatch()
-                for call, result, seconds in self._pool.events(_TICK_SECONDS):
-                    self._handle(call, result, seconds)
-                self._report()
+        try:
+            with self._signals():
+                stopped = self._work()
+        except KeyboardInterrupt:  # at once: what is in flight is dropped, but the status says so
+            self._end("interrupted")
+            raise
         interrupted = bool(self._interrupts) and not self._schedule.finished
-        self.progress.state = "stopped" if stopped else "interrupted" if interrupted else "finished"
-        self._report(at_once=True)
+        self._end("stopped" if stopped else "interrupted" if interrupted else "finished")
         if interrupted:
             raise KeyboardInterrupt
+        return stopped
+
+    def _end(self, state: State) -> None:
+        self.progress.state = state
+        self._report(at_once=True)
+
+    def _work(self) -> str | None:
+        """Until all is committed, or nothing is in flight any more where the run has to stop."""
+        stopped: str | None = None
+        while not self._schedule.finished:
+            if self._heartbeat.lost:
+                stopped = stopped or "another driver has taken over the run with --force"
+            stopped = stopped or self._schedule.stop_reason or self._pool.stop_reason
+            draining = bool(stopped or self._interrupts)
+            if draining and not self._pool.calling:
+                break
+            if draining:
+                self.progress.state = "finishing"
+            else:
+                self._pool.grow(self._schedule.open_units)
+                self._dispatch()
+            for call, result, seconds in self._pool.events(_TICK_SECONDS):
+                self._handle(call, result, seconds)
+            self._report()
         return stopped
 
     def _dispatch(self) -> None:
@@ -143,7 +165,8 @@ class Driver:
         match result:
             case UnitResult():
                 schedule.committed(call, result.ok, result.failed)
-                self.progress.add(result, unit.pixels)
+                self.progress.add(unit.variant, result)
+                self.progress.forecast.committed(unit.id, time.monotonic())
                 self._pace.observe(unit, seconds)
             case None if call.kind is Kind.PROBE:
                 schedule.probed(call)
@@ -159,6 +182,7 @@ class Driver:
 
     def _report(self, *, at_once: bool = False) -> None:
         self.progress.workers = self._pool.ready_workers
+        self.progress.forecast.tick(time.monotonic(), self._pool.in_flight(), self._pool.size)
         snapshot = self.progress.snapshot(self._heartbeat.driver)
         self._show(snapshot)
         if at_once or time.monotonic() - self._status_at > _STATUS_SECONDS:

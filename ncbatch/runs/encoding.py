@@ -25,7 +25,7 @@ from ncbatch.runs.options import EncodeOptions
 from ncbatch.runs.places import Places, open_places
 from ncbatch.runs.plan import PlannedImage
 from ncbatch.runs.pool import Pool
-from ncbatch.runs.progress import Snapshot
+from ncbatch.runs.progress import Snapshot, announce
 from ncbatch.runs.spec import RunSpec
 from ncbatch.runs.wip import discard_all
 from ncbatch.runs.worker import WorkerConfig
@@ -54,6 +54,7 @@ def encode_corpus(
     with _terminable():
         lease.take(force=options.force)
         try:
+            announce(output, "planning" if places.stored is None else "starting", lease.driver)
             with Heartbeat(lease) as heartbeat:
                 stopped, images = _drive(spec, corpus, output, heartbeat, options, show)
         except RayError as error:

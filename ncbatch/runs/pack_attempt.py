@@ -38,6 +38,7 @@ class PackAttempt:
         self._writer = RowWriter(variant, unit, attempt, str(workspace.device))
         self.tracer = Tracer(workspace.output, unit, workspace.trace_every)
         self.wip = workspace.wip(unit)
+        self.progress = workspace.progress(unit, attempt)
         self._started_at = datetime.now(timezone.utc)
 
     def rows(self, images: Sequence[PlannedImage], poisoned: Mapping[str, str]) -> Iterator[Row]:
@@ -122,7 +123,7 @@ class PackAttempt:
         return self._variant.fall_back and refines and failure.error_class != OUT_OF_MEMORY
 
     def _find(self, jobs: Sequence[Job]) -> list[Found]:
-        found = refined(self._coder.find, jobs, self.wip, self.tracer)
+        found = refined(self._coder.find, jobs, self.wip, self.tracer, self.progress)
         if self._coder.recipe.refines or self._coder.recipe.bbvi_steps:
             for job, f in zip(jobs, found, strict=True):
                 self.wip.keep(job.image, f.state())

@@ -10,13 +10,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any
 
 import ray
 from ray.exceptions import ActorDiedError, GetTimeoutError, RayError, RayTaskError
 
+from ncbatch.runs.beats import Beat
+from ncbatch.runs.board import BoardReader
 from ncbatch.runs.cluster import start_ray
 from ncbatch.runs.errors import RunError, StoppedByPolicyError
 from ncbatch.runs.options import PoolConfig
@@ -54,6 +56,7 @@ class _Slot:
     actor: Any
     ref: Any = None
     call: Call | None = None
+    attempt: str = ""
     deadline: float = float("inf")
     started: float = field(default_factory=time.monotonic)
     info: WorkerInfo | None = None
@@ -77,6 +80,7 @@ class Pool:
     def __init__(self, config: WorkerConfig, size: PoolConfig, address: str | None = None) -> None:
         self._config, self._size, self._address = config, size, address
         self._actor_class: Any = None
+        self._board: BoardReader | None = None
         self._slots: list[_Slot] = []
         self._created = time.monotonic()
         self._warned = False
@@ -98,6 +102,8 @@ class Pool:
             "max_restarts": 0,
             "max_task_retries": 0,
         }
+        self._board = BoardReader()
+        self._config = replace(self._config, report=self._board.pen)
         self._actor_class = ray.remote(Worker).options(**options)
         self._created = time.monotonic()
 
@@ -111,6 +117,8 @@ class Pool:
         for slot in self._slots:
             ray.kill(slot.actor, no_restart=True)
         self._slots.clear()
+        if self._board is not None:
+            self._board.close()
         ray.shutdown()
 
     @property
@@ -145,6 +153,11 @@ class Pool:
         return sum(slot.info is not None for slot in self._slots)
 
     @property
+    def size(self) -> int:
+        """Workers, those that are still starting included."""
+        return len(self._slots)
+
+    @property
     def calling(self) -> bool:
         return any(slot.call is not None for slot in self._slots)
 
@@ -159,7 +172,14 @@ class Pool:
             slot.ref = slot.actor.run_unit.remote(unit, attempt, call.poisoned)
         else:
             slot.ref = slot.actor.probe.remote(unit, attempt, call.image)
+        slot.attempt = attempt
         slot.call, slot.started, slot.deadline = call, time.monotonic(), time.monotonic() + seconds
+
+    def in_flight(self) -> dict[str, Beat | None]:
+        """The units being done, and the last beat of each; None: none has arrived. Never waits."""
+        calls = {s.attempt: s.call for s in self._slots if s.call is not None and s.call.image is None}
+        beats = self._board.read(calls) if self._board is not None else {}
+        return {call.unit: beats.get(attempt) for attempt, call in calls.items()}
 
     def calibrate(self, variant: str) -> float:
         """Seconds per pixel of a variant, measured by the first worker that is there.

@@ -1,102 +1,152 @@
-"""How far a run is: counted by the driver, shown on the console, kept in `status.json`."""
+"""How much of a run is done: counted by the driver, shown on the console, kept in `status.json`."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Literal
 
 import pydantic
 
 from ncbatch.runs import layout
+from ncbatch.runs.forecast import Forecast
 from ncbatch.runs.results import UnitResult
 from ncbatch.store import ObjectNotFound, Store
 
-State = Literal["starting", "running", "finishing", "finished", "interrupted", "stopped"]
+State = Literal["planning", "starting", "running", "finishing", "finished", "interrupted", "stopped"]
+
+
+class VariantCount(pydantic.BaseModel, frozen=True):
+    """One variant's part of a snapshot. Means are over its ok images, None without any."""
+
+    name: str
+    images: int
+    ok: int = 0
+    failed: int = 0
+    mean_bpp: float | None = None
+    mean_psnr: float | None = None
 
 
 class Snapshot(pydantic.BaseModel, frozen=True):
-    """One moment of a run. Images count once per variant.
+    """One moment of a run. Images count once per variant: as encodings.
 
-    images_per_second: of this session; eta_seconds: weighted by pixels; both None before the first commit.
-    mean_bpp, mean_psnr: over the ok images of all sessions, the latter without those that came back exactly.
+    fraction: of the work, from 0 to 1, images in flight by their steps; None while nothing is known.
+    images_per_second: of this session, None before the first commit; eta_seconds: from the calibration at
+        first, then from the workers' pace.
+    mean_bpp, mean_psnr: over the ok images of all sessions, the latter without those that came back exactly;
+        None where there are several variants, of which they would mean nothing.
     """
 
     state: State
-    images: int
-    ok: int
-    failed: int
-    pending: int
-    resumed: int
-    mean_bpp: float | None
-    mean_psnr: float | None
-    images_per_second: float | None
-    eta_seconds: float | None
-    workers: int
-    elapsed_seconds: float
+    images: int = 0
+    ok: int = 0
+    failed: int = 0
+    pending: int = 0
+    resumed: int = 0
+    mean_bpp: float | None = None
+    mean_psnr: float | None = None
+    fraction: float | None = None
+    images_per_second: float | None = None
+    eta_seconds: float | None = None
+    workers: int = 0
+    elapsed_seconds: float = 0.0
     updated_at: datetime
     driver: str = ""
+    variants: tuple[VariantCount, ...] = ()
 
     @property
     def is_over(self) -> bool:
         return self.state in ("finished", "interrupted", "stopped")
+
+    @property
+    def noun(self) -> str:
+        """What is counted: an image that several variants encode is several encodings."""
+        return "encodings" if len(self.variants) > 1 else "images"
+
+
+@dataclass
+class _Count:
+    images: int
+    ok: int = 0
+    failed: int = 0
+    bpp: float = 0.0
+    psnr: float = 0.0
+    exact: int = 0
+
+    def told(self, name: str) -> VariantCount:
+        inexact = self.ok - self.exact
+        return VariantCount(
+            name=name,
+            images=self.images,
+            ok=self.ok,
+            failed=self.failed,
+            mean_bpp=self.bpp / self.ok if self.ok else None,
+            mean_psnr=self.psnr / inexact if inexact else None,
+        )
 
 
 class Progress:
     """Counts commits.
 
     Args:
-        images: of the whole plan; weight: its pixels, as far as known.
+        images: of the whole plan, by variant.
+        forecast: of this session's work.
     """
 
-    def __init__(self, images: int, weight: float) -> None:
-        self._images, self._weight = images, weight
-        self._ok = self._failed = self._resumed = self._exact = 0
-        self._bpp = self._psnr = 0.0
-        self._done_weight = self._session_weight = 0.0
+    def __init__(self, images: Mapping[str, int], forecast: Forecast) -> None:
+        self._counts = {variant: _Count(count) for variant, count in images.items()}
+        self.forecast = forecast
+        self._resumed = 0
         self._started = time.monotonic()
         self.state: State = "starting"
         self.workers = 0
 
-    def add(self, result: UnitResult, weight: float, *, resumed: bool = False) -> None:
-        """Counts a unit's commit; `weight` is its share of the plan's."""
-        self._ok += result.ok
-        self._failed += result.failed
-        self._bpp += result.bpp
-        self._psnr += result.psnr
-        self._exact += result.exact
-        self._done_weight += weight
+    def add(self, variant: str, result: UnitResult, *, resumed: bool = False) -> None:
+        """Counts a unit's commit."""
+        count = self._counts[variant]
+        count.ok += result.ok
+        count.failed += result.failed
+        count.bpp += result.bpp
+        count.psnr += result.psnr
+        count.exact += result.exact
         if resumed:
             self._resumed += result.ok + result.failed
-        else:
-            self._session_weight += weight
 
     @property
     def failed(self) -> int:
-        return self._failed
+        return sum(count.failed for count in self._counts.values())
 
     def snapshot(self, driver: str = "") -> Snapshot:
         elapsed = time.monotonic() - self._started
-        done = self._ok + self._failed
-        here = done - self._resumed
-        inexact = self._ok - self._exact
-        left = self._weight - self._done_weight
+        variants = tuple(count.told(name) for name, count in self._counts.items())
+        images, ok = sum(v.images for v in variants), sum(v.ok for v in variants)
+        here = ok + self.failed - self._resumed
+        alone = variants[0] if len(variants) == 1 else None
         return Snapshot(
             state=self.state,
-            images=self._images,
-            ok=self._ok,
-            failed=self._failed,
-            pending=max(self._images - done, 0),
+            images=images,
+            ok=ok,
+            failed=self.failed,
+            pending=max(images - ok - self.failed, 0),
             resumed=self._resumed,
-            mean_bpp=self._bpp / self._ok if self._ok else None,
-            mean_psnr=self._psnr / inexact if inexact else None,
+            mean_bpp=alone and alone.mean_bpp,
+            mean_psnr=alone and alone.mean_psnr,
+            fraction=self.forecast.fraction,
             images_per_second=here / elapsed if here and elapsed else None,
-            eta_seconds=left * elapsed / self._session_weight if self._session_weight else None,
+            eta_seconds=self.forecast.eta_seconds,
             workers=self.workers,
             elapsed_seconds=elapsed,
             updated_at=datetime.now(timezone.utc),
             driver=driver,
+            variants=variants,
         )
+
+
+def announce(output: Store, state: State, driver: str) -> None:
+    """Says in `status.json` that a driver is up, before it can count anything."""
+    write_status(output, Snapshot(state=state, updated_at=datetime.now(timezone.utc), driver=driver))
 
 
 def write_status(output: Store, snapshot: Snapshot) -> None:

@@ -17,6 +17,7 @@ from ncbatch.codec.recipe import ClassicalRecipe
 from ncbatch.metrics.schema import Row, parquet_to_table, rows_to_parquet
 from ncbatch.runs import layout
 from ncbatch.runs.attempt import Attempt
+from ncbatch.runs.beats import Report, UnitProgress
 from ncbatch.runs.coders import ClassicalCoder, Coder, LearnedCoder, PackCoder
 from ncbatch.runs.models import kept_model
 from ncbatch.runs.pack_attempt import PackAttempt
@@ -36,6 +37,7 @@ class Workspace:
     batch_size: pictures of one padded shape to refine together; halved for good when memory runs out.
     wip_seconds: between two saves of a refinement's state.
     trace_every: steps between two looks at a refinement, for the side table; 0: none.
+    report: where to say how much of a unit is done.
     """
 
     spec: RunSpec
@@ -45,6 +47,7 @@ class Workspace:
     batch_size: int = 1
     wip_seconds: float = 60.0
     trace_every: int = 0
+    report: Report | None = None
     _models: dict[str, Model] = field(default_factory=dict)
 
     def coder(self, variant: Variant) -> Coder | PackCoder:
@@ -61,6 +64,9 @@ class Workspace:
 
     def wip(self, unit: Unit) -> WorkInProgress:
         return WorkInProgress(self.output, unit, self.spec.variant(unit.variant), self.wip_seconds)
+
+    def progress(self, unit: Unit, attempt: str) -> UnitProgress:
+        return UnitProgress(unit, attempt, self.spec.variant(unit.variant).recipe, self.report)
 
     def attempt(self, unit: Unit, attempt: str) -> Attempt | PackAttempt:
         variant = self.spec.variant(unit.variant)
@@ -81,10 +87,13 @@ def run_unit(workspace: Workspace, unit: Unit, attempt: str, poisoned: Mapping[s
         StoreError: the store refused or could not be reached; do the unit again later.
     """
     key, output = layout.unit_key(unit.id), workspace.output
-    rows = None
+    rows: list[Row] | None = None
     if output.head(key) is None:
         work = workspace.attempt(unit, attempt)
-        rows = list(work.rows(unit.images, poisoned))
+        rows = list[Row]()
+        for row in work.rows(unit.images, poisoned):
+            rows.append(row)
+            work.progress.done(row.image_key)
         work.tracer.write()
         if not output.put_if_absent(key, rows_to_parquet(rows)):
             rows = None

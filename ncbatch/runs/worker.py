@@ -12,6 +12,7 @@ from typing import TypeVar
 import torch
 
 from ncbatch.codec.memory import keep_freed_memory
+from ncbatch.runs.beats import Report
 from ncbatch.runs.calibration import seconds_per_pixel
 from ncbatch.runs.plan import Unit
 from ncbatch.runs.results import UnitResult
@@ -24,7 +25,7 @@ from ncbatch.store import Store, StoreError
 class WorkerConfig:
     """What a worker needs to know; travels to it.
 
-    threads: of torch. batch_size, wip_seconds, trace_every: see `Workspace`.
+    threads: of torch. batch_size, wip_seconds, trace_every, report: see `Workspace`.
     """
 
     spec: RunSpec
@@ -34,6 +35,7 @@ class WorkerConfig:
     batch_size: int = 1
     wip_seconds: float = 60.0
     trace_every: int = 0
+    report: Report | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class Worker:
             batch_size=config.batch_size,
             wip_seconds=config.wip_seconds,
             trace_every=config.trace_every,
+            report=config.report,
         )
 
     def ready(self) -> WorkerInfo:

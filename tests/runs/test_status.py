@@ -6,6 +6,7 @@ import pytest
 
 from ncbatch.runs import layout
 from ncbatch.runs.errors import RunError
+from ncbatch.runs.forecast import Forecast
 from ncbatch.runs.lease import Lease
 from ncbatch.runs.opening import committed_results
 from ncbatch.runs.plan import Unit
@@ -84,7 +85,7 @@ def test_the_drivers_word_and_the_lease_are_shown(local: Workbench) -> None:
     _half_done(local)
     lease = Lease(local.output)
     lease.take(force=False)
-    snapshot = Progress(4, 4.0).snapshot(lease.driver)
+    snapshot = Progress({"v": 4}, Forecast({})).snapshot(lease.driver)
     write_status(local.output, snapshot)
     status = run_status(local.output)
     assert status.snapshot == snapshot
@@ -101,28 +102,43 @@ def test_the_drivers_word_and_the_lease_are_shown(local: Workbench) -> None:
 def test_progress_counts_earlier_work_as_done_but_not_as_pace(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([100.0, 110.0])
     monkeypatch.setattr("ncbatch.runs.progress.time.monotonic", lambda: next(clock))
-    progress = Progress(images=10, weight=100.0)
-    progress.add(UnitResult(4, 1, bpp=4.0, psnr=90.0, exact=1), 50.0, resumed=True)
-    progress.add(UnitResult(2, 0, bpp=5.0, psnr=72.0), 20.0)
+    progress = Progress({"v": 10}, Forecast({"a": 20.0, "b": 30.0}, done=50.0))
+    progress.add("v", UnitResult(4, 1, bpp=4.0, psnr=90.0, exact=1), resumed=True)
+    progress.forecast.tick(0.0, {"a": None}, 1)
+    progress.add("v", UnitResult(2, 0, bpp=5.0, psnr=72.0))
+    progress.forecast.committed("a", 20.0)
     now = progress.snapshot("me")
     assert (now.images, now.ok, now.failed, now.pending, now.resumed) == (10, 6, 1, 3, 5)
     assert (now.mean_bpp, now.mean_psnr) == (9.0 / 6, 162.0 / 5)
     assert now.images_per_second == pytest.approx(2 / 10)
-    assert now.eta_seconds == pytest.approx(30.0 / (20.0 / 10)), "by weight, at this session's pace"
+    assert (now.fraction, now.eta_seconds) == (0.7, 30.0)
     assert progress.failed == 1
 
 
-def test_before_the_first_commit_there_is_no_pace() -> None:
-    progress = Progress(images=2, weight=2.0)
-    progress.add(UnitResult(0, 1, 0.0, 0.0), 1.0, resumed=True)
+def test_before_the_first_commit_the_calibration_is_the_pace() -> None:
+    progress = Progress({"v": 2}, Forecast({"a": 5.0}, done=5.0))
+    progress.add("v", UnitResult(0, 1, 0.0, 0.0), resumed=True)
     now = progress.snapshot()
-    assert (now.mean_bpp, now.mean_psnr, now.images_per_second, now.eta_seconds) == (None,) * 4
-    assert (now.state, now.pending) == ("starting", 1)
+    assert (now.mean_bpp, now.mean_psnr, now.images_per_second) == (None,) * 3
+    assert (now.state, now.pending, now.fraction, now.eta_seconds) == ("starting", 1, 0.5, 5.0)
+
+
+def test_several_variants_are_counted_apart() -> None:
+    progress = Progress({"jpeg": 3, "sga": 3}, Forecast({}))
+    progress.add("jpeg", UnitResult(2, 1, bpp=4.0, psnr=60.0))
+    progress.add("sga", UnitResult(1, 0, bpp=0.5, psnr=33.0))
+    now = progress.snapshot()
+    assert (now.images, now.ok, now.failed, now.noun) == (6, 3, 1, "encodings")
+    assert (now.mean_bpp, now.mean_psnr) == (None, None), "a mean over different codecs says nothing"
+    assert [(v.name, v.images, v.ok, v.failed, v.mean_bpp, v.mean_psnr) for v in now.variants] == [
+        ("jpeg", 3, 2, 1, 2.0, 30.0),
+        ("sga", 3, 1, 0, 0.5, 33.0),
+    ]
 
 
 def test_a_snapshot_comes_back(local: Workbench) -> None:
     assert read_status(local.output) is None
-    snapshot = Progress(3, 3.0).snapshot("me")
+    snapshot = Progress({"v": 3}, Forecast({})).snapshot("me")
     write_status(local.output, snapshot)
     write_status(local.output, snapshot)
     assert read_status(local.output) == snapshot
