@@ -555,6 +555,12 @@ def train_arguments(parser: argparse.ArgumentParser) -> None:
         "else a Ray of its own on this machine",
     )  # fmt: skip
     how.add_argument(
+        "--dry-run", action="store_true",
+        help="train and write nothing: time some steps on this machine, then print which models would be "
+        "trained, how long that would take, and what it would cost",
+    )  # fmt: skip
+    price_argument(how)
+    how.add_argument(
         "--save-minutes", type=positive_float, default=5.0, metavar="MINUTES",
         help="time between two saves, each with a validation; at most this is lost in a crash; default: 5",
     )  # fmt: skip

@@ -52,11 +52,16 @@ def print_plan(args: argparse.Namespace, spec: RunSpec, options: EncodeOptions) 
         f"in all {_time(device)} of device time, {_time(wall)} with {who} like this machine, "
         f"{size(sum(e.bytes for e in found))} of output"
     )
-    if args.price_per_hour is not None:
-        cost = device / 3600 * args.price_per_hour
-        told = f"{cost:,.2f}" if cost >= 0.01 else "less than 0.01"
-        out.print(f"cost: {told}, at {args.price_per_hour:g} per device hour")
+    print_cost(device, args.price_per_hour)
     return ExitCode.OK
+
+
+def print_cost(device_seconds: float, price_per_hour: float | None) -> None:
+    """What some device time costs, where its price is known."""
+    if price_per_hour is not None:
+        cost = device_seconds / 3600 * price_per_hour
+        told = f"{cost:,.2f}" if cost >= 0.01 else "less than 0.01"
+        out.print(f"cost: {told}, at {price_per_hour:g} per device hour")
 
 
 def _time(seconds: float) -> str:

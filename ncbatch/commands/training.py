@@ -8,8 +8,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ncbatch.commands.common import open_run_store, store_options
-from ncbatch.console import duration, progress_display
+from ncbatch.commands.planning import print_cost
+from ncbatch.console import duration, out, print_table, progress_display
 from ncbatch.errors import UsageError, unknown
+from ncbatch.exit_codes import ExitCode
 from ncbatch.store import open_store
 
 if TYPE_CHECKING:
@@ -38,8 +40,10 @@ def train(args: argparse.Namespace) -> int:
     from ncbatch.training.ladder import climb
     from ncbatch.training.train import train as run_training
 
-    group = _group(args)
     start = load_model(args.start_from, store_options(args)) if args.start_from else None
+    if args.dry_run:
+        return _print_plan(args, rungs, start)
+    group = _group(args)
     request = _request(args, _settings(args, rungs[0], start), alone=group is None)
     for rung in rungs:
         _settings(args, rung, start)  # what is wrong with the last one is better said now than in a week
@@ -58,7 +62,34 @@ def train(args: argparse.Namespace) -> int:
 
         for rung, checkpoint in climb(rungs, start, train_one):
             log.info("%s is done, digest %s", rung.name, checkpoint.digest[:16])
-    return 0
+    return ExitCode.OK
+
+
+def _print_plan(args: argparse.Namespace, rungs: list[Rung], start: Checkpoint | None) -> int:
+    """What would be trained, and how long it would take one worker like this machine from the start."""
+    import torch
+
+    from ncbatch.runs.corpus import list_corpus
+    from ncbatch.training.estimate import seconds_per_step
+
+    listing = list_corpus(open_run_store(args, args.corpus), args.include or (), args.exclude or ())
+    log.info("timing some steps on this machine")
+    paces: dict[tuple[object, ...], float] = {}
+    rows, total = [], 0.0
+    for rung in rungs:
+        settings = _settings(args, rung, start)
+        shape = (settings.kind, settings.n, settings.m, settings.batch_size, settings.crop)
+        if shape not in paces:
+            paces[shape] = seconds_per_step(settings, args.threads or torch.get_num_threads())
+        seconds = settings.steps * paces[shape]
+        total += seconds
+        parent = rung.parent.name if rung.parent else args.start_from
+        rows.append((rung.name, settings.n, settings.m, settings.steps, parent, duration(seconds)))
+    print_table(("model", "N", "M", "steps", "starts from", "time"), rows)
+    images = "1 image" if len(listing.images) == 1 else f"{len(listing.images)} images"
+    out.print(f"in all {duration(total)} with one worker like this machine, on {images} of {args.corpus}")
+    print_cost(total, args.price_per_hour)
+    return ExitCode.OK
 
 
 def _rungs(args: argparse.Namespace) -> list[Rung]:
@@ -101,7 +132,7 @@ def _request(args: argparse.Namespace, settings: TrainingSettings, *, alone: boo
     corpus = open_run_store(args, args.corpus)
     output = open_store(args.out, store_options(args), create=True)
     listing = list_corpus(corpus, args.include or (), args.exclude or (), output)
-    log.info("%s: %d pictures", corpus.uri, len(listing.images))
+    log.info("%s: %d images", corpus.uri, len(listing.images))
     for note in listing.notes():
         log.info("%s", note)
     return TrainingRequest(

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shlex
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from tests.end_to_end.command_line import ncbatch
+from tests.end_to_end.command_line import Said, environment, ncbatch
 from tests.end_to_end.conftest import Head
 from tests.end_to_end.pictures import save_picture, save_pictures
 from tests.end_to_end.runs import output_store, rows, statuses
@@ -160,3 +164,24 @@ def test_what_cannot_be_encoded_is_said_in_one_line(folder: Path, tmp_path: Path
     typo = ncbatch("encode", "--retry-failed", folder / "in", tmp_path / "out").expect(1)
     assert "is not an error class" in typo.message and "behind the folders" in typo.message
     assert "--gpus-per-worker 9" in gpus.err.splitlines()[-1]
+
+
+def test_a_query_comes_from_a_file_and_goes_into_one(folder: Path, said: Said, tmp_path: Path) -> None:
+    sql, out = tmp_path / "narrow.sql", folder / "out"
+    sql.write_text("select image_key, width\nfrom metrics order by image_key")
+    assert said("query", out, "--file", sql).expect(0).out.split()[:2] == ["image_key", "width"]
+    for form in ("parquet", "csv", "json"):
+        assert "4 rows" in said("query", out, "--file", sql, "--out", tmp_path / f"t.{form}").expect(0).out
+    table = pq.read_table(tmp_path / "t.parquet").to_pylist()
+    assert table == json.loads((tmp_path / "t.json").read_text()) and len(table) == 4
+    assert (tmp_path / "t.csv").read_text().splitlines()[0] in ("image_key,width", '"image_key","width"')
+    command = (sys.executable, "-m", "ncbatch", "query", out, "select 1 as one from metrics")
+    piped = subprocess.run([*command, "--format", "parquet"], env=environment(), capture_output=True).stdout
+    assert pq.read_table(io.BytesIO(piped)).column("one").to_pylist() == [1] * 4
+    for words, message in (
+        ((), "give the SQL as an argument, or the file"),
+        (("select 1", "--file", sql), "give the SQL as an argument, or the file"),
+        (("--file", tmp_path / "no.sql"), "cannot be read"),
+        (("select 1", "--out", tmp_path / "t.xlsx"), "end its name in .csv, .json or .parquet"),
+    ):
+        assert message in said("query", out, *words).expect(1).message

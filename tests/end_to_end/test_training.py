@@ -52,6 +52,19 @@ def test_a_ladder_is_trained_interrupted_and_gone_on_with(corpus: Path, tmp_path
     coded.expect(0)
 
 
+def test_a_dry_run_trains_nothing(said: Said, corpus: Path, tmp_path: Path) -> None:
+    words = ("train", corpus, "--out", tmp_path / "models", "--ladder", "0.01,0.02", "--kind", "bits-back")
+    words = (*words, *SMALL, "--steps", "100", "--warm-steps", "7", "--dry-run", "--price-per-hour", "3600")
+    told = said(*words).expect(0).out.splitlines()
+    assert [line.split()[0] for line in told[1:5]] == [
+        "base-0.020", "base-0.010", "bits-back-0.020", "bits-back-0.010",
+    ]  # fmt: skip
+    assert told[2].split()[3:5] == ["7", "base-0.020"], "a warm start has steps of its own"
+    assert "with one worker like this machine, on 6 images" in told[5]
+    assert told[6].startswith("cost: ") and told[6].endswith("at 3600 per device hour")
+    assert not (tmp_path / "models").exists()
+
+
 def test_every_builtin_model_encodes_and_verifies(corpus: Path, tmp_path: Path) -> None:
     names = list(catalog.builtin_models())
     (tmp_path / "spec.yaml").write_text(f"variants: [{{method: amortized, model: [{', '.join(names)}]}}]")

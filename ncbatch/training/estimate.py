@@ -1,0 +1,34 @@
+"""How long a training takes on this machine, from a few steps."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import torch
+
+from ncbatch.training.photographs import Photographs
+from ncbatch.training.settings import TrainingSettings
+from ncbatch.training.trainer import Trainer
+
+_ENOUGH_SECONDS = 3.0
+_MOST_STEPS = 20
+
+
+def seconds_per_step(settings: TrainingSettings, threads: int) -> float:
+    """Seconds that a step takes one worker here; some steps are made for it, on noise."""
+    torch.set_num_threads(threads)
+    side = settings.crop
+    noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    count = _MOST_STEPS + 1
+    trainer = Trainer(settings.model_copy(update={"steps": count}), Photographs([noise]), device)
+    steps = trainer.run()
+    next(steps)  # the first one pays for libraries and memory
+    started, done, taken = time.monotonic(), 0, 0.0
+    for _ in steps:
+        done, taken = done + 1, time.monotonic() - started
+        if taken > _ENOUGH_SECONDS:
+            break
+    steps.close()  # type: ignore[attr-defined]
+    return taken / done
