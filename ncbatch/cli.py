@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from ncbatch import __version__, arguments, commands, process
+from ncbatch import __version__, arguments, commands, model_arguments, process
 from ncbatch.arguments import Command
 from ncbatch.console import configure_logging, say_error
 from ncbatch.errors import NcbatchError, Terminated
@@ -20,13 +20,13 @@ exit codes:
 examples:
   ncbatch demo                                   the main job on photographs that come with scikit-image
   ncbatch encode photos/ out/                    a folder into a folder, on this machine
-  ncbatch encode s3://photos-raw/ s3://photos-coded/run1/ --method sga --steps 2000 --lmbda 0.01 --workers 2
-  ncbatch status s3://photos-coded/run1/         from any terminal
-  ncbatch query s3://photos-coded/run1/ "select image_key, bpp from metrics order by bpp desc limit 5"
-  ncbatch decode s3://photos-coded/run1/ decoded/    PNGs again; also one .ncb or .ncbp file
-  ncbatch verify s3://photos-coded/run1/         checks that every row's bytes are there, hash and decode
+  ncbatch encode s3://photos-raw/ s3://out/run1/ --method sga --steps 2000 --lmbda 0.01 --workers 2
+  ncbatch status s3://out/run1/                  from any terminal
+  ncbatch query s3://out/run1/ "select image_key, bpp from metrics order by bpp desc limit 5"
+  ncbatch decode s3://out/run1/ decoded/         PNGs again; also one .ncb or .ncbp file
+  ncbatch verify s3://out/run1/                  checks that every row's bytes are there, hash and decode
   ncbatch train photos/ --ladder --kind base,bits-back --out models/
-  ncbatch submit s3://photos-raw/ s3://photos-coded/run1/    the same as a job on a Ray cluster
+  ncbatch submit s3://photos-raw/ s3://out/run1/ the same as a job on a Ray cluster
 
 Places are folders, file:///... or s3://bucket/prefix. Credentials come from boto3's own chain (environment,
 profile, instance role), never from a flag.
@@ -147,10 +147,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     arguments.submit_arguments(command("submit", commands.submit, "encode as a job on a Ray cluster"))
     arguments.job_arguments(command("job", commands.job, "list, follow, read or stop submitted jobs", common))
-    arguments.train_arguments(
+    model_arguments.train_arguments(
         command("train", commands.train, "train models, or continue an interrupted training")
     )
-    arguments.model_commands(command)
+    model_arguments.model_commands(command)
     for each in parsers:
         each.describe_environment()
     return parser
