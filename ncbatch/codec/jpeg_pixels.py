@@ -21,7 +21,8 @@ def jpeg_pixels(data: bytes, shape: tuple[int, int, int]) -> np.ndarray:
     """Decode to uint8 `[height, width, channels]`: 1 is grey, 3 RGB, 4 CMYK with 255 for no ink.
 
     libvips could do it, but misses what libjpeg warns of in the last rows, where damage shows that shifted
-    all blocks behind it. simplejpeg passes every warning on; libvips is asked where simplejpeg is not able.
+    all blocks behind it. simplejpeg passes every warning on; libvips is asked where simplejpeg is not able,
+    which is where TurboJPEG has no name for how the chroma is sampled.
 
     Raises PictureError, and pyvips.Error for a kind of JPEG that neither reads.
     """
