@@ -47,7 +47,7 @@ def read_picture(
     `name`, if it is given, a warning is logged that says how many pages or frames were left out.
 
     Raises PictureError for everything that the bytes can be blamed for, a JPEG's also for what libjpeg warns
-    of. Neither JPEG nor TIFF has checksums: damage that leaves their coded data well-formed is not seen.
+    of. JPEG and most of TIFF have no checksums: damage that leaves coded data well-formed is not seen.
     """
     if not data:
         raise PictureError("empty", "the file holds no bytes")

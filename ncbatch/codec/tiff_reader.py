@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import warnings
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,6 +24,7 @@ _WHITE_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 2, 3, 5, 6
 _COLOURS = {_WHITE_IS_ZERO: 1, 1: 1, _RGB: 3, _PALETTE: 1, _CMYK: 4, _YCBCR: 3}
 
 _OLD_JPEG, _JPEG = 6, 7
+_DEFLATE = (8, 32946)
 _TOLERANT = {2, 3, 4, _JPEG}  # fax and JPEG: their decoders go on behind damage
 _BY_PILLOW = {_OLD_JPEG: "old-style JPEG", 34925: "LZMA", 50000: "Zstandard"}
 _MOST_PLANES = 8  # each costs a copy of the file, one at a time
@@ -65,6 +68,8 @@ def read_tiff(data: bytes, limits: PictureLimits) -> Samples:
         if _is_cut(data, directory):
             raise PictureError("truncated", "the TIFF file ends inside its pixels") from error
         raise
+    if layout.compression in _DEFLATE:
+        _check_sums(data, directory, 2 * samples.colour.nbytes * layout.channels)
     samples.orientation = directory.orientation()
     samples.left_out = len(full) - 1
     return samples
@@ -265,10 +270,28 @@ def _named(layout: _Layout) -> str:
 def _is_cut(data: bytes, directory: Directory) -> bool:
     """Whether a strip or a tile ends behind the last byte."""
     try:
-        for offsets, sizes in ((273, 279), (324, 325)):
-            starts, lengths = directory.values(offsets), directory.values(sizes)
-            if len(starts) == len(lengths) and bool((starts + lengths > len(data)).any()):
-                return True
+        return any(start + length > len(data) for start, length in _pieces(directory))
     except TiffCutError:
         return True
-    return False
+
+
+def _pieces(directory: Directory) -> Iterator[tuple[int, int]]:
+    """First byte and length of each strip and tile. Raises TiffCutError."""
+    for offsets, sizes in ((273, 279), (324, 325)):
+        for start, length in zip(directory.values(offsets), directory.values(sizes), strict=False):
+            yield int(start), int(length)
+
+
+def _check_sums(data: bytes, directory: Directory, budget: int) -> None:
+    """Refuse Deflate streams that contradict their checksums: libtiff stops reading before it gets there.
+
+    `budget` is how many bytes are unpacked at most, whatever a hostile file holds.
+    """
+    for start, length in _pieces(directory):
+        stream, packed = zlib.decompressobj(), data[start : start + length]
+        try:
+            while packed and not stream.eof and budget > 0:
+                budget -= len(stream.decompress(packed, 1 << 20))
+                packed = stream.unconsumed_tail
+        except zlib.error as error:
+            raise PictureError("unreadable", "the compressed pixels of the TIFF file are damaged") from error

@@ -279,6 +279,16 @@ def test_harmless_warnings_of_libtiff_do_not_cost_the_image() -> None:
 
 
 @pytest.mark.parametrize("tile", [None, (16, 16)])
+def test_a_hole_in_deflated_pixels_is_refused(tile: tuple[int, int] | None) -> None:
+    page = {"tile": tile, "compression": "zlib", "rowsperstrip": None if tile else 16}
+    data = bytearray(with_tifffile((gradient(), page)))
+    with tifffile.TiffFile(io.BytesIO(bytes(data))) as file:
+        start, size = file.pages.first.dataoffsets[1], file.pages.first.databytecounts[1]
+    data[start + size // 2 : start + size - 40] = bytes(size - size // 2 - 40)
+    assert error_class(bytes(data)) == "unreadable"
+
+
+@pytest.mark.parametrize("tile", [None, (16, 16)])
 @pytest.mark.parametrize("compression", ["zlib", "lzw", "jpeg"])
 def test_a_strip_or_tile_that_cannot_be_unpacked_is_never_left_black(
     compression: str, tile: tuple[int, int] | None
