@@ -72,7 +72,8 @@ def _print_plan(args: argparse.Namespace, rungs: list[Rung], start: Checkpoint |
     from ncbatch.runs.corpus import list_corpus
     from ncbatch.training.estimate import seconds_per_step
 
-    listing = list_corpus(open_run_store(args, args.corpus), args.include or (), args.exclude or ())
+    output = open_store(args.out, store_options(args), create=True)
+    listing = list_corpus(open_run_store(args, args.corpus), args.include or (), args.exclude or (), output)
     log.info("timing some steps on this machine")
     paces: dict[tuple[object, ...], float] = {}
     rows, total = [], 0.0

@@ -63,11 +63,19 @@ def encode_corpus(
             lease.release()
     if stopped:
         raise StoppedByPolicyError(f"stopped: {stopped}; run the same command again to continue")
+    return finished_summary(output, images)
+
+
+def finished_summary(output: Store, images: int) -> Summary:
+    """What a run's table says at its end, of which the exit code is made.
+
+    Raises:
+        RunError: it has not a row for each of so many encodings.
+    """
     summary = summarise(read_table(output, columns=SUMMARY_COLUMNS))
     if (rows := summary.ok + summary.failed) != images:
         raise RunError(
-            f"{output.uri} holds {rows} rows for {images} images; run the same command again to encode the "
-            "rest"
+            f"{output.uri} holds {rows} rows for {images} encodings; run the same command again to continue"
         )
     return summary
 

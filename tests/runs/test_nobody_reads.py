@@ -40,6 +40,8 @@ def pipe_without_reader(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         ("verify", "OUT"),
         ("decode", "OUT", "DECODED"),
         ("compact", "OUT"),
+        ("failures", "OUT"),
+        ("info", "FILE"),
         ("models",),
         ("--help",),
         ("encode", "--help"),
@@ -51,7 +53,8 @@ def test_a_reader_that_has_gone_is_no_error(
     local: Workbench, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
 ) -> None:
     _finished_run(local)
-    places = {"OUT": local.output.uri, "DECODED": str(tmp_path / "decoded")}
+    (file,) = local.keys("bitstreams/")
+    places = {"OUT": local.output.uri, "FILE": local.output.uri + file, "DECODED": str(tmp_path / "decoded")}
     assert main([places.get(word, word) for word in words]) == 0
     assert capsys.readouterr().err == ""
 
