@@ -96,6 +96,8 @@ def _layout(directory: Directory) -> _Layout:
         raise PictureError("unsupported", "TIFF images whose channels differ in depth are not read")
     if not {int(value) for value in directory.values(339)} <= {1, 4}:
         raise PictureError("unsupported", "signed and floating-point TIFF samples have no defined white")
+    if directory.value(262, -1) == _CMYK and directory.value(332, 1) != 1:
+        raise PictureError("unsupported", "TIFF images of other inks than CMYK are not read")
     extra = directory.values(338)
     return _Layout(
         photometric=directory.value(262, -1),
@@ -113,6 +115,8 @@ def _layout(directory: Directory) -> _Layout:
 def _check(layout: _Layout) -> None:
     """Refuse what would come out wrong without a word."""
     colours = _COLOURS.get(layout.photometric)
+    if layout.photometric < 0:
+        raise PictureError("unsupported", "the TIFF image does not say what its channels are")
     if colours is None:
         raise PictureError("unsupported", f"TIFF images of photometric {layout.photometric} are not read")
     if layout.channels < colours:

@@ -259,6 +259,9 @@ def test_a_file_cut_off_is_truncated_and_an_odd_one_is_not() -> None:
     unknown = tiff(gradient(), 2, t259=[12345])
     assert error_class(unknown) == "unsupported"
     assert error_class(tiff(gradient(), 32803)) == "unsupported"  # a camera's colour filter
+    inks = np.dstack([gradient(), gradient()[..., :1]])
+    assert read_picture(tiff(inks, 5, t332=[1])).shape == gradient().shape
+    assert error_class(tiff(inks, 5, t332=[2])) == "unsupported"  # spot colours
 
 
 def test_a_limit_that_no_flag_raises_does_not_name_the_flag() -> None:
