@@ -73,7 +73,7 @@ def _quieten() -> None:
 def _connect(address: str) -> None:
     try:
         host = _knock(address)
-        ray_token.use_if_there(host)
+        ray_token.check(address, host)
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
     except RayError as error:
         raise RunError(ray_token.refusal(f"the Ray cluster at {address}")) from error
