@@ -5,7 +5,8 @@ Each takes the parsed arguments and returns an exit code. The heavy imports (tor
 """
 
 from ncbatch.commands.cluster import job, submit
-from ncbatch.commands.encoding import demo, encode, pack
+from ncbatch.commands.demonstration import demo
+from ncbatch.commands.encoding import encode, pack
 from ncbatch.commands.info import info
 from ncbatch.commands.models import convert, models
 from ncbatch.commands.querying import query

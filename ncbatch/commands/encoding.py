@@ -190,27 +190,3 @@ def _print_failures(output: Store, count: int, named: str) -> None:
     if count > _SHOWN_FAILURES:
         err.print(f"... and {count - _SHOWN_FAILURES} more")
     err.print(f"`ncbatch failures {shlex.quote(named)}` says what can be done about them")
-
-
-def demo(args: argparse.Namespace) -> int:
-    from ncbatch import cli
-    from ncbatch.demo import STEPS, copy_photographs
-    from ncbatch.metrics.query import query as run_query
-
-    photographs, output = Path(args.folder) / "photographs", Path(args.folder) / "run"
-    copy_photographs(photographs)
-    words = ["encode", str(photographs), str(output), "--method", "sga", "--steps", str(STEPS)]
-    log.info("ncbatch %s", " ".join(words))
-    code = cli.main([*words, *(["--debug"] if args.debug else [])])
-    if code:
-        return code
-    table = run_query(
-        open_store(str(output)),
-        """select image_key as image, length as bytes, bpp, psnr as "PSNR dB",
-                  100 * (1 - rd_loss / amortized_rd_loss) as "saved %"
-           from metrics order by image""",
-    )
-    print_table(table.column_names, zip(*table.to_pydict().values(), strict=True))
-    out.print('"saved %": R-D loss (bpp + lmbda * MSE) that refinement saved against the amortized encoding')
-    out.print(f"decode them again: ncbatch decode {output} {Path(args.folder) / 'decoded'}")
-    return 0

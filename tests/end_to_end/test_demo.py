@@ -13,6 +13,7 @@ from tests.end_to_end.command_line import ncbatch
 @pytest.mark.demo
 def test_the_demo_ends_with_a_table(tmp_path: Path) -> None:
     done = ncbatch("demo", tmp_path / "demo").expect(0)
+    assert "this machine should take about" in done.err
     assert "6 images ok, 0 failed" in done.out
     lines = done.out.splitlines()
     header = next(n for n, line in enumerate(lines) if line.startswith("image "))
