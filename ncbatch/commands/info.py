@@ -85,9 +85,11 @@ def _pack(data: bytes) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     facts = {
         "kind": "pack of several images (.ncbp)",
         "damage": problem,
-        "pictures": header.pictures,
+        "image_count": header.pictures,
         "bpp": None if problem else _bpp(len(data), pixels),
-        "inference": f"{header.inference.steps} steps at a rate of {header.inference.learning_rate:g}",
+        "inference": f"{header.inference.steps} steps at a rate of {header.inference.learning_rate:g}"
+        if header.inference.steps
+        else "none",
         "side_information": f"{header.side_bytes:,} bytes" if header.side_bytes else None,
         **_model(header.model_digest),
     }

@@ -18,10 +18,12 @@ from ncbatch.codec.bbvi import BbviSettings
 from ncbatch.codec.bitstream import Bitstream, serialise
 from ncbatch.codec.catalog import builtin_facts, builtin_file
 from ncbatch.codec.pack_file import Entry, PackHeader, write_header, write_section
+from ncbatch.commands.encoding import _files
 from ncbatch.errors import NcbatchError
 from ncbatch.exit_codes import ExitCode
 from ncbatch.parser import PrintCompletion
 from ncbatch.runs.model_source import describe_model
+from ncbatch.runs.objects import read_object
 from ncbatch.store import StoreOptions
 from tests.end_to_end.command_line import ROOT, Said, environment
 from tests.end_to_end.pictures import save_pictures
@@ -254,6 +256,19 @@ def test_a_folder_without_images_cannot_be_packed(said: Said, tmp_path: Path) ->
     (tmp_path / "in").mkdir()
     told = said("pack", tmp_path / "in", "--out", tmp_path / "a.ncbp").expect(1).message
     assert f"the folder {tmp_path / 'in'} holds no images" in told
+
+
+def test_a_folder_stands_for_its_images_in_their_order(tmp_path: Path) -> None:
+    for name in ("b.png", "a b.jpg", "notes.txt", "below/c.png"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(b"image")
+    (tmp_path / "first.png").write_bytes(b"image")
+    folder, first = str(tmp_path / "in"), str(tmp_path / "first.png")
+    found = _files([first, folder], StoreOptions())
+    assert found == [first, f"{folder}/a b.jpg", f"{folder}/b.png", f"{folder}/below/c.png"]
+    by_uri = _files([f"file://{folder}/"], StoreOptions())
+    assert by_uri[0] == f"file://{folder}/a%20b.jpg"
+    assert [read_object(uri, StoreOptions()) for uri in by_uri] == [b"image"] * 3
 
 
 def test_lambda_is_spelled_either_way() -> None:
