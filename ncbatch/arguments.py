@@ -154,6 +154,14 @@ def pack_arguments(parser: argparse.ArgumentParser) -> None:
         help="file whose bytes pay for the first image, and come out again at decoding; default: none, so "
         "the first image is coded without bits-back",
     )  # fmt: skip
+    parser.add_argument(
+        "--no-names",
+        action="store_true",
+        help="leave the files' names out of the pack; its images decode to 00000.png, 00001.png, ...",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace a file that is there already; default: refuse"
+    )
     what = parser.add_argument_group("what the images become")
     methods = [method for method in get_args(Method) if "bits-back" in method]
     what.add_argument(
@@ -291,14 +299,21 @@ def reading_commands(command: Adder) -> None:
     )
     sub = command("decode", commands.decode, "decode a run, or one .ncb or .ncbp file, into PNG files")
     sub.add_argument("source", help="output of a run, or a .ncb or .ncbp file")
-    sub.add_argument("destination", help="folder or s3:// prefix for the PNGs")
+    sub.add_argument(
+        "destination",
+        help="folder or s3:// prefix for the PNGs; for a single image also the name of a .png file",
+    )
+    sub.add_argument(
+        "--overwrite", action="store_true",
+        help="replace files that are there already with other contents; default: leave them and say so",
+    )  # fmt: skip
     sub.add_argument(
         "--variant", metavar="NAME", help="decode only this variant of a run; default: all of them"
     )
     sub.add_argument(
         "--model", metavar="MODEL",
         help="model that made a single file: a name, a checkpoint's file or URI, or a training's folder; "
-        "default: the built-in one that made it",
+        "default: the one that made it, built in or kept in the run around the file",
     )  # fmt: skip
     sub.add_argument(
         "--max-pixels", type=positive_int, metavar="N",
@@ -306,11 +321,11 @@ def reading_commands(command: Adder) -> None:
     )  # fmt: skip
     part = sub.add_mutually_exclusive_group()
     part.add_argument(
-        "--first",
-        type=natural,
-        metavar="N",
-        help="decode only the images from N on (counted from 0) of a pack, which is quicker; default: 0",
-    )
+        "--from", type=natural, metavar="N", dest="start",
+        help="decode only the images from number N on (counted from 0) of a pack; decoding begins with the "
+        "last, so a large N is quick; default: 0, all images",
+    )  # fmt: skip
+    part.add_argument("--first", type=natural, dest="start", help=argparse.SUPPRESS)  # its name until now
     part.add_argument(
         "--picture", type=natural, metavar="N",
         help="decode only image N (counted from 0) of a pack; default: all images",

@@ -1,7 +1,10 @@
 """The `.ncbp` file: several pictures' payloads in one ANS stack.
 
     header      "NCP", version, first 8 bytes of the model's digest, float64 learning rate of the inference;
-                LEB128: its steps, number of pictures, bytes of side information; CRC-32 of the header
+                LEB128: its steps, number of pictures, bytes of side information, and in version 3 bytes of
+                the names; CRC-32 of the header
+    names       in version 3 only: the images' file names in UTF-8, in the order of packing, with a zero byte
+                between two of them, compressed by zlib; CRC-32 of that
     sections    one a picture, the last coded first; then, if there is side information, the words for it
     a section   its length; entry; its words of the stack; CRC-32 of all that
     an entry    method and flags in a byte; unless they are those of the section in front, width and height;
@@ -18,7 +21,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,12 +35,15 @@ from ncbatch.codec.recipe import MAX_BBVI_LEARNING_RATE, MAX_BBVI_STEPS
 
 MAGIC = b"NCP"
 VERSION = 2
+VERSION_WITH_NAMES = 3
 _DIGEST_BYTES = 8
 _FIXED = len(MAGIC) + 1 + _DIGEST_BYTES + 8
 _CHECKSUM = 4
 _LATENTS_BYTES = 2
 """A section's CRC-32 finds what happens to a file, the posterior's an inference that differs; these 16 bits a
 decoder whose integer arithmetic does, which plain files do not look for."""
+_MOST_NAMES_BYTES = 1 << 24
+"""Of a pack's names together; no header talks a reader into more."""
 _MAX_CORRECTIONS = 32
 """Of 64x64 pixels; of as many parameters as those have, 2 N, encoders list one in 4,096."""
 _WITH_POSTERIOR, _WITH_CORRECTIONS, _SIZE_AS_BEFORE, _METHOD = 1, 2, 4, 8  # a method's number comes above
@@ -62,12 +68,15 @@ class Entry:
 
 @dataclass(frozen=True)
 class PackHeader:
-    """model_digest: short, in hex. pictures: how many. side_bytes: of side information."""
+    """model_digest: short, in hex. pictures: how many. side_bytes: of side information. names_bytes: of the
+    pictures' names as they are stored; 0: there are none.
+    """
 
     model_digest: str
     inference: BbviSettings
     pictures: int
     side_bytes: int
+    names_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -83,15 +92,28 @@ def write_header(header: PackHeader) -> bytes:
     content = b"".join(
         [
             MAGIC,
-            bytes([VERSION]),
+            bytes([VERSION_WITH_NAMES if header.names_bytes else VERSION]),
             bytes.fromhex(header.model_digest),
             struct.pack("<d", header.inference.learning_rate),
             leb128(header.inference.steps),
             leb128(header.pictures),
             leb128(header.side_bytes),
+            leb128(header.names_bytes) if header.names_bytes else b"",
         ]
     )
     return content + _checksum(content)
+
+
+def with_names(data: bytes, names: Sequence[bytes]) -> bytes:
+    """A pack with its pictures' file names, in the order of packing; all else in it stays as it was."""
+    header, position = _read_header(data)
+    if len(names) != header.pictures or any(b"\0" in name for name in names):
+        raise ValueError("a pack takes one name a picture, without zero bytes")
+    if header.names_bytes:
+        position += header.names_bytes + _CHECKSUM
+    content = zlib.compress(b"\0".join(names), 9)
+    named = write_header(replace(header, names_bytes=len(content)))
+    return named + content + _checksum(content) + data[position:]
 
 
 def write_section(entry: Entry, words: Words, in_front: Entry | None) -> bytes:
@@ -153,7 +175,23 @@ class PackFile:
     def __init__(self, data: bytes, *, max_pixels: int) -> None:
         self._data, self._max_pixels = data, max_pixels
         self.header, self._position = _read_header(data)
+        self.names: tuple[bytes, ...] | None = self._read_names()
+        """File names of the pictures, in the order of packing; None: not in the pack, or damaged there."""
         self._in_front: Entry | None = None
+
+    def _read_names(self) -> tuple[bytes, ...] | None:
+        if not self.header.names_bytes:
+            return None
+        start, end = self._position, self._position + self.header.names_bytes + _CHECKSUM
+        self._position = end
+        try:
+            self._check(start, end)
+            unpacker = zlib.decompressobj()
+            content = unpacker.decompress(self._data[start : end - _CHECKSUM], _MOST_NAMES_BYTES)
+        except (BitstreamError, zlib.error):
+            return None  # the pictures are worth more than their names
+        names = tuple(content.split(b"\0"))
+        return names if unpacker.eof and len(names) == self.header.pictures else None
 
     def next_section(self) -> Section:
         """The next picture's section.
@@ -226,9 +264,10 @@ def _read_header(data: bytes) -> tuple[PackHeader, int]:
         )
     if len(data) < _FIXED + _CHECKSUM:
         raise BitstreamError(f"cut short: {len(data)} bytes cannot hold a header")
-    if data[len(MAGIC)] != VERSION:
+    version = data[len(MAGIC)]
+    if version not in (VERSION, VERSION_WITH_NAMES):
         raise BitstreamError(
-            f".ncbp version {data[len(MAGIC)]} is unknown ({VERSION} is known), so no picture comes out; "
+            f".ncbp version {version} is unknown ({VERSION_WITH_NAMES} is known), so no picture comes out; "
             "use the encoder's version of ncbatch, or fetch the file again if it is damaged"
         )
     digest = data[len(MAGIC) + 1 : len(MAGIC) + 1 + _DIGEST_BYTES].hex()
@@ -236,6 +275,9 @@ def _read_header(data: bytes) -> tuple[PackHeader, int]:
     steps, position = read_leb128(data, _FIXED)
     pictures, position = read_leb128(data, position)
     side_bytes, position = read_leb128(data, position)
+    names_bytes = 0
+    if version == VERSION_WITH_NAMES:
+        names_bytes, position = read_leb128(data, position)
     if _checksum(data[:position]) != data[position : position + _CHECKSUM]:
         raise BitstreamError("the header is damaged, so none of the pictures comes out; fetch the file again")
     # NaN is not within the bounds, either.
@@ -244,7 +286,7 @@ def _read_header(data: bytes) -> tuple[PackHeader, int]:
             f"the header asks for {steps} steps of inference at the rate {learning_rate:g}, which no encoder "
             "writes; the file is damaged"
         )
-    header = PackHeader(digest, BbviSettings(steps, learning_rate), pictures, side_bytes)
+    header = PackHeader(digest, BbviSettings(steps, learning_rate), pictures, side_bytes, names_bytes)
     return header, position + _CHECKSUM
 
 

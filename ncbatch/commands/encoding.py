@@ -130,6 +130,8 @@ def pack(args: argparse.Namespace) -> int:
         raise UsageError(f"--out {args.out}: the name of a pack ends in .ncbp")
     destination, name = folder_of(args.out, options, create=True)
     destination.check()
+    if not args.overwrite and destination.head(name) is not None:
+        raise UsageError(f"--out {args.out} is there already; choose another name, or add --overwrite")
     try:
         variant = make_variant(_request(args), options)
     except pydantic.ValidationError as error:
@@ -137,17 +139,18 @@ def pack(args: argparse.Namespace) -> int:
     for uri in [args.side_info] if args.side_info else []:
         require_object(uri, options)
     uris = _files(args.pictures, options)
-    from ncbatch.runs.files import pack_files
+    from ncbatch.runs.files import named_pack, pack_files
 
     packed = pack_files(uris, variant, options, args.side_info)
-    destination.put(name, packed.pack.data)
+    data = packed.pack.data if args.no_names else named_pack(packed.pack.data, uris)
+    destination.put(name, data)
     rows = [
         (uri, e.outcome.bytes, e.outcome.bytes * 8 / (e.width * e.height), e.outcome.psnr,
          "yes" if e.outcome.bits_back is not None else "no")
         for uri, e in zip(uris, packed.encoded, strict=True)
     ]  # fmt: skip
     print_table(("image", "bytes", "bpp", "PSNR dB", "bits-back"), rows)
-    out.print(f"{args.out}: {size(len(packed.pack.data))}")
+    out.print(f"{args.out}: {size(len(data))}")
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
 
 from ncbatch.commands.common import store_options
@@ -58,6 +59,10 @@ def _bitstream(data: bytes) -> dict[str, Any]:
     }
 
 
+def _named(names: Sequence[bytes] | None, index: int) -> dict[str, str]:
+    return {} if names is None else {"name": names[index].decode("utf-8", "backslashreplace")}
+
+
 def _pack(data: bytes) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     from ncbatch.codec.errors import BitstreamError
     from ncbatch.codec.pack_file import PackFile
@@ -74,6 +79,7 @@ def _pack(data: bytes) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     images = [
         {
             "image": header.pictures - 1 - place,
+            **_named(file.names, header.pictures - 1 - place),
             "width": entry.width,
             "height": entry.height,
             "method": entry.method,

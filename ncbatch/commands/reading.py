@@ -13,10 +13,10 @@ from ncbatch.commands.common import open_run, store_options
 from ncbatch.console import duration, err, out, size
 from ncbatch.errors import UsageError
 from ncbatch.exit_codes import ExitCode
-from ncbatch.store import Store, open_store
 
 if TYPE_CHECKING:
     from ncbatch.metrics.summary import Summary
+    from ncbatch.runs.destination import Destination
     from ncbatch.runs.reading import Finding
 
 
@@ -72,43 +72,44 @@ def print_summary(summary: Summary) -> None:
 
 
 def decode(args: argparse.Namespace) -> int:
-    destination = open_store(args.destination, store_options(args), create=True)
     suffix = args.source.lower().rpartition(".")[2]
-    if (args.first is not None or args.picture is not None) and suffix != "ncbp":
-        raise UsageError("--first and --picture are of packs, single .ncbp files")
+    if (args.start is not None or args.picture is not None) and suffix != "ncbp":
+        raise UsageError("--from and --picture are of packs, single .ncbp files")
     if suffix in ("ncb", "ncbp"):
-        return _decode_file(args, destination, pack=suffix == "ncbp")
+        return _decode_file(args, pack=suffix == "ncbp")
     source = open_run(args, args.source)
+    destination = _destination(args, one_image=False)
     from ncbatch.runs.reading import RunReader
 
     reader = RunReader(source, variant=args.variant)
-    return report_findings(reader.decode_into(destination), f"decoded into {destination.uri}")
+    return report_findings(reader.decode_into(destination), f"decoded into {destination.store.uri}")
 
 
-def _decode_file(args: argparse.Namespace, destination: Store, *, pack: bool) -> int:
-    from ncbatch.codec.limits import PictureLimits
+def _destination(args: argparse.Namespace, *, one_image: bool) -> Destination:
+    from ncbatch.runs.destination import open_destination
+
+    return open_destination(
+        args.destination, store_options(args), one_image=one_image, overwrite=args.overwrite
+    )
+
+
+def _decode_file(args: argparse.Namespace, *, pack: bool) -> int:
+    from ncbatch.codec.limits import DEFAULT_LIMITS
     from ncbatch.runs.objects import require_object
 
-    options = store_options(args)
-    require_object(args.source, options)
-    from ncbatch.runs.files import decode_file, decode_pack_file
+    require_object(args.source, store_options(args))
+    alone = args.picture is not None
+    destination = _destination(args, one_image=alone or not pack)
+    from ncbatch.runs.files import FileOptions, decode_file, decode_pack_file
 
-    limit = args.max_pixels or PictureLimits().max_pixels
+    options = FileOptions(store_options(args), args.model, args.max_pixels or DEFAULT_LIMITS.max_pixels)
     if pack:
-        alone = args.picture is not None
-        names = decode_pack_file(
-            args.source,
-            destination,
-            options,
-            model=args.model,
-            max_pixels=limit,
-            first=args.picture if alone else args.first or 0,
-            alone=alone,
-        )
+        first = args.picture if alone else args.start or 0
+        names = decode_pack_file(args.source, destination, options, first=first, alone=alone)
     else:
-        names = iter([decode_file(args.source, destination, options, model=args.model, max_pixels=limit)])
+        names = iter([decode_file(args.source, destination, options)])
     for name in names:
-        out.print(f"decoded into {destination.uri}{name}")
+        out.print(f"decoded into {destination.store.uri}{name}")
     return 0
 
 

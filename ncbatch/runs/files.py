@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from ncbatch.codec.bits_back import borrowed_bytes
 from ncbatch.codec.bitstream import parse
-from ncbatch.codec.checkpoint import Checkpoint
 from ncbatch.codec.decode import decode
 from ncbatch.codec.encode_pack import Packed, encode_pack, find
 from ncbatch.codec.errors import DivergedError, PackCheckError
+from ncbatch.codec.limits import DEFAULT_LIMITS
 from ncbatch.codec.model import Model, to_pixels
-from ncbatch.codec.pack_file import PackFile
+from ncbatch.codec.pack_file import PackFile, with_names
 from ncbatch.codec.packing import PackReader, pays_for
 from ncbatch.codec.pictures import PictureError, PictureLimits, read_picture, write_png
 from ncbatch.codec.recipe import Recipe
 from ncbatch.errors import UsageError
-from ncbatch.runs.decoded_names import file_name
-from ncbatch.runs.models import builtin_by_digest, load_model, on_device
-from ncbatch.runs.objects import read_object
+from ncbatch.metrics.errors import MetricsError
+from ncbatch.metrics.schema import parquet_to_table
+from ncbatch.runs import layout
+from ncbatch.runs.decoded_names import DecodedNames, file_name
+from ncbatch.runs.destination import Destination
+from ncbatch.runs.models import load_model, model_of_file, on_device
+from ncbatch.runs.objects import folders_above, name_in_uri, read_object
 from ncbatch.runs.spec import Variant
-from ncbatch.store import ObjectNotFound, Store, StoreOptions
+from ncbatch.store import ObjectNotFound, StoreError, StoreOptions, open_store
 
 log = logging.getLogger(__name__)
 
@@ -36,69 +43,108 @@ def _read(uri: str, options: StoreOptions) -> bytes:
         raise UsageError(f"there is no file {uri}") from error
 
 
-def _model(name: str | None, digest: str, options: StoreOptions) -> Model:
-    """A model by name, or the built-in one of a short digest."""
-    checkpoint: Checkpoint = load_model(name, options) if name else builtin_by_digest(digest)
-    return on_device(checkpoint)
+@dataclass(frozen=True)
+class FileOptions:
+    """How single files are decoded.
+
+    model: a model's name; None: the one that made the file, if it is built in or kept in the run around it.
+    max_pixels: of one image.
+    """
+
+    store: StoreOptions = field(default_factory=StoreOptions)
+    model: str | None = None
+    max_pixels: int = DEFAULT_LIMITS.max_pixels
 
 
-def decode_file(
-    uri: str, destination: Store, options: StoreOptions, *, model: str | None, max_pixels: int
-) -> str:
+def _model(uri: str, digest: str, options: FileOptions) -> Model:
+    """The model of a file that names a short digest."""
+    if options.model:
+        return on_device(load_model(options.model, options.store))
+    return on_device(model_of_file(uri, digest, options.store))
+
+
+def decode_file(uri: str, destination: Destination, options: FileOptions) -> str:
     """Decodes one `.ncb` file; returns the name of the PNG.
-
-    Args:
-        model: a model's name; by default the built-in one that made the file.
 
     Raises:
         BitstreamError, ModelError: the file is no bitstream, or its model is unknown here.
+        OccupiedError: something else stands where the PNG belongs.
     """
-    data = _read(uri, options)
-    stream = parse(data, max_pixels=max_pixels)
-    picture = decode(_model(model, stream.model_digest, options), data, max_pixels=max_pixels)
-    name = file_name(PurePosixPath(uri).name)
-    destination.put(name, write_png(picture))
-    return name
+    data = _read(uri, options.store)
+    stream = parse(data, max_pixels=options.max_pixels)
+    picture = decode(_model(uri, stream.model_digest, options), data, max_pixels=options.max_pixels)
+    name = file_name(name_in_uri(uri))
+    return destination.write(name, write_png(picture))
 
 
 def decode_pack_file(
-    uri: str,
-    destination: Store,
-    options: StoreOptions,
-    *,
-    model: str | None,
-    max_pixels: int,
-    first: int = 0,
-    alone: bool = False,
+    uri: str, destination: Destination, options: FileOptions, *, first: int = 0, alone: bool = False
 ) -> Iterator[str]:
     """Decodes a `.ncbp` file from its last picture to `first`, and yields the name of each object written.
 
     Args:
         alone: of those, only `first` is written.
 
-    The side information, if there is any, comes with picture 0, in an object of its own.
+    Pictures are named by the pack itself, or by the run that it lies in, else by their numbers. The side
+    information, if there is any, comes with picture 0, in an object of its own.
 
     Raises:
         BitstreamError: the file is damaged; what was yielded is good. ModelError: its model is unknown here.
+        OccupiedError: something else stands where an object belongs; the rest was not decoded.
     """
-    data = _read(uri, options)
-    header = PackFile(data, max_pixels=max_pixels).header
-    if not 0 <= first < max(header.pictures, 1):
-        raise UsageError(f"there is no picture {first}: the pack has {header.pictures}, counted from 0")
-    known = _model(model, header.model_digest, options)
-    reader = PackReader(known, data, max_pixels=max_pixels)
+    data = _read(uri, options.store)
+    file = PackFile(data, max_pixels=options.max_pixels)
+    if not 0 <= first < max(file.header.pictures, 1):
+        raise UsageError(f"there is no picture {first}: the pack has {file.header.pictures}, counted from 0")
+    known = _model(uri, file.header.model_digest, options)
+    names = _png_names(file, uri, options.store)
+    reader = PackReader(known, data, max_pixels=options.max_pixels)
     for unpacked in reader.pictures(first):
         if alone and unpacked.index != first:
             continue
         picture = to_pixels(
             known.synthesise(unpacked.y_hat.float()), unpacked.entry.height, unpacked.entry.width
         )
-        name = f"{unpacked.index:05d}.png"
-        destination.put(name, write_png(picture))
-        yield name
+        yield destination.write(names[unpacked.index], write_png(picture))
     if reader.side_information and not alone:
-        destination.put(SIDE_INFORMATION, reader.side_information)
-        yield SIDE_INFORMATION
+        yield destination.write(SIDE_INFORMATION, reader.side_information)
+
+
+def _png_names(file: PackFile, uri: str, options: StoreOptions) -> list[str]:
+    """Of a pack's pictures, distinct whichever of them are decoded, also where case does not count."""
+    if file.names is not None:
+        # What a file says is not to lead out of the destination, nor into folders of it.
+        keys = [name.decode("utf-8", "backslashreplace").rpartition("/")[2] for name in file.names]
+    else:
+        keys = _keys_in_run(uri, options)
+    if len(keys) != file.header.pictures:
+        return [f"{index:05d}.png" for index in range(file.header.pictures)]
+    distinct: dict[str, int] = {}
+    for index, key in enumerate(keys):
+        path, unique = PurePosixPath(key), key
+        while unique in distinct:  # images of several folders may have one name; the first keeps it
+            path = path.with_name(f"{path.stem}~{index}{path.suffix}")
+            unique = str(path)
+        distinct[unique] = index
+    names = DecodedNames(distinct)
+    return [names[key] for key in distinct]
+
+
+def _keys_in_run(uri: str, options: StoreOptions) -> list[str]:
+    """The keys of the images in a run's pack, in the order of packing; none for a pack that is in no run."""
+    folders = list(itertools.islice(folders_above(uri), 3))
+    name = uri.rpartition("/")[2]
+    with contextlib.suppress(StoreError, MetricsError, IndexError):
+        commit = open_store(folders[2], options).get(layout.unit_key(name.partition("-")[0]))
+        rows = parquet_to_table(commit, ["image_key", "bitstream_key", "offset"]).to_pylist()
+        ours = [row for row in rows if str(row["bitstream_key"]).endswith(f"/{name}")]
+        return [row["image_key"] for row in sorted(ours, key=lambda row: -row["offset"])]
+    return []
+
+
+def named_pack(data: bytes, uris: Sequence[str]) -> bytes:
+    """A pack that holds the names of the files its pictures came from, too."""
+    return with_names(data, [name_in_uri(uri).encode() for uri in uris])
 
 
 def pack_files(

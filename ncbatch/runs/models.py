@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 
 from ncbatch.codec import checkpoint, zoo
@@ -12,7 +14,8 @@ from ncbatch.codec.errors import ModelError, WrongModelError
 from ncbatch.codec.model import Model
 from ncbatch.runs import layout
 from ncbatch.runs.model_source import read_model
-from ncbatch.store import ObjectNotFound, Store, StoreOptions
+from ncbatch.runs.objects import folders_above
+from ncbatch.store import ObjectNotFound, Store, StoreError, StoreOptions, open_store
 
 
 def load_model(name: str, options: StoreOptions) -> Checkpoint:
@@ -54,16 +57,36 @@ def kept_model(output: Store, digest: str) -> Checkpoint:
     return model
 
 
-def builtin_by_digest(digest: str) -> Checkpoint:
-    """The built-in model that made a bitstream, by the short digest in its header.
+def model_of_file(uri: str, digest: str, options: StoreOptions) -> Checkpoint:
+    """The model that made a bitstream, by the short digest in its header: a built-in one, or the one that
+    is kept in the run that the file lies in.
 
     Raises:
-        WrongModelError: none of them did.
+        WrongModelError: neither did.
     """
+    model = _builtin_by_digest(digest) or _kept_above(uri, digest, options)
+    if model is None:
+        raise WrongModelError(
+            f"no built-in model has the digest {digest} that made this file, nor has a models/ folder above "
+            f"{uri}; name the checkpoint with --model"
+        )
+    return model
+
+
+def _kept_above(uri: str, digest: str, options: StoreOptions) -> Checkpoint | None:
+    for folder in folders_above(uri):
+        with contextlib.suppress(StoreError, ModelError):  # closed to us, or no checkpoint: look further up
+            store = open_store(folder, options)
+            for info in store.list(layout.model_key(digest).removesuffix(".safetensors")):
+                model = checkpoint.parse(store.get(info.key), store.uri + info.key)
+                if short_digest(model.digest) == digest:
+                    return model
+    return None
+
+
+def _builtin_by_digest(digest: str) -> Checkpoint | None:
     for name in builtin_models():
         model = zoo.load_builtin(name)
         if short_digest(model.digest) == digest:
             return model
-    raise WrongModelError(
-        f"no built-in model has the digest {digest} that made this file; name the checkpoint with --model"
-    )
+    return None

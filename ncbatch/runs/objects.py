@@ -1,6 +1,7 @@
 """Single objects that users name by URI or path."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
@@ -20,12 +21,27 @@ def read_object(uri: str, options: StoreOptions) -> bytes:
 
 def folder_of(uri: str, options: StoreOptions, *, create: bool = False) -> tuple[Store, str]:
     """The store around an object, and its name there."""
-    folder, slash, name = uri.rpartition("/")
+    folder, slash, _ = uri.rpartition("/")
+    return open_store((folder + slash) or ".", options, create=create), name_in_uri(uri)
+
+
+def name_in_uri(uri: str) -> str:
+    """The last part of a URI or path, as a key."""
+    name = uri.rpartition("/")[2]
     if uri.lower().startswith("file://"):
-        name = key_of_name(unquote_to_bytes(name))
-    elif "://" not in uri:
-        name = key_of_name(os.fsencode(name))
-    return open_store((folder + slash) or ".", options, create=create), name
+        return key_of_name(unquote_to_bytes(name))
+    return name if "://" in uri else key_of_name(os.fsencode(name))
+
+
+def folders_above(uri: str) -> Iterator[str]:
+    """The folders that an object is in, from the nearest to the outermost."""
+    if "://" not in uri:
+        yield from map(str, Path(uri).absolute().parents)
+        return
+    scheme, _, path = uri.partition("://")
+    while "/" in path:
+        path = path.rpartition("/")[0]
+        yield f"{scheme}://{path}/"
 
 
 def require_object(uri: str, options: StoreOptions) -> None:

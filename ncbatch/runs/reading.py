@@ -20,6 +20,7 @@ from ncbatch.codec.recipe import ClassicalRecipe
 from ncbatch.errors import UsageError
 from ncbatch.metrics.table import read_table
 from ncbatch.runs.decoded_names import NAMES, DecodedNames
+from ncbatch.runs.destination import Destination, OccupiedError
 from ncbatch.runs.generations import StandingRow
 from ncbatch.runs.models import kept_model, on_device
 from ncbatch.runs.spec import Variant, read_run
@@ -127,21 +128,22 @@ class RunReader:
             found.pack = OpenPack(model, found.data, max_pixels=variant.max_pixels)
         return found.pack.picture(row["offset"])
 
-    def decode_into(self, destination: Store) -> Iterator[Finding]:
+    def decode_into(self, destination: Destination) -> Iterator[Finding]:
         """Writes every ok row's picture as PNG, under the names of `DecodedNames`.
 
-        Which of them are not what one would expect is told in an object `names.csv`.
+        Which of them are not what one would expect is told in an object `names.csv`. Where something else
+        stands in the place of an image, that is the image's problem.
         """
         rows = [row for row in self.rows if row["status"] == "ok"]
         names = DecodedNames(row["image_key"] for row in rows)
         if (table := names.table()) is not None:
-            destination.put(NAMES, table)
+            destination.store.put(NAMES, table)
         for row in rows:
             image_key, variant = row["image_key"], row["variant"]
             name = f"{variant}/{names[image_key]}" if self._several else names[image_key]
             try:
-                destination.put(name, write_png(self._decode(row)))
-            except (BitstreamError, DecodeCheckError, ModelError) as error:
+                destination.write(name, write_png(self._decode(row)))
+            except (BitstreamError, DecodeCheckError, ModelError, OccupiedError) as error:
                 yield Finding(image_key, variant, problem=str(error))
             else:
                 yield Finding(image_key, variant, written=name)

@@ -1,6 +1,7 @@
 """Packs from pictures to bytes and back."""
 
 import math
+import zlib
 from dataclasses import replace
 
 import numpy as np
@@ -391,3 +392,74 @@ def test_another_memory_layout_decodes_the_same(posterior_model, packed, found, 
         assert 0 < (pairs[0] - pairs[1]).abs().max() < 1e-9
         out, _ = decoded(fresh, packed.pack.data)
     assert all(torch.equal(out[i], picture.y_hat) for i, picture in enumerate(found))
+
+
+# Names
+
+
+NAMES = ["é.png".encode(), b"a b.jpg", b"", b"\xff.tif"]
+
+
+@pytest.fixture(scope="module")
+def named(packed):
+    return pack_file.with_names(packed.pack.data, NAMES)
+
+
+def same(model, data, found):
+    out, _ = decoded(model, data)
+    return sorted(out) == list(range(len(found))) and all(
+        torch.equal(out[i], picture.y_hat) for i, picture in enumerate(found)
+    )
+
+
+def test_names_come_back_and_cost_nothing_where_there_are_none(posterior_model, packed, found, named):
+    assert packed.pack.data[3] == 2 and named[3] == 3, "older readers still take what has no names"
+    assert pack_file.PackFile(packed.pack.data, max_pixels=PIXELS).names is None
+    assert pack_file.PackFile(named, max_pixels=PIXELS).names == tuple(NAMES)
+    assert same(posterior_model, named, found)
+    again = pack_file.with_names(named, NAMES[::-1])
+    assert pack_file.PackFile(again, max_pixels=PIXELS).names == tuple(NAMES[::-1])
+    assert same(posterior_model, again, found)
+
+
+def test_names_beside_side_information(posterior_model, found):
+    side = bytes(range(256)) * 16
+    data = pack_file.with_names(
+        encode(posterior_model, found, RECIPE, side_information=side).pack.data, NAMES
+    )
+    assert pack_file.PackFile(data, max_pixels=PIXELS).names == tuple(NAMES)
+    assert decoded(posterior_model, data)[1] == side and same(posterior_model, data, found)
+
+
+def test_damaged_names_cost_no_picture(posterior_model, packed, found, named):
+    at = len(named) - len(packed.pack.data)  # the names begin somewhere in front of the first section
+    header, position = pack_file._read_header(named)
+    assert 0 < header.names_bytes < at
+    for place in range(position, position + header.names_bytes + 4):
+        damaged = named[:place] + bytes([named[place] ^ 1]) + named[place + 1 :]
+        assert pack_file.PackFile(damaged, max_pixels=PIXELS).names is None
+    assert same(posterior_model, damaged, found)
+
+
+@pytest.mark.parametrize("content", [b"\0" * 2, b"\0" * 4, b"x" * (1 << 25)])
+def test_names_that_lie_are_none(posterior_model, packed, found, named, content):
+    """Too few, too many, or more than memory should be spent on."""
+    header, position = pack_file._read_header(packed.pack.data)
+    stored = zlib.compress(content)
+    start = pack_file.write_header(replace(header, names_bytes=len(stored)))
+    data = start + stored + zlib.crc32(stored).to_bytes(4, "little") + packed.pack.data[position:]
+    assert pack_file.PackFile(data, max_pixels=PIXELS).names is None
+    assert same(posterior_model, data, found)
+
+
+def test_names_longer_than_the_file_are_an_error(posterior_model, packed):
+    header, position = pack_file._read_header(packed.pack.data)
+    data = pack_file.write_header(replace(header, names_bytes=10**6)) + packed.pack.data[position:]
+    with pytest.raises(BitstreamError, match="pictures 0 to 3 are lost"):
+        decoded(posterior_model, data)
+
+
+@pytest.mark.parametrize("names", [NAMES[:3], [*NAMES[:3], b"a\0b"]])
+def test_a_pack_takes_one_name_a_picture(packed, names):
+    with pytest.raises(ValueError, match="one name a picture"):
+        pack_file.with_names(packed.pack.data, names)

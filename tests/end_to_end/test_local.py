@@ -64,6 +64,14 @@ def test_a_run_is_read_decoded_verified_and_compacted(folder: Path, tmp_path: Pa
     assert "4 pictures decoded" in ncbatch("decode", out, tmp_path / "all").expect(0).out
     ncb = next((out / "bitstreams").rglob("000*.ncb"))
     ncbatch("decode", ncb, tmp_path / "one").expect(0)
+    ncbatch("decode", ncb, tmp_path / "single.png").expect(0)
+    assert (tmp_path / "single.png").read_bytes() == (tmp_path / "one" / "000.png").read_bytes()
+    assert "4 pictures decoded" in ncbatch("decode", out, tmp_path / "all").expect(0).out
+    (tmp_path / "single.png").write_bytes(b"own")
+    assert "--overwrite" in ncbatch("decode", ncb, tmp_path / "single.png").expect(1).message
+    several = ncbatch("decode", out, tmp_path / "several.png").expect(1)
+    assert "names one file" in several.message
+    assert not (out / ".ncbatch-tmp").exists()
     decoded = np.asarray(Image.open(tmp_path / "all" / "000.png")).astype(float)
     one = tmp_path / "one" / "000.png"
     assert np.array_equal(decoded, np.asarray(Image.open(one)))

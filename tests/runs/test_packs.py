@@ -11,13 +11,17 @@ import torch
 
 from ncbatch.codec import encode_pack, zoo
 from ncbatch.codec.errors import DivergedError
+from ncbatch.codec.pack_file import with_names
+from ncbatch.codec.pictures import read_picture
 from ncbatch.codec.recipe import Recipe
 from ncbatch.errors import UsageError
 from ncbatch.metrics.schema import Row
 from ncbatch.runs import layout
 from ncbatch.runs.calibration import seconds_per_pixel
 from ncbatch.runs.coders import PackCoder
-from ncbatch.runs.files import decode_pack_file, pack_files
+from ncbatch.runs.decoded_names import picture_name
+from ncbatch.runs.destination import Destination, open_destination
+from ncbatch.runs.files import FileOptions, decode_pack_file, named_pack, pack_files
 from ncbatch.runs.models import keep_model
 from ncbatch.runs.plan import PlannedImage, Unit, make_units
 from ncbatch.runs.reading import RunReader
@@ -30,6 +34,7 @@ from tests.runs.workbench import ATTEMPTS, Workbench, encoded_as, picture
 
 CHECKPOINT = zoo.load_builtin("bits-back-0.010")
 PICTURES = {"a.png": picture(seed=1), "b.png": picture(70, 64, seed=2), "c.png": picture(seed=3)}
+OPTIONS = FileOptions(max_pixels=10**6)
 PLAIN = Recipe(method="bits-back+bbvi", lmbda=0.01, bbvi_steps=2)
 
 
@@ -319,16 +324,60 @@ def test_a_pack_of_files_and_back(tmp_path: Any) -> None:
     packed = pack_files(_files(tmp_path), _variant(), options, str(side))
     assert [e.outcome.bits_back is None for e in packed.encoded] == [False] * 3
     (tmp_path / "album.ncbp").write_bytes(packed.pack.data)
-    out = open_store(str(tmp_path / "out"), create=True)
-    uri = str(tmp_path / "album.ncbp")
-    names = list(decode_pack_file(uri, out, options, model=None, max_pixels=10**6))
+    store = open_store(str(tmp_path / "out"), create=True)
+    out, uri = Destination(store), str(tmp_path / "album.ncbp")
+    names = list(decode_pack_file(uri, out, OPTIONS))
     assert names == ["00002.png", "00001.png", "00000.png", "side-information"]
-    assert out.get("side-information") == side.read_bytes()
-    assert list(decode_pack_file(uri, out, options, model=None, max_pixels=10**6, first=2)) == ["00002.png"]
-    alone = decode_pack_file(uri, out, options, model=None, max_pixels=10**6, first=1, alone=True)
+    assert store.get("side-information") == side.read_bytes()
+    assert list(decode_pack_file(uri, out, OPTIONS, first=2)) == ["00002.png"]
+    alone = decode_pack_file(uri, out, OPTIONS, first=1, alone=True)
     assert list(alone) == ["00001.png"]
     with pytest.raises(UsageError, match="no picture 3: the pack has 3"):
-        list(decode_pack_file(uri, out, options, model=None, max_pixels=10**6, first=3))
+        list(decode_pack_file(uri, out, OPTIONS, first=3))
+
+
+def test_a_pack_of_files_knows_their_names(tmp_path: Any) -> None:
+    """Names are not to lead out of the destination, and equal ones keep apart, whichever are asked for."""
+    folder = tmp_path / "more"
+    folder.mkdir()
+    files = [*_files(tmp_path), *_files(folder)[:1]]
+    strange = tmp_path / "é #%41.tif.png"
+    strange.write_bytes(encoded_as(PICTURES["b.png"]))
+    packed = pack_files([*files, strange.as_uri()], _variant(), StoreOptions(), None)
+    album = tmp_path / "album.ncbp"
+    album.write_bytes(named_pack(packed.pack.data, [*files, strange.as_uri()]))
+    store = open_store(str(tmp_path / "out"), create=True)
+    names = list(decode_pack_file(str(album), Destination(store), OPTIONS))
+    expected = ["a.png", "b.png", "c.png", "a~3.png", picture_name(strange.name)]
+    assert names == expected[::-1]
+    for index in (0, 3):
+        asked = decode_pack_file(str(album), Destination(store), OPTIONS, first=index, alone=True)
+        assert list(asked) == [expected[index]], "the same image under the same name"
+    one = open_destination(str(tmp_path / "one.png"), StoreOptions(), one_image=True, overwrite=False)
+    assert list(decode_pack_file(str(album), one, OPTIONS, first=1, alone=True)) == ["one.png"]
+    assert (tmp_path / "one.png").read_bytes() == store.get("b.png")
+    evil = with_names(album.read_bytes(), [b"../../up.png", b"/etc/x", b"..", b"", b"a/b\xff.png"])
+    album.write_bytes(evil)
+    out = open_store(str(tmp_path / "deep" / "out"), create=True)
+    names = list(decode_pack_file(str(album), Destination(out), OPTIONS))
+    assert len(names) == len(set(names)) == 5
+    assert sorted(info.key for info in out.list()) == sorted(names)
+    assert not [path for path in tmp_path.rglob("*up.png") if path.parent != tmp_path / "deep" / "out"]
+
+
+def test_a_pack_of_a_run_is_decoded_to_the_names_of_its_images(local: Workbench, tmp_path: Any) -> None:
+    local.add({"sub/d.jpg": encoded_as(PICTURES["a.png"], "JPEG"), "bad.png": b"none"})
+    finish(local, *planned(local))
+    (key,) = local.keys("packs/")
+    store = open_store(str(tmp_path / "out"), create=True)
+    names = list(decode_pack_file(local.output.uri + key, Destination(store), OPTIONS))
+    assert names == ["sub/d.png", "c.png", "b.png", "a.png"]
+    reader = RunReader(local.output)
+    for image, name in zip(["sub/d.jpg", "c.png", "b.png", "a.png"], names, strict=True):
+        np.testing.assert_array_equal(read_picture(store.get(name)), reader.picture(image, "v"))
+    moved = tmp_path / "moved.ncbp"
+    moved.write_bytes(local.output.get(key))
+    assert list(decode_pack_file(str(moved), Destination(store), OPTIONS, first=3)) == ["00003.png"]
 
 
 def test_side_information_that_is_too_short_says_how_much_it_takes(tmp_path: Any) -> None:

@@ -15,8 +15,9 @@ from ncbatch.codec.decode import decode
 from ncbatch.codec.encode import encode
 from ncbatch.codec.errors import BitstreamError, ModelError, WrongModelError
 from ncbatch.errors import UsageError
-from ncbatch.runs import layout
-from ncbatch.runs.files import decode_file
+from ncbatch.runs import layout, models
+from ncbatch.runs.destination import Destination, OccupiedError, open_destination
+from ncbatch.runs.files import FileOptions, decode_file
 from ncbatch.runs.models import keep_model
 from ncbatch.runs.reading import Finding, RunReader
 from ncbatch.runs.unit import run_unit
@@ -44,7 +45,7 @@ def _png(store: Store, name: str) -> np.ndarray:
 
 
 def _written(bench: Workbench, destination: Store, variant: str | None = None) -> dict[str, str | None]:
-    findings = list(RunReader(bench.output, variant=variant).decode_into(destination))
+    findings = list(RunReader(bench.output, variant=variant).decode_into(Destination(destination)))
     assert not [finding.problem for finding in findings if finding.problem]
     names = [finding.written for finding in findings]
     assert sorted(map(str, names), key=str.encode) == [
@@ -115,7 +116,7 @@ def test_several_variants_get_folders(local: Workbench, destination: Store) -> N
     _encode(local, "one", "two")
     reader = RunReader(local.output)
     assert len(reader.rows) == 6
-    written = [finding.written for finding in reader.decode_into(destination)]
+    written = [finding.written for finding in reader.decode_into(Destination(destination))]
     assert set(written) == {f"{variant}/{key}" for variant in ("one", "two") for key in PICTURES}
     assert len(list(RunReader(local.output).verify())) == 6
 
@@ -160,7 +161,7 @@ def test_what_is_missing_or_altered_is_found(bench: Workbench, destination: Stor
         "whole.png": None,
     }
     assert {f.image_key: f.problem for f in RunReader(bench.output).verify()} == expected
-    findings = list(RunReader(bench.output).decode_into(destination))
+    findings = list(RunReader(bench.output).decode_into(Destination(destination)))
     assert {f.image_key: f.problem for f in findings} == expected
     assert [info.key for info in destination.list()] == ["whole.png"], (
         "the others do not keep it from decoding"
@@ -204,11 +205,10 @@ def test_a_single_file_is_decoded(
     if model == "kept":
         model = str(tmp_path / "kept.safetensors")
         Path(model).write_bytes(CHECKPOINT.to_bytes())
-    name = decode_file(_file(tmp_path, stream), destination, OPTIONS, model=model, max_pixels=10**6)
+    name = decode_file(_file(tmp_path, stream), Destination(destination), FileOptions(model=model))
     assert name == "my picture.png"
-    named = decode_file(
-        _file(tmp_path, stream, "%C3%A9.png.ncb"), destination, OPTIONS, model=None, max_pixels=10**6
-    )
+    uri = _file(tmp_path, stream, "%C3%A9.png.ncb")
+    named = decode_file(uri, Destination(destination), FileOptions())
     assert named == "é.png"
     np.testing.assert_array_equal(_png(destination, name), decode(MODEL, stream))
 
@@ -217,7 +217,7 @@ def test_a_single_file_of_a_run(local: Workbench, destination: Store) -> None:
     local.add({"a.png": picture()})
     row = local.encode(local.spec(make_variant(sga(2))))["a.png"]
     uri = f"{local.output.uri}{row.bitstream_key}"
-    name = decode_file(uri, destination, OPTIONS, model=None, max_pixels=10**6)
+    name = decode_file(uri, Destination(destination), FileOptions())
     assert name.startswith("a.") and name.endswith(".png")
     np.testing.assert_array_equal(_png(destination, name), decode(MODEL, local.bitstream(row)))
 
@@ -225,20 +225,106 @@ def test_a_single_file_of_a_run(local: Workbench, destination: Store) -> None:
 def test_a_file_of_an_unknown_model_is_refused(tmp_path: Path, destination: Store, stream: bytes) -> None:
     parsed = parse(stream, max_pixels=10**6)
     other = serialise(type(parsed)(parsed.method, "00" * 8, parsed.width, parsed.height, parsed.payload))
-    with pytest.raises(WrongModelError, match=r"no built-in model has the digest 0{16}.*--model"):
-        decode_file(_file(tmp_path, other), destination, OPTIONS, model=None, max_pixels=10**6)
+    with pytest.raises(
+        WrongModelError, match=r"no built-in model has the digest 0{16}.*nor has a models/ folder.*--model"
+    ):
+        decode_file(_file(tmp_path, other), Destination(destination), FileOptions())
     with pytest.raises(WrongModelError, match=r"made with model 0{16}, not with"):
-        decode_file(_file(tmp_path, other), destination, OPTIONS, model="base-0.010", max_pixels=10**6)
+        decode_file(
+            _file(tmp_path, other),
+            Destination(destination),
+            FileOptions(model="base-0.010", max_pixels=10**6),
+        )
     with pytest.raises(ModelError, match="there is no model 'nothing'"):
-        decode_file(_file(tmp_path, stream), destination, OPTIONS, model="nothing", max_pixels=10**6)
+        decode_file(
+            _file(tmp_path, stream), Destination(destination), FileOptions(model="nothing", max_pixels=10**6)
+        )
 
 
 def test_what_is_no_whole_file_is_refused(tmp_path: Path, destination: Store, stream: bytes) -> None:
     for damaged in (b"", b"text", stream[:-1], stream[:20], stream[:30] + b"\xff" + stream[31:]):
         with pytest.raises(BitstreamError):
-            decode_file(_file(tmp_path, damaged), destination, OPTIONS, model=None, max_pixels=10**6)
+            decode_file(_file(tmp_path, damaged), Destination(destination), FileOptions())
     with pytest.raises(BitstreamError, match="more than the limit of 4,095"):
-        decode_file(_file(tmp_path, stream), destination, OPTIONS, model=None, max_pixels=64 * 64 - 1)
+        decode_file(_file(tmp_path, stream), Destination(destination), FileOptions(max_pixels=4095))
     with pytest.raises(UsageError, match=r"there is no file .*gone\.ncb"):
-        decode_file(str(tmp_path / "gone.ncb"), destination, OPTIONS, model=None, max_pixels=10**6)
+        decode_file(str(tmp_path / "gone.ncb"), Destination(destination), FileOptions())
     assert list(destination.list()) == []
+
+
+def test_a_single_file_finds_the_model_of_the_run_around_it(
+    tmp_path: Path, local: Workbench, destination: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a model that is not built in; however the file is named, and whatever the run was called."""
+    local.add({"sub/a.png": picture()})
+    row = local.encode(local.spec())["sub/a.png"]
+    keep_model(local.output, CHECKPOINT)
+    monkeypatch.setattr(models, "builtin_models", dict)
+    monkeypatch.chdir(local.output.root / "bitstreams" / "v")  # type: ignore[attr-defined]
+    expected = decode(MODEL, local.bitstream(row))
+    for uri in (f"{local.output.uri}{row.bitstream_key}", "sub/a.png.ncb", "../v/sub/a.png.ncb"):
+        name = decode_file(uri, Destination(destination), FileOptions())
+        np.testing.assert_array_equal(_png(destination, name), expected)
+    alone = _file(tmp_path, local.bitstream(row))
+    with pytest.raises(WrongModelError, match=r"nor has a models/ folder above .*my picture\.jpg\.ncb"):
+        decode_file(alone, Destination(destination), FileOptions())
+
+
+@pytest.mark.s3
+def test_a_single_file_in_a_bucket_finds_the_model_of_its_run(
+    on_s3: Workbench, destination: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_s3.add({"a.png": picture()})
+    row = on_s3.encode(on_s3.spec())["a.png"]
+    keep_model(on_s3.output, CHECKPOINT)
+    monkeypatch.setattr(models, "builtin_models", dict)
+    name = decode_file(f"{on_s3.output.uri}{row.bitstream_key}", Destination(destination), FileOptions())
+    np.testing.assert_array_equal(_png(destination, name), decode(MODEL, on_s3.bitstream(row)))
+
+
+# What stands at the destination
+
+
+def test_decoding_again_goes_on_and_replaces_nothing_else(local: Workbench, destination: Store) -> None:
+    local.add(PICTURES)
+    _encode(local)
+    _written(local, destination)
+    destination.delete("a.png")
+    destination.put("b.png", b"somebody's own")
+    found = {f.image_key: f for f in RunReader(local.output).decode_into(Destination(destination))}
+    assert [found[key].written for key in PICTURES] == ["a.png", None, "c.png"]
+    assert "b.png is there already, with other contents" in str(found["b.png"].problem)
+    assert "--overwrite" in str(found["b.png"].problem)
+    assert destination.get("b.png") == b"somebody's own"
+    again = RunReader(local.output).decode_into(Destination(destination, overwrite=True))
+    assert [f.written for f in again] == list(PICTURES)
+    np.testing.assert_array_equal(
+        _png(destination, "b.png"), decode(MODEL, local.bitstream(local.rows()["b.png"]))
+    )
+
+
+def test_a_single_file_replaces_nothing_either(tmp_path: Path, destination: Store, stream: bytes) -> None:
+    uri = _file(tmp_path, stream)
+    for _ in range(2):
+        assert decode_file(uri, Destination(destination), FileOptions()) == "my picture.png"
+    destination.put("my picture.png", b"own")
+    with pytest.raises(OccupiedError, match=r"my%20picture\.png is there already|my picture\.png is there"):
+        decode_file(uri, Destination(destination), FileOptions())
+    assert destination.get("my picture.png") == b"own"
+    decode_file(uri, Destination(destination, overwrite=True), FileOptions())
+    assert destination.get("my picture.png") != b"own"
+
+
+def test_a_destination_that_names_a_file_is_that_file(tmp_path: Path, stream: bytes) -> None:
+    uri, place = _file(tmp_path, stream), tmp_path / "new" / "One.PNG"
+    one = open_destination(str(place), OPTIONS, one_image=True, overwrite=False)
+    assert decode_file(uri, one, FileOptions()) == "One.PNG"
+    np.testing.assert_array_equal(np.asarray(Image.open(place)), decode(MODEL, stream))
+    with pytest.raises(UsageError, match=r"One\.PNG names one file, and there are several images"):
+        open_destination(str(place), OPTIONS, one_image=False, overwrite=False)
+    folder = tmp_path / "folder.png"
+    folder.mkdir()
+    (folder / "x").write_bytes(b"")
+    into = open_destination(str(folder), OPTIONS, one_image=True, overwrite=False)
+    assert decode_file(uri, into, FileOptions()) == "my picture.png"
+    assert (folder / "my picture.png").exists()
