@@ -38,8 +38,9 @@ def encode_arguments(parser: argparse.ArgumentParser) -> None:
         "default: one variant, described by these flags",
     )  # fmt: skip
     what.add_argument(
-        "--method", choices=(*get_args(Method), *CODECS),
-        help="how latents are found, or a classical codec to compare with; default: sga",
+        "--method", choices=(*get_args(Method), *CODECS), metavar="METHOD",
+        help=f"how latents are found: {', '.join(get_args(Method))}; or a classical codec, to compare with: "
+        f"{', '.join(CODECS)}; default: sga",
     )  # fmt: skip
     what.add_argument(
         "--quality", type=quality, metavar="Q",
@@ -79,7 +80,7 @@ def recipe_arguments(what: argparse._ArgumentGroup) -> None:
     )  # fmt: skip
     what.add_argument(
         "--steps", type=natural, metavar="N",
-        help="steps of refinement, which time is proportional to; default: 2000",
+        help="steps of refinement; time grows in proportion; default: 2000",
     )  # fmt: skip
     what.add_argument(
         "--learning-rate", type=positive_float, metavar="RATE",

@@ -153,4 +153,5 @@ def build_parser() -> argparse.ArgumentParser:
     model_arguments.model_commands(command)
     for each in parsers:
         each.describe_environment()
+        each.show_last("object storage", "messages")
     return parser

@@ -60,6 +60,12 @@ class Parser(argparse.ArgumentParser):
             if name not in (action.help or ""):  # several commands share an action of their parents
                 action.help = f"{action.help} (or set {name})"
 
+    def show_last(self, *titles: str) -> None:
+        """Puts groups of flags that every command has behind those of the command itself."""
+        self._action_groups.sort(
+            key=lambda group: titles.index(group.title) + 1 if group.title in titles else 0
+        )
+
     @property
     def _has_commands(self) -> bool:
         return self._subparsers is not None
