@@ -332,7 +332,7 @@ def reading_commands(command: Adder) -> None:
         help="decode only image N (counted from 0) of a pack; default: all images",
     )  # fmt: skip
     sub = command("failures", commands.failures, "which images of a run failed, why, and what can be done")
-    sub.add_argument("output", help="folder or s3:// prefix of the run")
+    sub.add_argument("output", help=RUN)
     sub.add_argument(
         "--examples", type=natural, default=3, metavar="N", help="failed images shown per class; default: 3"
     )

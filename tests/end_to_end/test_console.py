@@ -62,9 +62,16 @@ def _flags() -> Iterator[tuple[str, argparse.Action]]:
         yield from ((name, action) for action in sub._actions if action is not commands)
 
 
+def test_the_old_name_of_a_flag_still_works() -> None:
+    for flag in ("--from", "--first"):
+        assert build_parser().parse_args(["decode", "x.ncbp", "out", flag, "2"]).start == 2
+
+
 def test_every_argument_has_help_that_says_its_default() -> None:
     wrong = []
     for command, action in _flags():
+        if action.help == argparse.SUPPRESS:  # a name that a flag had before
+            continue
         told, name = action.help or "", f"{command} {'/'.join(action.option_strings) or action.dest}"
         if len(told.split()) < 2:
             wrong.append(f"{name}: no help")
