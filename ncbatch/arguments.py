@@ -285,6 +285,11 @@ def reading_commands(command: Adder) -> None:
     sub = command("status", commands.status, "how much of a run is done, and what its driver does")
     sub.add_argument("output", help=RUN)
     sub.add_argument("--json", action="store_true", help="print one JSON object")
+    sub.add_argument(
+        "--watch", type=positive_float, nargs="?", const=5.0, metavar="SECONDS",
+        help="print it again every so many seconds (5 where no number is given) until the run is over; "
+        "default: once",
+    )  # fmt: skip
     sub = command("query", commands.query, "ask a run's table, which is called metrics, in SQL")
     sub.add_argument("output", help=RUN)
     sub.add_argument("sql", nargs="?", type=key_text, help='such as "select * from metrics limit 5"')

@@ -131,6 +131,7 @@ def build_parser() -> argparse.ArgumentParser:
     encode = command("encode", commands.encode, "encode a corpus, or continue an interrupted run")
     arguments.encode_arguments(encode)
     arguments.dry_run_argument(encode)
+    encode.add_argument("--json", action="store_true", help="print the summary as one JSON object")
     arguments.price_argument(encode)
     arguments.demo_arguments(
         command("demo", commands.demo, "encode a few images that come with scikit-image", common)

@@ -10,9 +10,10 @@ from ncbatch.commands.encoding import encode, pack
 from ncbatch.commands.info import info
 from ncbatch.commands.models import convert, models
 from ncbatch.commands.querying import query
-from ncbatch.commands.reading import compact, decode, status
+from ncbatch.commands.reading import compact, decode
 from ncbatch.commands.repairing import failures, verify
 from ncbatch.commands.reporting import evaluate, report
+from ncbatch.commands.run_status import status
 from ncbatch.commands.training import train
 
 __all__ = [

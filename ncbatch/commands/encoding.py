@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import logging
 import os
 import shlex
@@ -14,7 +15,7 @@ from urllib.parse import quote
 
 from ncbatch.commands.common import open_run_store, store_options
 from ncbatch.commands.planning import print_plan
-from ncbatch.commands.reading import print_summary
+from ncbatch.commands.run_status import print_summary, summary_content
 from ncbatch.console import err, out, print_table, progress_display, progress_line, size
 from ncbatch.errors import UsageError, first_problem
 from ncbatch.exit_codes import ExitCode
@@ -103,11 +104,21 @@ def encode_and_summarise(args: argparse.Namespace, spec: RunSpec, options: Encod
     with progress_display() as show:
         summary = encode_corpus(spec, args.output, options, lambda s: show(progress_line(s), s.is_over))
     with contextlib.suppress(BrokenPipeError):  # the exit code is the run's, whoever reads
-        print_summary(summary)
+        if getattr(args, "json", False):
+            out.print_json(json.dumps({"output": args.output} | summary_content(summary)))
+        else:
+            print_summary(summary, several=len(spec.variants) > 1)
+            out.print(f"bitstreams and table: {args.output}; next: {_next(args.output)}")
     if not summary.failed:
         return 0
     _print_failures(open_run_store(args, args.output), summary.failed, args.output)
     return ExitCode.FAILED
+
+
+def _next(output: str) -> str:
+    """What to do with a run."""
+    place = shlex.quote(output)
+    return f"`ncbatch report {place}`, or query, decode, verify in the place of report"
 
 
 def _check(args: argparse.Namespace, spec: RunSpec, options: EncodeOptions) -> None:

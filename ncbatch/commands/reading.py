@@ -4,71 +4,17 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 from collections.abc import Iterable
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from ncbatch.commands.common import open_run, store_options
-from ncbatch.console import duration, err, out, size
+from ncbatch.console import err, out
 from ncbatch.errors import UsageError
 from ncbatch.exit_codes import ExitCode
 
 if TYPE_CHECKING:
-    from ncbatch.metrics.summary import Summary
     from ncbatch.runs.destination import Destination
     from ncbatch.runs.reading import Finding
-
-
-def status(args: argparse.Namespace) -> int:
-    from ncbatch.codec.recipe import Recipe
-
-    output = open_run(args, args.output)
-    from ncbatch.runs.status import run_status
-
-    run = run_status(output)
-    summary, snapshot = run.summary, run.snapshot
-    if args.json:
-        content = {
-            "images": run.images,
-            "ok": summary.ok,
-            "failed": summary.failed,
-            "pending": run.pending,
-            "units": run.units,
-            "committed_units": run.committed_units,
-            "mean_bpp": summary.mean_bpp,
-            "mean_psnr": summary.mean_psnr,
-            "driver": run.holder,
-            "snapshot": snapshot.model_dump(mode="json") if snapshot else None,
-        }
-        out.print_json(json.dumps(content))
-        return 0
-    for variant in run.spec.variants:
-        recipe = variant.recipe
-        if isinstance(recipe, Recipe):
-            what = f"{variant.model}, {recipe.method}, lmbda {recipe.lmbda:g}, {recipe.steps} steps"
-        else:
-            what = f"{recipe.method}, quality {recipe.quality}"
-        out.print(f"variant {variant.name}: {what}")
-    out.print(f"corpus {run.spec.corpus}: {run.images} images in {run.units} units")
-    out.print(f"{run.pending} pending; {run.committed_units} units are committed")
-    print_summary(summary)
-    if run.holder:
-        out.print(f"driver: {run.holder}")
-    if snapshot:
-        ago = duration((datetime.now(timezone.utc) - snapshot.updated_at).total_seconds())
-        eta = f", ETA {duration(snapshot.eta_seconds)}" if run.pending and snapshot.eta_seconds else ""
-        out.print(f"the driver's last word, {ago} ago: {snapshot.state}, {snapshot.workers} workers{eta}")
-    return 0
-
-
-def print_summary(summary: Summary) -> None:
-    line = f"{summary.ok} images ok, {summary.failed} failed"
-    if summary.mean_bpp is not None:
-        psnr = f", {summary.mean_psnr:.2f} dB" if summary.mean_psnr is not None else ""
-        line += f"; mean {summary.mean_bpp:.3f} bpp{psnr}"
-        line += f"; {size(summary.image_bytes)} became {size(summary.bitstream_bytes)}"
-    out.print(line)
 
 
 def decode(args: argparse.Namespace) -> int:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-SUMMARY_COLUMNS = ("status", "image_bytes", "length", "bpp", "psnr")
+SUMMARY_COLUMNS = ("variant", "status", "image_bytes", "length", "bpp", "psnr")
 
 
 @dataclass(frozen=True)
@@ -15,6 +15,7 @@ class Summary:
     """Rows by status; means over the ok rows, None without any; bytes of the ok rows.
 
     mean_psnr leaves out infinite values (pictures that came back exactly), which would hide all others.
+    variants: the same by variant, where there are several.
     """
 
     ok: int
@@ -23,10 +24,20 @@ class Summary:
     mean_psnr: float | None
     image_bytes: int
     bitstream_bytes: int
+    variants: dict[str, Summary] = field(default_factory=dict)
 
 
 def summarise(table: pa.Table) -> Summary:
     """Summarise a metrics table that has at least SUMMARY_COLUMNS."""
+    names = sorted(pc.unique(table["variant"]).to_pylist())
+    whole = _summary(table)
+    if len(names) < 2:
+        return whole
+    parts = {name: _summary(table.filter(pc.equal(table["variant"], name))) for name in names}
+    return replace(whole, variants=parts)
+
+
+def _summary(table: pa.Table) -> Summary:
     # `starts_with`, since a comparison with a plain string loads pandas, which takes half a second.
     ok = table.filter(pc.starts_with(table["status"], pattern="ok"))
     psnr = ok["psnr"].filter(pc.is_finite(ok["psnr"]))

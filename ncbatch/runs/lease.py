@@ -36,6 +36,10 @@ class LeaseFile(pydantic.BaseModel, frozen=True):
     pid: int
     renewals: int
 
+    @property
+    def holder(self) -> str:
+        return f"process {self.pid} on {self.host}"
+
     def held_by_dead_process(self) -> bool:
         """Certain only for processes of this very machine."""
         if (self.host, self.boot) != (platform.node(), _boot_id()):

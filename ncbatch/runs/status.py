@@ -19,12 +19,14 @@ from ncbatch.store import Store
 class RunStatus:
     """What stands in a run's folder.
 
+    inputs: images of the corpus.
     images: planned, once per variant; pending: those of them in units that are not committed, even where a
         row of an earlier generation stands; units, committed_units: of the plan.
     snapshot: the driver's own last word; holder: who holds the lease; both None when unknown.
     """
 
     spec: RunSpec
+    inputs: int
     images: int
     pending: int
     units: int
@@ -40,13 +42,14 @@ def run_status(output: Store) -> RunStatus:
     lease = read_lease(output)
     return RunStatus(
         spec=run.spec,
+        inputs=len({image.key for unit in run.units for image in unit.images}),
         images=_images(run.units),
         pending=_images(run.pending),
         units=len(run.units),
         committed_units=len(run.units) - len(run.pending),
         summary=summarise(read_table(output, columns=SUMMARY_COLUMNS)),
         snapshot=read_status(output),
-        holder=f"process {lease.pid} on {lease.host}" if lease else None,
+        holder=lease.holder if lease else None,
     )
 
 

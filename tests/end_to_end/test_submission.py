@@ -83,7 +83,7 @@ def test_a_job_is_stopped_and_ray_job_submit_goes_on(head: Head, tmp_path: Path)
     (tmp_path / "in" / "hang.png").unlink()  # planned all the same, so there will be a row that says so
     entry = ("python", "jobs/encode.py", *encoding)
     done = subprocess.run([*command, *entry], cwd=ROOT, env=environment(), capture_output=True, timeout=900)
-    assert b"1 images ok, 1 failed" in done.stdout, done.stdout.decode() + done.stderr.decode()
+    assert b"1 image ok, 1 failed" in done.stdout, done.stdout.decode() + done.stderr.decode()
     assert {row["error_class"] for row in rows(out).values()} == {None, "missing"}
 
 

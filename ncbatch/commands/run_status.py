@@ -1,0 +1,149 @@
+"""The command that tells how much of a run is done, and the summary that ends one."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from ncbatch.commands.common import open_run_store
+from ncbatch.console import counted, duration, out, print_table, size
+
+if TYPE_CHECKING:
+    from ncbatch.metrics.summary import Summary
+    from ncbatch.runs.progress import Snapshot
+    from ncbatch.runs.standing import Standing
+    from ncbatch.runs.status import RunStatus
+    from ncbatch.store import Store
+
+_OVER = ("finished", "interrupted", "stopped", "lost", "planned")
+
+
+def status(args: argparse.Namespace) -> int:
+    output = open_run_store(args, args.output)
+    try:
+        while True:
+            state = _show(output, as_json=args.json)
+            if args.watch is None or state in _OVER:
+                return 0
+            time.sleep(args.watch)
+            if out.is_terminal and not args.json:
+                out.clear()
+    except KeyboardInterrupt:
+        if args.watch is None:
+            raise
+        return 0  # who watches has seen enough
+
+
+def _show(output: Store, *, as_json: bool) -> str:
+    """Prints the status once; returns the run's state."""
+    from ncbatch.runs import layout
+    from ncbatch.runs.lease import read_lease
+    from ncbatch.runs.progress import read_status
+    from ncbatch.runs.spec import read_run
+    from ncbatch.runs.standing import standing
+
+    snapshot, lease = read_status(output), read_lease(output)
+    told = standing(snapshot, lease, datetime.now(timezone.utc))
+    holder = lease.holder if lease else None
+    if output.head(layout.RUN) is None and told.state in ("planning", "starting"):
+        if as_json:
+            out.print_json(json.dumps({"state": "planning", "driver": holder}))
+        else:
+            _print_state(told, snapshot, holder)
+        return "planning"
+    read_run(output)
+    from ncbatch.runs.status import run_status
+
+    run = run_status(output)
+    if as_json:
+        content: dict[str, Any] = {"state": told.state, "driver": holder} | _content(run)
+        content["snapshot"] = snapshot.model_dump(mode="json") if snapshot else None
+        out.print_json(json.dumps(content))
+        return told.state
+    _print_run(run)
+    _print_state(told, snapshot, holder)
+    return told.state
+
+
+def _content(run: RunStatus) -> dict[str, Any]:
+    return {
+        "images": run.images,
+        "pending": run.pending,
+        "units": run.units,
+        "committed_units": run.committed_units,
+    } | summary_content(run.summary)
+
+
+def _print_run(run: RunStatus) -> None:
+    from ncbatch.codec.recipe import Recipe
+
+    for variant in run.spec.variants:
+        recipe = variant.recipe
+        if isinstance(recipe, Recipe):
+            what = f"{variant.model}, {recipe.method}, lmbda {recipe.lmbda:g}, {recipe.steps} steps"
+        else:
+            what = f"{recipe.method}, quality {recipe.quality}"
+        out.print(f"variant {variant.name}: {what}")
+    several = len(run.spec.variants) > 1
+    images = counted(run.images, "encodings" if several else "images")
+    if several:
+        images = f"{counted(run.inputs, 'images')} under {len(run.spec.variants)} variants: {images}"
+    out.print(f"corpus {run.spec.corpus}: {images} in {counted(run.units, 'units')}")
+    out.print(f"{run.pending} pending; {counted(run.committed_units, 'units')} committed")
+    print_summary(run.summary, several=several)
+
+
+def _print_state(told: Standing, snapshot: Snapshot | None, holder: str | None) -> None:
+    line: str = told.state
+    if told.explanation:
+        line += f": {told.explanation}"
+    if snapshot is not None and told.state in ("running", "finishing"):
+        if snapshot.fraction is not None:
+            line += f", {int(100 * snapshot.fraction)} %"
+        if snapshot.eta_seconds:
+            line += f", ETA {duration(snapshot.eta_seconds)}"
+        line += f", {counted(snapshot.workers, 'workers')}"
+    out.print(line)
+    if holder:
+        out.print(f"driver: {holder}")
+    if snapshot is not None:
+        ago = duration(max((datetime.now(timezone.utc) - snapshot.updated_at).total_seconds(), 0))
+        out.print(f"last heard of {ago} ago")
+
+
+def summary_content(summary: Summary) -> dict[str, Any]:
+    """A summary for programs; means only where they are of one variant."""
+    content: dict[str, Any] = {
+        "ok": summary.ok,
+        "failed": summary.failed,
+        "mean_bpp": summary.mean_bpp,
+        "mean_psnr": summary.mean_psnr,
+        "image_bytes": summary.image_bytes,
+        "bitstream_bytes": summary.bitstream_bytes,
+    }
+    if summary.variants:
+        content |= {"mean_bpp": None, "mean_psnr": None}
+        content["variants"] = {name: summary_content(one) for name, one in summary.variants.items()}
+    return content
+
+
+def print_summary(summary: Summary, *, several: bool) -> None:
+    """A line; of several variants one row for each, since a mean over them means nothing."""
+    noun = "encodings" if several else "images"
+    line = f"{counted(summary.ok, noun)} ok, {summary.failed} failed"
+    if summary.variants:
+        out.print(line)
+        rows = [
+            (name, s.ok, s.failed, s.mean_bpp, s.mean_psnr, size(s.image_bytes), size(s.bitstream_bytes))
+            for name, s in summary.variants.items()
+        ]
+        print_table(("variant", "ok", "failed", "mean bpp", "mean PSNR dB", "images", "encoded"), rows)
+        return
+    if summary.mean_bpp is not None:
+        psnr = f", {summary.mean_psnr:.2f} dB" if summary.mean_psnr is not None else ""
+        line += f"; mean {summary.mean_bpp:.3f} bpp{psnr}"
+        line += f"; {size(summary.image_bytes)} became {size(summary.bitstream_bytes)}"
+    out.print(line)
