@@ -14,12 +14,12 @@ from ray.exceptions import RayError
 from ncbatch.errors import Terminated
 from ncbatch.metrics.summary import SUMMARY_COLUMNS, Summary, summarise
 from ncbatch.metrics.table import read_table
-from ncbatch.runs import layout, sizing
+from ncbatch.runs import sizing
 from ncbatch.runs.driver import Driver, Pace
 from ncbatch.runs.errors import RunError, StoppedByPolicyError
 from ncbatch.runs.heartbeat import Heartbeat
 from ncbatch.runs.lease import Lease
-from ncbatch.runs.models import keep_model, load_model
+from ncbatch.runs.models import keep_models
 from ncbatch.runs.opening import committed_results, failed_before, open_run
 from ncbatch.runs.options import EncodeOptions
 from ncbatch.runs.places import Places, open_places
@@ -100,22 +100,13 @@ def _terminable() -> Iterator[None]:
 def _prepared(asked: RunSpec, places: Places, options: EncodeOptions) -> RunSpec:
     """The spec to work by, with its models in the output."""
     output = places.output
-    _keep_models(asked, output, options)
+    keep_models(output, asked, options.store)
     if places.stored is not None:
         return places.stored
     create_only = honours_create_only(output)
     if not create_only:
         log.info("%s ignores create-only puts: bitstreams are named by attempt", output.uri)
     return asked.model_copy(update={"create_only": create_only})
-
-
-def _keep_models(asked: RunSpec, output: Store, options: EncodeOptions) -> None:
-    """Stores the models in the output; those of a run that lost one, too."""
-    for variant in asked.variants:
-        if variant.model is None or variant.model_digest is None:
-            continue
-        if output.head(layout.model_key(variant.model_digest)) is None:
-            keep_model(output, load_model(variant.model, options.store))
 
 
 def _drive(

@@ -15,6 +15,7 @@ from ncbatch.codec.model import Model
 from ncbatch.runs import layout
 from ncbatch.runs.model_source import read_model
 from ncbatch.runs.objects import folders_above
+from ncbatch.runs.spec import RunSpec
 from ncbatch.store import ObjectNotFound, Store, StoreError, StoreOptions, open_store
 
 
@@ -39,6 +40,19 @@ def on_device(model: Checkpoint) -> Model:
 def keep_model(output: Store, model: Checkpoint) -> None:
     """Stores a checkpoint beside its bitstreams: they decode whatever becomes of the original."""
     output.put_if_absent(layout.model_key(model.digest), model.to_bytes())
+
+
+def keep_models(output: Store, spec: RunSpec, options: StoreOptions) -> None:
+    """Stores the models of a run beside its bitstreams; of one that lost a model, too.
+
+    Raises:
+        ModelError: a model cannot be had any more.
+    """
+    for variant in spec.variants:
+        if variant.model is None or variant.model_digest is None:
+            continue
+        if output.head(layout.model_key(variant.model_digest)) is None:
+            keep_model(output, load_model(variant.model, options))
 
 
 def kept_model(output: Store, digest: str) -> Checkpoint:

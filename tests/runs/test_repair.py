@@ -16,7 +16,7 @@ from ncbatch.commands.encoding import make_run_spec
 from ncbatch.runs import layout
 from ncbatch.runs.command import encode_command
 from ncbatch.runs.generations import StandingRow
-from ncbatch.runs.models import keep_model
+from ncbatch.runs.models import keep_model, keep_models
 from ncbatch.runs.opening import load_run
 from ncbatch.runs.options import Retry
 from ncbatch.runs.reading import Finding, RunReader
@@ -250,6 +250,15 @@ def test_a_model_of_the_same_name_that_is_another_is_not_put_back(
     restore_models(local.output, spec, OPTIONS)
     assert "base-0.020 is another model now" in caplog.text
     assert local.output.head(layout.model_key(CHECKPOINT.digest)) is None
+
+
+def test_encoding_puts_a_lost_model_back(local: Workbench) -> None:
+    spec = encoded(local)
+    key = layout.model_key(CHECKPOINT.digest)
+    local.output.delete(key)
+    for _ in range(2):
+        keep_models(local.output, spec, OPTIONS)
+        assert local.output.get(key) == CHECKPOINT.to_bytes()
 
 
 # The command that goes on
