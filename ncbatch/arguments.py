@@ -353,6 +353,7 @@ def reading_commands(command: Adder) -> None:
         help="plan damaged and missing images again, for the next `ncbatch encode` of the run, and put lost "
         "checkpoints back; default: only report",
     )
+    sub.add_argument("--json", action="store_true", help="print one JSON object, with every problem")
     sub = command("compact", commands.compact, "merge a run's unit commits into few large table parts")
     sub.add_argument("output", help=RUN)
 

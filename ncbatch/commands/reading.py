@@ -69,7 +69,8 @@ def report_findings(findings: Iterable[Finding], success: str) -> int:
             wrong += 1
             err.print(f"{finding.image_key} ({finding.variant}): {finding.problem}")
     with contextlib.suppress(BrokenPipeError):  # the exit code is what was found, whoever reads
-        out.print(f"{fine} pictures {success}" + (f"; {wrong} are not" if wrong else ""))
+        others = f"; {wrong} {'is' if wrong == 1 else 'are'} not" if wrong else ""
+        out.print(f"{fine} image{'' if fine == 1 else 's'} {success}{others}")
     return ExitCode.FAILED if wrong else ExitCode.OK
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ncbatch.commands.common import open_run, open_run_store, store_options
 from ncbatch.commands.reading import report_findings
 from ncbatch.console import err, out, print_table
+from ncbatch.exit_codes import ExitCode
 from ncbatch.store import Store
 
 if TYPE_CHECKING:
@@ -61,17 +62,34 @@ def verify(args: argparse.Namespace) -> int:
     if args.repair:
         restore_models(output, spec, store_options(args))
     damaged: list[StandingRow] = []
+    problems: list[dict[str, str]] = []
+    checked = 0
 
     def noted(findings: Iterable[Finding]) -> Iterator[Finding]:
+        nonlocal checked
         for finding in findings:
+            checked += 1
+            if finding.problem is not None:
+                about = {"image_key": finding.image_key, "variant": finding.variant}
+                problems.append(about | {"problem": finding.problem})
             if finding.damaged:
                 damaged.append(finding.damaged)
             yield finding
 
-    reader = RunReader(output, variant=args.variant)
-    code = report_findings(noted(reader.verify()), "verified: there, hashed as committed and decoded")
+    findings = noted(RunReader(output, variant=args.variant).verify())
+    if args.json:
+        for _ in findings:
+            pass  # they are noted
+        code = int(ExitCode.FAILED if problems else ExitCode.OK)
+    else:
+        code = report_findings(findings, "verified: there, hashed as committed and decoded")
     planned = _plan_again(args, spec, output, damaged) if damaged and args.repair else 0
     run = run_status(output)
+    if args.json:
+        counts = {"verified": checked - len(problems), "planned_again": planned}
+        counts |= {"failed_rows": run.summary.failed, "pending": run.pending}
+        out.print_json(json.dumps(counts | {"problems": problems}))
+        return code
     if run.summary.failed or run.pending:
         out.print(f"{run.summary.failed} rows are failed, {run.pending} images are pending")
     if planned:

@@ -37,7 +37,7 @@ def test_methods_and_codecs_are_compared(tmp_path: Path) -> None:
         *("jpeg-30", "jpeg-70", "hevc-30", "hevc-70"),
     }
     verified = ncbatch("verify", tmp_path / "out").expect(0).out
-    assert "16 pictures verified" in verified
+    assert "16 images verified" in verified
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,9 @@ def test_a_run_is_read_decoded_verified_and_compacted(folder: Path, tmp_path: Pa
     told = json.loads(ncbatch("status", out, "--json").expect(0).out)
     assert (told["images"], told["ok"], told["failed"], told["pending"]) == (4, 4, 0, 0)
     assert told["driver"] is None
-    assert "4 pictures verified" in ncbatch("verify", out).expect(0).out
+    assert "4 images verified" in ncbatch("verify", out).expect(0).out
+    told = json.loads(ncbatch("verify", out, "--json").expect(0).out)
+    assert told == {"verified": 4, "planned_again": 0, "failed_rows": 0, "pending": 0, "problems": []}
 
     sql = "select image_key, width, bpp from metrics order by image_key"
     table = ncbatch("query", out, sql).expect(0).out.splitlines()
@@ -61,12 +63,12 @@ def test_a_run_is_read_decoded_verified_and_compacted(folder: Path, tmp_path: Pa
     told = json.loads(ncbatch("query", out, sql, "--format", "json").expect(0).out)
     assert [row["image_key"] for row in told] == ["000.png", "001.png", "002.png", "below/sp ace+%25.png"]
 
-    assert "4 pictures decoded" in ncbatch("decode", out, tmp_path / "all").expect(0).out
+    assert "4 images decoded" in ncbatch("decode", out, tmp_path / "all").expect(0).out
     ncb = next((out / "bitstreams").rglob("000*.ncb"))
     ncbatch("decode", ncb, tmp_path / "one").expect(0)
     ncbatch("decode", ncb, tmp_path / "single.png").expect(0)
     assert (tmp_path / "single.png").read_bytes() == (tmp_path / "one" / "000.png").read_bytes()
-    assert "4 pictures decoded" in ncbatch("decode", out, tmp_path / "all").expect(0).out
+    assert "4 images decoded" in ncbatch("decode", out, tmp_path / "all").expect(0).out
     (tmp_path / "single.png").write_bytes(b"own")
     assert "--overwrite" in ncbatch("decode", ncb, tmp_path / "single.png").expect(1).message
     several = ncbatch("decode", out, tmp_path / "several.png").expect(1)
@@ -124,7 +126,7 @@ def test_the_same_command_goes_on(head: Head, folder: Path) -> None:
     assert after["000.png"] == before["000.png"]
     assert statuses(out)["torn.png"] == "truncated"
     told = ncbatch("verify", folder / "out").expect(0).out
-    assert "5 pictures verified" in told and "2 rows are failed" in told
+    assert "5 images verified" in told and "2 rows are failed" in told
 
 
 def test_damage_is_found_planned_again_and_repaired_by_the_command_that_verify_prints(
@@ -150,7 +152,7 @@ def test_damage_is_found_planned_again_and_repaired_by_the_command_that_verify_p
     }  # fmt: skip
     failed = {key for key, row in after.items() if row["status"] == "failed"}
     assert {key for key in failed if after[key]["generation"] == before[key]["generation"]} == set()
-    assert "pictures verified" in ncbatch("verify", folder / "out").expect(0).out
+    assert "images verified" in ncbatch("verify", folder / "out").expect(0).out
     told = ncbatch("failures", folder / "out", "--json").expect(0)
     assert json.loads(told.out)["failed"] == len(failed)
     for name in failed:

@@ -70,7 +70,7 @@ def test_every_builtin_model_encodes_and_verifies(corpus: Path, tmp_path: Path) 
     (tmp_path / "spec.yaml").write_text(f"variants: [{{method: amortized, model: [{', '.join(names)}]}}]")
     ncbatch("encode", corpus, tmp_path / "out", "--spec", tmp_path / "spec.yaml").expect(0)
     told = ncbatch("verify", tmp_path / "out").expect(0).out
-    assert f"{6 * len(names)} pictures verified" in told
+    assert f"{6 * len(names)} images verified" in told
 
 
 @pytest.mark.parametrize(
