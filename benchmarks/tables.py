@@ -24,8 +24,9 @@ from pathlib import Path
 
 from ncbatch.codec.recipe import Recipe
 from ncbatch.metrics.query import query
-from ncbatch.report.evaluation import Evaluation, Means, evaluate
-from ncbatch.report.page import build
+from ncbatch.report.evaluation import Evaluation, evaluate
+from ncbatch.report.series import Means
+from ncbatch.report.tables import bd_table
 from ncbatch.runs.spec import Variant, read_run
 from ncbatch.store import Store, open_store
 
@@ -177,7 +178,7 @@ def _by_rate(means: list[Means], key: Callable[[Means], object]) -> Iterator[str
 
 
 def _bd_rates(evaluation: Evaluation, run: Store) -> Iterator[str]:
-    table = build(evaluation, run, [], reference="amortized").tables["bd_rates"]
+    table = bd_table(evaluation, [evaluation.curve("amortized")])
     yield ""
     yield from _table(
         ("series", "BD-rate"),

@@ -360,7 +360,6 @@ def reading_commands(command: Adder) -> None:
 
 def report_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("output", help=RUN)
-    parser.add_argument("--out", required=True, metavar="PLACE", help="folder or s3:// prefix for the report")
     page_arguments(parser)
 
 
@@ -395,26 +394,45 @@ def evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     which_arguments(parser)
     how_arguments(parser)
-    parser.add_argument("--out", metavar="PLACE", help="of the report; default: report/ in the output")
     dry_run_argument(parser)
     page_arguments(parser)
 
 
 def page_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--reference", metavar="SERIES", help="to compare with; default: amortized")
-    parser.add_argument(
-        "--dataset",
-        metavar="NAME",
-        help="whose published curves to draw: kodak, tecnick, none; default: by the corpus's name",
+    page = parser.add_argument_group("the report")
+    page.add_argument(
+        "--out",
+        metavar="PLACE",
+        help="folder or s3:// prefix for the page; default: report/ in the run's output",
     )
-    parser.add_argument(
-        "--published", metavar="FILE", help="CSV with published points; default: the built-in ones"
+    price_argument(page)
+    page.add_argument(
+        "--thumbnails", type=natural, metavar="N",
+        help="how many of the worst images to show, with half as many of the median and the best; each is "
+        "decoded, which takes time; 0: none; default: 8, or fewer where the images are large",
+    )  # fmt: skip
+    page.add_argument(
+        "--images", type=key_text, metavar="KEY,...",
+        help="images to compare behind a slider; default: the two that refinement improves most",
+    )  # fmt: skip
+    page.add_argument(
+        "--no-pictures",
+        action="store_true",
+        help="show no images, neither small ones nor behind a slider; faster",
     )
-    parser.add_argument(
-        "--images", type=key_text, metavar="KEY,...", help="to compare; default: the two that gain most"
-    )
-    parser.add_argument("--no-pictures", action="store_true", help="curves and tables only; decodes nothing")
-    price_argument(parser)
+    page.add_argument(
+        "--reference", metavar="SERIES",
+        help="series that BD-rates and rate savings are against; default: amortized, else the first curve",
+    )  # fmt: skip
+    page.add_argument(
+        "--dataset", metavar="NAME",
+        help="draw the published curves of kodak or tecnick beside the run's, or none; default: those that "
+        "the corpus's name names",
+    )  # fmt: skip
+    page.add_argument(
+        "--published", metavar="FILE",
+        help="CSV table with published points, in the place of the built-in ones",
+    )  # fmt: skip
 
 
 def submit_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, get_args
 from ncbatch.commands.common import open_run, store_options
 from ncbatch.console import out
 from ncbatch.errors import NcbatchError, UsageError, unknown
-from ncbatch.store import StoreError, open_store
+from ncbatch.store import join_uri, open_store
 
 if TYPE_CHECKING:
     from ncbatch.report.bd_rate import Curve
+    from ncbatch.report.evaluation import Evaluation
 
 log = logging.getLogger(__name__)
 
@@ -21,43 +22,50 @@ log = logging.getLogger(__name__)
 def report(args: argparse.Namespace) -> int:
     output = open_run(args, args.output)  # told before the imports, which take seconds
     from ncbatch.report.evaluation import evaluate
-    from ncbatch.report.page import build, write
-    from ncbatch.report.relaxations import annealed_objective, rounding_probability
+    from ncbatch.report.page import PageOptions, build
+    from ncbatch.report.rendering import write
+    from ncbatch.report.rows import Rows
 
-    evaluation = evaluate(output)
+    rows = Rows.of(output)
+    evaluation = evaluate(output, rows)
     if args.reference is not None and args.reference not in evaluation.series:
         known = ", ".join(repr(label) for label in evaluation.series)
         raise UsageError(f"--reference: the run has no series {args.reference!r}; it has {known}")
-    published = _published(args, evaluation.corpus)
-    destination = open_store(args.out, store_options(args), create=True)
-    images = args.images.split(",") if args.images else []
-    found = build(
-        evaluation, output, published,
-        reference=args.reference, price_per_hour=args.price_per_hour, images=images,
-    )  # fmt: skip
-    found.figures |= {
-        "rounding_probability": rounding_probability(),
-        "annealed_objective": annealed_objective(),
-    }
+    published = _published(args, evaluation)
+    destination = open_store(args.out or join_uri(output.uri, "report"), store_options(args), create=True)
+    images = tuple(args.images.split(",")) if args.images else ()
+    options = PageOptions(args.reference, args.price_per_hour, images)
+    found = build(evaluation, rows, output, published, options)
+    corpus = None
     if not args.no_pictures:
-        from ncbatch.report.pictures import choose, compare
-        from ncbatch.runs.reading import RunReader
+        from ncbatch.report.comparisons import choose, compare
+        from ncbatch.report.originals import Images
+        from ncbatch.report.thumbnails import read_gallery
 
-        keys = images or choose(evaluation)
-        try:
-            corpus = open_store(evaluation.corpus, store_options(args))
-            found.comparisons = compare(evaluation, RunReader(output), corpus, keys)
-        except StoreError as error:
-            log.warning("no pictures are compared: %s", error)
-    write(found, destination)
+        shown = Images(output, evaluation.facts.spec, store_options(args))
+        corpus = shown.corpus
+        found.comparisons = compare(evaluation, rows, shown, images or choose(rows))
+        if args.thumbnails != 0:
+            found.gallery = read_gallery(evaluation, rows, shown, args.thumbnails)
+    if evaluation.has_curves and evaluation.refined:
+        from ncbatch.report.relaxations import annealed_objective, rounding_probability
+
+        found.figures |= {
+            "rounding_probability": rounding_probability,
+            "annealed_objective": annealed_objective,
+        }
+    write(found, destination, output, corpus)
     for note in evaluation.notes:
         log.info("%s", note)
     out.print(f"{destination.uri}index.html")
     return 0
 
 
-def _published(args: argparse.Namespace, corpus: str) -> list[Curve]:
-    """The published curves of a data set, of the package or of a table of the user's own."""
+def _published(args: argparse.Namespace, evaluation: Evaluation) -> list[Curve]:
+    """The published curves of a data set, of the package or of a table of the user's own.
+
+    A data set that only the corpus's name tells of is drawn beside curves, not beside a single point.
+    """
     from ncbatch.report.published import curves, parse_points, published_points
     from ncbatch.runs.objects import read_object
 
@@ -69,7 +77,9 @@ def _published(args: argparse.Namespace, corpus: str) -> list[Curve]:
         except UnicodeDecodeError as error:
             raise NcbatchError(f"{args.published} is not a CSV table: {error}") from error
     datasets = sorted({point.dataset for point in points})
-    dataset = args.dataset or next((name for name in datasets if name in corpus.lower()), "none")
+    corpus = evaluation.corpus.lower()
+    wanted = args.published is not None or evaluation.has_curves
+    dataset = args.dataset or next((name for name in datasets if wanted and name in corpus), "none")
     if dataset == "none":
         return []
     if dataset not in datasets:
@@ -108,7 +118,6 @@ def evaluate(args: argparse.Namespace) -> int:
     if args.dry_run:
         return print_plan(args, spec, run_options)
     code = encode_and_summarise(args, spec, run_options)
-    args.out = args.out or f"{open_store(args.output, options).uri}report/"
     return report(args) or code
 
 

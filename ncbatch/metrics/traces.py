@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ncbatch.metrics.keys import TRACES_PREFIX, trace_key
-from ncbatch.store import Store
+from ncbatch.store import ObjectNotFound, Store
 
 SCHEMA = pa.schema(
     [
@@ -32,11 +33,15 @@ def write_trace(store: Store, unit: str, rows: Sequence[dict[str, Any]]) -> None
     store.put(trace_key(unit), sink.getvalue())
 
 
-def read_traces(store: Store) -> pa.Table:
-    """All looks of a run, by variant, image and step; empty where nothing was traced."""
-    tables = [
-        pq.read_table(pa.BufferReader(store.get(info.key)), schema=SCHEMA)
-        for info in store.list(TRACES_PREFIX)
-    ]
-    table = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
-    return table.sort_by([("variant", "ascending"), ("image_key", "ascending"), ("step", "ascending")])
+def read_traces(store: Store, units: Iterable[str] | None = None) -> pa.Table:
+    """Looks by variant, image and step: of a whole run, or of some units. Empty where nothing was traced."""
+    traced: Iterator[str] = (info.key for info in store.list(TRACES_PREFIX))
+    if units is not None:
+        # A listing of all that was traced would be long in a large run; that nothing was is told at once.
+        traced = iter([trace_key(unit) for unit in units] if next(traced, None) else [])
+    tables = [SCHEMA.empty_table()]
+    for key in traced:
+        with contextlib.suppress(ObjectNotFound):  # a unit that had nothing to refine
+            tables.append(pq.read_table(pa.BufferReader(store.get(key)), schema=SCHEMA))
+    order = [("variant", "ascending"), ("image_key", "ascending"), ("step", "ascending")]
+    return pa.concat_tables(tables).sort_by(order)

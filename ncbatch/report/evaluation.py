@@ -1,259 +1,132 @@
-"""A run's table boiled down to what is drawn: means per variant, and variants joined to series."""
+"""A run's table boiled down to R-D curves: means of each variant, over the images that can be compared."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections import Counter
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass
 
-from ncbatch.metrics.query import query
 from ncbatch.report.bd_rate import Curve
 from ncbatch.report.errors import ReportError
-from ncbatch.runs.spec import Variant
-from ncbatch.runs.status import run_status
+from ncbatch.report.overview import RunFacts, read_facts
+from ncbatch.report.rows import EXACT, Rows, one_of
+from ncbatch.report.series import Means, join_series
 from ncbatch.store import Store
 
-AMORTIZED = "amortized"
-
-_MEANS = """
-with ok as (select * from metrics where status = 'ok' and variant in ({variants})),
-common as (select image_key from ok group by image_key
-           having count(distinct variant) = (select count(distinct variant) from ok))
-select variant, any_value(method) as method, any_value(model) as model, any_value(lmbda) as lmbda,
-       any_value(steps) as steps, count(*) as images, avg(bpp) as bpp, avg(psnr) as psnr,
+_MEANS = f"""
+with ok as (select * from metrics where status = 'ok' and variant {{variants}}),
+common as (select image_key from ok group by image_key having count(distinct variant) = {{count}})
+select variant, mode(method) as method, any_value(model) as model, any_value(lmbda) as lmbda,
+       any_value(steps) as steps, count(*) as images, avg(bpp) as bpp,
+       coalesce(avg(psnr) filter (not {EXACT}), max(psnr)) as psnr,
        avg(-10 * log10(greatest(1 - ms_ssim, 1e-10))) as ms_ssim_db, avg(rd_loss) as rd_loss,
        avg(amortized_bpp) as amortized_bpp, avg(amortized_psnr) as amortized_psnr,
        avg(amortized_rd_loss) as amortized_rd_loss, avg(encode_seconds) as encode_seconds,
        avg(device_seconds) as device_seconds, avg(decode_seconds) as decode_seconds
-from ok join common using (image_key) group by variant order by variant
+from ok {{common}} group by variant order by variant
 """
 
-_PER_IMAGE = """
-select image_key, variant, method, lmbda, bpp, psnr, ms_ssim, rd_loss, amortized_rd_loss,
-       100 * (1 - rd_loss / amortized_rd_loss) as saved_percent, encode_seconds, device_seconds
-from metrics where status = 'ok' order by variant, image_key
+# Which images are ok under the same variants; there are few such sets, however many images there are.
+_SHARED = """
+select variants, count(*) as images
+from (select image_key, list(distinct variant order by variant) as variants
+      from metrics where status = 'ok' group by image_key)
+group by variants
 """
-
-# What may tell two series of one method apart, the most telling first.
-_TELLING = (
-    "steps", "model", "rounding", "noise", "learning_rate", "decay", "tau0", "annealing_rate", "plateau",
-    "beta1", "beta2", "check_every", "bbvi_steps", "bbvi_learning_rate",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Means:
-    """One variant, averaged over the images that are ok under every variant. ms_ssim_db: -10 log10(1 - x)."""
-
-    variant: str
-    method: str
-    model: str | None
-    lmbda: float | None
-    steps: int | None
-    images: int
-    bpp: float
-    psnr: float
-    ms_ssim_db: float | None
-    rd_loss: float | None
-    amortized_bpp: float | None
-    amortized_psnr: float | None
-    amortized_rd_loss: float | None
-    encode_seconds: float | None
-    device_seconds: float | None
-    decode_seconds: float | None
-
-    @property
-    def saved_percent(self) -> float | None:
-        if self.rd_loss is None or self.amortized_rd_loss is None:
-            return None
-        return 100 * (1 - self.rd_loss / self.amortized_rd_loss)
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """What a run shows.
 
-    series: variants that differ in rate only (lmbda, model, quality), by a label; notes: what a reader of the
-    figures must know, such as images that are still pending.
+    series: variants that differ in rate only (lmbda, model, quality), by a label; members: names of
+    the variants in each; notes: what a reader of the figures must know, such as that images are pending.
     """
 
-    corpus: str
+    facts: RunFacts
     means: tuple[Means, ...]
-    per_image: tuple[dict[str, Any], ...]
     series: dict[str, tuple[Means, ...]]
+    members: dict[str, tuple[str, ...]]
     notes: tuple[str, ...]
+
+    @property
+    def corpus(self) -> str:
+        return self.facts.spec.corpus
+
+    @property
+    def has_curves(self) -> bool:
+        """Whether any method was run at several rates."""
+        return any(len(points) > 1 for points in self.series.values())
+
+    @property
+    def refined(self) -> list[str]:
+        """The series whose images were refined."""
+        return [label for label in self.members if self.series[label][0].is_refined]
 
     def curve(self, label: str) -> Curve:
         points = self.series[label]
         return Curve(label, [p.bpp for p in points], [p.psnr for p in points])
 
     def ms_ssim_curve(self, label: str) -> Curve | None:
-        """None where a picture was too small for MS-SSIM."""
+        """None where an image was too small for MS-SSIM."""
         points = [(p.bpp, p.ms_ssim_db) for p in self.series[label] if p.ms_ssim_db is not None]
         return Curve(label, [b for b, _ in points], [q for _, q in points]) if points else None
 
 
-def evaluate(output: Store) -> Evaluation:
+def evaluate(output: Store, rows: Rows | None = None) -> Evaluation:
     """Reads a run, finished or not.
 
+    Args:
+        rows: of the run, where they have been read before.
+
     Raises:
-        RunError: there is none. ReportError: it has no ok row yet.
+        RunError: there is none. ReportError: it has no row yet.
     """
-    status = run_status(output)
-    per_image = query(output, _PER_IMAGE).to_pylist()
-    if not per_image:
+    facts = read_facts(output)
+    rows = Rows.of(output) if rows is None else rows
+    if not len(rows):
         raise ReportError(f"{output.uri} has no encoded image yet; there is nothing to report")
-    compared, left_out = _comparable(per_image)
-    names = ", ".join("'" + name.replace("'", "''") + "'" for name in compared)
-    means = tuple(Means(**row) for row in query(output, _MEANS.format(variants=names)).to_pylist())
-    notes = [f"Means are over the {means[0].images} images that are ok under every variant."]
-    if left_out:
-        notes.append(f"Left out, with no image in common with the others yet: {', '.join(left_out)}.")
-    if status.pending:
-        notes.append(f"The run is unfinished: {status.pending} of {status.images} images are pending.")
-    if status.summary.failed:
-        notes.append(f"{status.summary.failed} rows are failed.")
-    missing = {v.name for v in status.spec.variants} - {row["variant"] for row in per_image}
+    compared, left_out = _comparable(
+        [(frozenset(row["variants"]), row["images"]) for row in rows.select(_SHARED)]
+    )
+    means = _means(rows, compared) if compared else ()
+    notes = list(_notes(facts, means, left_out))
+    missing = {variant.name for variant in facts.spec.variants} - {*compared, *left_out}
     if missing:
         notes.append(f"Nothing is ok yet of {', '.join(sorted(missing))}.")
-    return Evaluation(
-        status.spec.corpus, means, tuple(per_image), _series(status.spec.variants, means), tuple(notes)
-    )
+    series, members = join_series(facts.spec.variants, means)
+    return Evaluation(facts, means, series, members, tuple(notes))
 
 
-def _series(variants: Sequence[Variant], means: Sequence[Means]) -> dict[str, tuple[Means, ...]]:
-    """Joins the variants that share everything but their rate, in the order of the spec.
+def _means(rows: Rows, variants: Sequence[str]) -> tuple[Means, ...]:
+    common = "join common using (image_key)" if len(variants) > 1 else ""
+    sql = _MEANS.format(variants=one_of(tuple(variants)), count=len(variants), common=common)
+    return tuple(Means(**row) for row in rows.select(sql))
 
-    A ladder of models, each at one lmbda, is a curve; so is one model at several lmbdas. Seeds are averaged.
+
+def _notes(facts: RunFacts, means: Sequence[Means], left_out: Sequence[str]) -> Iterator[str]:
+    if len(means) > 1:
+        yield f"Means are over the {means[0].images:,} images that are ok under every variant."
+    if left_out:
+        yield f"Left out, with no image in common with the others yet: {', '.join(left_out)}."
+    if facts.pending:
+        yield f"The run is unfinished: {facts.pending:,} of {facts.planned:,} encodings are pending."
+
+
+def _comparable(shared: Sequence[tuple[Set[str], int]]) -> tuple[list[str], list[str]]:
+    """Variants that have images in common, those with the most images first; and the others.
+
+    Args:
+        shared: sets of variants, and how many images are ok under exactly these.
     """
-    found = {m.variant: m for m in means}
-    alike: dict[tuple[Any, ...], list[Variant]] = defaultdict(list)
-    for variant in variants:
-        if variant.name in found:
-            told = variant.recipe.uses_bits_back or not (variant.model or "").startswith("bits-back")
-            recipe = variant.recipe.model_dump(exclude={"lmbda", "seed", "quality"})
-            recipe["kind"] = "" if told else "bits-back model"
-            alike[tuple(recipe.items())].append(variant)
-    own = _own_lmbdas(variants)
-    groups: dict[tuple[Any, ...], list[Means]] = {}
-    recipes: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for recipe_items, members in alike.items():
-        for model, chosen in _by_model(members, own).items():
-            key = (*recipe_items, ("model", model))
-            groups[key] = _seeds_averaged(chosen, found)
-            recipes[key] = dict(key)
-    labels = _labels(recipes)
-    series = {labels[key]: tuple(sorted(points, key=lambda m: m.bpp)) for key, points in groups.items()}
-    refined = [points for points in series.values() if points[0].rd_loss is not None]
-    if AMORTIZED not in series and refined:
-        series[AMORTIZED] = tuple(map(_unrefined, refined[0]))
-    return series
-
-
-_AVERAGED = (
-    "bpp", "psnr", "ms_ssim_db", "rd_loss", "amortized_bpp", "amortized_psnr", "amortized_rd_loss",
-    "encode_seconds", "device_seconds", "decode_seconds",
-)  # fmt: skip
-
-
-def _comparable(per_image: Sequence[dict[str, Any]]) -> tuple[list[str], list[str]]:
-    """Variants that have images in common, those with the most images first; and the others."""
-    images: dict[str, set[str]] = defaultdict(set)
-    for row in per_image:
-        images[row["variant"]].add(row["image_key"])
+    images: Counter[str] = Counter()
+    for variants, count in shared:
+        images.update(dict.fromkeys(variants, count))
     compared: list[str] = []
     left_out: list[str] = []
-    common: set[str] | None = None
-    for name in sorted(images, key=lambda name: (-len(images[name]), name)):
-        shared = images[name] if common is None else common & images[name]
-        if shared:
-            common = shared
-        (compared if shared else left_out).append(name)
+    common = [variants for variants, _ in shared]
+    for name in sorted(images, key=lambda name: (-images[name], name)):
+        narrowed = [variants for variants in common if name in variants]
+        common = narrowed or common
+        (compared if narrowed else left_out).append(name)
     return compared, sorted(left_out)
-
-
-def _seeds_averaged(variants: Sequence[Variant], found: dict[str, Means]) -> list[Means]:
-    """A curve's points; variants that differ in their seed only are one."""
-    points: dict[tuple[Any, ...], list[Means]] = defaultdict(list)
-    for variant in variants:
-        said = variant.recipe.model_dump(exclude={"seed"})
-        points[(variant.model, *said.items())].append(found[variant.name])
-    return [_average(same) for same in points.values()]
-
-
-def _average(means: Sequence[Means]) -> Means:
-    first, *others = means
-    if not others:
-        return first
-    averaged: dict[str, Any] = {}
-    for name in _AVERAGED:
-        values = [getattr(m, name) for m in means]
-        averaged[name] = None if None in values else sum(values) / len(values)
-    return replace(first, variant=f"{first.variant} and {len(others)} other seeds", **averaged)
-
-
-def _lmbda(variant: Variant) -> float | None:
-    return getattr(variant.recipe, "lmbda", None)
-
-
-def _own_lmbdas(variants: Sequence[Variant]) -> dict[str | None, float | None]:
-    """The lmbda that each model has most often in a run, if there is one such."""
-    counts: dict[str | None, Counter[float | None]] = defaultdict(Counter)
-    for variant in variants:
-        counts[variant.model][_lmbda(variant)] += 1
-    own = {}
-    for model, lmbdas in counts.items():
-        (first, most), *rest = lmbdas.most_common(2)
-        if not rest or rest[0][1] < most:
-            own[model] = first
-    return own
-
-
-def _by_model(members: Sequence[Variant], own: dict[str | None, float | None]) -> dict[str, list[Variant]]:
-    """Variants that share their recipe, as curves: "" for the ladder, the model's name for those of one."""
-    models = {v.model for v in members}
-    if len(models) == 1:
-        return {"": list(members)}
-    ladder = [v for v in members if v.model in own and own[v.model] == _lmbda(v)]
-    if len({_lmbda(v) for v in ladder}) < len(
-        {v.model for v in ladder}
-    ):  # models beside each other, no ladder
-        ladder = []
-    rest = {v.model for v in members if v not in ladder}
-    curves = {str(model): [v for v in members if v.model == model] for model in rest}
-    return ({"": ladder} if ladder else {}) | curves
-
-
-def _unrefined(refined: Means) -> Means:
-    """The amortized encodings that a refined variant began with; its rows know them."""
-    assert refined.amortized_bpp is not None and refined.amortized_psnr is not None
-    return Means(
-        **{
-            **vars(refined),
-            "variant": f"{refined.variant} before refinement",
-            "method": AMORTIZED,
-            "bpp": refined.amortized_bpp,
-            "psnr": refined.amortized_psnr,
-            "rd_loss": refined.amortized_rd_loss,
-            **dict.fromkeys(("ms_ssim_db", "encode_seconds", "device_seconds", "decode_seconds")),
-        }
-    )
-
-
-def _labels(recipes: dict[tuple[Any, ...], dict[str, Any]]) -> dict[tuple[Any, ...], str]:
-    """The shortest labels that tell the recipes apart."""
-    labels = {
-        key: " ".join(filter(None, (recipe["method"], recipe["kind"]))) for key, recipe in recipes.items()
-    }
-    for field in _TELLING:
-        groups: dict[str, list[tuple[Any, ...]]] = defaultdict(list)
-        for key, label in labels.items():
-            groups[label].append(key)
-        for keys in groups.values():
-            if len({recipes[key].get(field) for key in keys}) > 1:
-                for key in keys:
-                    value = recipes[key].get(field)
-                    if value != "":  # a ladder has no one model
-                        labels[key] += f", {value} steps" if field == "steps" else f", {field} {value}"
-    return labels

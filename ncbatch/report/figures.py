@@ -1,4 +1,4 @@
-"""The figures that come from the metrics table; no torch here."""
+"""Figures of rate, distortion and what refinement gains; no torch here."""
 
 from __future__ import annotations
 
@@ -7,24 +7,18 @@ from itertools import cycle
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ncbatch.report.bd_rate import Curve, savings
 from ncbatch.report.errors import NoOverlapError
-from ncbatch.report.evaluation import AMORTIZED, Evaluation
+from ncbatch.report.evaluation import Evaluation
+from ncbatch.report.style import Drawing, add_legend, new_figure
 
 _MARKERS = "osD^vP*X<>hp"
-_TRACED = 4  # images
-
-
-def new_figure(title: str, x: str, y: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot(title=title, xlabel=x, ylabel=y)
-    axes.grid(alpha=0.3)
-    return figure, axes
+TRACED = 4
+"""Images whose traces are drawn."""
 
 
 def _draw(axes: Axes, curve: Curve, style: str, **options: Any) -> None:
@@ -34,7 +28,7 @@ def _draw(axes: Axes, curve: Curve, style: str, **options: Any) -> None:
 
 def rd_psnr(evaluation: Evaluation, published: Sequence[Curve]) -> Figure:
     """PSNR against rate; ours with markers, published curves dotted and cut to our range of rates."""
-    figure, axes = new_figure("Rate and distortion", "bits per pixel", "PSNR (dB)")
+    figure, axes = new_figure("Rate and PSNR", "bits per pixel", "PSNR (dB)")
     curves = [evaluation.curve(label) for label in evaluation.series]
     for curve, marker in zip(curves, cycle(_MARKERS), strict=False):
         _draw(axes, curve, f"{marker}-", markersize=4)
@@ -44,82 +38,100 @@ def rd_psnr(evaluation: Evaluation, published: Sequence[Curve]) -> Figure:
         if kept:
             shown = Curve(curve.name, [r for r, _ in kept], [q for _, q in kept])
             _draw(axes, shown, ":", linewidth=1)
-    axes.legend(fontsize=7)
+    add_legend(figure, axes)
     return figure
 
 
-def rd_ms_ssim(evaluation: Evaluation) -> Figure | None:
+def rd_ms_ssim(evaluation: Evaluation) -> Drawing | None:
     curves = [curve for label in evaluation.series if (curve := evaluation.ms_ssim_curve(label))]
     if not curves:
         return None
-    figure, axes = new_figure("Rate and MS-SSIM", "bits per pixel", "MS-SSIM (dB)")
-    for curve, marker in zip(curves, cycle(_MARKERS), strict=False):
-        _draw(axes, curve, f"{marker}-", markersize=4)
-    axes.legend(fontsize=7)
-    return figure
+
+    def draw() -> Figure:
+        figure, axes = new_figure("Rate and MS-SSIM", "bits per pixel", "MS-SSIM (dB)")
+        for curve, marker in zip(curves, cycle(_MARKERS), strict=False):
+            _draw(axes, curve, f"{marker}-", markersize=4)
+        add_legend(figure, axes)
+        return figure
+
+    return draw
 
 
-def rate_savings(evaluation: Evaluation, reference: Curve) -> Figure | None:
+def rate_savings(evaluation: Evaluation, reference: Curve) -> Drawing | None:
     """Relative rate against PSNR (the supplement's Figure S6)."""
-    figure, axes = new_figure(
-        f"Rate against {reference.name} at the same PSNR", "PSNR (dB)", "rate difference (%)"
-    )
-    drawn = 0
+    found = {}
     for label in evaluation.series:
-        if label == reference.name:
-            continue
-        try:
-            found = savings(reference, evaluation.curve(label))
-        except NoOverlapError:
-            continue  # the table of BD-rates says so
-        axes.plot(found.quality, 100 * found.relative, label=label)
-        drawn += 1
-    if not drawn:
+        if label != reference.name:
+            try:
+                found[label] = savings(reference, evaluation.curve(label))
+            except NoOverlapError:
+                continue  # the table of BD-rates says so
+    if not found:
         return None
-    axes.legend(fontsize=7)
-    return figure
+
+    def draw() -> Figure:
+        title = f"Rate against {reference.name} at the same PSNR"
+        figure, axes = new_figure(title, "PSNR (dB)", "difference in rate (%)")
+        for label, saved in found.items():
+            axes.plot(saved.quality, 100 * saved.relative, label=label)
+        add_legend(figure, axes)
+        return figure
+
+    return draw
 
 
-def image_savings(evaluation: Evaluation) -> Figure | None:
-    """How much R-D loss refinement saved, image by image."""
-    refined = [m for m in evaluation.means if m.saved_percent is not None and m.method != AMORTIZED]
-    if not refined:
-        return None
-    keys = sorted({row["image_key"] for row in evaluation.per_image})
-    figure, axes = new_figure("R-D loss saved by refinement", "image", "saved (%)")
-    for mean, marker in zip(refined, cycle(_MARKERS), strict=False):
-        saved = {
-            r["image_key"]: r["saved_percent"] for r in evaluation.per_image if r["variant"] == mean.variant
-        }
-        places = [i for i, key in enumerate(keys) if key in saved]
-        axes.plot(places, [saved[keys[i]] for i in places], marker, markersize=4, label=mean.variant)
-    if len(keys) <= 40:
-        axes.set_xticks(range(len(keys)), keys, rotation=90, fontsize=6)
-    axes.legend(fontsize=6)
-    return figure
-
-
-def convergence(traces: pa.Table, images: Sequence[str] = ()) -> Figure | None:
-    """R-D loss of the rounded latents against the step (the supplement's Figure S3).
+def image_savings(per_image: Sequence[dict[str, Any]]) -> Drawing | None:
+    """How much R-D loss refinement saved, image by image.
 
     Args:
-        images: keys of the images shown, some four; by default the first of the run.
+        per_image: variant, image_key and saved of each; only so many images as an axis can name.
+    """
+    if not per_image:
+        return None
+    keys = sorted({row["image_key"] for row in per_image})
+    places = {key: place for place, key in enumerate(keys)}
+
+    def draw() -> Figure:
+        figure, axes = new_figure("R-D loss saved by refinement, image by image", "", "saved (%)")
+        variants = list(dict.fromkeys(row["variant"] for row in per_image))
+        for variant, marker in zip(variants, cycle(_MARKERS), strict=False):
+            rows = [row for row in per_image if row["variant"] == variant]
+            shown = [places[row["image_key"]] for row in rows]
+            axes.plot(shown, [row["saved"] for row in rows], marker, markersize=4, label=variant)
+        axes.set_xticks(range(len(keys)), [_short(key) for key in keys], rotation=90, fontsize=7)
+        add_legend(figure, axes)
+        return figure
+
+    return draw
+
+
+def convergence(traces: pa.Table, keys: Sequence[str]) -> Drawing | None:
+    """R-D loss of the rounded latents against the step (the supplement's Figure S3), of some images.
 
     Relative to the first look, or the images would lie far apart.
     """
-    rows = traces.to_pylist()
+    found = traces.filter(pc.is_in(traces["image_key"], pa.array(list(keys), pa.string())))
+    rows = found.to_pylist()
     if not rows:
         return None
-    keys = list(images)[:_TRACED] or sorted({row["image_key"] for row in rows})[:_TRACED]
-    figure, axes = new_figure("R-D loss of the hard-rounded latents", "step", "against the first look (%)")
-    colours = cycle(f"C{i}" for i in range(10))
-    for variant, colour in zip(sorted({row["variant"] for row in rows}), colours, strict=False):
-        for style, key in zip(("-", "--", ":", "-."), keys, strict=False):
-            looks = [r for r in rows if r["variant"] == variant and r["image_key"] == key]
-            if not looks:
-                continue
-            first = looks[0]["rd_loss"]
-            change = [100 * (r["rd_loss"] / first - 1) for r in looks]
-            axes.plot([r["step"] for r in looks], change, style, color=colour, label=f"{variant}, {key}")
-    axes.legend(fontsize=6)
-    return figure
+
+    def draw() -> Figure:
+        title = "R-D loss of the rounded latents while refining"
+        figure, axes = new_figure(title, "step", "against the first look (%)")
+        colours = cycle(f"C{i}" for i in range(8))
+        for variant, colour in zip(sorted({row["variant"] for row in rows}), colours, strict=False):
+            for style, key in zip(("-", "--", ":", "-."), keys, strict=False):
+                looks = [r for r in rows if r["variant"] == variant and r["image_key"] == key]
+                if looks:
+                    change = [100 * (r["rd_loss"] / looks[0]["rd_loss"] - 1) for r in looks]
+                    label = f"{variant}, {_short(key)}"
+                    axes.plot([r["step"] for r in looks], change, style, color=colour, label=label)
+        add_legend(figure, axes)
+        return figure
+
+    return draw
+
+
+def _short(key: str) -> str:
+    """A key that does not push an axis off its figure."""
+    return key if len(key) <= 24 else f"…{key[-23:]}"

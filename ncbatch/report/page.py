@@ -1,174 +1,118 @@
-"""The report: one HTML page that works offline, its figures as PNG and SVG, its tables as CSV."""
+"""What a report shows: everything is gathered here, and drawn and written by `rendering`."""
 
 from __future__ import annotations
 
-import base64
-import csv
-import io
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
-from datetime import datetime, timezone
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-import jinja2
-from matplotlib.figure import Figure
-
-from ncbatch import __version__
 from ncbatch.metrics.traces import read_traces
-from ncbatch.report import figures
-from ncbatch.report.bd_rate import Curve, bd_rate
-from ncbatch.report.errors import NoOverlapError
-from ncbatch.report.evaluation import AMORTIZED, Evaluation, Means
+from ncbatch.report import figures, run_figures
+from ncbatch.report.bd_rate import Curve
+from ncbatch.report.distributions import Distribution, read_distributions
+from ncbatch.report.evaluation import Evaluation
+from ncbatch.report.overview import Overview, read_overview
+from ncbatch.report.rankings import Ranking, read_rankings
+from ncbatch.report.rows import SAVED_PERCENT, Rows, one_of
+from ncbatch.report.shown_images import Comparison, Gallery
+from ncbatch.report.style import Drawing
+from ncbatch.report.tables import Table, bd_table, default_reference, variants_table
+from ncbatch.report.throughput import Throughput, read_throughput
+from ncbatch.runs.failures import Failures, failures_in
 from ncbatch.store import Store
 
-_BD_COLUMNS = ("series", "reference", "bd_rate_pchip_percent", "bd_rate_cubic_percent", "why_not")
+_FAILED_EXAMPLES = 5
+
+_NAMED_IMAGES = 40
+"""Images that an axis can name."""
+
+_TRACED_IMAGES = f"""
+select image_key from metrics where status = 'ok' and amortized_rd_loss is not null
+group by image_key order by image_key limit {figures.TRACED}
+"""
+
+_UNITS = "select distinct unit from metrics where image_key {keys} order by unit"
+
+_PER_IMAGE = f"""
+select image_key, variant, {SAVED_PERCENT} as saved from metrics
+where status = 'ok' and variant {{variants}} and {SAVED_PERCENT} is not null order by variant, image_key
+"""
 
 
 @dataclass(frozen=True)
-class Shown:
-    """One side of the slider. png: whole; zoom: the crop."""
+class PageOptions:
+    """reference: label of a series; by default the amortized one where it is a curve, else the first.
 
-    label: str
-    png: bytes
-    zoom: bytes
+    price_per_hour: of a device, in any currency. images: whose traces are drawn; by default the
+    first of the run.
+    """
 
-
-@dataclass(frozen=True)
-class Comparison:
-    image_key: str
-    width: int
-    height: int
-    shown: tuple[Shown, ...]
-
-
-@dataclass(frozen=True)
-class Table:
-    columns: tuple[str, ...]
-    rows: list[tuple[Any, ...]]
-
-    def csv(self) -> bytes:
-        sink = io.StringIO()
-        writer = csv.writer(sink, lineterminator="\n")
-        writer.writerow(self.columns)
-        writer.writerows(self.rows)
-        return sink.getvalue().encode()
+    reference: str | None = None
+    price_per_hour: float | None = None
+    images: tuple[str, ...] = ()
 
 
 @dataclass
 class Report:
-    """Everything that is shown."""
+    """Everything that is shown. What is None or empty has nothing to show, and no place on the page."""
 
     evaluation: Evaluation
-    figures: dict[str, Figure] = field(default_factory=dict)
+    rows: Rows
+    overview: Overview
+    price_per_hour: float | None = None
+    failures: Sequence[Failures] = ()
+    distributions: list[Distribution] = field(default_factory=list)
+    throughput: Throughput | None = None
+    rankings: list[Ranking] = field(default_factory=list)
+    figures: dict[str, Drawing] = field(default_factory=dict)
     tables: dict[str, Table] = field(default_factory=dict)
+    gallery: Gallery | None = None
     comparisons: list[Comparison] = field(default_factory=list)
 
 
 def build(
     evaluation: Evaluation,
+    rows: Rows,
     output: Store,
-    published: Sequence[Curve],
-    *,
-    reference: str | None = None,
-    price_per_hour: float | None = None,
-    images: Sequence[str] = (),
+    published: Sequence[Curve] = (),
+    options: PageOptions = PageOptions(),
 ) -> Report:
-    """Draws figures and tables of a run; pictures are the caller's to add.
+    """Reads and draws everything but images, which are the caller's to add: they need a model.
 
-    Args:
-        reference: label of a series; by default the amortized one where it is a curve, else the first.
-        price_per_hour: of a device, for the cost per image.
-        images: whose traces are shown; by default the first of the run.
+    R-D curves and BD-rates are shown where there is something to compare: several rates, or published points.
     """
-    base = evaluation.curve(reference or _default_reference(evaluation))
-    report = Report(evaluation)
-    drawn = {
-        "rd_psnr": figures.rd_psnr(evaluation, published),
-        "rd_ms_ssim": figures.rd_ms_ssim(evaluation),
-        "rate_savings": figures.rate_savings(evaluation, base),
-        "image_savings": figures.image_savings(evaluation),
-        "convergence": figures.convergence(read_traces(output), images),
-    }
+    overview = read_overview(rows)
+    report = Report(evaluation, rows, overview, options.price_per_hour)
+    report.failures = failures_in(rows.table, _FAILED_EXAMPLES)
+    report.distributions = read_distributions(rows)
+    report.throughput = read_throughput(rows)
+    report.rankings = read_rankings(rows, overview.ok) if overview.ok else []
+    report.tables["variants"] = variants_table(evaluation, overview, options.price_per_hour)
+    drawn: dict[str, Drawing | None] = {}
+    if evaluation.series and (evaluation.has_curves or published):
+        base = evaluation.curve(options.reference or default_reference(evaluation))
+        drawn["rd_psnr"] = lambda: figures.rd_psnr(evaluation, published)
+        drawn["rd_ms_ssim"] = figures.rd_ms_ssim(evaluation)
+        drawn["rate_savings"] = figures.rate_savings(evaluation, base)
+        report.tables["bd_rates"] = bd_table(evaluation, [base, *published])
+    drawn |= _of_refinement(report, output, options.images)
+    drawn |= {f"spread_{found.quantity.name}": run_figures.spread(found) for found in report.distributions}
+    if report.throughput is not None:
+        drawn["throughput"] = run_figures.throughput(report.throughput)
     report.figures = {name: figure for name, figure in drawn.items() if figure is not None}
-    report.tables = {
-        "bd_rates": Table(_BD_COLUMNS, list(_bd_rows(evaluation, [base, *published]))),
-        "variants": _variants_table(evaluation, price_per_hour),
-        "images": Table(
-            tuple(evaluation.per_image[0]), [tuple(row.values()) for row in evaluation.per_image]
-        ),
-    }
     return report
 
 
-def _default_reference(evaluation: Evaluation) -> str:
-    labels = sorted(evaluation.series, key=lambda label: label != AMORTIZED)
-    curves = [label for label in labels if len(set(evaluation.curve(label).quality)) > 1]
-    return (curves or labels)[0]
-
-
-def _bd_rows(evaluation: Evaluation, references: Sequence[Curve]) -> Iterator[tuple[Any, ...]]:
-    for label in evaluation.series:
-        for reference in references:
-            if reference.name == label:
-                continue
-            values: list[float | None] = []
-            why = ""
-            for fit in ("pchip", "cubic"):
-                try:
-                    values.append(100 * bd_rate(reference, evaluation.curve(label), fit))
-                except NoOverlapError as error:
-                    values.append(None)
-                    why = why or str(error)
-            yield (label, reference.name, *values, why)
-
-
-def _variants_table(evaluation: Evaluation, price_per_hour: float | None) -> Table:
-    names = tuple(f.name for f in fields(Means))
-    columns = (*names, "saved_percent", "cost_per_image")
-    rows = []
-    for mean in evaluation.means:
-        cost = None
-        if price_per_hour is not None and mean.device_seconds is not None:
-            cost = mean.device_seconds / 3600 * price_per_hour
-        rows.append((*(getattr(mean, name) for name in names), mean.saved_percent, cost))
-    return Table(columns, rows)
-
-
-def write(report: Report, destination: Store) -> None:
-    """Writes `index.html`, `figures/*.png|svg` and `tables/*.csv`."""
-    drawn = {}
-    for name, figure in report.figures.items():
-        for suffix in ("png", "svg"):
-            sink = io.BytesIO()
-            figure.savefig(sink, format=suffix, dpi=150)
-            destination.put(f"figures/{name}.{suffix}", sink.getvalue())
-        drawn[name] = _data_uri(sink.getvalue(), "image/svg+xml")
-    for name, table in report.tables.items():
-        destination.put(f"tables/{name}.csv", table.csv())
-    destination.put("index.html", _render(report, drawn).encode())
-
-
-def _render(report: Report, drawn: dict[str, str]) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("ncbatch.report", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters["cell"] = _cell
-    environment.filters["png"] = lambda data: _data_uri(data, "image/png")
-    return environment.get_template("page.html").render(
-        report=report,
-        figures=drawn,
-        version=__version__,
-        written=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-    )
-
-
-def _data_uri(data: bytes, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _of_refinement(report: Report, output: Store, images: Sequence[str]) -> dict[str, Drawing | None]:
+    refined = [name for label in report.evaluation.refined for name in report.evaluation.members[label]]
+    if not refined:
+        return {}
+    rows = report.rows
+    keys = list(images)[: figures.TRACED] or [row["image_key"] for row in rows.select(_TRACED_IMAGES)]
+    units = [row["unit"] for row in rows.select(_UNITS.format(keys=one_of(keys)))] if keys else []
+    traces = read_traces(output, units)
+    few = report.overview.images <= _NAMED_IMAGES
+    per_image = rows.select(_PER_IMAGE.format(variants=one_of(refined))) if few else []
+    return {
+        "image_savings": figures.image_savings(per_image),
+        "convergence": figures.convergence(traces, keys),
+    }

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from ncbatch.codec.methods import Rounding
 from ncbatch.codec.relaxation import rounding_logit, stochastic_gumbel_annealing
-from ncbatch.report.figures import new_figure
+from ncbatch.report.style import add_legend, ink, new_figure
 
 _TEMPERATURES = (1.0, 0.5, 0.25, 0.1, 0.05)
 _POINTS = 401
@@ -25,7 +25,7 @@ def rounding_probability() -> Figure:
     for rounding in get_args(Rounding)[1:]:
         probability = torch.sigmoid(rounding_logit(fraction, 1.0, rounding))
         axes.plot(fraction, probability, ":", label=f"{rounding}, tau 1")
-    axes.legend(fontsize=7)
+    add_legend(figure, axes)
     return figure
 
 
@@ -38,7 +38,7 @@ def annealed_objective() -> Figure:
         grid = values[:, None].expand(-1, _SAMPLES)
         sample = stochastic_gumbel_annealing(grid, tau, uniform.expand_as(grid))
         axes.plot(values, sample.square().mean(1), label=f"tau {tau:g}")
-    axes.plot(values, values.square(), "k--", linewidth=1, label="z^2")
-    axes.plot(values, values.round().square(), "k:", linewidth=1, label="rounded z, squared")
-    axes.legend(fontsize=7)
+    axes.plot(values, values.square(), "--", color=ink(), linewidth=1, label="z^2")
+    axes.plot(values, values.round().square(), ":", color=ink(), linewidth=1, label="rounded z, squared")
+    add_legend(figure, axes)
     return figure

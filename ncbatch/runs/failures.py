@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from ncbatch.store import Store
 
 
@@ -72,25 +74,32 @@ class Failures:
         return failure_class(self.name)
 
 
+_FAILED = """
+select error_class, count(*) as count,
+       list({{image_key: image_key, variant: variant, error: coalesce(error, '')}}
+            order by image_key, variant)[:{examples}] as examples
+from metrics where status = 'failed'
+group by error_class order by count desc, error_class
+"""
+_COLUMNS = ("status", "error_class", "image_key", "variant", "error")
+
+
 def failures_of(output: Store, examples: int) -> Sequence[Failures]:
     """The failed rows of a run by error class, the most frequent first.
 
     Args:
         examples: of each class, in the order of their keys.
     """
-    from ncbatch.metrics.query import query  # here, since DuckDB is slow to import and the classes need none
+    from ncbatch.metrics.table import read_table
 
-    table = query(
-        output,
-        f"""
-        select error_class, count(*) as count,
-               list({{image_key: image_key, variant: variant, error: coalesce(error, '')}}
-                    order by image_key, variant)[:{int(examples)}] as examples
-        from metrics where status = 'failed'
-        group by error_class order by count desc, error_class
-        """,
-    )
+    return failures_in(read_table(output, columns=_COLUMNS), examples)
+
+
+def failures_in(table: pa.Table, examples: int) -> Sequence[Failures]:
+    """The same of a table that was read before."""
+    from ncbatch.metrics.query import query_table  # here, since DuckDB is slow to import
+
     return [
         Failures(row["error_class"], row["count"], tuple(Example(**e) for e in row["examples"]))
-        for row in table.to_pylist()
+        for row in query_table(table, _FAILED.format(examples=int(examples))).to_pylist()
     ]

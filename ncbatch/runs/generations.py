@@ -58,10 +58,14 @@ def cut(spec: RunSpec, wanted: Wanted, generation: int, pixels_per_unit: PixelsP
     ]
 
 
+def plan_keys(stored: RunFile, output: Store) -> list[str]:
+    """The plan files of all generations, in order."""
+    return [key for plan in (stored.plan, *_later_plans(output)) for key in plan]
+
+
 def planned_units(stored: RunFile, output: Store) -> list[Unit]:
     """The units of all generations, in order."""
-    keys = [key for plan in (stored.plan, *_later_plans(output)) for key in plan]
-    return read_plan(output, keys)
+    return read_plan(output, plan_keys(stored, output))
 
 
 def _later_plans(output: Store) -> list[tuple[str, ...]]:

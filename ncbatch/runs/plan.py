@@ -117,21 +117,34 @@ def write_plan(output: Store, units: Sequence[Unit], generation: int) -> tuple[s
     return tuple(keys)
 
 
+def read_plan_table(output: Store, keys: Iterable[str], columns: Sequence[str] | None = None) -> pa.Table:
+    """The rows of a plan as they were written, or only some of their columns.
+
+    Raises:
+        RunError: a plan file is missing or damaged.
+    """
+    fields = _SCHEMA.names if columns is None else columns
+    schema = pa.schema([_SCHEMA.field(name) for name in fields])
+    tables = [schema.empty_table()]
+    for key in keys:
+        try:
+            # Not `read_table`, which loads pyarrow.dataset and with it pandas: half a second of `status`.
+            file = pq.ParquetFile(pa.BufferReader(output.get(key)))
+            tables.append(file.read(columns=list(fields)).cast(schema))
+        except ObjectNotFound as error:
+            raise RunError(f"the plan {output.uri}{key} is missing; restore it") from error
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise RunError(f"the plan {output.uri}{key} is damaged; restore it") from error
+    return pa.concat_tables(tables)
+
+
 def read_plan(output: Store, keys: Iterable[str]) -> list[Unit]:
     """The units of a plan.
 
     Raises:
         RunError: a plan file is missing or damaged.
     """
-    rows: list[dict] = []
-    for key in keys:
-        try:
-            # Not `read_table`, which loads pyarrow.dataset and with it pandas: half a second of `status`.
-            rows += pq.ParquetFile(pa.BufferReader(output.get(key))).read().cast(_SCHEMA).to_pylist()
-        except ObjectNotFound as error:
-            raise RunError(f"the plan {output.uri}{key} is missing; restore it") from error
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise RunError(f"the plan {output.uri}{key} is damaged; restore it") from error
+    rows = read_plan_table(output, keys).to_pylist()
     # A unit's rows stand together, but may go on in the next file.
     return [
         Unit(

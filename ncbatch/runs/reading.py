@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +49,10 @@ class Finding:
 class RunReader:
     """Decodes the rows of a run with the checkpoints kept in it."""
 
-    def __init__(self, output: Store, *, variant: str | None = None) -> None:
+    def __init__(
+        self, output: Store, *, variant: str | None = None, rows: Sequence[dict[str, Any]] | None = None
+    ) -> None:
+        """rows: those to decode, where somebody has chosen them; by default all of the run or the variant."""
         self._output = output
         spec = read_run(output).spec
         known = [v.name for v in spec.variants]
@@ -59,7 +62,7 @@ class RunReader:
         self._variants = {v.name: v for v in spec.variants}
         self._models: dict[str, Model] = {}
         self._packs: dict[str, _OpenObject] = {}  # the last of each variant
-        rows = read_table(output, columns=_COLUMNS).to_pylist()
+        rows = read_table(output, columns=_COLUMNS).to_pylist() if rows is None else rows
         self.rows = [row for row in rows if variant in (None, row["variant"])]
         # Rows of one pack together: opening it once more would repeat its inference.
         self.rows.sort(key=lambda row: row["bitstream_key"] if self._is_packed(row) else "")
@@ -85,7 +88,7 @@ class RunReader:
             BitstreamError, ModelError: its bytes are missing or damaged.
         """
         row = next(r for r in self.rows if (r["image_key"], r["variant"]) == (image_key, variant))
-        return self._decode(row)
+        return self.decode_row(row)
 
     def verify(self) -> Iterator[Finding]:
         """Checks, for every row, that its bytes are there, hash as committed and decode."""
@@ -97,7 +100,7 @@ class RunReader:
         image_key, variant = row["image_key"], row["variant"]
         damaged = StandingRow(variant, image_key, row["generation"], error_class=None)
         try:
-            picture = self._decode(row)
+            picture = self.decode_row(row)
         except ModelError as error:
             return Finding(image_key, variant, problem=str(error))
         except (BitstreamError, DecodeCheckError) as error:
@@ -107,7 +110,12 @@ class RunReader:
             return Finding(image_key, variant, problem=problem, damaged=damaged)
         return Finding(image_key, variant)
 
-    def _decode(self, row: dict[str, Any]) -> NDArray[np.uint8]:
+    def decode_row(self, row: dict[str, Any]) -> NDArray[np.uint8]:
+        """The decoded image of an ok row that has the columns which `rows` have.
+
+        Raises:
+            BitstreamError, DecodeCheckError, ModelError: its bytes are missing or damaged.
+        """
         variant = self._variants[row["variant"]]
         if variant.recipe.uses_bits_back:
             return self._packed_picture(row, variant)
@@ -142,7 +150,7 @@ class RunReader:
             image_key, variant = row["image_key"], row["variant"]
             name = f"{variant}/{names[image_key]}" if self._several else names[image_key]
             try:
-                destination.write(name, write_png(self._decode(row)))
+                destination.write(name, write_png(self.decode_row(row)))
             except (BitstreamError, DecodeCheckError, ModelError, OccupiedError) as error:
                 yield Finding(image_key, variant, problem=str(error))
             else:

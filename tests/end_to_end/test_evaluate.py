@@ -28,7 +28,7 @@ def test_methods_and_codecs_are_compared(tmp_path: Path) -> None:
     assert done.out.strip().endswith("/out/report/index.html")
     report = tmp_path / "out" / "report"
     page = (report / "index.html").read_text()
-    for heading in ("R-D curves, PSNR", "BD-rates", "R-D loss against the step", "Pictures at matched rates"):
+    for heading in ("R-D curves", "BD-rates", "What refinement gains", "Images at matched rates"):
         assert heading in page, heading
     table = (report / "tables" / "variants.csv").read_text().splitlines()
     names = {line.split(",")[0] for line in table[1:]}

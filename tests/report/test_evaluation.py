@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +12,20 @@ from ncbatch.cli import main
 from ncbatch.metrics.table import read_table
 from ncbatch.report.bd_rate import Curve
 from ncbatch.report.errors import ReportError
-from ncbatch.report.evaluation import _average, _comparable, evaluate
-from ncbatch.report.page import build
+from ncbatch.report.evaluation import _comparable, evaluate
+from ncbatch.report.page import Report, build
+from ncbatch.report.rows import Rows
+from ncbatch.report.series import _average
 from ncbatch.runs.errors import RunError
 from ncbatch.store import Store, open_store
 from tests.report.conftest import REQUESTS, make_run
 
 SGA = REQUESTS[:1]
+
+
+def built(output: Store, published: Sequence[Curve] = ()) -> Report:
+    rows = Rows.of(output)
+    return build(evaluate(output, rows), rows, output, published)
 
 
 def test_means_are_over_the_rows(run: Store) -> None:
@@ -94,18 +102,16 @@ def test_labels_say_what_differs_and_no_more(tmp_path: Path) -> None:
 def test_an_unfinished_run_says_so_and_reports_what_is_there(tmp_path: Path) -> None:
     output = make_run(tmp_path, REQUESTS, units=3)
     found = evaluate(output)
-    assert any("15 of 24 images are pending" in note for note in found.notes)
+    assert any("15 of 24 encodings are pending" in note for note in found.notes)
     assert any("Nothing is ok yet of" in note and "jpeg-20" in note for note in found.notes)
     assert {m.variant for m in found.means} < {request["name"] for request in REQUESTS[:4]}
-    build(found, output, [])
+    assert built(output).overview.ok == 9
 
 
 def test_variants_without_an_image_in_common_are_left_out_and_named() -> None:
-    rows = [
-        {"variant": variant, "image_key": key}
-        for variant, keys in {"a": "012", "b": "3", "c": "12"}.items() for key in keys
-    ]  # fmt: skip
-    assert _comparable(rows) == (["a", "c"], ["b"])
+    shared = [(frozenset("a"), 1), (frozenset("ac"), 2), (frozenset("b"), 1)]
+    assert _comparable(shared) == (["a", "c"], ["b"])
+    assert _comparable([]) == ([], [])
 
 
 def test_a_run_whose_variants_share_no_image_yet_is_reported(tmp_path: Path) -> None:
@@ -114,18 +120,20 @@ def test_a_run_whose_variants_share_no_image_yet_is_reported(tmp_path: Path) -> 
     found = evaluate(output)
     assert {m.variant for m in found.means} == {"jpeg-20"}
     assert any("no image in common" in note and "jpeg-50" in note for note in found.notes)
-    build(found, output, [])
+    assert built(output).overview.ok == 2
 
 
-def test_one_variant_has_no_bd_rate_and_the_reason(tmp_path: Path) -> None:
+def test_one_variant_has_no_bd_rate_unless_asked_and_then_the_reason(tmp_path: Path) -> None:
     output = make_run(tmp_path, SGA)
-    (row,) = build(evaluate(output), output, []).tables["bd_rates"].rows
-    assert row == ("sga", "amortized", None, None, "amortized has 1 R-D points; a pchip BD-rate needs 2")
+    assert not {"bd_rates"} & built(output).tables.keys()
+    published = Curve("published", [0.2, 0.4], [30.0, 33.0])
+    rows = built(output, [published]).tables["bd_rates"].rows
+    assert ("sga", "published", None, None, "sga has 1 R-D points; a pchip BD-rate needs 2") in rows
 
 
 def test_curves_without_overlap_say_so(run: Store) -> None:
     far = Curve("far", [5.0, 6.0, 7.0, 8.0], [70.0, 71.0, 72.0, 73.0])
-    rows = build(evaluate(run), run, [far]).tables["bd_rates"].rows
+    rows = built(run, [far]).tables["bd_rates"].rows
     reasons = {row[0]: row[4] for row in rows if row[1] == "far"}
     assert all("no quality in common" in reasons[label] for label in ("sga", "map", "jpeg"))
 
@@ -159,6 +167,6 @@ def test_a_reference_table_without_columns_is_named(run: Store, tmp_path: Path, 
 
 
 def test_curves_and_tables_need_no_torch() -> None:
-    code = "import sys, ncbatch.report.page; print({'torch', 'ray'} & set(sys.modules))"
+    code = "import sys, ncbatch.report.rendering; print({'torch', 'ray'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

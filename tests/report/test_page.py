@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ncbatch.cli import main
+from ncbatch.report.comparisons import _opening
 from ncbatch.report.evaluation import evaluate
-from ncbatch.store import Store
-from tests.report.conftest import FIGURES
+from ncbatch.report.links import Links
+from ncbatch.store import Store, open_store
+from tests.report.conftest import FIGURES, REQUESTS, make_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -37,6 +40,87 @@ def test_the_page_is_whole_without_a_network(page: Path) -> None:
     assert "http://" not in text.replace("http://www.w3.org", "") and "https://" not in text
 
 
+def test_the_slider_opens_on_what_refinement_did() -> None:
+    amortized = {"method": "amortized", "rd_loss": 1.0}
+    refined = {"method": "sga", "rd_loss": 0.9}
+    classical = {"method": "jpeg", "rd_loss": None}
+    assert _opening([refined, classical, amortized], has_original=True) == (3, 1)
+    assert _opening([refined, classical], has_original=True) == (0, 1)
+    assert _opening([classical], has_original=False) == (0, 0)
+
+
+def test_links_are_relative_and_quoted(tmp_path: Path) -> None:
+    run, page = open_store(str(tmp_path / "a run"), create=True), open_store(str(tmp_path / "p"), create=True)
+    links = Links(page, run)
+    assert links.href("bitstreams/50%.ncb") == "../a%20run/bitstreams/50%25.ncb"
+    assert Links(open_store(f"{run.uri}report", create=True), run).href("x") == "../x"
+    assert Links(page, open_store("s3://bucket/run")).href("x") is None
+    assert Links(open_store("s3://bucket/run/report"), open_store("s3://bucket/run")).href("x") == "../x"
+
+
+def test_thumbnails_lie_in_the_page(page: Path) -> None:
+    text = (page / "index.html").read_text()
+    assert "All images, the lowest PSNR first" in text
+    # Of each image whole and in part, original and decoded.
+    assert text.count('src="data:image/jpeg;base64,') == 4 * 3
+
+
+def test_originals_that_are_gone_leave_the_decoded_ones(tmp_path: Path, capsys) -> None:
+    output = make_run(tmp_path, REQUESTS[:1])
+    shutil.rmtree(tmp_path / "corpus")
+    assert main(["report", output.uri]) == 0
+    text = (tmp_path / "out" / "report" / "index.html").read_text()
+    assert (
+        text.count('src="data:image/jpeg;base64,') == 3
+        and "no originals are shown" in capsys.readouterr().err
+    )
+
+
+def test_a_bitstream_that_is_gone_is_left_out(tmp_path: Path, capsys) -> None:
+    output = make_run(tmp_path, REQUESTS[:1])
+    next((tmp_path / "out" / "bitstreams").rglob("1.png.ncb")).unlink()
+    assert main(["report", output.uri]) == 0
+    text = (tmp_path / "out" / "report" / "index.html").read_text()
+    assert (
+        text.count('src="data:image/jpeg;base64,') == 4 * 2
+        and "1.png (sga-0.005) is not shown" in capsys.readouterr().err
+    )
+
+
+def _sorts(tab: Any) -> None:
+    """A click on a heading sorts by numbers, the next one the other way round."""
+    heading = tab.locator("#images_table th", has_text="PSNR")
+    place = heading.evaluate("h => h.cellIndex")
+    found = []
+    for _ in range(2):
+        heading.locator("button").click()
+        rows = (
+            f"[...document.querySelectorAll('#images_table tbody tr')].map(r => +r.cells[{place}].dataset.v)"
+        )
+        found.append(tab.evaluate(rows))
+    assert found[0] == sorted(found[0], reverse=True) and found[1] == found[0][::-1]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
+def test_the_page_fits_every_width_in_light_and_dark(page: Path) -> None:
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        grounds = {}
+        for scheme in ("light", "dark"):
+            for width in (400, 1280, 1400):
+                size = {"width": width, "height": 900}
+                tab = browser.new_page(viewport=size, color_scheme=scheme)
+                tab.goto((page / "index.html").as_uri())
+                root = "document.documentElement"
+                assert tab.evaluate(f"{root}.scrollWidth <= {root}.clientWidth"), (scheme, width)
+                shown = tab.locator("#rd_psnr img").evaluate("i => i.currentSrc")
+                grounds[scheme] = (tab.evaluate("getComputedStyle(document.body).backgroundColor"), shown)
+                tab.close()
+        browser.close()
+    assert all(light != dark for light, dark in zip(*grounds.values(), strict=True))
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
 def test_the_page_in_a_browser(page: Path) -> None:
     sync_api = pytest.importorskip("playwright.sync_api")
@@ -54,9 +138,7 @@ def test_the_page_in_a_browser(page: Path) -> None:
             )
             tab.goto((page / "index.html").as_uri())
             for name in FIGURES:
-                assert tab.locator(f"#{name} + figure img").evaluate(
-                    "i => i.complete && i.naturalWidth > 100"
-                )
+                assert tab.locator(f"#{name} img").evaluate("i => i.complete && i.naturalWidth > 100")
             section = tab.locator(".comparison").first
             shown = section.locator(".whole img")
             assert shown.count() == 2 and all(
@@ -71,6 +153,7 @@ def test_the_page_in_a_browser(page: Path) -> None:
             left = shown.nth(1).evaluate("i => i.src")
             section.locator("select.left").select_option(index=1)
             assert shown.nth(1).evaluate("i => i.src") != left
+            _sorts(tab)
             assert complaints == []
         finally:
             browser.close()

@@ -1,0 +1,131 @@
+"""How rates, distortions and times are spread over the images of each variant."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ncbatch.report.rows import SAVED_PERCENT, Rows
+
+LEVELS = (1, 5, 25, 50, 75, 95, 99)
+"""Percentiles."""
+
+FEWEST = 20
+"""Images of a variant below which its spread says nothing that a list of them does not."""
+
+_BINS = 40
+
+_PERCENTILES = """
+select variant, count(x) as count, avg(x) as mean, min(x) as lowest, max(x) as highest,
+       quantile_cont(x, [{levels}]) as percentiles
+from (select variant, {expression} as x from metrics where status = 'ok')
+where x is not null and isfinite(x) group by variant having count(x) >= {fewest} order by variant
+"""
+
+_RANGE = """
+select min(x) as lowest, max(x) as highest, quantile_cont(x, [0.005, 0.995]) as most, count(*) as count
+from (select {expression} as x from metrics where status = 'ok') where x is not null and isfinite(x)
+"""
+
+_COUNTS = """
+select variant, least(cast(floor((x - {low!r}) / {width!r}) as int), {bins} - 1) as bin, count(*) as count
+from (select variant, cast({expression} as double) as x from metrics where status = 'ok')
+where x between {low!r} and {high!r} group by all
+"""
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """Something that each ok row has. expression: in SQL; what has no finite value is left out."""
+
+    name: str
+    title: str
+    unit: str
+    expression: str
+
+
+QUANTITIES = (
+    Quantity("bpp", "Rate", "bits per pixel", "bpp"),
+    Quantity("psnr", "PSNR", "dB", "psnr"),
+    Quantity("ms_ssim", "MS-SSIM", "", "ms_ssim"),
+    Quantity("seconds", "Device time per image", "s", "device_seconds"),
+    Quantity("saved", "R-D loss saved by refinement", "%", SAVED_PERCENT),
+)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """One variant. percentiles: at LEVELS."""
+
+    variant: str
+    count: int
+    mean: float
+    lowest: float
+    highest: float
+    percentiles: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """counts: by variant, one of each bin between two `edges`; outside: rows beyond the first and last."""
+
+    edges: tuple[float, ...]
+    counts: dict[str, tuple[int, ...]]
+    outside: int
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """histogram: None where there are so many variants that their outlines would hide each other."""
+
+    quantity: Quantity
+    spreads: tuple[Spread, ...]
+    histogram: Histogram | None
+
+
+def read_distributions(rows: Rows, *, drawn: int = 4) -> list[Distribution]:
+    """Of every quantity that rows have, over the variants with at least FEWEST images.
+
+    Args:
+        drawn: variants that one histogram shows.
+    """
+    found = []
+    for quantity in QUANTITIES:
+        levels = ", ".join(f"{level / 100!r}" for level in LEVELS)
+        sql = _PERCENTILES.format(levels=levels, expression=quantity.expression, fewest=FEWEST)
+        spreads = tuple(
+            Spread(**{**row, "percentiles": tuple(row["percentiles"])}) for row in rows.select(sql)
+        )
+        if not spreads or all(spread.lowest == spread.highest == 0 for spread in spreads):
+            continue  # nothing was refined, or nothing that has this quantity is done yet
+        variants = [spread.variant for spread in spreads]
+        histogram = _histogram(rows, quantity, variants) if len(variants) <= drawn else None
+        found.append(Distribution(quantity, spreads, histogram))
+    return found
+
+
+def _histogram(rows: Rows, quantity: Quantity, variants: Sequence[str]) -> Histogram:
+    found = rows.one(_RANGE.format(expression=quantity.expression))
+    low, high = _shown_range(found["lowest"], found["highest"], *found["most"])
+    bins = min(_BINS, max(8, math.isqrt(found["count"])))
+    width = (high - low) / bins
+    counts: dict[str, list[int]] = defaultdict(lambda: [0] * bins)
+    sql = _COUNTS.format(expression=quantity.expression, low=low, high=high, width=width, bins=bins)
+    for row in rows.select(sql):
+        counts[row["variant"]][row["bin"]] = row["count"]
+    edges = tuple(low + width * i for i in range(bins + 1))
+    inside = sum(map(sum, counts.values()))
+    return Histogram(edges, {name: tuple(counts[name]) for name in variants}, found["count"] - inside)
+
+
+def _shown_range(lowest: float, highest: float, low: float, high: float) -> tuple[float, float]:
+    """All values, or, where a few lie far from the rest, 99 % of them."""
+    spread = high - low
+    low = lowest if low - lowest <= spread / 4 else low
+    high = highest if highest - high <= spread / 4 else high
+    if low == high:
+        margin = abs(low) / 100 or 1.0
+        return low - margin, high + margin
+    return low, high

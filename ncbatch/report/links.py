@@ -1,0 +1,38 @@
+"""Links from a report to objects beside it: relative, so that they work wherever both were copied to."""
+
+from __future__ import annotations
+
+import posixpath
+from urllib.parse import quote, unquote_to_bytes, urlsplit
+
+from ncbatch.store import Store
+
+
+class Links:
+    """Links to the objects of one store from a page at the root of another one."""
+
+    def __init__(self, page: Store, target: Store) -> None:
+        self._target = target.uri
+        self._base = _between(page.uri, target.uri)
+
+    def href(self, key: str) -> str | None:
+        """What a browser opens, or None where the object is in another bucket or on another machine."""
+        if self._base is None:
+            return None
+        return f"{self._base}{quote(key, errors='surrogateescape')}"
+
+    def uri(self, key: str) -> str:
+        """What the object is called for `ncbatch` and other tools."""
+        return f"{self._target}{key}"
+
+
+def _between(page: str, target: str) -> str | None:
+    """The relative URL of a folder, with a slash at its end unless it is the page's own."""
+    here, there = urlsplit(page), urlsplit(target)
+    if (here.scheme, here.netloc) != (there.scheme, there.netloc):
+        return None
+    start, end = (
+        unquote_to_bytes(p.path) if here.scheme == "file" else p.path.encode() for p in (here, there)
+    )
+    relative = posixpath.relpath(end or b"/", start or b"/")
+    return "" if relative == b"." else f"{quote(relative)}/"

@@ -1,0 +1,53 @@
+"""Originals and their reconstructions as pixels, for those images that a report shows."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncbatch.codec.errors import BitstreamError, DecodeCheckError, ModelError
+from ncbatch.codec.pictures import PictureError, read_picture
+from ncbatch.runs.reading import RunReader
+from ncbatch.runs.spec import RunSpec
+from ncbatch.store import Store, StoreError, StoreOptions, open_store
+
+log = logging.getLogger(__name__)
+
+Pixels = NDArray[np.uint8]
+"""uint8[height, width, 3]."""
+
+_CANNOT_DECODE = (BitstreamError, DecodeCheckError, ModelError, StoreError)
+
+
+class Images:
+    """Reads images of a run. What cannot be read is left out of the report, with a line that says why."""
+
+    def __init__(self, output: Store, spec: RunSpec, options: StoreOptions) -> None:
+        self._reader, self._spec = RunReader(output, rows=()), spec
+        self.corpus: Store | None = None
+        try:
+            self.corpus = open_store(spec.corpus, options)
+        except StoreError as error:
+            log.warning("no originals are shown: %s", error)
+
+    def original(self, image_key: str, variant: str) -> Pixels | None:
+        """With the alpha that the variant was given, or on white."""
+        if self.corpus is None:
+            return None
+        alpha = self._spec.variant(variant).alpha
+        try:
+            return read_picture(self.corpus.get(image_key), alpha="white" if alpha == "refuse" else alpha)
+        except (StoreError, PictureError) as error:
+            log.warning("the original of %s is not shown: %s", image_key, error)
+            return None
+
+    def decoded(self, row: dict[str, Any]) -> Pixels | None:
+        """The reconstruction of an ok row."""
+        try:
+            return self._reader.decode_row(row)
+        except _CANNOT_DECODE as error:
+            log.warning("%s (%s) is not shown: %s", row["image_key"], row["variant"], error)
+            return None

@@ -1,0 +1,153 @@
+"""The headline of a report: what a run did, what it took and what it saved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ncbatch.report.rows import EXACT, Rows
+from ncbatch.runs.generations import plan_keys
+from ncbatch.runs.opening import committed_units
+from ncbatch.runs.plan import read_plan_table
+from ncbatch.runs.spec import RunSpec, read_run
+from ncbatch.store import Store
+
+_TOTALS = f"""
+select count(distinct image_key) as images, count(*) filter (status = 'ok') as ok,
+       count(*) filter (status = 'failed') as failed,
+       count(*) filter (status = 'ok' and error is not null) as noted,
+       count(*) filter (status = 'ok' and {EXACT}) as exact,
+       sum(image_bytes) filter (status = 'ok') as bytes_in, sum(length) filter (status = 'ok') as bytes_out,
+       sum(width * height) filter (status = 'ok') / 1e6 as megapixels,
+       sum(device_seconds) as device_seconds, avg(bpp) as bpp,
+       avg(psnr) filter (not {EXACT}) as psnr, avg(ms_ssim) as ms_ssim,
+       min(least(coalesce(started_at, finished_at), finished_at)) as first, max(finished_at) as last,
+       count(distinct host) as hosts
+from metrics
+"""
+
+_ORIGINALS = """
+select sum(bytes) as bytes
+from (select max(image_bytes) as bytes from metrics where status = 'ok' group by image_key)
+"""
+
+_BY_VARIANT = """
+select variant, count(*) filter (status = 'ok') as ok, count(*) filter (status = 'failed') as failed,
+       sum(image_bytes) filter (status = 'ok') as bytes_in, sum(length) filter (status = 'ok') as bytes_out,
+       sum(device_seconds) as device_seconds
+from metrics group by variant order by variant
+"""
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What a run was asked to do. planned, pending: encodings, that is images once per variant."""
+
+    uri: str
+    spec: RunSpec
+    created_at: str
+    ncbatch_version: str
+    planned: int
+    pending: int
+
+    @property
+    def models(self) -> list[str]:
+        return sorted({variant.model for variant in self.spec.variants if variant.model})
+
+    @property
+    def methods(self) -> list[str]:
+        return sorted({variant.recipe.method for variant in self.spec.variants})
+
+
+@dataclass(frozen=True)
+class Amount:
+    """Bytes before and after; of the ok rows of a run or of one variant."""
+
+    bytes_in: int
+    bytes_out: int
+
+    @property
+    def saved_percent(self) -> float | None:
+        return 100 * (1 - self.bytes_out / self.bytes_in) if self.bytes_in else None
+
+
+@dataclass(frozen=True)
+class VariantTotals:
+    variant: str
+    ok: int
+    failed: int
+    amount: Amount
+    device_seconds: float | None
+
+
+@dataclass(frozen=True)
+class Overview:
+    """Totals over a run. Means are over the ok rows; psnr without the images that came back exactly.
+
+    amount: with the originals' bytes once per encoding; original_bytes: once per image. noted: ok rows with a
+        remark, such as that their refinement was given up.
+    """
+
+    images: int
+    ok: int
+    failed: int
+    noted: int
+    exact: int
+    amount: Amount
+    original_bytes: int
+    megapixels: float
+    device_seconds: float | None
+    bpp: float | None
+    psnr: float | None
+    ms_ssim: float | None
+    first: datetime | None
+    last: datetime | None
+    hosts: int
+    variants: tuple[VariantTotals, ...]
+
+    @property
+    def wall_seconds(self) -> float | None:
+        """From the first image's start to the last one's end; pauses between two drivers included."""
+        return (self.last - self.first).total_seconds() if self.first and self.last else None
+
+
+def read_facts(output: Store) -> RunFacts:
+    """Raises RunError when the folder holds no run, or its plan is damaged."""
+    stored = read_run(output)
+    plan = read_plan_table(output, plan_keys(stored, output), ("unit", "variant", "image_key"))
+    committed = pa.array(sorted(committed_units(output)), pa.string())
+    pending = plan.filter(pc.invert(pc.is_in(plan["unit"], committed)))
+    return RunFacts(
+        output.uri,
+        stored.spec,
+        stored.created_at,
+        stored.ncbatch_version,
+        _encodings(plan),
+        _encodings(pending),
+    )
+
+
+def _encodings(plan: pa.Table) -> int:
+    """Several generations may have planned the same image."""
+    return len(plan.group_by(["variant", "image_key"]).aggregate([]))
+
+
+def read_overview(rows: Rows) -> Overview:
+    found = rows.one(_TOTALS)
+    variants = tuple(
+        VariantTotals(row["variant"], row["ok"], row["failed"], _amount(row), row["device_seconds"])
+        for row in rows.select(_BY_VARIANT)
+    )
+    amount = _amount(found)
+    del found["bytes_in"], found["bytes_out"]
+    found["megapixels"] = found["megapixels"] or 0.0
+    original_bytes = int(rows.one(_ORIGINALS)["bytes"] or 0)
+    return Overview(**found, amount=amount, original_bytes=original_bytes, variants=variants)
+
+
+def _amount(row: dict[str, Any]) -> Amount:
+    return Amount(int(row["bytes_in"] or 0), int(row["bytes_out"] or 0))

@@ -1,0 +1,103 @@
+"""The images at the ends of a run: those to look at, in the place of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ncbatch.report.rows import SAVED_PERCENT, Rows, quoted
+
+SHOWN = 50
+"""Rows of each ranking."""
+
+ALL = 150
+"""Runs with so many ok rows at most are shown whole."""
+
+_ROW = f"""
+select image_key, variant, method, model, lmbda, steps, width, height, image_bytes, length,
+       100 * length / nullif(image_bytes, 0) as share, bpp, psnr,
+       ms_ssim, rd_loss, {SAVED_PERCENT} as saved, device_seconds, host, error as remark, bitstream_key
+from metrics where status = 'ok'
+"""
+
+ALL_ROWS = f"{_ROW} order by image_key, variant"
+"""Every ok row, for a file beside the page."""
+
+# What decodes an image and says what it was.
+_IMAGE = """
+select image_key, variant, status, model_digest, bitstream_key, "offset", length, sha256, width, height, bpp,
+       psnr, ms_ssim, error
+from metrics where status = 'ok' and variant = {variant}
+"""
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """rows: the first ones of an order, as dictionaries with the columns of `_ROW`."""
+
+    name: str
+    title: str
+    rows: list[dict[str, Any]]
+
+
+# Name, title, what is ordered by, what is needed for it.
+_ORDERS = (
+    ("psnr", "lowest PSNR", "psnr", "psnr"),
+    ("ms_ssim", "lowest MS-SSIM", "ms_ssim", "ms_ssim"),
+    ("bpp", "most bits per pixel", "bpp desc", "bpp"),
+    ("share", "largest share of the original's bytes", "share desc", "share"),
+    ("saved", "least saved by refinement", "saved", "saved"),
+    ("seconds", "longest on a device", "device_seconds desc", "device_seconds"),
+    ("best", "highest PSNR", "psnr desc", "psnr"),
+)
+
+
+def read_rankings(rows: Rows, ok: int) -> list[Ranking]:
+    """One ranking of all `ok` rows of a small run; else the ends of each order that says something."""
+    if ok <= ALL:
+        return [Ranking("all", "all images", rows.select(ALL_ROWS))]
+    return list(_ends(rows))
+
+
+def _ends(rows: Rows) -> Iterator[Ranking]:
+    for name, title, order, needed in _ORDERS:
+        found = rows.select(
+            f"select * from ({_ROW}) where {needed} is not null "
+            f"order by {order}, image_key, variant limit {SHOWN}"
+        )
+        # Where nothing was refined, nothing is saved, and no order is one.
+        if found and not (name == "saved" and all(row["saved"] == 0 for row in found)):
+            yield Ranking(name, title, found)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Images of one variant in the order of their PSNR; rows: with the columns of `_IMAGE`."""
+
+    title: str
+    rows: list[dict[str, Any]]
+
+
+def read_groups(rows: Rows, variant: str, worst: int) -> list[Group]:
+    """A variant's worst images, and half as many of the median and the best; all where there are few."""
+    others = (worst + 1) // 2
+    ranked = (
+        "select *, row_number() over (order by psnr, image_key) as place, count(*) over () as total "
+        f"from ({_IMAGE.format(variant=quoted(variant))})"
+    )
+    found = rows.select(
+        f"select * from ({ranked}) where place <= {worst} or place > total - {others} "
+        f"or (place > (total - {others}) // 2 and place <= (total - {others}) // 2 + {others}) order by place"
+    )
+    if not found:
+        return []
+    total = found[0]["total"]
+    if total <= worst + 2 * others:
+        return [Group("All images, the lowest PSNR first", found)]
+    median = (total - others) // 2
+    return [
+        Group("Lowest PSNR", [row for row in found if row["place"] <= worst]),
+        Group("Median", [row for row in found if median < row["place"] <= median + others]),
+        Group("Highest PSNR", [row for row in found if row["place"] > total - others]),
+    ]

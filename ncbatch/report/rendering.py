@@ -1,0 +1,156 @@
+"""Writes a report: one HTML page that works offline, figures as PNG and SVG, tables as CSV, images as PNG."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import Any
+
+import jinja2
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+
+from ncbatch import __version__
+from ncbatch.metrics.query import query_table
+from ncbatch.report import tables
+from ncbatch.report.cards import cards
+from ncbatch.report.distributions import LEVELS
+from ncbatch.report.links import Links
+from ncbatch.report.page import Report
+from ncbatch.report.rankings import ALL_ROWS
+from ncbatch.report.style import rendered
+from ncbatch.store import Store
+
+ROWS_AS_CSV = 100_000
+"""More ok rows than these go to a Parquet file: a spreadsheet could not open them anyway."""
+
+_FAILED = """
+select image_key, variant, error_class, error from metrics where status = 'failed' order by image_key, variant
+"""
+
+
+def write(report: Report, destination: Store, output: Store, corpus: Store | None = None) -> None:
+    """Writes `index.html`, `figures/`, `tables/` and `images/`.
+
+    Args:
+        output, corpus: of the run; the page links to bitstreams and originals where it can reach them.
+    """
+    drawn = {}
+    for name, drawing in report.figures.items():
+        figure = rendered(drawing)
+        destination.put(f"figures/{name}.svg", figure.svg)
+        destination.put(f"figures/{name}.png", figure.png)
+        drawn[name] = {"light": _svg(figure.svg), "dark": _svg(figure.dark_svg)}
+    for name, table in report.tables.items():
+        destination.put(f"tables/{name}.csv", table.csv())
+    files = _write_rows(report, destination)
+    comparisons = [_write_comparison(n, report, destination) for n in range(len(report.comparisons))]
+    page = _render(
+        report,
+        figures=drawn,
+        files=files,
+        comparisons=comparisons,
+        links=Links(destination, output),
+        originals=Links(destination, corpus) if corpus is not None else None,
+    )
+    destination.put("index.html", page.encode("utf-8", "backslashreplace"))
+
+
+def _write_rows(report: Report, destination: Store) -> dict[str, str]:
+    """All rows, by Arrow, beside the page; and what their files are called."""
+    files = {}
+    if report.overview.ok:
+        table = query_table(report.rows.table, ALL_ROWS)
+        sink = io.BytesIO()
+        if len(table) <= ROWS_AS_CSV:
+            files["images"] = "tables/images.csv"
+            pacsv.write_csv(table, sink)
+        else:
+            files["images"] = "tables/images.parquet"
+            pq.write_table(table, sink, compression="zstd")
+        destination.put(files["images"], sink.getvalue())
+    if report.failures:
+        files["failures"] = "tables/failures.csv"
+        sink = io.BytesIO()
+        pacsv.write_csv(query_table(report.rows.table, _FAILED), sink)
+        destination.put(files["failures"], sink.getvalue())
+    return files
+
+
+def _write_comparison(number: int, report: Report, destination: Store) -> dict[str, Any]:
+    """Images of the slider lie beside the page, which fetches those that somebody looks at."""
+    comparison = report.comparisons[number]
+    shown = []
+    for place, side in enumerate(comparison.shown):
+        key = f"images/{number}-{place}.png"
+        destination.put(key, side.whole)
+        shown.append({"label": side.label, "whole": key, "zoom": _data_uri(side.zoom, "image/png")})
+    return {
+        "image_key": comparison.image_key, "shown": shown, "left": comparison.left, "right": comparison.right,
+    }  # fmt: skip
+
+
+def _render(report: Report, **things: Any) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("ncbatch.report", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["cell"] = tables.cell
+    environment.filters["jpeg"] = lambda data: _data_uri(data, "image/jpeg")
+    return environment.get_template("page.html").render(
+        report=report,
+        overview=report.overview,
+        evaluation=report.evaluation,
+        facts=report.evaluation.facts,
+        cards=cards(report),
+        levels=LEVELS,
+        tables=_tables(report),
+        several=len(report.overview.variants) > 1,
+        name=_name(report.evaluation.corpus),
+        version=__version__,
+        written=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        **things,
+    )
+
+
+def _tables(report: Report) -> Mapping[str, Any]:
+    """Rows as dictionaries, and the columns in which they have something to show."""
+    variants = report.tables["variants"].dictionaries()
+    found = {"variants": (tables.shown(tables.VARIANTS, variants), variants)}
+    if "bd_rates" in report.tables:
+        rates = report.tables["bd_rates"].dictionaries()
+        found["bd_rates"] = (tables.shown(tables.BD_RATES, rates), rates)
+    if report.throughput is not None:
+        hosts = [
+            {
+                **vars(host),
+                "images_per_hour": host.images_per_hour,
+                "device_hours": host.device_seconds / 3600 if host.device_seconds is not None else None,
+            }
+            for host in report.throughput.hosts
+        ]
+        found["hosts"] = (tables.shown(tables.HOSTS, hosts), hosts)
+    images = [row for ranking in report.rankings for row in ranking.rows]
+    for row in images:
+        row["pixels"] = f"{row['width']} \u00d7 {row['height']}"
+    columns = [column for column in tables.IMAGES if column.name != "variant" or len(variants) > 1]
+    found["images"] = (tables.shown(columns, images), images)
+    return found
+
+
+def _name(uri: str) -> str:
+    """What a corpus is called: the last folder of its URI."""
+    return uri.rstrip("/").rpartition("/")[2] or uri
+
+
+def _svg(data: bytes) -> str:
+    return _data_uri(data, "image/svg+xml")
+
+
+def _data_uri(data: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"

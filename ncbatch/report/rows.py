@@ -1,0 +1,62 @@
+"""A run's table, read once with the columns that a report shows, and asked in SQL."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+from ncbatch.metrics.query import query_table
+from ncbatch.metrics.table import read_table
+from ncbatch.store import Store
+
+COLUMNS = (
+    "image_key", "image_bytes", "width", "height", "variant", "model", "model_digest", "lmbda", "method",
+    "steps", "status", "error_class", "error", "bpp", "psnr", "ms_ssim", "rd_loss", "amortized_bpp",
+    "amortized_psnr", "amortized_rd_loss", "bitstream_key", "offset", "length", "sha256", "encode_seconds",
+    "device_seconds", "decode_seconds", "device", "host", "unit", "started_at", "finished_at",
+)  # fmt: skip
+
+SAVED_PERCENT = "100 * (1 - rd_loss / nullif(amortized_rd_loss, 0))"
+"""R-D loss that refinement saved, in SQL."""
+
+EXACT = "isinf(psnr)"
+"""Images that came back exactly, in SQL; their infinite PSNR would hide all others in a mean."""
+
+
+class Rows:
+    """The rows of a run as they stood when they were read.
+
+    Whatever is asked is computed by DuckDB over the columns that the question names: of a run's million rows,
+    Python sees as many as are shown.
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        """table: with at least COLUMNS."""
+        self.table = table
+
+    @classmethod
+    def of(cls, output: Store) -> Rows:
+        return cls(read_table(output, columns=COLUMNS))
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def select(self, sql: str) -> list[dict[str, Any]]:
+        """The result of `sql`, in which the table is called `metrics`; for results of a bounded number."""
+        return query_table(self.table, sql).to_pylist()
+
+    def one(self, sql: str) -> dict[str, Any]:
+        """The only row of a result."""
+        (row,) = self.select(sql)
+        return row
+
+
+def quoted(text: str) -> str:
+    """A string literal of SQL."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def one_of(texts: list[str] | tuple[str, ...]) -> str:
+    """What stands behind a column to say that it is one of some strings, in SQL."""
+    return f"in ({', '.join(map(quoted, texts))})"

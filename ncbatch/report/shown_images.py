@@ -1,0 +1,48 @@
+"""Images as the page shows them: encoded for a browser, with what is written beside them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One side of the slider, as PNG. whole: up to 1,024 pixels a side; zoom: the crop."""
+
+    label: str
+    whole: bytes
+    zoom: bytes
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """left, right: places in `shown` of what the slider opens with."""
+
+    image_key: str
+    shown: tuple[Shown, ...]
+    left: int
+    right: int
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """One image as JPEG; the originals are None where they cannot be read.
+
+    crop, original_crop: the place with the largest error, in full size; without the original, the middle.
+    """
+
+    row: dict[str, Any]
+    whole: bytes
+    crop: bytes
+    original_whole: bytes | None
+    original_crop: bytes | None
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """groups: titles and images; left_out: images for which there was no time."""
+
+    variant: str
+    groups: tuple[tuple[str, tuple[Thumbnail, ...]], ...]
+    left_out: int

@@ -1,0 +1,162 @@
+"""The report on a bulk run: sums, failures, spreads and rankings against the table they are of."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from benchmarks.synthetic_run import FAILURES, make_synthetic_run
+from ncbatch.cli import main
+from ncbatch.metrics.table import read_table
+from ncbatch.report import rendering
+from ncbatch.report.cards import cards
+from ncbatch.report.distributions import LEVELS
+from ncbatch.report.evaluation import evaluate
+from ncbatch.report.page import PageOptions, Report, build
+from ncbatch.report.rankings import SHOWN, read_groups
+from ncbatch.report.rows import Rows
+from ncbatch.runs.failures import failure_class
+from ncbatch.store import Store, open_store
+
+IMAGES = 3_000
+
+
+@pytest.fixture(scope="module")
+def bulk(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    folder = tmp_path_factory.mktemp("bulk")
+    output = open_store(str(folder / "run"), create=True)
+    make_synthetic_run(output, (folder / "images").as_uri() + "/", IMAGES)
+    return output
+
+
+@pytest.fixture(scope="module")
+def table(bulk: Store) -> list[dict]:
+    return read_table(bulk).to_pylist()
+
+
+@pytest.fixture(scope="module")
+def report(bulk: Store) -> Report:
+    rows = Rows.of(bulk)
+    return build(evaluate(bulk, rows), rows, bulk, options=PageOptions(price_per_hour=3.0))
+
+
+def test_the_headline_is_the_sum_of_the_table(report: Report, table: list[dict]) -> None:
+    ok = [row for row in table if row["status"] == "ok"]
+    found = report.overview
+    assert (found.images, found.ok, found.failed) == (IMAGES, len(ok), IMAGES - len(ok))
+    assert found.amount.bytes_in == found.original_bytes == sum(row["image_bytes"] for row in ok)
+    assert found.amount.bytes_out == sum(row["length"] for row in ok)
+    assert found.device_seconds == pytest.approx(sum(row["device_seconds"] for row in ok))
+    assert found.psnr == pytest.approx(sum(row["psnr"] for row in ok) / len(ok))
+    shown = {card.title: card for card in cards(report)}
+    assert shown["Images"].value == "3,000" and shown["Failed"].value == str(IMAGES - len(ok))
+    saved = 100 * (1 - found.amount.bytes_out / found.amount.bytes_in)
+    assert shown["Saved"].value == f"{saved:.1f} %"
+    assert found.device_seconds is not None
+    assert shown["Cost"].value == f"{found.device_seconds / 3600 * 3:,.2f}"
+
+
+def test_failures_have_counts_examples_and_reasons(report: Report, table: list[dict]) -> None:
+    counted = Counter(row["error_class"] for row in table if row["status"] == "failed")
+    assert {found.name: found.count for found in report.failures} == counted
+    assert [found.count for found in report.failures] == sorted(counted.values(), reverse=True)
+    for found in report.failures:
+        keys = sorted(row["image_key"] for row in table if row["error_class"] == found.name)
+        assert [example.image_key for example in found.examples] == keys[:5]
+        assert all(example.error == FAILURES[found.name] for example in found.examples)
+
+
+def test_spreads_are_percentiles_and_their_histograms_lose_nothing(report: Report, table: list[dict]) -> None:
+    names = [found.quantity.name for found in report.distributions]
+    assert names == ["bpp", "psnr", "ms_ssim", "seconds", "saved"]
+    values = [row["bpp"] for row in table if row["status"] == "ok"]
+    (spread,) = report.distributions[0].spreads
+    assert (spread.count, spread.lowest, spread.highest) == (len(values), min(values), max(values))
+    assert spread.percentiles[LEVELS.index(50)] == pytest.approx(median(values))
+    assert list(spread.percentiles) == sorted(spread.percentiles)
+    for found in report.distributions:
+        assert found.histogram is not None
+        assert sum(found.histogram.counts["sga"]) + found.histogram.outside == len(values)
+        assert found.histogram.outside <= 0.02 * len(values)
+
+
+def test_throughput_counts_every_encoded_image_once(report: Report, table: list[dict]) -> None:
+    found = report.throughput
+    assert found is not None
+    by_host = Counter(row["host"] for row in table if row["status"] == "ok")
+    assert {host: sum(counts) for host, counts in found.counts.items()} == by_host
+    assert {host.name: host.ok for host in found.hosts} == by_host
+    assert all(len(counts) == len(found.edges) - 1 for counts in found.counts.values())
+
+
+def test_rankings_are_the_ends_of_the_table(report: Report, table: list[dict]) -> None:
+    ok = [row for row in table if row["status"] == "ok"]
+    ends = {ranking.name: [row["image_key"] for row in ranking.rows] for ranking in report.rankings}
+    assert all(len(keys) == SHOWN for keys in ends.values())
+    by_psnr = [row["image_key"] for row in sorted(ok, key=lambda row: row["psnr"])]
+    by_rate = [row["image_key"] for row in sorted(ok, key=lambda row: -row["bpp"])]
+    assert ends["psnr"] == by_psnr[:SHOWN] and ends["best"] == by_psnr[: -SHOWN - 1 : -1]
+    assert ends["bpp"] == by_rate[:SHOWN]
+
+
+def test_the_gallery_is_of_the_worst_the_median_and_the_best(bulk: Store, table: list[dict]) -> None:
+    ok = sorted((row for row in table if row["status"] == "ok"), key=lambda row: row["psnr"])
+    keys = [row["image_key"] for row in ok]
+    worst, middle, best = ([row["image_key"] for row in g.rows] for g in read_groups(Rows.of(bulk), "sga", 5))
+    start = (len(keys) - 3) // 2
+    assert (worst, middle, best) == (keys[:5], keys[start : start + 3], keys[-3:])
+
+
+def test_one_method_has_no_curve_of_one_point(report: Report) -> None:
+    assert not {"rd_psnr", "rd_ms_ssim", "rate_savings", "rounding_probability"} & report.figures.keys()
+    assert "bd_rates" not in report.tables
+
+
+@pytest.fixture(scope="module")
+def page(bulk: Store) -> Iterator[Path]:
+    assert main(["report", bulk.uri, "--price-per-hour", "3", "--thumbnails", "0", "--images", "x"]) == 1
+    assert main(["report", bulk.uri, "--price-per-hour", "3", "--no-pictures"]) == 0
+    yield Path(bulk.uri.removeprefix("file://")) / "report"
+
+
+def test_the_page_stands_in_the_run_and_tells_failures(page: Path) -> None:
+    text = (page / "index.html").read_text()
+    for name, reason in FAILURES.items():
+        assert name.replace("_", " ") in text and reason.partition(";")[0] in text
+        assert failure_class(name).remedy in text
+    assert "R-D curves" not in text and "BD-rate" not in text and "relaxations" not in text
+    assert 'href="../bitstreams/sga/' in text
+    failed = (page / "tables" / "failures.csv").read_text().splitlines()
+    assert len(failed) > 10 and "truncated" in "".join(failed)
+
+
+def test_all_rows_lie_beside_the_page(page: Path, table: list[dict]) -> None:
+    lines = (page / "tables" / "images.csv").read_text().splitlines()
+    ok = [row for row in table if row["status"] == "ok"]
+    assert len(lines) == 1 + len(ok) and ok[0]["image_key"] in lines[1]
+
+
+def test_many_rows_are_a_parquet_file(bulk: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rendering, "ROWS_AS_CSV", 1_000)
+    assert main(["report", bulk.uri, "--out", str(tmp_path), "--no-pictures"]) == 0
+    found = pq.read_table(tmp_path / "tables" / "images.parquet")
+    assert len(found) == sum(row["status"] == "ok" for row in read_table(bulk).to_pylist())
+    assert (
+        pc.min(found["psnr"]).as_py() > 0 and "tables/images.parquet" in (tmp_path / "index.html").read_text()
+    )
+
+
+@pytest.mark.slow
+def test_the_page_does_not_grow_with_the_run(page: Path, tmp_path: Path) -> None:
+    """What 100,000 rows were 33 MB for, and now are under 5: see benchmarks/report_page.py for the times."""
+    output = open_store(str(tmp_path / "run"), create=True)
+    make_synthetic_run(output, (tmp_path / "images").as_uri() + "/", 100_000, compacted=True)
+    assert main(["report", output.uri, "--no-pictures"]) == 0
+    large = (tmp_path / "run" / "report" / "index.html").stat().st_size
+    assert large < 5_000_000 and large < 1.5 * (page / "index.html").stat().st_size
