@@ -27,13 +27,15 @@ FAILURES = {
     "transparent": "Pixels are transparent; choose what lies behind with --alpha white or --alpha black.",
     "out_of_memory": "the picture does not fit in memory: 412 megapixels",
 }
-"""Classes of error with a reason each; one image in 150 fails, of the first class most."""
+"""Classes of error with a reason each; by default one image in 150 fails, of the first class most."""
 
 _HOSTS = 4
 _UNIT_IMAGES = 100
 
 
-def make_synthetic_run(output: Store, corpus: str, images: int, *, compacted: bool = False) -> RunSpec:
+def make_synthetic_run(
+    output: Store, corpus: str, images: int, *, compacted: bool = False, failed_share: float = 1 / 150
+) -> RunSpec:
     """Writes a finished run of one SGA variant.
 
     Args:
@@ -47,7 +49,7 @@ def make_synthetic_run(output: Store, corpus: str, images: int, *, compacted: bo
         for n in range(images)
     ]
     units = make_units(planned, "sga", variant.digest, 0, _UNIT_IMAGES * 768 * 512)
-    table = _rows(units, variant)
+    table = _rows(units, variant, failed_share)
     start = 0
     for unit in units:
         output.put(unit_key(unit.id), table_to_parquet(table.slice(start, len(unit.images))))
@@ -66,12 +68,12 @@ def make_synthetic_run(output: Store, corpus: str, images: int, *, compacted: bo
     return spec
 
 
-def _rows(units: list[Unit], variant: Variant) -> pa.Table:
+def _rows(units: list[Unit], variant: Variant, failed_share: float) -> pa.Table:
     images = [image for unit in units for image in unit.images]
     random = np.random.default_rng(0)
     count = len(images)
     detail = random.normal(size=count)
-    failed = random.random(count) < 1 / 150
+    failed = random.random(count) < failed_share
     classes = random.choice(list(FAILURES), count, p=(0.7, 0.2, 0.1))
     bpp = 0.5 * np.exp(0.35 * detail)
     psnr = 33.5 - 1.8 * detail + random.normal(0, 0.6, count)

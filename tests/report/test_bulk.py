@@ -160,3 +160,11 @@ def test_the_page_does_not_grow_with_the_run(page: Path, tmp_path: Path) -> None
     assert main(["report", output.uri, "--no-pictures"]) == 0
     large = (tmp_path / "run" / "report" / "index.html").stat().st_size
     assert large < 5_000_000 and large < 1.5 * (page / "index.html").stat().st_size
+
+
+def test_a_run_of_which_everything_failed_is_reported(tmp_path: Path) -> None:
+    output = open_store(str(tmp_path / "run"), create=True)
+    make_synthetic_run(output, (tmp_path / "images").as_uri() + "/", 30, failed_share=1.0)
+    assert main(["report", output.uri]) == 0
+    text = (tmp_path / "run" / "report" / "index.html").read_text()
+    assert "What failed" in text and FAILURES["truncated"] in text and "tables/images" not in text
