@@ -426,12 +426,12 @@ def page_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     page.add_argument(
         "--dataset", metavar="NAME",
-        help="draw the published curves of kodak or tecnick beside the run's, or none; default: those that "
-        "the corpus's name names",
+        help="draw the published curves of kodak or tecnick beside the run's, or none; default: that of "
+        "the two whose name is in the corpus's name, else none",
     )  # fmt: skip
     page.add_argument(
         "--published", metavar="FILE",
-        help="CSV table with published points, in the place of the built-in ones",
+        help="CSV table with published points to draw; default: the built-in ones",
     )  # fmt: skip
 
 
