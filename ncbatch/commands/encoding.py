@@ -118,7 +118,7 @@ def encode_and_summarise(args: argparse.Namespace, spec: RunSpec, options: Encod
 def _next(output: str) -> str:
     """What to do with a run."""
     place = shlex.quote(output)
-    return f"`ncbatch report {place}`, or query, decode, verify in the place of report"
+    return f"`ncbatch report {place} --out report/`; query, decode and verify read it, too"
 
 
 def _check(args: argparse.Namespace, spec: RunSpec, options: EncodeOptions) -> None:

@@ -48,12 +48,12 @@ def _show(output: Store, *, as_json: bool) -> str:
     snapshot, lease = read_status(output), read_lease(output)
     told = standing(snapshot, lease, datetime.now(timezone.utc))
     holder = lease.holder if lease else None
-    if output.head(layout.RUN) is None and told.state in ("planning", "starting"):
+    if output.head(layout.RUN) is None and told.state != "planned":
         if as_json:
-            out.print_json(json.dumps({"state": "planning", "driver": holder}))
+            out.print_json(json.dumps({"state": told.state, "driver": holder}))
         else:
             _print_state(told, snapshot, holder)
-        return "planning"
+        return told.state
     read_run(output)
     from ncbatch.runs.status import run_status
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import threading
@@ -25,11 +26,11 @@ from ncbatch.runs.options import EncodeOptions
 from ncbatch.runs.places import Places, open_places
 from ncbatch.runs.plan import PlannedImage
 from ncbatch.runs.pool import Pool
-from ncbatch.runs.progress import Snapshot, announce
+from ncbatch.runs.progress import Snapshot, State, announce, end_early
 from ncbatch.runs.spec import RunSpec
 from ncbatch.runs.wip import discard_all
 from ncbatch.runs.worker import WorkerConfig
-from ncbatch.store import Store, honours_create_only
+from ncbatch.store import Store, StoreError, honours_create_only
 
 log = logging.getLogger(__name__)
 
@@ -53,13 +54,19 @@ def encode_corpus(
     lease = Lease(output)
     with _terminable():
         lease.take(force=options.force)
+        state: State = "stopped"
         try:
             announce(output, "planning" if places.stored is None else "starting", lease.driver)
             with Heartbeat(lease) as heartbeat:
                 stopped, images = _drive(spec, corpus, output, heartbeat, options, show)
         except RayError as error:
             raise RunError(f"Ray failed: {error}; run the same command again to continue") from error
+        except KeyboardInterrupt:
+            state = "interrupted"
+            raise
         finally:
+            with contextlib.suppress(StoreError):  # advisory, and not what the user has to hear of
+                end_early(output, lease.driver, state)
             lease.release()
     if stopped:
         raise StoppedByPolicyError(f"stopped: {stopped}; run the same command again to continue")

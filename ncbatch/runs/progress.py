@@ -149,6 +149,17 @@ def announce(output: Store, state: State, driver: str) -> None:
     write_status(output, Snapshot(state=state, updated_at=datetime.now(timezone.utc), driver=driver))
 
 
+def end_early(output: Store, driver: str, state: State) -> None:
+    """For a driver that ends before it has driven: its word says so, or goes where no run was planned."""
+    said = read_status(output)
+    if said is None or said.driver != driver or said.state not in ("planning", "starting"):
+        return
+    if output.head(layout.RUN) is None:
+        output.delete(layout.STATUS)
+    else:
+        announce(output, state, driver)
+
+
 def write_status(output: Store, snapshot: Snapshot) -> None:
     output.put(layout.STATUS, snapshot.model_dump_json().encode())
 

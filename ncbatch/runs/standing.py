@@ -32,7 +32,7 @@ _TOLD: dict[str, str] = {
     "finishing": "it has been interrupted and finishes what is in flight",
     "finished": "every image has a row",
     "interrupted": f"it was ended by Ctrl-C or SIGTERM; {_GO_ON}",
-    "stopped": f"it was stopped because going on would have made things worse; {_GO_ON}",
+    "stopped": f"it ended before all was done, for a reason that it has named; {_GO_ON}",
 }
 
 

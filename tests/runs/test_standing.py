@@ -12,7 +12,7 @@ import pytest
 
 from ncbatch.cli import main
 from ncbatch.runs.lease import Lease, LeaseFile, _boot_id
-from ncbatch.runs.progress import Snapshot, announce, read_status, write_status
+from ncbatch.runs.progress import Snapshot, announce, end_early, read_status, write_status
 from ncbatch.runs.standing import standing
 from ncbatch.runs.unit import run_unit
 from tests.runs.workbench import ATTEMPTS, Workbench, make_variant, picture
@@ -127,3 +127,19 @@ def test_watching_ends_with_the_run(local: Workbench, capsys: pytest.CaptureFixt
     assert "running, 25 %, 1 worker" in told
     assert "finished: every image has a row" in told
     assert read_status(local.output) is not None
+
+
+def test_a_driver_that_ends_early_says_so_or_leaves_nothing(local: Workbench) -> None:
+    announce(local.output, "planning", "me")
+    end_early(local.output, "another", "stopped")
+    assert read_status(local.output) is not None
+    end_early(local.output, "me", "stopped")
+    assert read_status(local.output) is None, "no run was planned"
+    local.add({"a.png": picture()})
+    local.open(local.spec())
+    announce(local.output, "starting", "me")
+    end_early(local.output, "me", "interrupted")
+    told = read_status(local.output)
+    assert told is not None and told.state == "interrupted"
+    end_early(local.output, "me", "stopped")
+    assert read_status(local.output) == told, "what a driver said at its end stands"
