@@ -85,6 +85,7 @@ class Driver:
         self.images = len(newest)
         self.progress = Progress(Counter(variant for variant, _ in newest), self._forecast(run))
         self._interrupts = 0
+        self._terminated = False
         self._attempts = 0
         self._status_at = 0.0
 
@@ -118,6 +119,8 @@ class Driver:
                 stopped = self._work()
         except KeyboardInterrupt:  # at once: what is in flight is dropped, but the status says so
             self._end("interrupted")
+            if self._terminated:  # of which a waiting Ray makes a plain KeyboardInterrupt
+                raise Terminated from None
             raise
         interrupted = bool(self._interrupts) and not self._schedule.finished
         self._end("stopped" if stopped else "interrupted" if interrupted else "finished")
@@ -200,6 +203,7 @@ class Driver:
             self._interrupts += 1
             # Whoever sends SIGTERM (a job that is stopped, a shutdown) follows it up within seconds.
             if signum == signal.SIGTERM:
+                self._terminated = True
                 raise Terminated
             if self._interrupts > 1:
                 raise KeyboardInterrupt
