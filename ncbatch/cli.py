@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from ncbatch import __version__, arguments, commands, model_arguments, process
-from ncbatch.arguments import Command
+from ncbatch import __version__, commands, process
+from ncbatch.arguments import encoding, jobs, models, reading, reports
+from ncbatch.arguments.common import Command, dry_run_argument, price_argument
 from ncbatch.console import configure_logging, say_error
 from ncbatch.errors import NcbatchError, Terminated
 from ncbatch.exit_codes import ExitCode, table
@@ -129,29 +130,29 @@ def build_parser() -> argparse.ArgumentParser:
         return sub
 
     encode = command("encode", commands.encode, "encode a corpus, or continue an interrupted run")
-    arguments.encode_arguments(encode)
-    arguments.dry_run_argument(encode)
+    encoding.encode_arguments(encode)
+    dry_run_argument(encode)
     encode.add_argument("--json", action="store_true", help="print the summary as one JSON object")
-    arguments.price_argument(encode)
-    arguments.demo_arguments(
+    price_argument(encode)
+    encoding.demo_arguments(
         command("demo", commands.demo, "encode a few images that come with scikit-image", common)
     )
-    arguments.pack_arguments(
+    encoding.pack_arguments(
         command("pack", commands.pack, "put several images into one file, with bits-back")
     )
-    arguments.reading_commands(command)
-    arguments.report_arguments(
+    reading.reading_commands(command)
+    reports.report_arguments(
         command("report", commands.report, "write an HTML page about a run, with figures and tables")
     )
-    arguments.evaluate_arguments(
+    reports.evaluate_arguments(
         command("evaluate", commands.evaluate, "encode by several methods and codecs, and report on them")
     )
-    arguments.submit_arguments(command("submit", commands.submit, "encode as a job on a Ray cluster"))
-    arguments.job_arguments(command("job", commands.job, "list, follow, read or stop submitted jobs", common))
-    model_arguments.train_arguments(
+    jobs.submit_arguments(command("submit", commands.submit, "encode as a job on a Ray cluster"))
+    jobs.job_arguments(command("job", commands.job, "list, follow, read or stop submitted jobs", common))
+    models.train_arguments(
         command("train", commands.train, "train models, or continue an interrupted training")
     )
-    model_arguments.model_commands(command)
+    models.model_commands(command)
     for each in parsers:
         each.describe_environment()
         each.show_last("object storage", "messages")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def submit(args: argparse.Namespace) -> int:
-    from ncbatch.arguments import encode_words
+    from ncbatch.arguments.jobs import encode_words
     from ncbatch.runs import submission
 
     dashboard = submission.find_dashboard(args.dashboard)

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import pytest
 
-from ncbatch.arguments import encode_words
+from ncbatch.arguments.jobs import encode_words
 from ncbatch.cli import build_parser
 from ncbatch.codec.picture_checks import ErrorClass
 from ncbatch.commands.encoding import encode_options

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ncbatch import commands
-from ncbatch.arguments import Adder, key_pattern_arguments, price_argument
+from ncbatch.arguments.common import Adder, key_pattern_arguments, price_argument
 from ncbatch.flag_types import Numbers, natural, positive_float, positive_int, thread_count, worker_count
 
 

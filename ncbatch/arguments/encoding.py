@@ -1,0 +1,155 @@
+"""The arguments of the commands that encode images: into a run, or into a pack."""
+
+from __future__ import annotations
+
+import argparse
+from typing import get_args
+
+from ncbatch.arguments.common import how_arguments, place_arguments, which_arguments
+from ncbatch.codec.methods import CODECS, PRESETS, Method, Rounding
+from ncbatch.flag_types import at_least_zero, natural, positive_float, positive_int, quality
+
+
+def encode_arguments(parser: argparse.ArgumentParser) -> None:
+    place_arguments(parser, "bitstreams and metrics; an interrupted run there is continued")
+    what = parser.add_argument_group("what an image becomes (fixed once the run is planned)")
+    what.add_argument(
+        "--spec", metavar="FILE",
+        help="YAML file that describes several variants, in the place of the flags below (see the README); "
+        "default: one variant, described by these flags",
+    )  # fmt: skip
+    what.add_argument(
+        "--method", choices=(*get_args(Method), *CODECS), metavar="METHOD",
+        help=f"how latents are found: {', '.join(get_args(Method))}; or a classical codec, to compare with: "
+        f"{', '.join(CODECS)}; default: sga",
+    )  # fmt: skip
+    what.add_argument(
+        "--quality", type=quality, metavar="Q",
+        help="quality of a classical codec, 0 to 100 (of bpg its quantiser, 0 to 51, where 0 is best); "
+        "no default: these codecs need one",
+    )  # fmt: skip
+    what.add_argument(
+        "--name", metavar="NAME",
+        help="name of the variant, which stands in its rows and in its bitstreams' keys; default: the name "
+        "of the preset, else of the method",
+    )  # fmt: skip
+    what.add_argument(
+        "--fall-back", action="store_true",
+        help="publish the amortized encoding where refinement diverges or a file fails its check; without "
+        "this, such an image becomes a failed row",
+    )  # fmt: skip
+    recipe_arguments(what)
+    which_arguments(parser)
+    how_arguments(parser)
+
+
+def recipe_arguments(what: argparse._ArgumentGroup) -> None:
+    """How a learned codec finds latents, and what images it takes."""
+    what.add_argument(
+        "--preset", metavar="NAME",
+        help=f"settings by name: {', '.join(PRESETS)}; flags beside it win; default: paper",
+    )  # fmt: skip
+    what.add_argument(
+        "--lmbda", "--lambda", dest="lmbda", type=positive_float, metavar="WEIGHT",
+        help="weight of the MSE (on 0..255) against the bits per pixel: larger means larger files of better "
+        "quality; default: the one the model was trained with, or 0.01 without --model",
+    )  # fmt: skip
+    what.add_argument(
+        "--steps", type=natural, metavar="N",
+        help="steps of refinement; time grows in proportion; default: 2000",
+    )  # fmt: skip
+    what.add_argument(
+        "--learning-rate", type=positive_float, metavar="RATE",
+        help="Adam's learning rate in refinement; default: 0.005, or 0.0001 for ste",
+    )  # fmt: skip
+    what.add_argument(
+        "--decay", choices=("constant", "cosine"),
+        help="what becomes of the learning rate over the steps: it stays, or falls to 2 %% along a cosine; "
+        "default: constant",
+    )  # fmt: skip
+    what.add_argument(
+        "--seed", type=natural, metavar="N",
+        help="seed of the noise in refinement: the same one gives the same files; default: 0",
+    )  # fmt: skip
+    what.add_argument(
+        "--rounding", choices=get_args(Rounding),
+        help="rounding probabilities of sga: the paper's (atanh), or those of SGA+; default: atanh",
+    )  # fmt: skip
+    what.add_argument(
+        "--noise", type=at_least_zero, metavar="FACTOR",
+        help="factor of sga's Gumbel noise: less converges sooner; default: 1, as in the paper",
+    )  # fmt: skip
+    what.add_argument(
+        "--tau0", type=positive_float, metavar="TAU",
+        help="temperature at the start: the lower, the nearer to rounding; default: 0.5 for sga, 0.2 for "
+        "deterministic-annealing",
+    )  # fmt: skip
+    what.add_argument(
+        "--annealing-rate", type=at_least_zero, metavar="C",
+        help="the temperature falls by a factor of exp(-C) each step; default: 2 / steps for sga (0.001 at "
+        "2000 steps), 8 / steps for deterministic-annealing",
+    )  # fmt: skip
+    what.add_argument(
+        "--plateau", type=at_least_zero, metavar="STEPS",
+        help="steps before the temperature starts to fall; 0 is the paper's naive schedule; default: 35 %% "
+        "of the steps for sga, 20 %% for deterministic-annealing",
+    )  # fmt: skip
+    what.add_argument(
+        "--bbvi-steps", type=natural, metavar="N",
+        help="steps of bits-back's inference, which encoding does twice and decoding once; default: 2000 "
+        "(fast: 100, best: 500)",
+    )  # fmt: skip
+    what.add_argument(
+        "--bbvi-learning-rate", type=positive_float, metavar="RATE",
+        help="learning rate of bits-back's inference; default: 0.003 (fast: 0.02, best: 0.01)",
+    )  # fmt: skip
+    what.add_argument(
+        "--model", metavar="MODEL",
+        help="built-in name (see `ncbatch models`), checkpoint file or URI, a training's --out folder, or "
+        "compressai:mbt2018-mean/<1..8>; default: the built-in one trained nearest to --lmbda",
+    )  # fmt: skip
+    what.add_argument(
+        "--alpha", choices=("refuse", "white", "black"),
+        help="what to put behind transparent pixels; refuse: such an image becomes a failed row; "
+        "default: refuse",
+    )  # fmt: skip
+    what.add_argument(
+        "--max-pixels", type=positive_int, metavar="N",
+        help="images with more pixels than this become failed rows; default: 100 million",
+    )  # fmt: skip
+
+
+def pack_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "pictures", nargs="+", metavar="IMAGE",
+        help="image files, folders with images (in the order of their names), or s3:// objects; the pack "
+        "keeps their order",
+    )  # fmt: skip
+    parser.add_argument("--out", required=True, metavar="FILE", help="the pack to write, .ncbp")
+    parser.add_argument(
+        "--side-info", metavar="FILE",
+        help="file whose bytes pay for the first image, and come out again at decoding; default: none, so "
+        "the first image is coded without bits-back",
+    )  # fmt: skip
+    parser.add_argument(
+        "--no-names",
+        action="store_true",
+        help="leave the files' names out of the pack; its images decode to 00000.png, 00001.png, ...",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace a file that is there already; default: refuse"
+    )
+    what = parser.add_argument_group("what the images become")
+    methods = [method for method in get_args(Method) if "bits-back" in method]
+    what.add_argument(
+        "--method", choices=methods, default="sga+bits-back",
+        help="how latents and their posterior are found; default: %(default)s",
+    )  # fmt: skip
+    recipe_arguments(what)
+
+
+def demo_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "folder", nargs="?", default="ncbatch-demo",
+        help="folder for the images and the run; default: %(default)s",
+    )  # fmt: skip
