@@ -206,12 +206,12 @@ class LocalStore:
 
     def _write_aside(self, temporary: Path, data: bytes) -> None:
         for tries_left in reversed(range(_TRIES)):
-            temporary.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(temporary.parent)
             try:
                 _write_durably(temporary, data)
                 return
             except FileNotFoundError:
-                # Another writer was done and removed the folder, empty then, between mkdir and here.
+                # Another writer was done and removed the folder, empty then, since it was made.
                 if not tries_left:
                     raise
 
@@ -223,7 +223,7 @@ class LocalStore:
     def _publish(self, temporary: Path, path: Path, create_only: bool) -> bool:
         for tries_left in reversed(range(_TRIES)):
             try:
-                path.parent.mkdir(parents=True, exist_ok=True)
+                _make_folder(path.parent)
                 if create_only:
                     os.link(temporary, path)
                 else:
@@ -257,6 +257,18 @@ class LocalStore:
 
 def _reopened(root: bytes, create: bool) -> LocalStore:
     return LocalStore(Path(os.fsdecode(root)), create=create)
+
+
+def _make_folder(folder: Path) -> None:
+    """With those above it; also beside others who remove them as soon as they are empty."""
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            return
+        except (FileExistsError, FileNotFoundError):
+            # One that stood there is gone by the time `mkdir` looks whether it is a folder, or goes on below.
+            if not tries_left or (folder.exists() and not folder.is_dir()):
+                raise
 
 
 def _write_durably(path: Path, data: bytes) -> None:

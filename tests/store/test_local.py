@@ -78,6 +78,27 @@ def test_writers_at_once_do_not_take_the_folder_of_unfinished_writes_from_each_o
     assert sorted(path.name for path in folder.root.iterdir()) == [str(n) for n in range(8)]
 
 
+def test_a_folder_that_goes_while_it_is_made_is_made_again(
+    folder: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process removes it, empty, when it has been found there and not yet looked at."""
+    (folder.root / ".ncbatch-tmp").mkdir(parents=True)
+    (folder.root / "wip").mkdir()
+    mkdir, gone = os.mkdir, []
+
+    def found(path: Path, mode: int = 0o777) -> None:
+        try:
+            mkdir(path, mode)
+        except FileExistsError:
+            os.rmdir(path)  # noqa: PTH106
+            gone.append(Path(path).name)
+            raise
+
+    monkeypatch.setattr(os, "mkdir", found)
+    folder.put("wip/x", b"bytes")
+    assert (gone, folder.get("wip/x")) == ([".ncbatch-tmp", "wip"], b"bytes")
+
+
 def test_what_a_killed_writer_left_goes_after_a_day_and_the_folder_with_it(folder: LocalStore) -> None:
     left = folder.root / ".ncbatch-tmp" / "left"
     left.parent.mkdir(parents=True)
