@@ -86,16 +86,18 @@ def read_groups(rows: Rows, variant: str, worst: int) -> list[Group]:
         "select *, row_number() over (order by psnr, image_key) as place, count(*) over () as total "
         f"from ({_IMAGE.format(variant=quoted(variant))})"
     )
+    few = worst + 2 * others
+    # Where the worst reach up to the middle, what follows them is the median.
     found = rows.select(
-        f"select * from ({ranked}) where place <= {worst} or place > total - {others} "
-        f"or (place > (total - {others}) // 2 and place <= (total - {others}) // 2 + {others}) order by place"
+        f"select *, greatest((total - {others}) // 2, {worst}) as middle from ({ranked}) "
+        f"where total <= {few} or place <= {worst} or place > total - {others} "
+        f"or (place > middle and place <= middle + {others}) order by place"
     )
     if not found:
         return []
-    total = found[0]["total"]
-    if total <= worst + 2 * others:
+    total, median = found[0]["total"], found[0]["middle"]
+    if total <= few:
         return [Group("All images, the lowest PSNR first", found)]
-    median = (total - others) // 2
     return [
         Group("Lowest PSNR", [row for row in found if row["place"] <= worst]),
         Group("Median", [row for row in found if median < row["place"] <= median + others]),

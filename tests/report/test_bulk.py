@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.synthetic_run import FAILURES, make_synthetic_run
 from ncbatch.cli import main
+from ncbatch.metrics.schema import SCHEMA
 from ncbatch.metrics.table import read_table
 from ncbatch.report import rendering
 from ncbatch.report.cards import cards
@@ -111,6 +113,17 @@ def test_the_gallery_is_of_the_worst_the_median_and_the_best(bulk: Store, table:
     worst, middle, best = ([row["image_key"] for row in g.rows] for g in read_groups(Rows.of(bulk), "sga", 5))
     start = (len(keys) - 3) // 2
     assert (worst, middle, best) == (keys[:5], keys[start : start + 3], keys[-3:])
+
+
+@pytest.mark.parametrize("worst", [1, 5, 8])
+def test_a_gallery_of_few_images_shows_each_once(table: list[dict], worst: int) -> None:
+    ok = [row for row in table if row["status"] == "ok"]
+    others = (worst + 1) // 2
+    for count in range(1, worst + 2 * others + 2):
+        groups = read_groups(Rows(pa.Table.from_pylist(ok[:count], SCHEMA)), "sga", worst)
+        shown = [row["image_key"] for group in groups for row in group.rows]
+        assert len(set(shown)) == len(shown) == min(count, worst + 2 * others)
+        assert (len(groups) == 1) == (count <= worst + 2 * others)
 
 
 def test_one_method_has_no_curve_of_one_point(report: Report) -> None:
