@@ -7,7 +7,6 @@ import itertools
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 
 from ncbatch.codec.bits_back import borrowed_bytes
 from ncbatch.codec.bitstream import parse
@@ -121,11 +120,10 @@ def _png_names(file: PackFile, uri: str, options: StoreOptions) -> list[str]:
         return [f"{index:05d}.png" for index in range(file.header.pictures)]
     distinct: dict[str, int] = {}
     for index, key in enumerate(keys):
-        path, unique = PurePosixPath(key), key
-        while unique in distinct:  # images of several folders may have one name; the first keeps it
-            path = path.with_name(f"{path.stem}~{index}{path.suffix}")
-            unique = str(path)
-        distinct[unique] = index
+        while key in distinct:  # images of several folders may have one name; the first keeps it
+            stem, dot, suffix = key.rpartition(".")
+            key = f"{stem}~{index}{dot}{suffix}" if stem else f"{key}~{index}"
+        distinct[key] = index
     names = DecodedNames(distinct)
     return [names[key] for key in distinct]
 

@@ -356,13 +356,14 @@ def test_a_pack_of_files_knows_their_names(tmp_path: Any) -> None:
     one = open_destination(str(tmp_path / "one.png"), StoreOptions(), one_image=True, overwrite=False)
     assert list(decode_pack_file(str(album), one, OPTIONS, first=1, alone=True)) == ["one.png"]
     assert (tmp_path / "one.png").read_bytes() == store.get("b.png")
-    evil = with_names(album.read_bytes(), [b"../../up.png", b"/etc/x", b"..", b"", b"a/b\xff.png"])
-    album.write_bytes(evil)
-    out = open_store(str(tmp_path / "deep" / "out"), create=True)
-    names = list(decode_pack_file(str(album), Destination(out), OPTIONS))
-    assert len(names) == len(set(names)) == 5
-    assert sorted(info.key for info in out.list()) == sorted(names)
-    assert not [path for path in tmp_path.rglob("*up.png") if path.parent != tmp_path / "deep" / "out"]
+    evil = [[b"../../up.png", b"/etc/x", b"..", b"", b"a/b\xff.png"], [b"", b"", b".", b"..", b"x/.."]]
+    for number, given in enumerate(evil):
+        album.write_bytes(with_names(album.read_bytes(), given))
+        out = open_store(str(tmp_path / "deep" / f"out{number}"), create=True)
+        names = list(decode_pack_file(str(album), Destination(out), OPTIONS))
+        assert len(names) == len(set(names)) == 5
+        assert sorted(info.key for info in out.list()) == sorted(names)
+    assert not [path for path in tmp_path.rglob("*up.png") if path.parent != tmp_path / "deep" / "out0"]
 
 
 def test_a_pack_of_a_run_is_decoded_to_the_names_of_its_images(local: Workbench, tmp_path: Any) -> None:
