@@ -16,6 +16,7 @@ from ncbatch.runs.corpus import SUFFIXES
 from ncbatch.store.local_names import name_of_key
 
 NAMES = "names.csv"
+NAMES_HEADER = b"image_key,name\n"
 
 _SEGMENT_BYTES = 255  # of a file's name, on every common file system
 _KEY_BYTES = 700  # S3 takes 1,024, prefix of the destination included
@@ -48,11 +49,12 @@ class DecodedNames:
         if not other:
             return None
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([("image_key", "name"), *other])
-        return text.getvalue().encode()
+        csv.writer(text, lineterminator="\n").writerows(other)
+        return NAMES_HEADER + text.getvalue().encode()
 
     def _is_free(self, folded: str) -> bool:
-        return folded not in self._files | self._folders and self._files.isdisjoint(_folders(folded))
+        taken = folded in self._files or folded in self._folders
+        return not taken and self._files.isdisjoint(_folders(folded))
 
 
 def picture_name(image_key: str) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from ncbatch.codec.pictures import write_png
 from ncbatch.codec.recipe import ClassicalRecipe
 from ncbatch.errors import UsageError
 from ncbatch.metrics.table import read_table
-from ncbatch.runs.decoded_names import NAMES, DecodedNames
+from ncbatch.runs.decoded_names import NAMES, NAMES_HEADER, DecodedNames
 from ncbatch.runs.destination import Destination, OccupiedError
 from ncbatch.runs.generations import StandingRow
 from ncbatch.runs.models import kept_model, on_device
@@ -141,11 +142,14 @@ class RunReader:
 
         Which of them are not what one would expect is told in an object `names.csv`. Where something else
         stands in the place of an image, that is the image's problem.
+
+        Raises:
+            OccupiedError: something that is no such table stands in the place of `names.csv`.
         """
         rows = [row for row in self.rows if row["status"] == "ok"]
         names = DecodedNames(row["image_key"] for row in rows)
         if (table := names.table()) is not None:
-            destination.store.put(NAMES, table)
+            _write_names(destination, table)
         for row in rows:
             image_key, variant = row["image_key"], row["variant"]
             name = f"{variant}/{names[image_key]}" if self._several else names[image_key]
@@ -164,6 +168,14 @@ class _OpenObject:
     key: str
     data: bytes
     pack: OpenPack | None = None
+
+
+def _write_names(destination: Destination, table: bytes) -> None:
+    """Takes the place of the table of an earlier decoding, of which there may have been fewer images."""
+    with contextlib.suppress(ObjectNotFound):
+        if destination.store.get(NAMES).startswith(NAMES_HEADER):
+            destination = replace(destination, overwrite=True)
+    destination.write(NAMES, table)
 
 
 def _check(row: dict[str, Any], part: bytes) -> None:

@@ -303,6 +303,18 @@ def test_decoding_again_goes_on_and_replaces_nothing_else(local: Workbench, dest
     )
 
 
+def test_the_table_of_names_replaces_only_its_like(local: Workbench, destination: Store) -> None:
+    local.add({"a.jpg": picture(), "a.png": picture(seed=1)})
+    _encode(local)
+    destination.put("names.csv", b"somebody's own")
+    with pytest.raises(OccupiedError, match=r"names\.csv is there already"):
+        next(RunReader(local.output).decode_into(Destination(destination)))
+    assert [(i.key, destination.get(i.key)) for i in destination.list()] == [("names.csv", b"somebody's own")]
+    destination.put("names.csv", b"image_key,name\nof,an earlier decoding\n")
+    _written(local, destination)
+    assert b"a.png,a~" in destination.get("names.csv")
+
+
 def test_a_single_file_replaces_nothing_either(tmp_path: Path, destination: Store, stream: bytes) -> None:
     uri = _file(tmp_path, stream)
     for _ in range(2):
