@@ -20,7 +20,7 @@ from ncbatch.errors import UsageError
 from ncbatch.runs import layout
 from ncbatch.runs.objects import read_object
 from ncbatch.runs.plan import PlannedImage
-from ncbatch.store import Store, StoreError, StoreOptions, prefix_of
+from ncbatch.store import AccessDenied, ObjectNotFound, Store, StoreError, StoreOptions, prefix_of
 
 log = logging.getLogger(__name__)
 
@@ -127,10 +127,10 @@ def _run_of(key: str, runs: Set[str]) -> str | None:
 
 
 def _is_of_run(corpus: Store, key: str) -> bool:
-    """Whether it is one of ours; others may call a file so."""
+    """Whether it is one of ours; others may call a file so, and keep it closed."""
     try:
         content = json.loads(corpus.get(key))
-    except ValueError:
+    except (ValueError, AccessDenied, ObjectNotFound):
         return False
     return isinstance(content, dict) and {"spec", "digest", "plan"} <= content.keys()
 

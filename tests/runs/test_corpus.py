@@ -17,7 +17,7 @@ from ncbatch.runs.corpus import Listing, list_corpus, read_manifest
 from ncbatch.runs.errors import SpecMismatchError
 from ncbatch.runs.plan import PlannedImage
 from ncbatch.runs.spec import RunSpec
-from ncbatch.store import LocalStore, StoreError, StoreOptions, open_store
+from ncbatch.store import AccessDenied, LocalStore, ObjectNotFound, StoreError, StoreOptions, open_store
 from tests.runs.workbench import Workbench, make_variant
 from tests.store.test_local import close
 
@@ -143,6 +143,18 @@ def test_a_file_that_is_called_as_ours_hides_nothing(local: Workbench) -> None:
     local.corpus.put("b/run.json", b"text \xff")
     local.corpus.put("run.json", b"[]")
     assert _keys(list_corpus(local.corpus)) == ["a/x.png", "b/x.png", "c/x.png"]
+
+
+def test_a_file_that_is_called_as_ours_may_be_closed_or_gone(
+    local: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _fill(local, "a/x.png", "a/run.json", "b/run.json")
+
+    def get(store: LocalStore, key: str) -> bytes:
+        raise {"a/run.json": AccessDenied, "b/run.json": ObjectNotFound}[key](key)
+
+    monkeypatch.setattr(LocalStore, "get", get)
+    assert _keys(list_corpus(local.corpus)) == ["a/x.png"]
 
 
 def test_a_closed_folder_is_a_warning_and_a_count(
