@@ -138,10 +138,12 @@ def committed_results(output: Store, run: Run) -> dict[str, UnitResult]:
     sums = (
         pa.table({"unit": table["unit"], **columns}).group_by("unit").aggregate([(n, "sum") for n in columns])
     )
+    # Another driver may have planned more since, and committed it.
+    known = run.committed & {unit.id for unit in run.units}
     return {
         row["unit"]: UnitResult(**{name: row[f"{name}_sum"] or 0 for name in columns})
         for row in sums.to_pylist()
-        if row["unit"] in run.committed
+        if row["unit"] in known
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ncbatch.runs import layout
@@ -64,6 +66,17 @@ def test_resuming_counts_what_is_there(local: Workbench) -> None:
         units[0].id: UnitResult(1, 0, row.bpp or 0, row.psnr or 0),
         units[3].id: UnitResult(0, 1, 0, 0),
     }
+
+
+def test_what_another_driver_planned_since_is_not_counted(local: Workbench) -> None:
+    spec, _ = _half_done(local)
+    run = local.open(spec)
+    before = committed_results(local.output, run)
+    local.add({"new.png": picture()})
+    (new,) = set(local.open(spec).units) - set(run.units)
+    run_unit(local.workspace(spec), new, ATTEMPTS[1], {})
+    now = replace(run, committed=run.committed | {new.id})
+    assert committed_results(local.output, now) == before
 
 
 def test_an_image_to_be_done_again_is_pending(local: Workbench) -> None:
