@@ -96,11 +96,13 @@ class Forecast:
         for unit, beat in self._flight.items():
             since = min(self._now - self._heard_at[unit], _SILENCE)
             ends.append(max(self._left[unit] * (1 - (beat.fraction if beat else 0.0)) - pace * since, 0.0))
-        waiting = {unit: work for unit, work in self._left.items() if unit not in self._flight}
-        if len(waiting) > _EXACT_UNITS:
-            return (sum(ends) + sum(waiting.values())) / self._workers
+        if len(self._left) - len(self._flight) > _EXACT_UNITS:
+            # Not by looking at each: a driver asks several times a second.
+            waiting = self._left_sum - sum(self._left[unit] for unit in self._flight)
+            return (sum(ends) + waiting) / self._workers
         ends += [0.0] * (self._workers - len(ends))
         heapq.heapify(ends)
-        for work in waiting.values():
-            heapq.heapreplace(ends, ends[0] + work)
+        for unit, work in self._left.items():
+            if unit not in self._flight:
+                heapq.heapreplace(ends, ends[0] + work)
         return max(ends)
