@@ -11,6 +11,12 @@ def store_options(args: argparse.Namespace) -> StoreOptions:
     return StoreOptions(endpoint_url=args.endpoint_url, region=args.region)
 
 
+def store_words(args: argparse.Namespace) -> list[str]:
+    """The flags by which another command reaches the same store."""
+    given = (("--endpoint-url", args.endpoint_url), ("--region", args.region))
+    return [word for flag, value in given if value for word in (flag, value)]
+
+
 def open_run_store(args: argparse.Namespace, uri: str) -> Store:
     store = open_store(uri, store_options(args))
     store.check()

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from ncbatch.commands.common import open_run_store, store_options
+from ncbatch.commands.common import open_run_store, store_options, store_words
 from ncbatch.commands.planning import print_plan
 from ncbatch.commands.run_status import print_summary, summary_content
 from ncbatch.console import err, out, print_table, progress_display, progress_line, size
 from ncbatch.errors import UsageError, first_problem
 from ncbatch.exit_codes import ExitCode
-from ncbatch.store import Store, StoreOptions, open_store
+from ncbatch.store import StoreOptions, open_store
 
 if TYPE_CHECKING:
     from ncbatch.runs.options import EncodeOptions, Retry
@@ -108,17 +108,17 @@ def encode_and_summarise(args: argparse.Namespace, spec: RunSpec, options: Encod
             out.print_json(json.dumps({"output": args.output} | summary_content(summary)))
         else:
             print_summary(summary, several=len(spec.variants) > 1)
-            out.print(f"bitstreams and table: {args.output}; next: {_next(args.output)}")
+            out.print(f"bitstreams and table: {args.output}; next: {_next(args)}")
     if not summary.failed:
         return 0
-    _print_failures(open_run_store(args, args.output), summary.failed, args.output)
+    _print_failures(args, summary.failed)
     return ExitCode.FAILED
 
 
-def _next(output: str) -> str:
+def _next(args: argparse.Namespace) -> str:
     """What to do with a run."""
-    place = shlex.quote(output)
-    return f"`ncbatch report {place} --out report/`; query, decode and verify read it, too"
+    command = shlex.join(["ncbatch", "report", args.output, "--out", "report/", *store_words(args)])
+    return f"`{command}`; query, decode and verify read it, too"
 
 
 def _check(args: argparse.Namespace, spec: RunSpec, options: EncodeOptions) -> None:
@@ -191,11 +191,11 @@ def _files(uris: Sequence[str], options: StoreOptions) -> list[str]:
     return found
 
 
-def _print_failures(output: Store, count: int, named: str) -> None:
+def _print_failures(args: argparse.Namespace, count: int) -> None:
     from ncbatch.metrics.query import query as run_query
 
     table = run_query(
-        output,
+        open_run_store(args, args.output),
         "select image_key, error_class, error from metrics where status = 'failed' "
         f"order by error_class, image_key limit {_SHOWN_FAILURES}",
     )
@@ -203,4 +203,5 @@ def _print_failures(output: Store, count: int, named: str) -> None:
         err.print(f"failed: {row['image_key']}: {row['error_class']}: {row['error']}")
     if count > _SHOWN_FAILURES:
         err.print(f"... and {count - _SHOWN_FAILURES} more")
-    err.print(f"`ncbatch failures {shlex.quote(named)}` says what can be done about them")
+    command = shlex.join(["ncbatch", "failures", args.output, *store_words(args)])
+    err.print(f"`{command}` says what can be done about them")

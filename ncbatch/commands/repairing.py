@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from ncbatch.commands.common import open_run, open_run_store, store_options
+from ncbatch.commands.common import open_run, open_run_store, store_options, store_words
 from ncbatch.commands.reading import report_findings
 from ncbatch.console import err, out, print_table
 from ncbatch.exit_codes import ExitCode
@@ -94,9 +94,9 @@ def verify(args: argparse.Namespace) -> int:
         out.print(f"{run.summary.failed} rows are failed, {run.pending} images are pending")
     if planned:
         out.print(f"{planned} damaged rows are planned again; this encodes them:")
-        out.print(encode_command(spec, output.uri))
+        out.print(encode_command(spec, output.uri, store_words(args)))
     elif damaged and not args.repair:
-        command = shlex.join(["ncbatch", "verify", args.output, "--repair"])
+        command = shlex.join(["ncbatch", "verify", args.output, "--repair", *store_words(args)])
         out.print(f"`{command}` plans them again")
     return code
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -18,8 +18,12 @@ _FLAGS = (
 )  # fmt: skip
 
 
-def encode_command(spec: RunSpec, output_uri: str) -> str:
-    """`ncbatch encode` for a run, ready for a shell; names `--spec` in words where flags cannot say it."""
+def encode_command(spec: RunSpec, output_uri: str, more: Sequence[str] = ()) -> str:
+    """`ncbatch encode` for a run, ready for a shell; names `--spec` in words where flags cannot say it.
+
+    Args:
+        more: flags of which a run says nothing, such as where its store is.
+    """
     words = ["ncbatch", "encode", _place(spec.corpus), _place(output_uri)]
     for pattern in spec.include:
         words.append(f"--include={pattern}")
@@ -27,7 +31,7 @@ def encode_command(spec: RunSpec, output_uri: str) -> str:
         words.append(f"--exclude={pattern}")
     if spec.manifest:
         words += ["--manifest", spec.manifest]
-    command = shlex.join(words)
+    command = shlex.join([*words, *more])
     flags = _variant_flags(spec.variants[0], output_uri) if len(spec.variants) == 1 else None
     if flags is None:
         return f"{command} --spec FILE  # the file that the run was planned with"

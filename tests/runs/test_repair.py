@@ -12,6 +12,7 @@ import pytest
 from ncbatch.cli import build_parser
 from ncbatch.codec import zoo
 from ncbatch.codec.recipe import ClassicalRecipe, Recipe
+from ncbatch.commands.common import store_words
 from ncbatch.commands.encoding import make_run_spec
 from ncbatch.runs import layout
 from ncbatch.runs.command import encode_command
@@ -294,10 +295,12 @@ def test_the_command_that_goes_on_asks_for_the_same_run(
     local.add({"a.png": picture()})
     keep_model(local.output, CHECKPOINT)
     spec = local.spec(variant, **more)
-    program, *words = shlex.split(encode_command(spec, local.output.uri))
+    server = ["--endpoint-url", "http://127.0.0.1:1", "--region", "a b"]
+    program, *words = shlex.split(encode_command(spec, local.output.uri, server))
     args = build_parser().parse_args(words)
     assert (program, args.output) == ("ncbatch", str(local.output.root))  # type: ignore[attr-defined]
     assert make_run_spec(args).digest == spec.digest
+    assert store_words(args) == server
 
 
 @pytest.mark.parametrize(
