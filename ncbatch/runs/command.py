@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Iterator, Sequence
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from ncbatch.codec import zoo
 from ncbatch.codec.recipe import Recipe
@@ -39,9 +39,15 @@ def encode_command(spec: RunSpec, output_uri: str, more: Sequence[str] = ()) -> 
 
 
 def _place(uri: str) -> str:
-    """A folder's path in the place of its URI."""
+    """A folder's path in the place of its URI, where this locale can show the path."""
     parts = urlsplit(uri)
-    return url2pathname(parts.path).rstrip("/") or "/" if parts.scheme == "file" else uri
+    if parts.scheme != "file":
+        return uri
+    try:
+        path = unquote_to_bytes(parts.path).decode(sys.getfilesystemencoding())
+    except UnicodeDecodeError:
+        return uri
+    return path.rstrip("/") or "/"
 
 
 def _variant_flags(variant: Variant, output_uri: str) -> list[str] | None:

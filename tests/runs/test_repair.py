@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +26,7 @@ from ncbatch.runs.reading import Finding, RunReader
 from ncbatch.runs.repair import Loss, Repair, plan_repair, restore_models
 from ncbatch.runs.spec import RunSpec, Variant
 from ncbatch.runs.unit import run_unit
-from ncbatch.store import StoreOptions
+from ncbatch.store import StoreOptions, open_store
 from tests.runs.test_packs import PICTURES as PACKED
 from tests.runs.test_packs import PLAIN, finish
 from tests.runs.test_packs import planned as planned_pack
@@ -301,6 +303,16 @@ def test_the_command_that_goes_on_asks_for_the_same_run(
     assert (program, args.output) == ("ncbatch", str(local.output.root))  # type: ignore[attr-defined]
     assert make_run_spec(args).digest == spec.digest
     assert store_words(args) == server
+
+
+def test_folders_are_told_by_path_or_else_by_uri(tmp_path: Path) -> None:
+    spec = RunSpec(corpus="s3://bucket/in/", variants=(make_variant(),))
+    for name, by_path in ((b"a b", True), ("é #%41?".encode(), True), (b"caf\xe9", False)):
+        output = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
+        uri = open_store(str(output), create=True).uri
+        words = shlex.split(encode_command(spec, uri))
+        assert words[2:4] == ["s3://bucket/in/", str(output) if by_path else uri]
+        assert open_store(words[3], create=True).uri == uri
 
 
 @pytest.mark.parametrize(
