@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from ncbatch.errors import NcbatchError, UsageError
+from ncbatch.exit_codes import ExitCode
 from ncbatch.runs import ray_token
 
 if TYPE_CHECKING:
-    from ray.job_submission import JobSubmissionClient
+    from ray.job_submission import JobDetails, JobSubmissionClient
 
 log = logging.getLogger(__name__)
 
@@ -194,6 +195,8 @@ def _asked(problem: str, question: Callable[[], _Answer]) -> _Answer:
         return question()
     except RayError as error:  # AuthenticationError, which older Rays do not have
         raise SubmissionError(ray_token.refusal("the dashboard")) from error
+    except BrokenPipeError:  # of standard output, which nobody reads any more
+        raise
     except (RuntimeError, OSError, ValueError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise SubmissionError(f"{problem}: {reason}") from error
@@ -204,22 +207,30 @@ def _unknown(job: str) -> str:
 
 
 def follow(client: JobSubmissionClient, job: str) -> int:
-    """Prints a job's log until it ends; its exit code."""
+    """Prints a job's log until it ends; its exit code, as a shell tells it where a signal ended the job.
+
+    Raises:
+        SubmissionError: the cluster does not know the job, or could not run it.
+    """
 
     async def tail() -> None:
         async for lines in client.tail_job_logs(job):
             print(lines, end="", flush=True)  # noqa: T201 (a log is passed on as it is)
 
-    def followed() -> int:
+    def followed() -> JobDetails:
         asyncio.run(tail())
         while not client.get_job_status(job).is_terminal():
             time.sleep(0.5)
-        info = client.get_job_info(job)
-        if info.driver_exit_code is not None:
-            return int(info.driver_exit_code)
-        return 0 if info.status == "SUCCEEDED" else 1  # a str, too: JobStatus.SUCCEEDED
+        return client.get_job_info(job)
 
-    return _asked(_unknown(job), followed)
+    info = _asked(_unknown(job), followed)
+    if info.driver_exit_code is not None:
+        code = int(info.driver_exit_code)
+        return code if code >= 0 else 128 - code
+    if info.status == "FAILED":  # a str, too: JobStatus.FAILED
+        reason = " ".join(str(info.message or "it does not say why").split())
+        raise SubmissionError(f"the cluster could not run the job {job}: {reason}")
+    return ExitCode.TERMINATED if info.status == "STOPPED" else ExitCode.OK
 
 
 def logs(client: JobSubmissionClient, job: str) -> str:
