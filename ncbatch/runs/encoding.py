@@ -65,9 +65,9 @@ def encode_corpus(
             state = "interrupted"
             raise
         finally:
-            with contextlib.suppress(StoreError):  # advisory, and not what the user has to hear of
-                end_early(output, lease.driver, state)
-            lease.release()
+            for last_word in (lambda: end_early(output, lease.driver, state), lease.release):
+                with contextlib.suppress(StoreError):  # a courtesy, and not what the user has to hear of
+                    last_word()
     if stopped:
         raise StoppedByPolicyError(f"stopped: {stopped}; run the same command again to continue")
     return finished_summary(output, images)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from ncbatch.runs.encoding import finished_summary
+from ncbatch.runs import encoding
+from ncbatch.runs.encoding import encode_corpus, finished_summary
 from ncbatch.runs.errors import RunError
+from ncbatch.runs.lease import Lease
+from ncbatch.runs.options import EncodeOptions
+from ncbatch.store import StoreUnavailable
 from tests.runs.workbench import Workbench, picture
 
 
@@ -16,3 +20,20 @@ def test_a_row_for_every_encoding(local: Workbench) -> None:
     assert (summary.ok, summary.failed) == (1, 1)
     with pytest.raises(RunError, match="holds 2 rows for 3 encodings; run the same command again"):
         finished_summary(local.output, 3)
+
+
+def test_a_store_that_fails_at_the_end_hides_nothing(
+    local: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def unavailable(*_: object) -> None:
+        raise StoreUnavailable("gone")
+
+    local.add({"a.png": picture()})
+    monkeypatch.setattr(encoding, "_drive", interrupted)
+    monkeypatch.setattr(encoding, "end_early", unavailable)
+    monkeypatch.setattr(Lease, "release", unavailable)
+    with pytest.raises(KeyboardInterrupt):
+        encode_corpus(local.spec(), local.output.uri, EncodeOptions(), lambda _: None)
