@@ -5,25 +5,27 @@ from __future__ import annotations
 import posixpath
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
-from ncbatch.store import Store
+from ncbatch.store import LocalStore, Store
+from ncbatch.store.local_names import name_of_key
 
 
 class Links:
     """Links to the objects of one store from a page at the root of another one."""
 
     def __init__(self, page: Store, target: Store) -> None:
-        self._target = target.uri
+        self._target = target
         self._base = _between(page.uri, target.uri)
 
     def href(self, key: str) -> str | None:
         """What a browser opens, or None where the object is in another bucket or on another machine."""
         if self._base is None:
             return None
-        return f"{self._base}{quote(key, errors='surrogateescape')}"
+        name = name_of_key(key) if isinstance(self._target, LocalStore) else key
+        return f"{self._base}{quote(name)}"
 
     def uri(self, key: str) -> str:
         """What the object is called for `ncbatch` and other tools."""
-        return f"{self._target}{key}"
+        return f"{self._target.uri}{key}"
 
 
 def _between(page: str, target: str) -> str | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -53,6 +55,9 @@ def test_links_are_relative_and_quoted(tmp_path: Path) -> None:
     run, page = open_store(str(tmp_path / "a run"), create=True), open_store(str(tmp_path / "p"), create=True)
     links = Links(page, run)
     assert links.href("bitstreams/50%.ncb") == "../a%20run/bitstreams/50%25.ncb"
+    run.put("caf\\xe9.png", b"")
+    (name,) = (os.fsencode(path.name) for path in (tmp_path / "a run").iterdir())
+    assert links.href("caf\\xe9.png") == f"../a%20run/{quote(name)}" == "../a%20run/caf%E9.png"
     assert Links(open_store(f"{run.uri}report", create=True), run).href("x") == "../x"
     assert Links(page, open_store("s3://bucket/run")).href("x") is None
     assert Links(open_store("s3://bucket/run/report"), open_store("s3://bucket/run")).href("x") == "../x"
