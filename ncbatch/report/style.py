@@ -56,6 +56,7 @@ def _settings() -> dict[str, Any]:
         "legend.fontsize": 8,
         "legend.frameon": False,
         "svg.hashsalt": "ncbatch",  # the same numbers give the same file
+        "text.parse_math": False,  # names of images may have dollars
     }
 
 

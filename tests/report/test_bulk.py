@@ -20,9 +20,11 @@ from ncbatch.report import rendering
 from ncbatch.report.cards import cards
 from ncbatch.report.distributions import LEVELS
 from ncbatch.report.evaluation import evaluate
+from ncbatch.report.figures import image_savings
 from ncbatch.report.page import PageOptions, Report, build
 from ncbatch.report.rankings import SHOWN, read_groups
 from ncbatch.report.rows import Rows
+from ncbatch.report.style import rendered
 from ncbatch.runs.failures import failure_class
 from ncbatch.store import Store, open_store
 
@@ -124,6 +126,12 @@ def test_a_gallery_of_few_images_shows_each_once(table: list[dict], worst: int) 
         shown = [row["image_key"] for group in groups for row in group.rows]
         assert len(set(shown)) == len(shown) == min(count, worst + 2 * others)
         assert (len(groups) == 1) == (count <= worst + 2 * others)
+
+
+def test_names_of_images_are_no_formulas() -> None:
+    rows = [{"image_key": key, "variant": "v", "saved": 1.0} for key in ("a$^{$.png", "$x_y$.png")]
+    drawing = image_savings(rows)
+    assert drawing is not None and rendered(drawing).png.startswith(b"\x89PNG")
 
 
 def test_one_method_has_no_curve_of_one_point(report: Report) -> None:
