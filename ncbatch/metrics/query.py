@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import duckdb
 import pyarrow as pa
 
@@ -16,7 +18,6 @@ _SEALED: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
     "enable_external_access": False,
-    "lock_configuration": True,
     "python_enable_replacements": False,
 }
 
@@ -30,8 +31,11 @@ def query(store: Store, sql: str) -> pa.Table:
 
 
 def query_table(table: pa.Table, sql: str) -> pa.Table:
-    """The result of `sql` over a table that was read before."""
+    """The result of `sql` over a table that was read before; times are in UTC, as the table has them."""
     with duckdb.connect(":memory:", config=_SEALED) as connection:
+        with contextlib.suppress(duckdb.Error):  # a DuckDB that was built without time zones has UTC only
+            connection.execute("set TimeZone = 'UTC'")
+        connection.execute("set lock_configuration = true")
         connection.register("metrics", table)
         try:
             relation = connection.sql(sql)

@@ -1,4 +1,8 @@
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -24,6 +28,22 @@ def test_query(store: Store, commit: Commit) -> None:
     ]
     assert query(store, "from metrics").column_names == SCHEMA.names
     assert query(store, "select count(*) as n from metrics where status = 'failed'")["n"].to_pylist() == [0]
+
+
+def test_times_are_in_utc_wherever_one_asks(store: Store, commit: Commit) -> None:
+    commit("u1", "a.png", finished_at=datetime(2026, 1, 2, 3, tzinfo=timezone.utc))
+    sql = "select finished_at, hour(finished_at) as hour from metrics"
+    asked = f"""
+from ncbatch.metrics.query import query_table
+import pyarrow.parquet as pq, sys
+((time, hour),) = [row.values() for row in query_table(pq.read_table(sys.argv[1]), {sql!r}).to_pylist()]
+print(time.isoformat(), hour)
+"""
+    (file,) = (store.root / "units").rglob("*.parquet")  # type: ignore[attr-defined]
+    environment = {**os.environ, "TZ": "Asia/Kolkata"}
+    command = (sys.executable, "-c", asked, str(file))
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["2026-01-02T03:00:00+00:00", "3"]
 
 
 def test_query_before_the_first_commit(store: Store) -> None:
