@@ -14,7 +14,8 @@ from ncbatch.codec.picture_checks import PictureError
 _CODING = {1: "GRAY", 3: "RGB", 4: "CMYK"}
 # A few bytes behind the last coded block are what some cameras pad with; more of them are lost blocks.
 _PADDING = re.compile(r"Corrupt JPEG data: [1-4] extraneous bytes before marker 0xd9")
-_OTHER_REVISION = re.compile(rb"JFIF\0[^\1]")
+# In JFIF segments long enough to hold one; coded data hold no FF E0.
+_OTHER_REVISION = re.compile(rb"(\xff\xe0(?:\0[\x10-\xff]|[^\0].)JFIF\0)[^\1]", re.DOTALL)
 
 
 def jpeg_pixels(data: bytes, shape: tuple[int, int, int]) -> np.ndarray:
@@ -29,12 +30,11 @@ def jpeg_pixels(data: bytes, shape: tuple[int, int, int]) -> np.ndarray:
     channels = shape[2]
     if channels not in _CODING:
         raise PictureError("unsupported", f"JPEG files of {channels} channels are not read")
+    data = _OTHER_REVISION.sub(b"\\1\1", data)  # libjpeg warns of those, which harm no pixel
     try:
         return _decoded(data, shape)
     except ValueError as error:
         text = str(error)
-    if text.startswith("Warning: unknown JFIF revision"):  # which says nothing about the pixels
-        return jpeg_pixels(_OTHER_REVISION.sub(b"JFIF\0\1", data, count=1), shape)
     if text.startswith("Premature end of JPEG file"):
         raise PictureError("truncated", "the JPEG file ends before its end marker")
     if text.startswith("Corrupt JPEG data"):

@@ -41,8 +41,11 @@ class Directory:
     table: NDArray[np.void]
     first: int
 
-    def values(self, tag: int) -> NDArray[np.float64]:
+    def values(self, tag: int, most: int | None = None) -> NDArray[np.float64]:
         """A tag's numbers, rationals divided out; none without the tag, or if its type is no number.
+
+        Args:
+            most: how many are asked for; hostile files have tags with as many values as they have bytes.
 
         Raises TiffCutError.
         """
@@ -62,6 +65,7 @@ class Directory:
             position = self.first + (int(places[0]) + 1) * self.table.itemsize - room
         if position + size > len(self.data):
             raise TiffCutError(f"the values of tag {tag} lie beyond its last byte")
+        count = count if most is None else min(count, most)
         numbers = np.frombuffer(self.data, dtype, count * each, position).astype(np.float64)
         if each == 1:
             return numbers
@@ -70,7 +74,7 @@ class Directory:
 
     def value(self, tag: int, default: int) -> int:
         """The first of a tag's numbers. Raises TiffCutError."""
-        values = self.values(tag)
+        values = self.values(tag, 1)
         return int(values[0]) if len(values) else default
 
     def plane(self, number: int, planes: int) -> bytes:
@@ -80,12 +84,15 @@ class Directory:
         """
         copy = bytearray(self.data)
         pointer = self.table.dtype["value"]
-        for place, entry in enumerate(self.table):
-            tag, kind, values = int(entry["tag"]), 3, [1]
+        tags, places = np.unique(self.table["tag"], return_index=True)  # of a repeated tag, the first counts
+        for tag, place in zip(tags.tolist(), places.tolist(), strict=True):
+            kind, values = 3, [1]
             if tag in (273, 279, 324, 325):  # where strips or tiles lie, and their sizes, plane after plane
                 every = self.values(tag)
                 each = len(every) // planes
                 kind, values = 4, [int(value) for value in every[number * each : (number + 1) * each]]
+                if not all(0 <= value <= len(self.data) for value in values):
+                    raise TiffCutError("a plane lies beyond its last byte")
             elif tag in (258, 339):  # bits, format
                 values = [self.value(tag, 1)]
             elif tag == 338:  # extra samples: of no kind

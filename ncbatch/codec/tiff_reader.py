@@ -28,6 +28,8 @@ _DEFLATE = (8, 32946)
 _TOLERANT = {2, 3, 4, _JPEG}  # fax and JPEG: their decoders go on behind damage
 _BY_PILLOW = {_OLD_JPEG: "old-style JPEG", 34925: "LZMA", 50000: "Zstandard"}
 _MOST_PLANES = 8  # each costs a copy of the file, one at a time
+_MOST_CHANNELS = 65535  # TIFF counts them in 16 bits
+_PIECE = 1 << 16  # bytes of a Deflate stream that are unpacked at once
 _BT601 = (0.299, 0.587, 0.114)
 _FULL_RANGE = (0, 255, 128, 255, 128, 255)  # black and white of Y, Cb and Cr
 
@@ -68,6 +70,8 @@ def read_tiff(data: bytes, limits: PictureLimits) -> Samples:
         if _is_cut(data, directory):
             raise PictureError("truncated", "the TIFF file ends inside its pixels") from error
         raise
+    except TiffCutError as error:
+        raise PictureError("truncated", f"the TIFF file is cut off: {error}") from error
     if layout.compression in _DEFLATE:
         _check_sums(data, directory, 2 * samples.colour.nbytes * layout.channels)
     samples.orientation = directory.orientation()
@@ -91,14 +95,14 @@ def _full_resolution(directories: list[Directory]) -> list[int]:
 
 
 def _layout(directory: Directory) -> _Layout:
-    bits = {int(value) for value in directory.values(258)} or {1}
+    bits = {int(value) for value in directory.values(258, _MOST_CHANNELS)} or {1}
     if len(bits) > 1:
         raise PictureError("unsupported", "TIFF images whose channels differ in depth are not read")
-    if not {int(value) for value in directory.values(339)} <= {1, 4}:
+    if not {int(value) for value in directory.values(339, _MOST_CHANNELS)} <= {1, 4}:
         raise PictureError("unsupported", "signed and floating-point TIFF samples have no defined white")
     if directory.value(262, -1) == _CMYK and directory.value(332, 1) != 1:
         raise PictureError("unsupported", "TIFF images of other inks than CMYK are not read")
-    extra = directory.values(338)
+    extra = directory.values(338, _MOST_CHANNELS)
     return _Layout(
         photometric=directory.value(262, -1),
         bits=bits.pop(),
@@ -106,9 +110,9 @@ def _layout(directory: Directory) -> _Layout:
         planar=directory.value(284, 1) == 2,
         compression=directory.value(259, 1),
         extra=tuple(int(value) for value in extra) if len(extra) else None,
-        subsampled=tuple(directory.values(530)) != (1, 1),
-        weights=tuple(directory.values(529)) or _BT601,
-        reference=tuple(directory.values(532)) or _FULL_RANGE,
+        subsampled=tuple(directory.values(530, 2)) != (1, 1),
+        weights=tuple(directory.values(529, 4)) or _BT601,
+        reference=tuple(directory.values(532, 7)) or _FULL_RANGE,
     )
 
 
@@ -292,10 +296,13 @@ def _check_sums(data: bytes, directory: Directory, budget: int) -> None:
     `budget` is how many bytes are unpacked at most, whatever a hostile file holds.
     """
     for start, length in _pieces(directory):
-        stream, packed = zlib.decompressobj(), data[start : start + length]
+        stream, end = zlib.decompressobj(), min(start + length, len(data))
         try:
-            while packed and not stream.eof and budget > 0:
-                budget -= len(stream.decompress(packed, 1 << 20))
-                packed = stream.unconsumed_tail
+            # In small pieces: what a call leaves unread is copied for the next one.
+            for first in range(start, end, _PIECE):
+                packed = data[first : min(first + _PIECE, end)]
+                while packed and not stream.eof and budget > 0:
+                    budget -= len(stream.decompress(packed, 1 << 20))
+                    packed = stream.unconsumed_tail
         except zlib.error as error:
             raise PictureError("unreadable", "the compressed pixels of the TIFF file are damaged") from error

@@ -68,7 +68,10 @@ def test_headers_that_say_nothing_about_the_pixels_may_be_odd() -> None:
     data = save(gradient(), "JPEG")
     short = data[:2] + b"\xff\xe0\x00\x07JFIF\0" + data[2 + 2 + 16 :]
     revision = data.replace(b"JFIF\0\1", b"JFIF\0\2")
-    for odd in (short, revision, data + b"trailing bytes"):
+    segment = revision[2 : 2 + 2 + 16]
+    comment = b"\xff\xfe\x00\x08JFIF\0\7"
+    twice = revision[:2] + segment + comment + revision[2:]
+    for odd in (short, revision, twice, data + b"trailing bytes"):
         assert odd != data
         np.testing.assert_array_equal(read_picture(odd), by_pillow(data))
 

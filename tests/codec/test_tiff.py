@@ -2,6 +2,7 @@
 
 import io
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import tifffile
 from PIL import Image
 
 from ncbatch.codec.pictures import PictureError, PictureLimits, read_picture
+from ncbatch.codec.tiff_directory import tiff_directories
 from tests.codec.image_files import (
     RNG,
     deep,
@@ -123,6 +125,24 @@ def test_a_chain_of_directories_that_bites_its_tail_ends() -> None:
     (entries,) = struct.unpack_from("<H", data, start)
     struct.pack_into("<I", data, start + 2 + 12 * entries, start)
     np.testing.assert_array_equal(read_picture(bytes(data), name="loop"), gradient())
+
+
+def test_hostile_tags_cost_no_more_than_the_file() -> None:
+    """Of a tag with as many values as the file has bytes one is read; of a repeated tag, the first counts."""
+    data = with_tifffile(
+        (
+            np.zeros((3, 64, 64), np.uint8),
+            {"photometric": "rgb", "planarconfig": "separate", "rowsperstrip": 8},
+        )
+    )
+    (directory,) = tiff_directories(data)
+    repeated = replace(directory, table=np.concatenate([directory.table, *[directory.table] * 100]))
+    grown = len(repeated.plane(1, 3)) - len(data)
+    assert grown == len(directory.plane(1, 3)) - len(data)
+    many = directory.table.copy()
+    (place,) = np.flatnonzero(many["tag"] == 258)
+    many[place] = (258, 1, len(data) - 8, 8)
+    assert len(replace(directory, table=many).values(258, 7)) == 7
 
 
 @pytest.mark.parametrize(("code", "count"), [(1, 1), (3, 1), (4, 1), (7, 1), (8, 1), (3, 2)])
