@@ -38,6 +38,11 @@ def meant(word: str, known: Iterable[str]) -> str:
     return f" (did you mean {near[0]}?)" if near else ""
 
 
+def first_line(error: Exception) -> str:
+    """What a library's error says, for the brackets of a message; its kind where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
 def first_problem(error: pydantic.ValidationError) -> str:
     """What pydantic found first, as a sentence that names the flag."""
     problem = error.errors()[0]

@@ -18,6 +18,7 @@ from ncbatch.codec.errors import ModelError
 from ncbatch.codec.exact import FINE_STEP, UNIT, UPSAMPLES, IntegerLayer, check_layers, quantize_layer
 from ncbatch.codec.model_info import Kind, ModelInfo, check_digest, digest_of, not_a_checkpoint, read_header
 from ncbatch.codec.prior import coding_tables, fixed_point_medians
+from ncbatch.errors import first_line
 
 FINE_GRID = f"fine{UNIT // FINE_STEP}"
 """Prefix of the tables of p(z) on the fine grid. It says the grid, so that those of another are none."""
@@ -110,6 +111,11 @@ def export(
         raise ModelError(
             f"the weights lack {error}; only CompressAI's MeanScaleHyperprior can be exported"
         ) from error
+    except (IndexError, RuntimeError, ValueError) as error:  # torch's, of shapes that do not go together
+        raise ModelError(
+            "the weights do not fit together; only CompressAI's MeanScaleHyperprior can be exported "
+            f"({first_line(error)})"
+        ) from error
     tensors = dict(weights)
     for i, layer in enumerate(layers):
         tensors[f"exact.{i}.weight"], tensors[f"exact.{i}.bias"] = layer.weight, layer.bias
@@ -140,6 +146,11 @@ def _expected_shapes(info: ModelInfo) -> dict[str, tuple[int, ...]]:
     }
     shapes: dict[str, tuple[int, ...]] = {
         f"{name}.{2 * i}.weight": shape for name, layers in convs.items() for i, shape in enumerate(layers)
+    }
+    shapes |= {  # the synthesis has its outputs in the second place
+        f"{name}.{2 * i}.bias": (shape[1 if name == "g_s" else 0],)
+        for name, layers in convs.items()
+        for i, shape in enumerate(layers)
     }
     shapes |= {f"{name}.{i}.gamma": (n, n) for name in ("g_a", "g_s") for i in (1, 3, 5)}
     shapes |= {f"{name}.{i}.beta": (n,) for name in ("g_a", "g_s") for i in (1, 3, 5)}

@@ -121,6 +121,8 @@ def check_layers(layers: list[IntegerLayer], n: int, m: int) -> None:
         size = 5 if upsamples else 3
         if layer.weight.ndim != 4 or tuple(layer.weight.shape[2:]) != (size, size):
             raise ModelError("the checkpoint's integer h_s has kernels of the wrong size; export it again")
+        if tuple(layer.bias.shape) != (layer.weight.shape[outputs],):
+            raise ModelError("the checkpoint's integer h_s has biases of the wrong size; export it again")
         channels.append((layer.weight.shape[inputs], layer.weight.shape[outputs]))
     chained = all(a[1] == b[0] for a, b in pairwise(channels))
     if not chained or channels[0][0] != n or channels[-1][1] != 2 * m:

@@ -1,6 +1,6 @@
 """Loading models that have names: those in the package, and those of CompressAI's zoo."""
 
-import pickle
+import math
 import re
 from pathlib import Path
 from urllib.error import URLError
@@ -18,6 +18,7 @@ from ncbatch.codec.catalog import (
 )
 from ncbatch.codec.checkpoint import Checkpoint
 from ncbatch.codec.errors import ModelError
+from ncbatch.errors import first_line
 
 
 def load_builtin(name: str) -> Checkpoint:
@@ -85,18 +86,21 @@ def convert(
     name = name or str(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        raise ModelError(
-            f"{name} is not a torch file of plain tensors: {str(error).splitlines()[0]}"
-        ) from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{name} holds a {type(content).__name__}, not a state dict")
-    state_dict = content.get("state_dict", content)
+    except Exception as error:
+        # Of a damaged file, torch raises whatever its unpickler happens upon.
+        raise ModelError(f"{name} is not a torch file of plain tensors: {first_line(error)}") from error
+    state_dict = content.get("state_dict", content) if isinstance(content, dict) else content
+    if not isinstance(state_dict, dict):
+        raise ModelError(f"{name} holds a {type(state_dict).__name__}, not a state dict")
     lmbda = lmbda or content.get("lmbda") or content.get("lmb")
     if lmbda is None:
         raise ModelError(
             f"{name} does not hold the lmbda (weight of the MSE) that it was trained with; give it with "
             f"--lmbda (CompressAI's qualities 1 to 8 have {', '.join(map(str, ZOO_LMBDA))})"
         )
-    state_dict = {_current_name(str(name)): tensor for name, tensor in state_dict.items()}
-    return checkpoint.export(state_dict, lmbda=float(lmbda), dtype=dtype)
+    if not isinstance(lmbda, int | float) or not 0 < lmbda < math.inf:
+        raise ModelError(
+            f"{name} says that its lmbda is {lmbda!r}, which cannot be; give the right one with --lmbda"
+        )
+    weights = {_current_name(str(key)): value for key, value in state_dict.items() if torch.is_tensor(value)}
+    return checkpoint.export(weights, lmbda=float(lmbda), dtype=dtype)

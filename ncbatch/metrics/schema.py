@@ -12,6 +12,7 @@ from typing import Any, get_args, get_type_hints
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ncbatch.errors import first_line
 from ncbatch.metrics.errors import MetricsError
 
 SCHEMA_VERSION = 1
@@ -138,7 +139,7 @@ def parquet_to_table(source: bytes | pa.NativeFile, columns: Sequence[str] | Non
         table = file.read(columns=None if columns is None else list(columns), use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise MetricsError(
-            f"This is no whole Parquet file ({_first_line(error)}); restore or delete it."
+            f"This is no whole Parquet file ({first_line(error)}); restore or delete it."
         ) from error
     return table if columns is None else table.select(list(columns))
 
@@ -172,7 +173,3 @@ def _check_schema(schema: pa.Schema) -> None:
         raise MetricsError(
             "The columns are not those of an ncbatch metrics table; restore or delete the file."
         )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0].rstrip(".")

@@ -15,7 +15,7 @@ import ray
 import ray._private.worker
 from ray.exceptions import RayError
 
-from ncbatch.errors import UsageError
+from ncbatch.errors import UsageError, first_line
 from ncbatch.runs import ray_token
 from ncbatch.runs.errors import RunError
 from ncbatch.runs.options import PoolConfig
@@ -78,11 +78,10 @@ def _connect(address: str) -> None:
     except RayError as error:
         raise RunError(ray_token.refusal(f"the Ray cluster at {address}")) from error
     except (OSError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise RunError(
-            f"no Ray cluster answers at {address} ({reason}); start one with `ray start --head`, leave out "
-            "--ray-address and RAY_ADDRESS to work on this machine alone, or set RAY_AUTH_MODE=token and "
-            "RAY_AUTH_TOKEN if the cluster asks for a token"
+            f"no Ray cluster answers at {address} ({first_line(error)}); start one with `ray start --head`, "
+            "leave out --ray-address and RAY_ADDRESS to work on this machine alone, or set "
+            "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN if the cluster asks for a token"
         ) from error
 
 

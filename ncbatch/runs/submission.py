@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
-from ncbatch.errors import NcbatchError, UsageError
+from ncbatch.errors import NcbatchError, UsageError, first_line
 from ncbatch.exit_codes import ExitCode
 from ncbatch.runs import ray_token
 
@@ -122,10 +122,9 @@ def connect(dashboard: Dashboard) -> JobSubmissionClient:
             raise SubmissionError(ray_token.refusal(dashboard.url)) from error
         except (OSError, RuntimeError, ValueError) as error:
             if time.monotonic() > deadline:
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
                 raise SubmissionError(
-                    f"no Ray dashboard answers at {dashboard.url} ({reason}); start a cluster with "
-                    "`ray start --head`, or name its dashboard with --dashboard"
+                    f"no Ray dashboard answers at {dashboard.url} ({first_line(error)}); start a cluster "
+                    "with `ray start --head`, or name its dashboard with --dashboard"
                 ) from error
             if not waiting:
                 log.info("waiting for the dashboard at %s", dashboard.url)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import logging
-import pickle
 import signal
 import threading
 import time
@@ -24,7 +23,7 @@ import pyarrow.parquet as pq
 import torch
 
 from ncbatch.codec.checkpoint import Checkpoint, export, parse
-from ncbatch.errors import NcbatchError
+from ncbatch.errors import NcbatchError, first_line
 from ncbatch.store import ObjectNotFound, Store
 from ncbatch.training.photographs import Photographs
 from ncbatch.training.settings import TrainingSettings
@@ -235,9 +234,10 @@ def load_state(data: bytes, name: str) -> dict[str, Any]:
     """
     try:
         return dict(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
-    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0]
-        raise NcbatchError(f"{name} is damaged ({reason}); delete it to train from the start") from error
+    except Exception as error:  # whatever torch's unpickler happens upon
+        raise NcbatchError(
+            f"{name} is damaged ({first_line(error)}); delete it to train from the start"
+        ) from error
 
 
 def check_settings(state: dict[str, Any], asked: TrainingSettings, uri: str) -> None:

@@ -111,6 +111,31 @@ def test_convert_reads_a_torch_file(checkpoint, tmp_path):
         zoo.convert(tmp_path / "nowhere.pt")
 
 
+def test_convert_tells_what_is_wrong_with_a_file_in_one_line(checkpoint, tmp_path):
+    """Torch raises IndexError, struct.error, KeyError and others, some without a word, of damaged files."""
+    path = tmp_path / "weights.pt"
+    for zipped in (False, True):
+        torch.save({"a": torch.zeros(3)}, path, _use_new_zipfile_serialization=zipped)
+        whole = path.read_bytes()
+        for end in (*range(0, len(whole) - 8, 7), len(whole) // 2):
+            path.write_bytes(whole[:end])
+            with pytest.raises(ModelError, match=r"weights\.pt is not a torch file"):
+                zoo.convert(path, lmbda=0.01)
+    weights = checkpoint.state_dict()
+    for content, match in [
+        ({"state_dict": [1, 2], "lmbda": 0.01}, "holds a list"),
+        ({"state_dict": weights, "lmbda": "much"}, "'much'"),
+        ({"state_dict": weights, "lmbda": -1.0}, "--lmbda"),
+    ]:
+        torch.save(content, path)
+        with pytest.raises(ModelError, match=match):
+            zoo.convert(path)
+    for name in weights:
+        torch.save(weights | {name: torch.zeros(7, 2, 3)}, path)
+        with pytest.raises(ModelError):
+            zoo.convert(path, lmbda=0.01)
+
+
 @pytest.mark.parametrize(
     "old", ["entropy_bottleneck._{}.", "entropy_bottleneck._{}", "module.entropy_bottleneck._{}."]
 )
