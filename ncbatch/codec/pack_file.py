@@ -190,8 +190,8 @@ class PackFile:
             content = unpacker.decompress(self._data[start : end - _CHECKSUM], _MOST_NAMES_BYTES)
         except (BitstreamError, zlib.error):
             return None  # the pictures are worth more than their names
-        names = tuple(content.split(b"\0"))
-        return names if unpacker.eof and len(names) == self.header.pictures else None
+        whole = unpacker.eof and content.count(b"\0") + 1 == self.header.pictures
+        return tuple(content.split(b"\0")) if whole else None
 
     def next_section(self) -> Section:
         """The next picture's section.

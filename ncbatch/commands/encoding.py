@@ -11,7 +11,6 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from ncbatch.commands.common import open_run_store, store_options, store_words
 from ncbatch.commands.planning import print_plan
@@ -171,7 +170,7 @@ def _files(uris: Sequence[str], options: StoreOptions) -> list[str]:
     Raises:
         UsageError: a file does not exist, or a folder has no images.
     """
-    from ncbatch.runs.objects import require_object
+    from ncbatch.runs.objects import require_object, uri_of_key
 
     found: list[str] = []
     for uri in uris:
@@ -186,8 +185,7 @@ def _files(uris: Sequence[str], options: StoreOptions) -> list[str]:
         keys = [image.key for image in list_corpus(folder).images]
         if not keys:
             raise UsageError(f"the folder {uri} holds no images")
-        quoted = map(quote, keys) if uri.lower().startswith("file://") else keys
-        found += [f"{uri.rstrip('/')}/{key}" for key in quoted]
+        found += [uri_of_key(uri, key) for key in keys]
     return found
 
 

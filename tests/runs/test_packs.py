@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from ncbatch.runs.decoded_names import picture_name
 from ncbatch.runs.destination import Destination, open_destination
 from ncbatch.runs.files import FileOptions, decode_pack_file, named_pack, pack_files
 from ncbatch.runs.models import keep_model
+from ncbatch.runs.objects import read_object, uri_of_key
 from ncbatch.runs.plan import PlannedImage, Unit, make_units
 from ncbatch.runs.reading import RunReader
 from ncbatch.runs.request import make_variant
@@ -364,6 +366,19 @@ def test_a_pack_of_files_knows_their_names(tmp_path: Any) -> None:
         assert len(names) == len(set(names)) == 5
         assert sorted(info.key for info in out.list()) == sorted(names)
     assert not [path for path in tmp_path.rglob("*up.png") if path.parent != tmp_path / "deep" / "out0"]
+
+
+def test_objects_of_a_folder_are_found_by_their_uris(tmp_path: Any) -> None:
+    """Whatever bytes their names are of."""
+    names = [b"caf\xe9.png", b"sub/a.png", "\u00e9.png".encode(), rb"back\slash.png", b"per%41cent.png"]
+    for name in names:
+        path = tmp_path / os.fsdecode(name)
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(name)
+    for folder in (str(tmp_path), tmp_path.as_uri() + "/"):
+        keys = [info.key for info in open_store(folder).list()]
+        found = [read_object(uri_of_key(folder, key), StoreOptions()) for key in keys]
+        assert sorted(found) == sorted(names)
 
 
 def test_a_pack_of_a_run_is_decoded_to_the_names_of_its_images(local: Workbench, tmp_path: Any) -> None:
