@@ -62,7 +62,7 @@ class Choice:
         """What was chosen and why, in a sentence."""
         what = f"{self.steps} steps of the preset {PRESET}"
         whole = PRESETS[PRESET]["steps"]
-        what += "" if self.steps == whole else f" in the place of {whole}"
+        what += "" if self.steps == whole else f" instead of {whole}"
         if self.scale > 1:
             what += f", on copies of 1/{self.scale} of the width and height"
         return f"this machine should take about {self.seconds:.0f} s for {what}"

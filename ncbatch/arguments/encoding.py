@@ -15,7 +15,7 @@ def encode_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group("what an image becomes (fixed once the run is planned)")
     what.add_argument(
         "--spec", metavar="FILE",
-        help="YAML file that describes several variants, in the place of the flags below (see the README); "
+        help="YAML file that describes several variants, in place of the flags below (see the README); "
         "default: one variant, described by these flags",
     )  # fmt: skip
     what.add_argument(
@@ -31,7 +31,7 @@ def encode_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--name", metavar="NAME",
         help="name of the variant, which stands in its rows and in its bitstreams' keys; default: the name "
-        "of the preset, else of the method",
+        "of the preset, else of the method; of a classical codec with its quality, such as jpeg-80",
     )  # fmt: skip
     what.add_argument(
         "--fall-back", action="store_true",
@@ -47,7 +47,8 @@ def recipe_arguments(what: argparse._ArgumentGroup) -> None:
     """How a learned codec finds latents, and what images it takes."""
     what.add_argument(
         "--preset", metavar="NAME",
-        help=f"settings by name: {', '.join(PRESETS)}; flags beside it win; default: paper",
+        help=f"settings by name: {', '.join(PRESETS)}; they replace the defaults of the flags below, and "
+        "flags given beside them win; default: paper",
     )  # fmt: skip
     what.add_argument(
         "--lmbda", "--lambda", dest="lmbda", type=positive_float, metavar="WEIGHT",

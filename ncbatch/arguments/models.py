@@ -69,8 +69,8 @@ def train_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     what.add_argument(
         "--start-from", metavar="MODEL",
-        help="name, file or URI of a checkpoint whose weights to start from, of the same N and M; "
-        "default: random weights",
+        help="name, file or URI of a checkpoint whose weights to start from, of the same N and of the "
+        "same M or a smaller one; default: random weights",
     )  # fmt: skip
     what.add_argument(
         "--n", type=positive_int, metavar="CHANNELS",
@@ -84,7 +84,7 @@ def train_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     what.add_argument(
         "--batch-size", type=positive_int, metavar="N",
-        help="crops in a step, of all workers together; default: 8",
+        help="crops in a step, of all workers together, among whom it must divide evenly; default: 8",
     )  # fmt: skip
     what.add_argument(
         "--crop", type=positive_int, metavar="PIXELS",

@@ -17,6 +17,12 @@ def store_words(args: argparse.Namespace) -> list[str]:
     return [word for flag, value in given if value for word in (flag, value)]
 
 
+def message_words(args: argparse.Namespace) -> list[str]:
+    """The flags that say where messages go, for a command that runs another one."""
+    words = [f"--{name}" for name in ("debug", "verbose", "quiet") if getattr(args, name)]
+    return words if args.log_file is None else [*words, f"--log-file={args.log_file}"]
+
+
 def open_run_store(args: argparse.Namespace, uri: str) -> Store:
     store = open_store(uri, store_options(args))
     store.check()

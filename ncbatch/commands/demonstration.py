@@ -6,6 +6,7 @@ import argparse
 import logging
 from pathlib import Path
 
+from ncbatch.commands.common import message_words
 from ncbatch.console import out, print_table
 from ncbatch.store import open_store
 
@@ -21,7 +22,7 @@ def demo(args: argparse.Namespace) -> int:
     corpus, *flags = _words(folder, output)
     words = ["encode", corpus, str(output), *flags]
     log.info("ncbatch %s", " ".join(words))
-    code = cli.main([*words, *(["--debug"] if args.debug else [])])
+    code = cli.main([*words, *message_words(args)])
     if code:
         return code
     table = run_query(

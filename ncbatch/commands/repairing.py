@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ncbatch.commands.common import open_run, open_run_store, store_options, store_words
 from ncbatch.commands.reading import report_findings
-from ncbatch.console import err, out, print_table
+from ncbatch.console import counted, err, out, print_table
 from ncbatch.exit_codes import ExitCode
 from ncbatch.store import Store
 
@@ -91,9 +91,9 @@ def verify(args: argparse.Namespace) -> int:
         out.print_json(json.dumps(counts | {"problems": problems}))
         return code
     if run.summary.failed or run.pending:
-        out.print(f"{run.summary.failed} rows are failed, {run.pending} images are pending")
+        out.print(f"{counted(run.summary.failed, 'rows')} failed, {counted(run.pending, 'images')} pending")
     if planned:
-        out.print(f"{planned} damaged rows are planned again; this encodes them:")
+        out.print(f"{counted(planned, 'damaged rows')} planned again; this command encodes them:")
         out.print(encode_command(spec, output.uri, store_words(args)))
     elif damaged and not args.repair:
         command = shlex.join(["ncbatch", "verify", args.output, "--repair", *store_words(args)])

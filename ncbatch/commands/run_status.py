@@ -111,7 +111,7 @@ def _print_state(told: Standing, snapshot: Snapshot | None, holder: str | None) 
         out.print(f"driver: {holder}")
     if snapshot is not None:
         ago = duration(max((datetime.now(timezone.utc) - snapshot.updated_at).total_seconds(), 0))
-        out.print(f"last heard of {ago} ago")
+        out.print(f"last update {ago} ago")
 
 
 def summary_content(summary: Summary) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from ncbatch.cli import build_parser
+from ncbatch.commands.common import message_words
 from ncbatch.commands.demonstration import _words
 from ncbatch.demo import BUDGET_SECONDS, CANDIDATES, IMAGES, Choice, Speed, choose, copy_images, words_of
 from tests.runs.workbench import Workbench, make_variant, sga
@@ -20,7 +22,7 @@ def test_two_avx2_cores_refine_smaller_copies() -> None:
     assert (choice.scale, choice.steps) == (2, 200)
     assert choice.seconds <= BUDGET_SECONDS
     assert choice.folder == "images-half"
-    assert "200 steps of the preset fast in the place of 300, on copies of 1/2 of the" in choice.reason
+    assert "200 steps of the preset fast instead of 300, on copies of 1/2 of the" in choice.reason
     assert f"about {choice.seconds:.0f} s" in choice.reason
 
 
@@ -50,6 +52,15 @@ def test_more_workers_than_images_do_not_help() -> None:
     longest = 1000 * 872 * (AVX2.base + 300 * AVX2.step)
     assert Choice(1, 300, longest).seconds > BUDGET_SECONDS
     assert choose(AVX2, workers=100).scale > 1, "the longest image decides"
+
+
+def test_the_encoding_that_a_demonstration_runs_speaks_where_it_was_told_to() -> None:
+    words = ["--quiet", "--log-file=messages.log"]
+    args = build_parser().parse_args(["demo", *words])
+    assert message_words(args) == words
+    inner = build_parser().parse_args(["encode", "in", "out", *message_words(args)])
+    assert inner.quiet and inner.log_file == "messages.log" and not inner.debug
+    assert not message_words(build_parser().parse_args(["demo"]))
 
 
 def test_a_demonstration_goes_on_with_what_it_began(local: Workbench, tmp_path: Path) -> None:
