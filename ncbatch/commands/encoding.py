@@ -18,7 +18,7 @@ from ncbatch.commands.run_status import print_summary, summary_content
 from ncbatch.console import err, out, print_table, progress_display, progress_line, size
 from ncbatch.errors import UsageError, first_problem
 from ncbatch.exit_codes import ExitCode
-from ncbatch.store import StoreOptions, open_store
+from ncbatch.store import StoreOptions, join_uri, open_store
 
 if TYPE_CHECKING:
     from ncbatch.runs.options import EncodeOptions, Retry
@@ -170,7 +170,7 @@ def _files(uris: Sequence[str], options: StoreOptions) -> list[str]:
     Raises:
         UsageError: a file does not exist, or a folder has no images.
     """
-    from ncbatch.runs.objects import require_object, uri_of_key
+    from ncbatch.runs.objects import require_object
 
     found: list[str] = []
     for uri in uris:
@@ -185,7 +185,7 @@ def _files(uris: Sequence[str], options: StoreOptions) -> list[str]:
         keys = [image.key for image in list_corpus(folder).images]
         if not keys:
             raise UsageError(f"the folder {uri} holds no images")
-        found += [uri_of_key(uri, key) for key in keys]
+        found += [join_uri(uri, key) for key in keys]
     return found
 
 

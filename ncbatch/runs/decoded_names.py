@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 
 from ncbatch.runs import layout
 from ncbatch.runs.corpus import SUFFIXES
-from ncbatch.store import name_of_key
+from ncbatch.store.local_names import name_of_key
 
 NAMES = "names.csv"
 NAMES_HEADER = b"image_key,name\n"

@@ -3,10 +3,10 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import unquote_to_bytes
 
 from ncbatch.errors import UsageError
-from ncbatch.store import Store, StoreOptions, key_of_name, name_of_key, open_store
+from ncbatch.store import Store, StoreOptions, key_of_name, open_store
 
 
 def read_object(uri: str, options: StoreOptions) -> bytes:
@@ -31,16 +31,6 @@ def name_in_uri(uri: str) -> str:
     if uri.lower().startswith("file://"):
         return key_of_name(unquote_to_bytes(name))
     return name if "://" in uri else key_of_name(os.fsencode(name))
-
-
-def uri_of_key(folder: str, key: str) -> str:
-    """The URI or path of an object in a folder; `name_in_uri` gives the last part of its key again."""
-    name = key
-    if folder.lower().startswith("file://"):
-        name = quote(name_of_key(key))
-    elif "://" not in folder:
-        name = os.fsdecode(name_of_key(key))
-    return f"{folder.rstrip('/')}/{name}"
 
 
 def folders_above(uri: str) -> Iterator[str]:

@@ -14,7 +14,7 @@ from ncbatch.store.errors import (
 )
 from ncbatch.store.interface import ObjectInfo, Store, StoreOptions
 from ncbatch.store.local import LocalStore
-from ncbatch.store.local_names import key_of_name, name_of_key
+from ncbatch.store.local_names import key_of_name
 from ncbatch.store.nesting import prefix_of
 from ncbatch.store.opening import join_uri, open_store
 from ncbatch.store.probe import honours_create_only
@@ -32,7 +32,6 @@ __all__ = [
     "honours_create_only",
     "join_uri",
     "key_of_name",
-    "name_of_key",
     "open_store",
     "prefix_of",
 ]

@@ -12,6 +12,7 @@ from ncbatch.errors import UsageError
 from ncbatch.store.errors import StoreError
 from ncbatch.store.interface import Store, StoreOptions
 from ncbatch.store.local import LocalStore
+from ncbatch.store.local_names import name_of_key
 
 if TYPE_CHECKING:
     from ncbatch.store.s3 import S3Store
@@ -40,10 +41,16 @@ def open_store(uri: str, options: StoreOptions | None = None, *, create: bool = 
 
 
 def join_uri(base: str, *parts: str) -> str:
-    """`base` (a URI or plain path) extended by keys, with one "/" between them, ready for `open_store`."""
+    """`base` (a URI or plain path) extended by keys, with one "/" between them, ready for `open_store`.
+
+    Raises:
+        ValueError: in a folder, no file has this key.
+    """
     joined = "/".join(part.strip("/") for part in parts if part.strip("/"))
     if base.lower().startswith("file://"):
-        joined = quote(joined)
+        joined = quote(name_of_key(joined))
+    elif "://" not in base:
+        joined = os.fsdecode(name_of_key(joined))
     return f"{base.rstrip('/')}/{joined}"
 
 

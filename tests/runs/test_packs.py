@@ -24,13 +24,13 @@ from ncbatch.runs.decoded_names import picture_name
 from ncbatch.runs.destination import Destination, open_destination
 from ncbatch.runs.files import FileOptions, decode_pack_file, named_pack, pack_files
 from ncbatch.runs.models import keep_model
-from ncbatch.runs.objects import read_object, uri_of_key
+from ncbatch.runs.objects import read_object
 from ncbatch.runs.plan import PlannedImage, Unit, make_units
 from ncbatch.runs.reading import RunReader
 from ncbatch.runs.request import make_variant
 from ncbatch.runs.spec import RunSpec, Variant
 from ncbatch.runs.unit import probe_image, run_unit
-from ncbatch.store import StoreOptions, open_store
+from ncbatch.store import StoreOptions, join_uri, open_store
 from tests.runs.test_wip import DeadlyStore, Killed
 from tests.runs.workbench import ATTEMPTS, Workbench, encoded_as, picture
 
@@ -377,7 +377,7 @@ def test_objects_of_a_folder_are_found_by_their_uris(tmp_path: Any) -> None:
         path.write_bytes(name)
     for folder in (str(tmp_path), tmp_path.as_uri() + "/"):
         keys = [info.key for info in open_store(folder).list()]
-        found = [read_object(uri_of_key(folder, key), StoreOptions()) for key in keys]
+        found = [read_object(join_uri(folder, key), StoreOptions()) for key in keys]
         assert sorted(found) == sorted(names)
 
 
