@@ -43,7 +43,7 @@ def _show(output: Store, *, as_json: bool) -> str:
     from ncbatch.runs.lease import read_lease
     from ncbatch.runs.progress import read_status
     from ncbatch.runs.spec import read_run
-    from ncbatch.runs.standing import standing
+    from ncbatch.runs.standing import standing, with_pending
 
     snapshot, lease = read_status(output), read_lease(output)
     told = standing(snapshot, lease, datetime.now(timezone.utc))
@@ -58,6 +58,7 @@ def _show(output: Store, *, as_json: bool) -> str:
     from ncbatch.runs.status import run_status
 
     run = run_status(output)
+    told = with_pending(told, run.pending)
     if as_json:
         content: dict[str, Any] = {"state": told.state, "driver": holder} | _content(run)
         content["snapshot"] = snapshot.model_dump(mode="json") if snapshot else None

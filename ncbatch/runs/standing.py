@@ -15,7 +15,8 @@ _SILENCE_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Standing:
-    """state: as the driver says; planned: no driver has come yet; lost: it ended without a word.
+    """state: as the driver says; planned: no driver has come yet, or none since more was planned; lost: it
+        ended without a word.
 
     explanation: of the state, for people.
     """
@@ -31,9 +32,15 @@ _TOLD: dict[str, str] = {
     "running": "",
     "finishing": "it has been interrupted and finishes what is in flight",
     "finished": "every image has a row",
+    "planned": f"no driver is at work; {_GO_ON}",
     "interrupted": f"it was ended by Ctrl-C or SIGTERM; {_GO_ON}",
     "stopped": f"it ended before all was done, for a reason that it has named; {_GO_ON}",
 }
+
+
+def with_pending(told: Standing, pending: int) -> Standing:
+    """The same, in view of the plan: something may have been planned since the last driver was done."""
+    return Standing("planned", _TOLD["planned"]) if told.state == "finished" and pending else told
 
 
 def standing(snapshot: Snapshot | None, lease: LeaseFile | None, now: datetime) -> Standing:
@@ -42,7 +49,7 @@ def standing(snapshot: Snapshot | None, lease: LeaseFile | None, now: datetime) 
     if alive and (snapshot is None or snapshot.driver != lease.driver):  # type: ignore[union-attr]
         return Standing("starting", _TOLD["starting"])
     if snapshot is None:
-        return Standing("planned", f"no driver is at work; {_GO_ON}")
+        return Standing("planned", _TOLD["planned"])
     if snapshot.is_over:
         return Standing(snapshot.state, _TOLD[snapshot.state])
     if not alive:

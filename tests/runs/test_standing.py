@@ -103,6 +103,20 @@ def test_several_variants_have_a_row_each(local: Workbench, capsys: pytest.Captu
     ]
 
 
+def test_what_was_planned_since_the_run_was_finished_is_told(
+    local: Workbench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    local.add({"a.png": picture()})
+    spec = local.spec()
+    local.encode(spec)
+    write_status(local.output, Snapshot(state="finished", updated_at=datetime.now(timezone.utc)))
+    assert "finished: every image has a row" in _status(local, capsys)[1]
+    local.add({"b.png": picture()})
+    local.open(spec)
+    assert "planned: no driver is at work; run the same command again" in _status(local, capsys)[1]
+    assert json.loads(_status(local, capsys, "--json")[1])["state"] == "planned"
+
+
 def test_watching_ends_with_the_run(local: Workbench, capsys: pytest.CaptureFixture[str]) -> None:
     local.add({"a.png": picture()})
     spec = local.spec()
