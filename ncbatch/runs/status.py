@@ -7,10 +7,8 @@ from dataclasses import dataclass
 
 from ncbatch.metrics.summary import SUMMARY_COLUMNS, Summary, summarise
 from ncbatch.metrics.table import read_table
-from ncbatch.runs.lease import read_lease
 from ncbatch.runs.opening import load_run
 from ncbatch.runs.plan import Unit
-from ncbatch.runs.progress import Snapshot, read_status
 from ncbatch.runs.spec import RunSpec
 from ncbatch.store import Store
 
@@ -22,7 +20,6 @@ class RunStatus:
     inputs: images of the corpus.
     images: planned, once per variant; pending: those of them in units that are not committed, even where a
         row of an earlier generation stands; units, committed_units: of the plan.
-    snapshot: the driver's own last word; holder: who holds the lease; both None when unknown.
     """
 
     spec: RunSpec
@@ -32,14 +29,11 @@ class RunStatus:
     units: int
     committed_units: int
     summary: Summary
-    snapshot: Snapshot | None
-    holder: str | None
 
 
 def run_status(output: Store) -> RunStatus:
     """Raises RunError when the folder holds no run."""
     run = load_run(output)
-    lease = read_lease(output)
     return RunStatus(
         spec=run.spec,
         inputs=len({image.key for unit in run.units for image in unit.images}),
@@ -48,8 +42,6 @@ def run_status(output: Store) -> RunStatus:
         units=len(run.units),
         committed_units=len(run.units) - len(run.pending),
         summary=summarise(read_table(output, columns=SUMMARY_COLUMNS)),
-        snapshot=read_status(output),
-        holder=lease.holder if lease else None,
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 from ncbatch.runs import layout
 from ncbatch.runs.errors import RunError
 from ncbatch.runs.forecast import Forecast
-from ncbatch.runs.lease import Lease
+from ncbatch.runs.lease import Lease, read_lease
 from ncbatch.runs.opening import committed_results
 from ncbatch.runs.plan import Unit
 from ncbatch.runs.progress import Progress, read_status, write_status
@@ -44,7 +44,6 @@ def test_a_planned_run(local: Workbench) -> None:
     assert status.spec == spec
     assert (status.images, status.pending, status.units, status.committed_units) == (1, 1, 1, 0)
     assert (status.summary.ok, status.summary.mean_bpp) == (0, None)
-    assert (status.snapshot, status.holder) == (None, None)
 
 
 def test_a_half_done_run(bench: Workbench) -> None:
@@ -94,19 +93,17 @@ def test_an_image_to_be_done_again_is_pending(local: Workbench) -> None:
     assert (status.images, status.pending, status.summary.ok) == (5, 0, 4)
 
 
-def test_the_drivers_word_and_the_lease_are_shown(local: Workbench) -> None:
-    _half_done(local)
+def test_the_drivers_word_and_the_lease_are_read(local: Workbench) -> None:
     lease = Lease(local.output)
     lease.take(force=False)
     snapshot = Progress({"v": 4}, Forecast({})).snapshot(lease.driver)
     write_status(local.output, snapshot)
-    status = run_status(local.output)
-    assert status.snapshot == snapshot
-    assert status.holder is not None and status.holder.startswith("process ")
+    assert read_status(local.output) == snapshot
+    held = read_lease(local.output)
+    assert held is not None and held.holder.startswith("process ")
     lease.release()
     local.output.put(layout.STATUS, b"{}")
-    status = run_status(local.output)
-    assert (status.snapshot, status.holder) == (None, None), "advisory: damage is no error"
+    assert (read_status(local.output), read_lease(local.output)) == (None, None), "damage is no error"
 
 
 # The driver's counts
