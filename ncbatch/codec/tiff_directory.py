@@ -83,7 +83,6 @@ class Directory:
         Raises TiffCutError.
         """
         copy = bytearray(self.data)
-        pointer = self.table.dtype["value"]
         tags, places = np.unique(self.table["tag"], return_index=True)  # of a repeated tag, the first counts
         for tag, place in zip(tags.tolist(), places.tolist(), strict=True):
             kind, values = 3, [1]
@@ -99,14 +98,28 @@ class Directory:
                 values = [0]
             elif tag not in (262, 277, 284):  # 1: black is zero, one sample a pixel, contiguous
                 continue
-            packed = np.array(values, self.order + {3: "u2", 4: "u4"}[kind]).tobytes()
-            if len(packed) > pointer.itemsize:
-                copy += packed
-                packed = np.array(len(copy) - len(packed), pointer).tobytes()
-            new = np.array((tag, kind, len(values), 0), self.table.dtype).tobytes()[: -pointer.itemsize]
-            at = self.first + place * self.table.itemsize
-            copy[at : at + self.table.itemsize] = new + packed.ljust(pointer.itemsize, b"\0")
+            self._rewrite(copy, place, kind, values)
         return bytes(copy)
+
+    def resized(self, data: bytes, width: int, height: int) -> bytes:
+        """A copy of `data`, the file or a plane of it, in which this directory states another size."""
+        copy = bytearray(data)
+        for tag, side in ((256, width), (257, height)):
+            for place in np.flatnonzero(self.table["tag"] == tag)[:1]:
+                self._rewrite(copy, int(place), 4, [side])
+        return bytes(copy)
+
+    def _rewrite(self, copy: bytearray, place: int, kind: int, values: list[int]) -> None:
+        """Gives the tag at a place in the table other values; what does not fit there goes to the end."""
+        pointer = self.table.dtype["value"]
+        packed = np.array(values, self.order + {3: "u2", 4: "u4"}[kind]).tobytes()
+        if len(packed) > pointer.itemsize:
+            copy += packed
+            packed = np.array(len(copy) - len(packed), pointer).tobytes()
+        entry = (self.table[place]["tag"], kind, len(values), 0)
+        new = np.array(entry, self.table.dtype).tobytes()[: -pointer.itemsize]
+        at = self.first + place * self.table.itemsize
+        copy[at : at + self.table.itemsize] = new + packed.ljust(pointer.itemsize, b"\0")
 
     def orientation(self) -> int:
         """1 to 8, stated in a number of whatever type; 1 if none is, or none that makes sense."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -28,7 +29,9 @@ _DEFLATE = (8, 32946)
 _TOLERANT = {2, 3, 4, _JPEG}  # fax and JPEG: their decoders go on behind damage
 _BY_PILLOW = {_OLD_JPEG: "old-style JPEG", 34925: "LZMA", 50000: "Zstandard"}
 _MOST_PLANES = 8  # each costs a copy of the file, one at a time
+_USUAL_TILE, _LARGEST_TILE = 256, 4096  # pixels a side
 _MOST_CHANNELS = 65535  # TIFF counts them in 16 bits
+_LEAST_CHECKED = 1 << 24  # bytes: a tile may be far larger than its image
 _PIECE = 1 << 16  # bytes of a Deflate stream that are unpacked at once
 _BT601 = (0.299, 0.587, 0.114)
 _FULL_RANGE = (0, 255, 128, 255, 128, 255)  # black and white of Y, Cb and Cr
@@ -73,7 +76,7 @@ def read_tiff(data: bytes, limits: PictureLimits) -> Samples:
     except TiffCutError as error:
         raise PictureError("truncated", f"the TIFF file is cut off: {error}") from error
     if layout.compression in _DEFLATE:
-        _check_sums(data, directory, 2 * samples.colour.nbytes * layout.channels)
+        _check_sums(data, directory, max(2 * samples.colour.nbytes * layout.channels, _LEAST_CHECKED))
     samples.orientation = directory.orientation()
     samples.left_out = len(full) - 1
     return samples
@@ -186,9 +189,24 @@ def _unpacked(
         return _by_pillow(data, page, directory, layout, limits)
     # What libtiff warns of is lost blocks in these, elsewhere an odd tag.
     fail_on = "warning" if layout.compression in _TOLERANT else "error"
+    width, height = directory.value(256, 0), directory.value(257, 0)
+    whole = _whole_tiles(directory, width, height)
+    if whole != (width, height) and math.prod(whole) <= limits.max_pixels:
+        data = directory.resized(data, *whole)
     image = libvips.opened(data, "tiffload", fail_on=fail_on, page=page)
     check_size(image.width, image.height, limits)
-    return libvips.pixels(image)
+    return libvips.pixels(image)[:height, :width]
+
+
+def _whole_tiles(directory: Directory, width: int, height: int) -> tuple[int, int]:
+    """The size of an image up to the ends of its tiles where they are far larger than it is.
+
+    libvips refuses those, though they are what GDAL writes of a small image. Else the size as it is.
+    """
+    across, down = directory.value(322, 0), directory.value(323, 0)
+    if not _USUAL_TILE < max(across, down) <= _LARGEST_TILE or min(across, down, width, height) < 1:
+        return width, height
+    return -(-width // across) * across, -(-height // down) * down
 
 
 def _planes(page: int, directory: Directory, layout: _Layout, limits: PictureLimits) -> np.ndarray:

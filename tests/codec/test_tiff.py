@@ -164,6 +164,27 @@ def test_byte_orders_bigtiff_and_tiles(order: str, big: bool, tile: tuple[int, i
     np.testing.assert_array_equal(read_picture(data), gradient())
 
 
+@pytest.mark.parametrize("tile", [(512, 512), (1024, 16), (16, 1024)])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("deeper", [False, True])
+def test_tiles_far_larger_than_the_image(
+    tile: tuple[int, int], compression: str | None, deeper: bool
+) -> None:
+    """As GDAL writes small images; libvips refuses those. In one plane and in several."""
+    pixels = deep(3) if deeper else gradient()
+    wanted = to_8_bits(pixels) if deeper else pixels
+    options = {"photometric": "rgb", "tile": tile, "compression": compression}
+    np.testing.assert_array_equal(read_picture(with_tifffile((pixels, options))), wanted)
+    planes = np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    data = with_tifffile((planes, options | {"planarconfig": "separate"}))
+    np.testing.assert_array_equal(read_picture(data), wanted)
+    if compression:
+        hole = bytearray(data)
+        at = int(tiff_directories(data)[0].values(324)[0])
+        hole[at + 2] ^= 0xFF
+        assert error_class(bytes(hole)) in ("unreadable", "unsupported")
+
+
 @pytest.mark.parametrize("compression", [None, "zlib"])
 def test_separate_planes_of_grey_and_alpha(compression: str | None) -> None:
     grey = gradient()[..., 0]
