@@ -86,9 +86,15 @@ def convert(
     name = name or str(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise ModelError(f"{name} cannot be read: {first_line(error)}") from error
     except Exception as error:
-        # Of a damaged file, torch raises whatever its unpickler happens upon.
-        raise ModelError(f"{name} is not a torch file of plain tensors: {first_line(error)}") from error
+        # Of a damaged file, torch raises whatever its unpickler happens upon; where it has words, they advise
+        # to load the file all the same.
+        raise ModelError(
+            f"{name} is not a whole torch file of plain tensors; save the model's state_dict alone with "
+            "torch.save, or fetch the file again"
+        ) from error
     state_dict = content.get("state_dict", content) if isinstance(content, dict) else content
     if not isinstance(state_dict, dict):
         raise ModelError(f"{name} holds a {type(state_dict).__name__}, not a state dict")

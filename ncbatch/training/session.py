@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 import torch
 
 from ncbatch.codec.checkpoint import Checkpoint, export, parse
-from ncbatch.errors import NcbatchError, first_line
+from ncbatch.errors import NcbatchError
 from ncbatch.store import ObjectNotFound, Store
 from ncbatch.training.photographs import Photographs
 from ncbatch.training.settings import TrainingSettings
@@ -235,9 +235,7 @@ def load_state(data: bytes, name: str) -> dict[str, Any]:
     try:
         return dict(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
     except Exception as error:  # whatever torch's unpickler happens upon
-        raise NcbatchError(
-            f"{name} is damaged ({first_line(error)}); delete it to train from the start"
-        ) from error
+        raise NcbatchError(f"{name} is damaged; delete it to train from the start") from error
 
 
 def check_settings(state: dict[str, Any], asked: TrainingSettings, uri: str) -> None:

@@ -119,7 +119,7 @@ def test_convert_tells_what_is_wrong_with_a_file_in_one_line(checkpoint, tmp_pat
         whole = path.read_bytes()
         for end in (*range(0, len(whole) - 8, 7), len(whole) // 2):
             path.write_bytes(whole[:end])
-            with pytest.raises(ModelError, match=r"weights\.pt is not a torch file"):
+            with pytest.raises(ModelError, match=r"weights\.pt is not a whole torch file"):
                 zoo.convert(path, lmbda=0.01)
     weights = checkpoint.state_dict()
     for content, match in [

@@ -252,7 +252,7 @@ def test_a_conversion_overwrites_nothing_unasked(said: Said, tmp_path: Path) -> 
     (tmp_path / "model.safetensors").write_text("precious")
     words = ("convert", tmp_path / "weights.pt", tmp_path / "model.safetensors")
     assert "exists already" in said(*words).expect(1).message
-    assert "is not a torch file" in said(*words, "--force").expect(1).message
+    assert "is not a whole torch file" in said(*words, "--force").expect(1).message
     assert (tmp_path / "model.safetensors").read_text() == "precious"
     torch.save({"state_dict": {}}, tmp_path / "weights.pt")
     told = said("convert", tmp_path / "weights.pt", tmp_path / "new.safetensors").expect(1).message
