@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
@@ -85,19 +86,22 @@ def verify(args: argparse.Namespace) -> int:
         code = report_findings(findings, "verified: there, hashed as committed and decoded")
     planned = _plan_again(args, spec, output, damaged) if damaged and args.repair else 0
     run = run_status(output)
-    if args.json:
-        counts = {"verified": checked - len(problems), "planned_again": planned}
-        counts |= {"failed_rows": run.summary.failed, "pending": run.pending}
-        out.print_json(json.dumps(counts | {"problems": problems}))
-        return code
-    if run.summary.failed or run.pending:
-        out.print(f"{counted(run.summary.failed, 'rows')} failed, {counted(run.pending, 'images')} pending")
-    if planned:
-        out.print(f"{counted(planned, 'damaged rows')} planned again; this command encodes them:")
-        out.print(encode_command(spec, output.uri, store_words(args)))
-    elif damaged and not args.repair:
-        command = shlex.join(["ncbatch", "verify", args.output, "--repair", *store_words(args)])
-        out.print(f"`{command}` plans them again")
+    with contextlib.suppress(BrokenPipeError):  # the exit code is what was found, whoever reads
+        if args.json:
+            counts = {"verified": checked - len(problems), "planned_again": planned}
+            counts |= {"failed_rows": run.summary.failed, "pending": run.pending}
+            out.print_json(json.dumps(counts | {"problems": problems}))
+            return code
+        if run.summary.failed or run.pending:
+            out.print(
+                f"{counted(run.summary.failed, 'rows')} failed, {counted(run.pending, 'images')} pending"
+            )
+        if planned:
+            out.print(f"{counted(planned, 'damaged rows')} planned again; this command encodes them:")
+            out.print(encode_command(spec, output.uri, store_words(args)))
+        elif damaged and not args.repair:
+            command = shlex.join(["ncbatch", "verify", args.output, "--repair", *store_words(args)])
+            out.print(f"`{command}` plans them again")
     return code
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, get_args
@@ -57,7 +58,8 @@ def report(args: argparse.Namespace) -> int:
     write(found, destination, output, corpus)
     for note in evaluation.notes:
         log.info("%s", note)
-    out.print(f"{destination.uri}index.html")
+    with contextlib.suppress(BrokenPipeError):  # of evaluate, the exit code is the run's, whoever reads
+        out.print(f"{destination.uri}index.html")
     return 0
 
 

@@ -6,27 +6,30 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from ncbatch import process
 from ncbatch.cli import main
 from ncbatch.runs.models import keep_model
 from ncbatch.runs.unit import run_unit
 from tests.runs.workbench import ATTEMPTS, CHECKPOINT, Workbench, picture
 
 
-@pytest.fixture
-def pipe_without_reader(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+@contextmanager
+def pipe_without_reader() -> Iterator[None]:
+    """Standard output, in the test itself: what a fixture puts there, pytest replaces."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     root.handlers.clear()
     reading, writing = os.pipe()
     os.close(reading)
-    with os.fdopen(writing, "w") as stream:
-        monkeypatch.setattr(sys, "stdout", stream)
+    with os.fdopen(writing, "w") as stream, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdout", stream)
         yield
-        root.handlers[:], root.level = handlers, level
+    root.handlers[:], root.level = handlers, level
 
 
 @pytest.mark.parametrize(
@@ -48,23 +51,39 @@ def pipe_without_reader(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     ],
     ids=" ".join,
 )
-@pytest.mark.usefixtures("pipe_without_reader")
 def test_a_reader_that_has_gone_is_no_error(
     local: Workbench, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
 ) -> None:
     _finished_run(local)
     (file,) = local.keys("bitstreams/")
     places = {"OUT": local.output.uri, "FILE": local.output.uri + file, "DECODED": str(tmp_path / "decoded")}
-    assert main([places.get(word, word) for word in words]) == 0
+    with pipe_without_reader():
+        assert main([places.get(word, word) for word in words]) == 0
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.usefixtures("pipe_without_reader")
 def test_what_is_wrong_is_in_the_exit_code_whoever_reads(local: Workbench) -> None:
     _finished_run(local)
     (key,) = local.keys("bitstreams/")
     local.output.delete(key)
-    assert main(["verify", local.output.uri]) == 2
+    for flags in ([], ["--json"], ["--repair"]):
+        with pipe_without_reader():
+            assert main(["verify", local.output.uri, *flags]) == 2
+
+
+def _a_pipe_breaks() -> int:
+    raise BrokenPipeError
+
+
+def test_standard_output_that_nobody_reads_ends_a_command() -> None:
+    with pipe_without_reader():
+        assert process.run(_a_pipe_breaks, own=False) == 0
+
+
+@pytest.mark.usefixtures("capfd")
+def test_another_pipe_that_breaks_is_no_success() -> None:
+    with pytest.raises(BrokenPipeError):
+        process.run(_a_pipe_breaks, own=False)
 
 
 def _finished_run(bench: Workbench) -> None:
