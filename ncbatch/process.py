@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import io
 import os
+import select
 import sys
 from collections.abc import Callable
 
@@ -27,6 +28,7 @@ def run(command: Callable[[], int], *, own: bool) -> int:
         own: whether the process is this command's alone, and ends with it.
     """
     verdict = _Verdict() if own else None
+    _open_closed_streams()
     escape_what_cannot_be_shown()
     try:
         code = _until_nobody_reads(command)
@@ -50,6 +52,13 @@ def check_working_directory() -> None:
         ) from error
 
 
+def _open_closed_streams() -> None:
+    """Whoever closed a stream (`>&-`) wants to hear nothing; Python has None in its place then."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 - to the end of the process
+
+
 def escape_what_cannot_be_shown() -> None:
     """Makes streams write `\\xe9` where their encoding has no `é`, in the place of an error."""
     for stream in (sys.stdout, sys.stderr):
@@ -66,12 +75,21 @@ def _until_nobody_reads(command: Callable[[], int]) -> int:
             code = end.code if isinstance(end.code, int) else int(end.code is not None)
         sys.stdout.flush()
     except BrokenPipeError:
+        if not _nobody_reads():
+            raise  # of another pipe: not for this to be called a success
         # What is still in the buffer would be an error once more when the interpreter flushes it.
         with contextlib.suppress(OSError, ValueError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, sys.stdout.fileno())
             os.close(nowhere)
     return code
+
+
+def _nobody_reads() -> bool:
+    """Whether standard output is a pipe that has been closed at its other end."""
+    watch = select.poll()
+    watch.register(sys.stdout.fileno(), 0)  # errors are told without being asked for
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in watch.poll(0))
 
 
 class _Verdict:
