@@ -31,6 +31,11 @@ class Curve:
     rate: Sequence[float]
     quality: Sequence[float]
 
+    def finite(self) -> Curve:
+        """Without points at which every image came back exactly: their quality is infinite."""
+        points = [p for p in zip(self.rate, self.quality, strict=True) if np.isfinite(p[1])]
+        return Curve(self.name, [rate for rate, _ in points], [quality for _, quality in points])
+
     def log_rate(self, fit: Fit) -> Callable[[Floats], Floats]:
         """ln(rate) as a function of quality; of two points with the same quality the cheaper one counts."""
         cheapest: dict[float, float] = {}
@@ -74,6 +79,7 @@ def savings(reference: Curve, test: Curve, fit: Fit = "pchip") -> Savings:
     Raises:
         NoOverlapError: too few points, or no quality in common.
     """
+    reference, test = reference.finite(), test.finite()
     quality = _common(reference, test, fit)
     return Savings(quality, np.expm1(test.log_rate(fit)(quality) - reference.log_rate(fit)(quality)))
 
@@ -84,6 +90,7 @@ def bd_rate(reference: Curve, test: Curve, fit: Fit = "pchip") -> float:
     Raises:
         NoOverlapError: too few points, or no quality in common.
     """
+    reference, test = reference.finite(), test.finite()
     quality = _common(reference, test, fit)
     difference = test.log_rate(fit)(quality) - reference.log_rate(fit)(quality)
     trapezoids = (difference[1:] + difference[:-1]) / 2  # the samples of quality are evenly spaced

@@ -13,14 +13,20 @@ from ncbatch.report.rows import EXACT, Rows, one_of
 from ncbatch.report.series import Means, join_series
 from ncbatch.store import Store
 
+# DuckDB's greatest passes over NULL: alone it would give an image without MS-SSIM the largest that there is.
+_MS_SSIM_DB = "case when ms_ssim is not null then -10 * log10(greatest(1 - ms_ssim, 1e-10)) end"
+
 _MEANS = f"""
 with ok as (select * from metrics where status = 'ok' and variant {{variants}}),
 common as (select image_key from ok group by image_key having count(distinct variant) = {{count}})
 select variant, mode(method) as method, any_value(model) as model, any_value(lmbda) as lmbda,
        any_value(steps) as steps, count(*) as images, avg(bpp) as bpp,
        coalesce(avg(psnr) filter (not {EXACT}), max(psnr)) as psnr,
-       avg(-10 * log10(greatest(1 - ms_ssim, 1e-10))) as ms_ssim_db, avg(rd_loss) as rd_loss,
-       avg(amortized_bpp) as amortized_bpp, avg(amortized_psnr) as amortized_psnr,
+       avg({_MS_SSIM_DB}) as ms_ssim_db, count(ms_ssim) as ms_ssim_images,
+       avg(bpp) filter (ms_ssim is not null) as ms_ssim_bpp, avg(rd_loss) as rd_loss,
+       avg(amortized_bpp) as amortized_bpp,
+       coalesce(avg(amortized_psnr) filter (not isinf(amortized_psnr)), max(amortized_psnr))
+           as amortized_psnr,
        avg(amortized_rd_loss) as amortized_rd_loss, avg(encode_seconds) as encode_seconds,
        avg(device_seconds) as device_seconds, avg(decode_seconds) as decode_seconds
 from ok {{common}} group by variant order by variant
@@ -68,9 +74,10 @@ class Evaluation:
         return Curve(label, [p.bpp for p in points], [p.psnr for p in points])
 
     def ms_ssim_curve(self, label: str) -> Curve | None:
-        """None where an image was too small for MS-SSIM."""
-        points = [(p.bpp, p.ms_ssim_db) for p in self.series[label] if p.ms_ssim_db is not None]
-        return Curve(label, [b for b, _ in points], [q for _, q in points]) if points else None
+        """Rates and MS-SSIM of the images that have one; None where all were too small for it."""
+        points = [(p.ms_ssim_bpp, p.ms_ssim_db) for p in self.series[label]]
+        there = [(rate, quality) for rate, quality in points if rate is not None and quality is not None]
+        return Curve(label, [r for r, _ in there], [q for _, q in there]) if there else None
 
 
 def evaluate(output: Store, rows: Rows | None = None) -> Evaluation:
@@ -107,6 +114,10 @@ def _means(rows: Rows, variants: Sequence[str]) -> tuple[Means, ...]:
 def _notes(facts: RunFacts, means: Sequence[Means], left_out: Sequence[str]) -> Iterator[str]:
     if len(means) > 1:
         yield f"Means are over the {means[0].images:,} images that are ok under every variant."
+    partly = [m for m in means if 0 < m.ms_ssim_images < m.images]
+    if partly:
+        few, all_ = partly[0].ms_ssim_images, partly[0].images
+        yield f"MS-SSIM is over {few:,} of {all_:,} images; the others are too small for it."
     if left_out:
         yield f"Left out, with no image in common with the others yet: {', '.join(left_out)}."
     if facts.pending:

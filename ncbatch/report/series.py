@@ -19,14 +19,18 @@ _TELLING = (
 
 
 _AVERAGED = (
-    "bpp", "psnr", "ms_ssim_db", "rd_loss", "amortized_bpp", "amortized_psnr", "amortized_rd_loss",
-    "encode_seconds", "device_seconds", "decode_seconds",
+    "bpp", "psnr", "ms_ssim_db", "ms_ssim_bpp", "rd_loss", "amortized_bpp", "amortized_psnr",
+    "amortized_rd_loss", "encode_seconds", "device_seconds", "decode_seconds",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Means:
-    """One variant, averaged over the images that are ok under every variant. ms_ssim_db: -10 log10(1 - x)."""
+    """One variant, averaged over the images that are ok under every variant.
+
+    psnr, amortized_psnr: without the images that came back exactly. ms_ssim_db: -10 log10(1 - x), over the
+        ms_ssim_images that are large enough for it, whose rate is ms_ssim_bpp; None where there are none.
+    """
 
     variant: str
     method: str
@@ -37,6 +41,8 @@ class Means:
     bpp: float
     psnr: float
     ms_ssim_db: float | None
+    ms_ssim_images: int
+    ms_ssim_bpp: float | None
     rd_loss: float | None
     amortized_bpp: float | None
     amortized_psnr: float | None
@@ -153,7 +159,10 @@ def _unrefined(refined: Means) -> Means:
             "bpp": refined.amortized_bpp,
             "psnr": refined.amortized_psnr,
             "rd_loss": refined.amortized_rd_loss,
-            **dict.fromkeys(("ms_ssim_db", "encode_seconds", "device_seconds", "decode_seconds")),
+            "ms_ssim_images": 0,
+            **dict.fromkeys(
+                ("ms_ssim_db", "ms_ssim_bpp", "encode_seconds", "device_seconds", "decode_seconds")
+            ),
         }
     )
 

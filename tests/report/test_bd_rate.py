@@ -57,6 +57,13 @@ def test_curves_that_cannot_be_compared_say_why():
         bd_rate(straight("a"), Curve("b", [0.5, 1.0], [30.0, 33.0]), "cubic")
 
 
+def test_a_point_that_is_exact_is_no_point_of_a_curve():
+    plain = Curve("a", [1.0, 2.0, 3.0, 4.0], [30.0, 32.0, 34.0, 36.0])
+    exact = Curve("b", [0.5, 1.0, 1.5, 2.0, 9.0], [30.0, 32.0, 34.0, 36.0, math.inf])
+    assert bd_rate(plain, exact) == pytest.approx(-0.5)
+    assert savings(plain, exact).quality.max() == 36.0
+
+
 def test_published_points():
     points = published_points()
     assert {p.dataset for p in points} == {"kodak", "tecnick"}

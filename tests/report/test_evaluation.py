@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from ncbatch.cli import main
@@ -36,6 +38,44 @@ def test_means_are_over_the_rows(run: Store) -> None:
     for name in ("bpp", "psnr", "rd_loss", "amortized_rd_loss", "encode_seconds"):
         assert getattr(mean, name) == pytest.approx(sum(r[name] for r in rows) / 3), name
     assert mean.saved_percent is not None and mean.saved_percent > 0
+
+
+def test_images_too_small_for_ms_ssim_have_none(run: Store) -> None:
+    """All images of this run are under 161 pixels a side."""
+    evaluation = evaluate(run)
+    assert {m.ms_ssim_db for m in evaluation.means} == {None}
+    assert not any(evaluation.ms_ssim_curve(label) for label in evaluation.series)
+    report = built(run)
+    assert "rd_ms_ssim" not in report.figures
+    assert {row["ms_ssim_db"] for row in report.tables["variants"].dictionaries()} == {None}
+
+
+def with_columns(rows: Rows, **columns: Sequence[float | None]) -> Rows:
+    """Other values in some columns, by the place of the row."""
+    table = rows.table
+    for name, values in columns.items():
+        at = table.column_names.index(name)
+        table = table.set_column(at, table.schema.field(at), pa.array(values, table.schema.field(at).type))
+    return Rows(table)
+
+
+def test_ms_ssim_is_over_the_images_that_have_one_and_at_their_rate(tmp_path: Path) -> None:
+    output = make_run(tmp_path, REQUESTS[-1:])
+    rows = with_columns(Rows.of(output), ms_ssim=[None, 0.9, 0.99], bpp=[9.0, 1.0, 2.0])
+    found = evaluate(output, rows)
+    (mean,) = found.means
+    assert mean.ms_ssim_db == pytest.approx(15.0)
+    assert mean.ms_ssim_bpp == pytest.approx(1.5) and mean.bpp == pytest.approx(4.0)
+    (curve,) = filter(None, map(found.ms_ssim_curve, found.series))
+    assert (curve.rate, curve.quality) == ([pytest.approx(1.5)], [pytest.approx(15.0)])
+    assert "MS-SSIM is over 2 of 3 images; the others are too small for it." in found.notes
+
+
+def test_exact_images_do_not_hide_the_others_before_refinement_either(tmp_path: Path) -> None:
+    output = make_run(tmp_path, SGA)
+    rows = with_columns(Rows.of(output), psnr=[math.inf, 30, 32], amortized_psnr=[math.inf, 29, 31])
+    (mean,) = evaluate(output, rows).means
+    assert (mean.psnr, mean.amortized_psnr) == (31, 30)
 
 
 def test_variants_that_differ_in_rate_make_a_series(run: Store) -> None:
