@@ -119,21 +119,11 @@ def read_facts(output: Store) -> RunFacts:
     """Raises RunError when the folder holds no run, or its plan is damaged."""
     stored = read_run(output)
     plan = read_plan_table(output, plan_keys(stored, output), ("unit", "variant", "image_key"))
+    # In the order of the generations, of which the last to plan an image is the one that counts.
+    newest = plan.group_by(["variant", "image_key"], use_threads=False).aggregate([("unit", "last")])
     committed = pa.array(sorted(committed_units(output)), pa.string())
-    pending = plan.filter(pc.invert(pc.is_in(plan["unit"], committed)))
-    return RunFacts(
-        output.uri,
-        stored.spec,
-        stored.created_at,
-        stored.ncbatch_version,
-        _encodings(plan),
-        _encodings(pending),
-    )
-
-
-def _encodings(plan: pa.Table) -> int:
-    """Several generations may have planned the same image."""
-    return len(plan.group_by(["variant", "image_key"]).aggregate([]))
+    pending = pc.sum(pc.invert(pc.is_in(newest["unit_last"], committed))).as_py() or 0
+    return RunFacts(output.uri, stored.spec, stored.created_at, stored.ncbatch_version, len(newest), pending)
 
 
 def read_overview(rows: Rows) -> Overview:

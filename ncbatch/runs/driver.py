@@ -81,9 +81,11 @@ class Driver:
             policy,
             before,
         )
-        newest = {(unit.variant, image.key) for unit in run.units for image in unit.images}
-        self.images = len(newest)
-        self.progress = Progress(Counter(variant for variant, _ in newest), self._forecast(run))
+        images: Counter[str] = Counter()
+        for unit in run.units:
+            images[unit.variant] += len(unit.images)
+        self.images = images.total()
+        self.progress = Progress(images, self._forecast(run))
         self._interrupts = 0
         self._terminated = False
         self._attempts = 0

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ncbatch.metrics.table import read_table
 from ncbatch.runs import layout
@@ -117,6 +117,18 @@ def newest_planned(units: Iterable[Unit]) -> dict[tuple[str, str], tuple[int, Pl
             if identity not in newest or newest[identity][0] < unit.generation:
                 newest[identity] = (unit.generation, image)
     return newest
+
+
+def without_superseded(units: Sequence[Unit]) -> list[Unit]:
+    """The units with only those of their images that no later generation plans again, of which the table
+    shows the later row whatever becomes of them; without the units that have no such image."""
+    newest = newest_planned(units)
+    standing = []
+    for unit in units:
+        images = tuple(i for i in unit.images if newest[unit.variant, i.key][0] == unit.generation)
+        if images:
+            standing.append(unit if len(images) == len(unit.images) else replace(unit, images=images))
+    return standing
 
 
 def not_yet_again(units: Iterable[Unit], rows: Iterable[StandingRow]) -> dict[str, list[PlannedImage]]:

@@ -26,6 +26,7 @@ from ncbatch.runs.generations import (
     failed_rows,
     not_yet_again,
     planned_units,
+    without_superseded,
 )
 from ncbatch.runs.options import Retry
 from ncbatch.runs.pending import Before
@@ -39,7 +40,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Run:
-    """A planned run as it stands in its output folder."""
+    """A planned run as it stands in its output folder.
+
+    units: with the newest generation of every image only, so each image is in one unit of each variant. What
+        is superseded is neither done nor counted: an older version of an input could only fail as changed.
+    """
 
     spec: RunSpec
     units: tuple[Unit, ...]
@@ -73,7 +78,7 @@ def open_run(
     stored = read_run(output)  # also after planning: another driver may have been first
     check_same(stored.spec, spec, output.uri)
     units = extend(stored, output, _wanted_again(stored.spec, listing, output, retry), pixels_per_unit)
-    return Run(stored.spec, tuple(units), committed_units(output))
+    return Run(stored.spec, tuple(without_superseded(units)), committed_units(output))
 
 
 def list_inputs(spec: RunSpec, corpus: Store, options: StoreOptions, output: Store) -> Listing:
@@ -100,7 +105,8 @@ def require_pictures(spec: RunSpec, listing: Listing) -> None:
 def load_run(output: Store) -> Run:
     """The run in `output` as it stands, without touching it."""
     stored = read_run(output)
-    return Run(stored.spec, tuple(planned_units(stored, output)), committed_units(output))
+    units = without_superseded(planned_units(stored, output))
+    return Run(stored.spec, tuple(units), committed_units(output))
 
 
 def committed_units(output: Store) -> frozenset[str]:

@@ -19,7 +19,7 @@ class RunStatus:
 
     inputs: images of the corpus.
     images: planned, once per variant; pending: those of them in units that are not committed, even where a
-        row of an earlier generation stands; units, committed_units: of the plan.
+        row of an earlier generation stands; units, committed_units: those that images count in.
     """
 
     spec: RunSpec
@@ -46,4 +46,4 @@ def run_status(output: Store) -> RunStatus:
 
 
 def _images(units: Iterable[Unit]) -> int:
-    return len({(unit.variant, image.key) for unit in units for image in unit.images})
+    return sum(len(unit.images) for unit in units)

@@ -101,7 +101,9 @@ def run_unit(workspace: Workspace, unit: Unit, attempt: str, poisoned: Mapping[s
     if rows is not None:
         return UnitResult.of(rows)
     log.info("unit %s is committed already", unit.id)
-    return UnitResult.of(Row(**row) for row in parquet_to_table(output.get(key)).to_pylist())
+    keys = {image.key for image in unit.images}  # it may hold more, which has been planned again since
+    standing = (Row(**row) for row in parquet_to_table(output.get(key)).to_pylist())
+    return UnitResult.of(row for row in standing if row.image_key in keys)
 
 
 def probe_image(workspace: Workspace, unit: Unit, attempt: str, image_key: str) -> None:

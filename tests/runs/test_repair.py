@@ -16,15 +16,19 @@ from ncbatch.codec import zoo
 from ncbatch.codec.recipe import ClassicalRecipe, Recipe
 from ncbatch.commands.common import store_words
 from ncbatch.commands.encoding import make_run_spec
+from ncbatch.report.overview import read_facts
 from ncbatch.runs import layout
 from ncbatch.runs.command import encode_command
+from ncbatch.runs.driver import Driver, Pace
 from ncbatch.runs.generations import StandingRow
 from ncbatch.runs.models import keep_model, keep_models
-from ncbatch.runs.opening import load_run
-from ncbatch.runs.options import Retry
+from ncbatch.runs.opening import committed_results, load_run
+from ncbatch.runs.options import Deadlines, Retry
+from ncbatch.runs.pending import Policy
 from ncbatch.runs.reading import Finding, RunReader
 from ncbatch.runs.repair import Loss, Repair, plan_repair, restore_models
 from ncbatch.runs.spec import RunSpec, Variant
+from ncbatch.runs.status import run_status
 from ncbatch.runs.unit import run_unit
 from ncbatch.store import StoreOptions, open_store
 from tests.runs.test_packs import PICTURES as PACKED
@@ -34,6 +38,19 @@ from tests.runs.test_retry import Overtaken
 from tests.runs.workbench import ATTEMPTS, CHECKPOINT, Workbench, make_variant, picture, sga
 
 OPTIONS = StoreOptions()
+
+
+class IdlePool:
+    """Of a driver that is only asked how far it is."""
+
+    ready_workers = size = 0
+
+
+class IdleHeartbeat:
+    driver = "me"
+    lost = False
+
+
 KEYS = ["cut.png", "flipped.png", "gone.png", "other.png", "whole.png"]
 HURT = KEYS[:-1]
 
@@ -156,6 +173,70 @@ def test_what_encoding_cannot_give_back_is_not_planned(local: Workbench) -> None
     work(local, spec, 1)
     problems = {f.image_key for f in findings(local) if f.problem}
     assert problems == {"gone.png"} and local.rows()["gone.png"].status == "ok", "its row stays"
+
+
+def test_a_repair_of_an_input_that_is_replaced_then_is_neither_done_nor_counted(local: Workbench) -> None:
+    keys = ["a.png", "b.png", "gone.png"]
+    local.add({key: picture(seed=n) for n, key in enumerate(keys)} | {"broken.png": b"text"})
+    spec = local.spec()
+    keep_model(local.output, CHECKPOINT)
+    work(local, spec)
+    local.output.delete(str(local.rows()["gone.png"].bitstream_key))
+    plan_repair(local.output, local.corpus, damaged(local))
+    assert planned(local) == [(1, "v", ["gone.png"])]
+    local.add({"broken.png": picture(seed=8), "gone.png": picture(96, 64, seed=9)})
+    run = local.open(spec)
+    assert planned(local) == [(2, "v", ["broken.png", "gone.png"])]
+    status = run_status(local.output)
+    assert (status.images, status.pending, status.units, status.committed_units) == (4, 2, 2, 1)
+    facts = read_facts(local.output)
+    assert (facts.planned, facts.pending) == (4, 2)
+
+    driver = Driver(
+        run, local.output, IdlePool(), IdleHeartbeat(), Pace({"v": 1e-6}),  # type: ignore[arg-type]
+        policy=Policy(), deadlines=Deadlines(), show=lambda _: None,
+    )  # fmt: skip
+    driver.resumed(committed_results(local.output, run))
+    now = driver.progress.snapshot()
+    assert (now.images, now.ok, now.failed, now.pending) == (4, 2, 0, 2)
+    done, due = (
+        sum(unit.pixels for unit in run.units if (unit in run.pending) == due) for due in (False, True)
+    )
+    assert now.fraction == pytest.approx(done / (done + due))
+    for unit in run.pending:
+        driver.progress.add("v", run_unit(local.workspace(spec), unit, ATTEMPTS[1], {}))
+        driver.progress.forecast.committed(unit.id, 1.0)
+    now = driver.progress.snapshot()
+    assert (now.images, now.ok, now.failed, now.pending, now.fraction) == (4, 4, 0, 0, 1.0)
+    assert driver.images == 4 == len(local.rows())
+    assert read_facts(local.output).pending == run_status(local.output).pending == 0
+
+
+def test_what_is_replaced_of_a_unit_that_was_not_done_is_left_to_the_later_one(local: Workbench) -> None:
+    """Else each such image would fail as changed, and many of them would stop the run."""
+    local.add({key: picture(seed=n) for n, key in enumerate(KEYS)})
+    spec = local.spec()
+    whole = local.unit(spec)
+    local.add({KEYS[0]: picture(80, 64, seed=8)})
+    first, second = local.open(spec).pending
+    assert [image.key for image in first.images] == KEYS[1:] and first.id == whole.id
+    assert [image.key for image in second.images] == KEYS[:1]
+    result = run_unit(local.workspace(spec), first, ATTEMPTS[0], {})
+    assert (result.ok, result.failed) == (4, 0)
+    assert run_unit(local.workspace(spec), second, ATTEMPTS[0], {}).ok == 1
+    assert {row.status for row in local.rows().values()} == {"ok"} and len(local.rows()) == len(KEYS)
+
+
+def test_of_another_drivers_commit_the_superseded_rows_are_not_counted(local: Workbench) -> None:
+    local.add({key: picture(seed=n) for n, key in enumerate(KEYS)})
+    spec = local.spec()
+    whole = local.unit(spec)
+    local.add({KEYS[0]: picture(80, 64, seed=8)})
+    first, _ = local.open(spec).pending
+    result = run_unit(local.workspace(spec), whole, ATTEMPTS[0], {})  # by a driver of before the change
+    assert (result.ok, result.failed) == (4, 1)
+    result = run_unit(local.workspace(spec), first, ATTEMPTS[1], {})
+    assert (result.ok, result.failed) == (4, 0)
 
 
 def test_units_are_as_large_as_the_run_made_them(local: Workbench) -> None:
