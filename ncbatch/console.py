@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from rich import console
 
 from ncbatch.errors import UsageError
+from ncbatch.words import counted
 
 if TYPE_CHECKING:
     from ncbatch.runs.progress import Snapshot
@@ -101,11 +102,6 @@ def size(count: float) -> str:
             break
         count /= 1000
     return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-
-
-def counted(count: int, noun: str) -> str:
-    """A number and what it is of."""
-    return f"{count} {noun.removesuffix('s') if count == 1 else noun}"
 
 
 def progress_line(snapshot: Snapshot, width: int | None = None) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pydantic
+    from pydantic_core import ErrorDetails
 
 
 class NcbatchError(Exception):
@@ -34,8 +35,9 @@ def unknown(word: str, known: Iterable[str]) -> str:
 
 def meant(word: str, known: Iterable[str]) -> str:
     """The known word nearest to one that is not, as a question in brackets; nothing where none is near."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f" (did you mean {near[0]}?)" if near else ""
+    bare = {name.lstrip("-"): name for name in known}  # dashes make any two flags alike
+    near = difflib.get_close_matches(word.lstrip("-"), bare, n=1, cutoff=0.7)
+    return f" (did you mean {bare[near[0]]}?)" if near else ""
 
 
 def first_line(error: Exception) -> str:
@@ -47,4 +49,33 @@ def first_problem(error: pydantic.ValidationError) -> str:
     """What pydantic found first, as a sentence that names the flag."""
     problem = error.errors()[0]
     where = "--" + str(problem["loc"][-1]).replace("_", "-") + ": " if problem["loc"] else ""
-    return f"{where}{problem['msg'].removeprefix('Value error, ')}"
+    return f"{where}{_in_our_words(problem)}"
+
+
+_WANTED = {
+    "bool": "true or false",
+    "float": "a number",
+    "finite_number": "a finite number",
+    "greater_than": "greater than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "int": "a whole number",
+    "less_than": "less than {lt}",
+    "less_than_equal": "at most {le}",
+    "list": "a list",
+    "literal_error": "{expected}",
+    "multiple_of": "a multiple of {multiple_of}",
+    "string": "text",
+    "tuple": "a list",
+}
+"""What a value is not, by the type of pydantic's error, or by the first word of that."""
+
+
+def _in_our_words(problem: ErrorDetails) -> str:
+    kind = problem["type"]
+    context = {k: f"{v:g}" if isinstance(v, float) else v for k, v in problem.get("ctx", {}).items()}
+    if kind == "missing":
+        return "is missing"
+    wanted = _WANTED.get(kind) or _WANTED.get(kind.partition("_")[0])
+    if wanted is None:
+        return problem["msg"].removeprefix("Value error, ")
+    return f"{problem['input']!r} is not {wanted.format(**context)}"

@@ -18,6 +18,7 @@ from ncbatch.codec.catalog import (
 )
 from ncbatch.codec.checkpoint import Checkpoint
 from ncbatch.codec.errors import ModelError
+from ncbatch.codec.model_info import read_head
 from ncbatch.errors import first_line
 
 
@@ -72,6 +73,16 @@ def _current_name(name: str) -> str:
     return f"entropy_bottleneck.{_LISTS[old[1][0]]}.{old[2]}" if old else name
 
 
+def _refuse_checkpoint(path: Path, name: str) -> None:
+    """torch.load may read a safetensors file, too, and take one of ours for weights without an lmbda."""
+    try:
+        with path.open("rb") as file:
+            read_head(file, name)
+    except (OSError, ModelError):  # none of ours; torch.load says more
+        return
+    raise ModelError(f"{name} is an ncbatch checkpoint already; use it as it is, with --model {name}")
+
+
 def convert(
     path: Path, name: str | None = None, *, lmbda: float | None = None, dtype: torch.dtype = torch.float16
 ) -> Checkpoint:
@@ -84,6 +95,7 @@ def convert(
         ModelError: unreadable, of another model, or lmbda is nowhere stated.
     """
     name = name or str(path)
+    _refuse_checkpoint(path, name)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:

@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ncbatch.commands.common import store_options
+from ncbatch.commands.common import open_corpus, store_options
 from ncbatch.commands.encoding import encode_options, make_run_spec
 from ncbatch.commands.planning import print_plan
 from ncbatch.console import duration, err, out, print_table
@@ -28,7 +28,7 @@ def submit(args: argparse.Namespace) -> int:
 
     dashboard = submission.find_dashboard(args.dashboard)
     options = encode_options(args)
-    open_store(args.corpus, store_options(args))
+    open_corpus(args, args.corpus)
     spec = make_run_spec(args)  # what is wrong with the request is better said here than in a job's log
     if args.dry_run:
         return print_plan(args, spec, options)

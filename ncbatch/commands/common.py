@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from ncbatch.store import Store, StoreOptions, open_store
+from ncbatch.errors import UsageError
+from ncbatch.store import NotAFolder, Store, StoreOptions, open_store
 
 
 def store_options(args: argparse.Namespace) -> StoreOptions:
@@ -29,10 +30,23 @@ def open_run_store(args: argparse.Namespace, uri: str) -> Store:
     return store
 
 
+def open_corpus(args: argparse.Namespace, uri: str) -> Store:
+    """The images' folder; a mistyped path is the commonest mistake, and the quickest told."""
+    try:
+        return open_store(uri, store_options(args))
+    except NotAFolder as error:
+        raise UsageError(f"{uri} is a file; name the folder that holds the images") from error
+
+
 def open_run(args: argparse.Namespace, uri: str) -> Store:
     """The output of a run; raises RunError where none stands there, before anything heavy is imported."""
     from ncbatch.runs.spec import read_run
 
-    output = open_run_store(args, uri)
+    try:
+        output = open_run_store(args, uri)
+    except NotAFolder as error:
+        raise UsageError(
+            f"{uri} is a file, not a run's output; name the folder that `ncbatch encode` wrote"
+        ) from error
     read_run(output)
     return output

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ncbatch.commands.common import open_run_store, store_options, store_words
+from ncbatch.commands.common import open_corpus, open_run_store, store_options, store_words
 from ncbatch.commands.planning import print_plan
 from ncbatch.commands.run_status import print_summary, summary_content
 from ncbatch.console import err, out, print_table, progress_display, progress_line, size
@@ -89,7 +89,7 @@ def _retry(classes: str | None) -> Retry | None:
 
 def encode(args: argparse.Namespace) -> int:
     options = encode_options(args)
-    open_store(args.corpus, options.store)  # a mistyped path is the commonest mistake, and the quickest told
+    open_corpus(args, args.corpus)
     spec = make_run_spec(args)
     if args.dry_run:
         return print_plan(args, spec, options)
@@ -116,7 +116,7 @@ def encode_and_summarise(args: argparse.Namespace, spec: RunSpec, options: Encod
 
 def _next(args: argparse.Namespace) -> str:
     """What to do with a run."""
-    command = shlex.join(["ncbatch", "report", args.output, "--out", "report/", *store_words(args)])
+    command = shlex.join(["ncbatch", "report", args.output, *store_words(args)])
     return f"`{command}`; query, decode and verify read it, too"
 
 

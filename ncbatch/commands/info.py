@@ -15,13 +15,13 @@ _NO_LIMIT = 1 << 62  # nothing is decoded, so no image is too large to be descri
 
 
 def info(args: argparse.Namespace) -> int:
-    from ncbatch.runs.objects import read_object
+    from ncbatch.runs.objects import no_file, read_object
     from ncbatch.store import ObjectNotFound
 
     try:
         data = read_object(args.file, store_options(args))
     except ObjectNotFound as error:
-        raise UsageError(f"there is no file {args.file}") from error
+        raise no_file(args.file) from error
     images: list[dict[str, Any]] = []
     if data.startswith(b"NCB"):
         facts = _bitstream(data)

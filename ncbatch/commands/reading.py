@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ncbatch.commands.common import open_run, store_options
 from ncbatch.console import err, out
 from ncbatch.errors import UsageError
 from ncbatch.exit_codes import ExitCode
+from ncbatch.words import counted
 
 if TYPE_CHECKING:
     from ncbatch.runs.destination import Destination
@@ -23,6 +25,8 @@ def decode(args: argparse.Namespace) -> int:
         raise UsageError("--from and --picture are of packs, single .ncbp files")
     if suffix in ("ncb", "ncbp"):
         return _decode_file(args, pack=suffix == "ncbp")
+    if Path(args.source).is_file():
+        raise UsageError(f"{args.source} is not a run's output, nor a .ncb or .ncbp file")
     source = open_run(args, args.source)
     destination = _destination(args, one_image=False)
     from ncbatch.runs.reading import RunReader
@@ -79,5 +83,6 @@ def compact(args: argparse.Namespace) -> int:
     from ncbatch.metrics.compact import compact as run_compact
 
     result = run_compact(output)
-    out.print(f"metrics/ has {result.rows} rows of {result.units} units in {result.parts} parts")
+    rows, units, parts = (counted(getattr(result, noun), noun) for noun in ("rows", "units", "parts"))
+    out.print(f"metrics/ has {rows} of {units} in {parts}")
     return 0

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from ncbatch.commands.common import open_run, open_run_store, store_options, store_words
 from ncbatch.commands.reading import report_findings
-from ncbatch.console import counted, err, out, print_table
+from ncbatch.console import err, out, print_table
 from ncbatch.exit_codes import ExitCode
 from ncbatch.store import Store
+from ncbatch.words import counted
 
 if TYPE_CHECKING:
     from ncbatch.runs.generations import StandingRow

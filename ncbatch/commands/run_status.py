@@ -9,7 +9,8 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from ncbatch.commands.common import open_run_store
-from ncbatch.console import counted, duration, out, print_table, size
+from ncbatch.console import duration, out, print_table, size
+from ncbatch.words import counted
 
 if TYPE_CHECKING:
     from ncbatch.metrics.summary import Summary

@@ -38,6 +38,8 @@ def query_table(table: pa.Table, sql: str) -> pa.Table:
         connection.execute("set lock_configuration = true")
         connection.register("metrics", table)
         try:
+            if len(connection.extract_statements(sql)) > 1:
+                raise MetricsError("The SQL is several statements; give one at a time.")
             relation = connection.sql(sql)
             if relation is not None:
                 return relation.to_arrow_table()

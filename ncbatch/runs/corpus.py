@@ -21,6 +21,7 @@ from ncbatch.runs import layout
 from ncbatch.runs.objects import read_object
 from ncbatch.runs.plan import PlannedImage
 from ncbatch.store import AccessDenied, ObjectNotFound, Store, StoreError, StoreOptions, prefix_of
+from ncbatch.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -56,12 +57,17 @@ class Listing:
     def notes(self) -> Iterator[str]:
         """What was left out, in sentences."""
         if self.passed_over:
-            yield f"passed over {self.passed_over} objects that are excluded, or not images by their names"
+            are = "is excluded, or not an image by its name"
+            if self.passed_over > 1:
+                are = "are excluded, or not images by their names"
+            yield f"passed over {counted(self.passed_over, 'objects')} that {are}"
         if self.runs:
             folders = _some([folder or "./" for folder in self.runs])
-            yield f"left out {sum(self.runs.values())} objects that belong to runs, in {folders}"
+            total = sum(self.runs.values())
+            belong = "belongs" if total == 1 else "belong"
+            yield f"left out {counted(total, 'objects')} that {belong} to runs, in {folders}"
         if self.closed:
-            yield f"left out {len(self.closed)} folders that cannot be read: {_some(self.closed)}"
+            yield f"left out {counted(len(self.closed), 'folders')} that cannot be read: {_some(self.closed)}"
 
 
 def _some(words: Sequence[str]) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from ncbatch.errors import UsageError
+from ncbatch.runs.corpus import SUFFIXES
 from ncbatch.runs.objects import folder_of
-from ncbatch.store import Store, StoreOptions, open_store
+from ncbatch.store import Store, StoreError, StoreOptions, open_store
 
 
 class OccupiedError(UsageError):
@@ -42,6 +44,23 @@ class Destination:
         return name
 
 
+_NOT_PNG = (SUFFIXES | {"avif", "heic", "heif", "bpg", "jp2", "jxl", "ppm"}) - {"png"}
+
+
+def _suffix(place: str) -> str:
+    """Of the file that a place names; nothing where it says by a slash that it is a folder."""
+    return PurePosixPath("" if place.endswith("/") else place).suffix.lstrip(".").lower()
+
+
+def _is_folder(place: str, options: StoreOptions) -> bool:
+    """Whether it is a folder already, whatever it is called."""
+    try:
+        store = open_store(place, options)
+    except StoreError:
+        return False
+    return not place.lower().startswith("s3://") or any(True for _ in store.list())
+
+
 def open_destination(place: str, options: StoreOptions, *, one_image: bool, overwrite: bool) -> Destination:
     """The destination that a user named.
 
@@ -49,8 +68,12 @@ def open_destination(place: str, options: StoreOptions, *, one_image: bool, over
         one_image: whether it is for one image, which may go into a file that is named.
 
     Raises:
-        UsageError: a file is named for several images.
+        UsageError: a file is named for several images, or one that is no PNG.
     """
+    if _suffix(place) in _NOT_PNG and not _is_folder(place, options):
+        raise UsageError(
+            f"{place}: decode writes PNG files; end the name in .png for a single image, or name a folder"
+        )
     if place.lower().endswith(".png"):
         parent, name = folder_of(place, options, create=True)
         if not any(parent.list(f"{name}/")):  # a folder may be called that, too

@@ -26,7 +26,7 @@ from ncbatch.runs import layout
 from ncbatch.runs.decoded_names import DecodedNames, file_name
 from ncbatch.runs.destination import Destination
 from ncbatch.runs.models import load_model, model_of_file, on_device
-from ncbatch.runs.objects import folders_above, name_in_uri, read_object
+from ncbatch.runs.objects import folders_above, name_in_uri, no_file, read_object
 from ncbatch.runs.spec import Variant
 from ncbatch.store import ObjectNotFound, StoreError, StoreOptions, open_store
 
@@ -39,7 +39,7 @@ def _read(uri: str, options: StoreOptions) -> bytes:
     try:
         return read_object(uri, options)
     except ObjectNotFound as error:
-        raise UsageError(f"there is no file {uri}") from error
+        raise no_file(uri) from error
 
 
 @dataclass(frozen=True)

@@ -44,11 +44,17 @@ def folders_above(uri: str) -> Iterator[str]:
         yield f"{scheme}://{path}/"
 
 
+def no_file(uri: str) -> UsageError:
+    """What to say of an object that is not there, or is a folder."""
+    folder = "://" not in uri and Path(uri).is_dir()
+    return UsageError(f"{uri} is a folder, not a file" if folder else f"there is no file {uri}")
+
+
 def require_object(uri: str, options: StoreOptions) -> None:
     """Raises UsageError where there is no such object, without fetching it."""
     store, name = folder_of(uri, options)
     if store.head(name) is None:
-        raise UsageError(f"there is no file {uri}")
+        raise no_file(uri)
 
 
 def portable(path: str) -> str:

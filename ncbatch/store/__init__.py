@@ -8,6 +8,7 @@ to the store's root, separated by "/", and every error is a `StoreError` whose m
 from ncbatch.store.errors import (
     AccessDenied,
     BucketNotFound,
+    NotAFolder,
     ObjectNotFound,
     StoreError,
     StoreUnavailable,
@@ -23,6 +24,7 @@ __all__ = [
     "AccessDenied",
     "BucketNotFound",
     "LocalStore",
+    "NotAFolder",
     "ObjectInfo",
     "ObjectNotFound",
     "Store",

@@ -11,6 +11,10 @@ class ObjectNotFound(StoreError):  # noqa: N818
     """No object stands at the key."""
 
 
+class NotAFolder(StoreError):  # noqa: N818
+    """A file stands where a folder was named."""
+
+
 class BucketNotFound(StoreError):  # noqa: N818
     """The S3 bucket does not exist (buckets are never created here)."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote_to_bytes
 
 from ncbatch.errors import UsageError
-from ncbatch.store.errors import StoreError
+from ncbatch.store.errors import NotAFolder, StoreError
 from ncbatch.store.interface import Store, StoreOptions
 from ncbatch.store.local import LocalStore
 from ncbatch.store.local_names import name_of_key
@@ -84,7 +84,7 @@ def _local(root: Path, create: bool) -> LocalStore:
         if not create:
             raise StoreError(f"The folder {root} does not exist; check the path or create it.")
     elif not root.is_dir():
-        raise StoreError(f"{root} is not a folder; name the folder that holds the objects.")
+        raise NotAFolder(f"{root} is a file; name a folder.")
     return LocalStore(root, create=create)
 
 

@@ -111,6 +111,14 @@ def test_convert_reads_a_torch_file(checkpoint, tmp_path):
         zoo.convert(tmp_path / "nowhere.pt")
 
 
+def test_convert_knows_a_checkpoint_of_ours(checkpoint, tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(checkpoint.to_bytes())
+    for lmbda in (None, 0.01):
+        with pytest.raises(ModelError, match=r"is an ncbatch checkpoint already; .* --model .*\.safetensors"):
+            zoo.convert(path, lmbda=lmbda)
+
+
 def test_convert_tells_what_is_wrong_with_a_file_in_one_line(checkpoint, tmp_path):
     """Torch raises IndexError, struct.error, KeyError and others, some without a word, of damaged files."""
     path = tmp_path / "weights.pt"

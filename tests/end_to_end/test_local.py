@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "in" / "notes.txt").write_text("not a picture")
     done = ncbatch(*_command(folder)).expect(0)
     assert "4 images ok, 0 failed" in done.out
-    assert "passed over 1 objects" in done.err
+    assert "passed over 1 object that is excluded" in done.err
     assert "finished: 4/4 images" in done.err.splitlines()[-1]
     assert set(rows(output_store(folder / "out"))) == {*keys, "below/sp ace+%25.png"}
     return folder

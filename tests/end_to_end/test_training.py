@@ -76,7 +76,7 @@ def test_every_builtin_model_encodes_and_verifies(corpus: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--lmbda", "0.01", "--crop", "100"), "--crop: Input should be a multiple of 64"),
+        (("--lmbda", "0.01", "--crop", "100"), "--crop: 100 is not a multiple of 64"),
         (("--lmbda", "-1"), "--lmbda: '-1' is not a finite number greater than 0"),
         (("--ladder", "0.01,much"), "--ladder: 'much' is not a finite number"),
         (("--ladder", "0.01,0"), "--ladder: '0' is not a finite number greater than 0"),

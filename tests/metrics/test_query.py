@@ -61,6 +61,7 @@ def test_query_before_the_first_commit(store: Store) -> None:
         ("select upper(bpp, 3) from metrics", "upper"),
         ("select * from metrics where bpp > 'much'", "much"),
         ("", "no rows"),
+        ("select 1; select 2", "several statements"),
     ],
 )
 def test_bad_sql_is_explained_in_one_line(store: Store, commit: Commit, sql: str, message: str) -> None:

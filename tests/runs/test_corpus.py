@@ -61,7 +61,7 @@ def test_an_empty_folder_has_no_inputs(bench: Workbench) -> None:
         bench.open(bench.spec())
     bench.add({"notes.txt": b"text"})
     with pytest.raises(
-        UsageError, match=r"holds no pictures \(passed over 1 objects that are excluded, or not"
+        UsageError, match=r"holds no pictures \(passed over 1 object that is excluded, or not"
     ):
         bench.open(bench.spec())
     assert bench.keys("run.json") == []
@@ -165,7 +165,7 @@ def test_a_closed_folder_is_a_warning_and_a_count(
     close(monkeypatch, local.corpus, "lost+found")
     listing = list_corpus(local.corpus)
     assert (_keys(listing), listing.closed) == (["a.png", "sub/c.png"], ("lost+found/",))
-    assert list(listing.notes()) == ["left out 1 folders that cannot be read: lost+found/"]
+    assert list(listing.notes()) == ["left out 1 folder that cannot be read: lost+found/"]
     (record,) = caplog.records
     assert "denies access to 'lost+found/'" in record.message
     caplog.clear()

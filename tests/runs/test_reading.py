@@ -327,6 +327,16 @@ def test_a_single_file_replaces_nothing_either(tmp_path: Path, destination: Stor
     assert destination.get("my picture.png") != b"own"
 
 
+@pytest.mark.parametrize("name", ["one.jpg", "deep/er/one.TIFF", "one.avif"])
+def test_a_destination_that_names_another_kind_of_image_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="decode writes PNG files"):
+        open_destination(str(tmp_path / name), StoreOptions(), one_image=True, overwrite=False)
+    assert not any(tmp_path.iterdir())
+    (tmp_path / name).mkdir(parents=True)  # a folder may be called that
+    for place in (tmp_path / name, f"{tmp_path}/other.jpg/"):
+        assert open_destination(str(place), StoreOptions(), one_image=True, overwrite=False).file is None
+
+
 def test_a_destination_that_names_a_file_is_that_file(tmp_path: Path, stream: bytes) -> None:
     uri, place = _file(tmp_path, stream), tmp_path / "new" / "One.PNG"
     one = open_destination(str(place), OPTIONS, one_image=True, overwrite=False)

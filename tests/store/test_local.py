@@ -282,7 +282,7 @@ def test_missing_and_wrong_roots_are_named(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="absent does not exist"):
         open_store(str(tmp_path / "absent"))
     for create in (False, True):
-        with pytest.raises(StoreError, match="file is not a folder"):
+        with pytest.raises(StoreError, match="file is a file; name a folder"):
             open_store(str(tmp_path / "file"), create=create)
     below_a_file = open_store(str(tmp_path / "file" / "below"), create=True)
     with pytest.raises(StoreError, match="is a file"):
