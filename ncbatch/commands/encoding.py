@@ -22,6 +22,7 @@ from ncbatch.store import StoreOptions, join_uri, open_store
 
 if TYPE_CHECKING:
     from ncbatch.runs.options import EncodeOptions, Retry
+    from ncbatch.runs.places import Places
     from ncbatch.runs.request import Request
     from ncbatch.runs.spec import RunSpec
 
@@ -97,11 +98,11 @@ def encode(args: argparse.Namespace) -> int:
 
 
 def encode_and_summarise(args: argparse.Namespace, spec: RunSpec, options: EncodeOptions) -> int:
-    _check(args, spec, options)
+    places = _checked(args, spec, options)
     from ncbatch.runs.encoding import encode_corpus  # torch and Ray, which take seconds
 
     with progress_display() as show:
-        summary = encode_corpus(spec, args.output, options, lambda s: show(progress_line(s), s.is_over))
+        summary = encode_corpus(places, options, lambda s: show(progress_line(s), s.is_over))
     with contextlib.suppress(BrokenPipeError):  # the exit code is the run's, whoever reads
         if getattr(args, "json", False):
             out.print_json(json.dumps({"output": args.output} | summary_content(summary)))
@@ -120,13 +121,14 @@ def _next(args: argparse.Namespace) -> str:
     return f"`{command}`; query, decode and verify read it, too"
 
 
-def _check(args: argparse.Namespace, spec: RunSpec, options: EncodeOptions) -> None:
-    """Says what is wrong with places and programs before torch and Ray are imported."""
+def _checked(args: argparse.Namespace, spec: RunSpec, options: EncodeOptions) -> Places:
+    """The places of a run; says what is wrong with places and programs before torch and Ray are imported."""
     from ncbatch.runs.places import check_programs, open_places
 
-    open_places(spec, args.output, options.store)
+    places = open_places(spec, args.output, options.store)
     if not options.ray_address and not os.environ.get("RAY_ADDRESS"):  # elsewhere, workers' machines count
         check_programs(spec)
+    return places
 
 
 def pack(args: argparse.Namespace) -> int:

@@ -20,9 +20,13 @@ log = logging.getLogger(__name__)
 
 def print_plan(args: argparse.Namespace, spec: RunSpec, options: EncodeOptions) -> int:
     """Images, units, time, cost and size of a run, by a calibration of a few steps on this machine."""
-    from ncbatch.runs.places import check_programs
+    from ncbatch.runs.places import check_new_output, check_programs
+    from ncbatch.runs.spec import stored_spec
 
     corpus = open_run_store(args, spec.corpus)
+    output = open_store(args.output, options.store, create=True)
+    if stored_spec(output) is None:
+        check_new_output(output, corpus, options.store)
     check_programs(spec)
     import torch  # takes seconds; what is wrong with the request has been told before
 
@@ -33,7 +37,6 @@ def print_plan(args: argparse.Namespace, spec: RunSpec, options: EncodeOptions) 
 
     torch.set_num_threads(options.threads)  # as a worker does
     keep_freed_memory()
-    output = open_store(args.output, options.store, create=True)
     listing = list_inputs(spec, corpus, options.store, output)
     require_pictures(spec, listing)
     pool = options.pool

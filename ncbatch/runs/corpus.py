@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import json
 import logging
 import re
 from collections import Counter
@@ -20,7 +19,8 @@ from ncbatch.errors import UsageError
 from ncbatch.runs import layout
 from ncbatch.runs.objects import read_object
 from ncbatch.runs.plan import PlannedImage
-from ncbatch.store import AccessDenied, ObjectNotFound, Store, StoreError, StoreOptions, prefix_of
+from ncbatch.runs.spec import holds_run
+from ncbatch.store import Store, StoreError, StoreOptions, prefix_of
 from ncbatch.words import counted
 
 log = logging.getLogger(__name__)
@@ -93,14 +93,9 @@ def list_corpus(
         include: shell patterns of keys ("*" also crosses "/"); without any, pictures by their suffix.
         exclude: patterns of keys that are left out all the same.
         output: of the run that the listing is for.
-
-    Raises:
-        UsageError: the output is the corpus itself.
     """
     runs, closed = set(), []
     if output is not None and (inside := prefix_of(output, corpus)) is not None:
-        if not inside:
-            raise UsageError(f"{corpus.uri} is the corpus and the output; name another folder for the output")
         runs.add(inside)
 
     def unreadable(folder: str, error: StoreError) -> None:
@@ -111,7 +106,7 @@ def list_corpus(
     objects = []
     for info in corpus.list(unreadable=unreadable):
         folder, slash, name = info.key.rpartition("/")
-        if name == layout.RUN and _is_of_run(corpus, info.key):
+        if name == layout.RUN and holds_run(corpus, info.key):
             runs.add(folder + slash)
         wanted = _matches(info.key, include) if include else _is_picture(info.key)
         taken = wanted and not _matches(info.key, exclude)
@@ -130,15 +125,6 @@ def _run_of(key: str, runs: Set[str]) -> str | None:
     """The outermost of the folders that the key is in."""
     folders = ("", *(key[: match.end()] for match in re.finditer("/", key))) if runs else ()
     return next((folder for folder in folders if folder in runs), None)
-
-
-def _is_of_run(corpus: Store, key: str) -> bool:
-    """Whether it is one of ours; others may call a file so, and keep it closed."""
-    try:
-        content = json.loads(corpus.get(key))
-    except (ValueError, AccessDenied, ObjectNotFound):
-        return False
-    return isinstance(content, dict) and {"spec", "digest", "plan"} <= content.keys()
 
 
 def read_manifest(uri: str, corpus: Store, options: StoreOptions) -> Listing:

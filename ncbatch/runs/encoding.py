@@ -16,14 +16,15 @@ from ncbatch.errors import Terminated
 from ncbatch.metrics.summary import SUMMARY_COLUMNS, Summary, summarise
 from ncbatch.metrics.table import read_table
 from ncbatch.runs import sizing
+from ncbatch.runs.corpus import Listing
 from ncbatch.runs.driver import Driver, Pace
 from ncbatch.runs.errors import RunError, StoppedByPolicyError
 from ncbatch.runs.heartbeat import Heartbeat
 from ncbatch.runs.lease import Lease
 from ncbatch.runs.models import keep_models
-from ncbatch.runs.opening import committed_results, failed_before, open_run
+from ncbatch.runs.opening import committed_results, failed_before, list_inputs, open_run, require_pictures
 from ncbatch.runs.options import EncodeOptions
-from ncbatch.runs.places import Places, open_places
+from ncbatch.runs.places import Places
 from ncbatch.runs.plan import PlannedImage
 from ncbatch.runs.pool import Pool
 from ncbatch.runs.progress import Snapshot, State, announce, end_early
@@ -35,10 +36,10 @@ from ncbatch.store import Store, StoreError, honours_create_only
 log = logging.getLogger(__name__)
 
 
-def encode_corpus(
-    asked: RunSpec, output_uri: str, options: EncodeOptions, show: Callable[[Snapshot], None]
-) -> Summary:
+def encode_corpus(places: Places, options: EncodeOptions, show: Callable[[Snapshot], None]) -> Summary:
     """Encodes a corpus into an output folder, or goes on with it.
+
+    Nothing is written before it is certain that there is something to encode.
 
     Returns:
         a summary of the run's metrics table.
@@ -48,9 +49,10 @@ def encode_corpus(
         StoppedByPolicyError: going on would have made things worse.
         KeyboardInterrupt: interrupted.
     """
-    places = open_places(asked, output_uri, options.store)
-    corpus, output = places.corpus, places.output
-    spec = _prepared(asked, places, options)
+    output = places.output
+    listing = list_inputs(places.asked, places.corpus, options.store, output)
+    if places.stored is None:
+        require_pictures(places.asked, listing)
     lease = Lease(output)
     with _terminable():
         lease.take(force=options.force)
@@ -58,7 +60,8 @@ def encode_corpus(
         try:
             announce(output, "planning" if places.stored is None else "starting", lease.driver)
             with Heartbeat(lease) as heartbeat:
-                stopped, images = _drive(spec, corpus, output, heartbeat, options, show)
+                spec = _prepared(places, options)
+                stopped, images = _drive(spec, places, listing, heartbeat, options, show)
         except RayError as error:
             raise RunError(f"Ray failed: {error}; run the same command again to continue") from error
         except KeyboardInterrupt:
@@ -104,29 +107,36 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
-def _prepared(asked: RunSpec, places: Places, options: EncodeOptions) -> RunSpec:
-    """The spec to work by, with its models in the output."""
+def _prepared(places: Places, options: EncodeOptions) -> RunSpec:
+    """The spec to work by, with its models in the output: no `run.json` stands without them."""
     output = places.output
-    keep_models(output, asked, options.store)
+    keep_models(output, places.asked, options.store)
     if places.stored is not None:
         return places.stored
     create_only = honours_create_only(output)
     if not create_only:
         log.info("%s ignores create-only puts: bitstreams are named by attempt", output.uri)
-    return asked.model_copy(update={"create_only": create_only})
+    return places.asked.model_copy(update={"create_only": create_only})
 
 
 def _drive(
     spec: RunSpec,
-    corpus: Store,
-    output: Store,
+    places: Places,
+    listing: Listing,
     heartbeat: Heartbeat,
     options: EncodeOptions,
     show: Callable[[Snapshot], None],
 ) -> tuple[str | None, int]:
     """Why the run was stopped, if it was, and how many rows it has when it is finished."""
+    output = places.output
     config = WorkerConfig(
-        spec, corpus, output, options.threads, options.batch_size, options.wip_seconds, options.trace_every
+        spec,
+        places.corpus,
+        output,
+        options.threads,
+        options.batch_size,
+        options.wip_seconds,
+        options.trace_every,
     )
     calibrated: dict[str, float] = {}
     with Pool(config, options.pool, options.ray_address) as pool:
@@ -144,7 +154,7 @@ def _drive(
             seconds = seconds_per_pixel(variant)
             return sizing.pixels_per_unit(pixels, seconds, options.unit_seconds, pool.room, packs=packs)
 
-        run = open_run(spec, corpus, output, options.store, pixels_per_unit, options.retry)
+        run = open_run(spec, listing, output, pixels_per_unit, options.retry)
         pool.grow(len(run.pending))
         pace = Pace({unit.variant: seconds_per_pixel(unit.variant) for unit in run.pending})
         driver = Driver(

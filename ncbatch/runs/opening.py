@@ -57,13 +57,12 @@ class Run:
 
 def open_run(
     spec: RunSpec,
-    corpus: Store,
+    listing: Listing,
     output: Store,
-    options: StoreOptions,
     pixels_per_unit: PixelsPerUnit,
     retry: Retry | None = None,
 ) -> Run:
-    """Plans a new run, or resumes the one that stands in `output`.
+    """Plans a new run of the inputs listed, or resumes the one that stands in `output`.
 
     Inputs that are new or changed since the last plan become a new generation of it, and so do failed rows
     that are to be tried again, unless they are planned again already.
@@ -72,7 +71,6 @@ def open_run(
         UsageError: there is nothing to encode.
         SpecMismatchError: another run stands there.
     """
-    listing = list_inputs(spec, corpus, options, output)
     if stored_spec(output) is None:
         _plan_first(spec, listing, output, pixels_per_unit)
     stored = read_run(output)  # also after planning: another driver may have been first

@@ -14,7 +14,7 @@ from ncbatch.codec.limits import PictureLimits
 from ncbatch.codec.recipe import ClassicalRecipe, Recipe
 from ncbatch.runs import layout
 from ncbatch.runs.errors import RunError, SpecMismatchError
-from ncbatch.store import ObjectNotFound, Store
+from ncbatch.store import AccessDenied, ObjectNotFound, Store
 
 
 class Variant(pydantic.BaseModel, frozen=True, extra="forbid"):
@@ -114,6 +114,15 @@ def read_run(store: Store) -> RunFile:
         raise RunError(
             f"{store.uri}{layout.RUN} is damaged or from a newer ncbatch; upgrade, or use another output"
         ) from error
+
+
+def holds_run(store: Store, key: str) -> bool:
+    """Whether the object is the `run.json` of a run; others may call theirs so, and keep it closed."""
+    try:
+        content = json.loads(store.get(key))
+    except (ValueError, AccessDenied, ObjectNotFound):
+        return False
+    return isinstance(content, dict) and {"spec", "digest", "plan"} <= content.keys()
 
 
 def stored_spec(output: Store) -> RunSpec | None:

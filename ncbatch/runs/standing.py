@@ -27,7 +27,7 @@ class Standing:
 
 _GO_ON = "run the same command again to continue"
 _TOLD: dict[str, str] = {
-    "planning": "it lists the corpus, starts workers and measures them; nothing is encoded yet",
+    "planning": "it starts workers and measures them; nothing is encoded yet",
     "starting": "it has been started again and starts workers",
     "running": "",
     "finishing": "it has been interrupted and finishes what is in flight",

@@ -9,7 +9,7 @@ import torch
 
 from ncbatch.codec import zoo
 from ncbatch.runs.models import keep_model
-from ncbatch.runs.opening import open_run
+from ncbatch.runs.opening import list_inputs, open_run
 from ncbatch.runs.request import make_spec
 from ncbatch.runs.spec import RunSpec
 from ncbatch.runs.unit import Workspace, run_unit
@@ -44,7 +44,9 @@ def make_run(
     spec: RunSpec = make_spec(corpus.uri, StoreOptions(), requests)
     for name in {variant.model for variant in spec.variants if variant.model}:
         keep_model(output, zoo.load_builtin(name))
-    run = open_run(spec, corpus, output, StoreOptions(), lambda *_: pixels_per_unit)
+    run = open_run(
+        spec, list_inputs(spec, corpus, StoreOptions(), output), output, lambda *_: pixels_per_unit
+    )
     models = {CHECKPOINT.digest: MODEL}
     workspace = Workspace(spec, corpus, output, torch.device("cpu"), trace_every=10, _models=models)
     chosen = [run.units[i] for i in units] if isinstance(units, list) else run.units[:units]

@@ -9,7 +9,8 @@ from ncbatch.runs.encoding import encode_corpus, finished_summary
 from ncbatch.runs.errors import RunError
 from ncbatch.runs.lease import Lease
 from ncbatch.runs.options import EncodeOptions
-from ncbatch.store import StoreUnavailable
+from ncbatch.runs.places import open_places
+from ncbatch.store import StoreOptions, StoreUnavailable
 from tests.runs.workbench import Workbench, picture
 
 
@@ -32,8 +33,9 @@ def test_a_store_that_fails_at_the_end_hides_nothing(
         raise StoreUnavailable("gone")
 
     local.add({"a.png": picture()})
+    places = open_places(local.spec(), local.output.uri, StoreOptions())
     monkeypatch.setattr(encoding, "_drive", interrupted)
     monkeypatch.setattr(encoding, "end_early", unavailable)
     monkeypatch.setattr(Lease, "release", unavailable)
     with pytest.raises(KeyboardInterrupt):
-        encode_corpus(local.spec(), local.output.uri, EncodeOptions(), lambda _: None)
+        encode_corpus(places, EncodeOptions(), lambda _: None)

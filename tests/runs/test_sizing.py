@@ -57,6 +57,6 @@ def test_a_dry_run_cuts_the_units_of_the_run(tmp_path: Path) -> None:
         return sizing.pixels_per_unit(pixels, found.seconds_per_pixel, unit_seconds, workers, packs=False)
 
     output = open_store(str(tmp_path / "out"), create=True)
-    run = open_run(spec, store, output, options, per_unit)  # type: ignore[arg-type]
+    run = open_run(spec, list_corpus(store), output, per_unit)  # type: ignore[arg-type]
     assert list(run.units) == found.units
     assert len(found.units) > 4 and found.images == 11 and found.bytes > 0

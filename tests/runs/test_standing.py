@@ -37,7 +37,7 @@ def held(driver: str = "me", pid: int | None = None, host: str | None = None) ->
         (None, None, "planned", "no driver is at work"),
         (None, held(), "starting", "starts workers"),
         (said("planning"), held(), "planning", "nothing is encoded yet"),
-        (said("planning", seconds_ago=600), held(), "planning", "lists the corpus"),
+        (said("planning", seconds_ago=600), held(), "planning", "starts workers"),
         (said("running"), held(), "running", ""),
         (said("finishing"), held(), "finishing", "finishes what is in flight"),
         (said("finishing"), held("another"), "starting", "has been started again"),

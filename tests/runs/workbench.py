@@ -19,7 +19,7 @@ from ncbatch.codec.recipe import Recipe
 from ncbatch.metrics.schema import Row, parquet_to_table
 from ncbatch.metrics.table import read_table
 from ncbatch.runs import layout
-from ncbatch.runs.opening import Run, open_run
+from ncbatch.runs.opening import Run, list_inputs, open_run
 from ncbatch.runs.options import Retry
 from ncbatch.runs.plan import Unit
 from ncbatch.runs.spec import RunSpec, Variant
@@ -76,7 +76,8 @@ class Workbench:
 
     def open(self, spec: RunSpec, *, pixels_per_unit: int = 10**12, retry: Retry | None = None) -> Run:
         """Plans a run, or goes on with it; by default with one unit per variant and generation."""
-        return open_run(spec, self.corpus, self.output, StoreOptions(), lambda *_: pixels_per_unit, retry)
+        listing = list_inputs(spec, self.corpus, StoreOptions(), self.output)
+        return open_run(spec, listing, self.output, lambda *_: pixels_per_unit, retry)
 
     def unit(self, spec: RunSpec) -> Unit:
         (unit,) = self.open(spec).units
