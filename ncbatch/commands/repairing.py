@@ -54,9 +54,8 @@ def failures(args: argparse.Namespace) -> int:
 
 def verify(args: argparse.Namespace) -> int:
     output = open_run(args, args.output)
-    from ncbatch.runs.command import encode_command
     from ncbatch.runs.reading import RunReader
-    from ncbatch.runs.repair import restore_models
+    from ncbatch.runs.repair import planned_already, restore_models
     from ncbatch.runs.spec import read_run
     from ncbatch.runs.status import run_status
 
@@ -85,7 +84,11 @@ def verify(args: argparse.Namespace) -> int:
         code = int(ExitCode.FAILED if problems else ExitCode.OK)
     else:
         code = report_findings(findings, "verified: there, hashed as committed and decoded")
-    planned = _plan_again(args, spec, output, damaged) if damaged and args.repair else 0
+    planned = 0
+    if damaged:
+        planned = (
+            _plan_again(args, spec, output, damaged) if args.repair else planned_already(output, damaged)
+        )
     run = run_status(output)
     with contextlib.suppress(BrokenPipeError):  # the exit code is what was found, whoever reads
         if args.json:
@@ -97,13 +100,22 @@ def verify(args: argparse.Namespace) -> int:
             out.print(
                 f"{counted(run.summary.failed, 'rows')} failed, {counted(run.pending, 'images')} pending"
             )
-        if planned:
-            out.print(f"{counted(planned, 'damaged rows')} planned again; this command encodes them:")
-            out.print(encode_command(spec, output.uri, store_words(args)))
-        elif damaged and not args.repair:
-            command = shlex.join(["ncbatch", "verify", args.output, "--repair", *store_words(args)])
-            out.print(f"`{command}` plans them again")
+        _print_what_mends(args, spec, output, planned, 0 if args.repair else len(damaged) - planned)
     return code
+
+
+def _print_what_mends(
+    args: argparse.Namespace, spec: RunSpec, output: Store, planned: int, unplanned: int
+) -> None:
+    """The commands that go on from damaged rows that are planned again, and from those that are not."""
+    from ncbatch.runs.command import encode_command
+
+    if unplanned:
+        command = shlex.join(["ncbatch", "verify", args.output, "--repair", *store_words(args)])
+        out.print(f"`{command}` plans {f'the other {unplanned}' if planned else 'them'} again")
+    if planned:
+        out.print(f"{counted(planned, 'damaged rows')} planned again; this command encodes them:")
+        out.print(encode_command(spec, output.uri, store_words(args)))
 
 
 def _plan_again(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import time
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from ncbatch.commands.common import open_run_store
+from ncbatch.commands.common import open_run_store, store_words
 from ncbatch.console import duration, out, print_table, size
 from ncbatch.words import counted
 
@@ -26,7 +27,7 @@ def status(args: argparse.Namespace) -> int:
     output = open_run_store(args, args.output)
     try:
         while True:
-            state = _show(output, as_json=args.json)
+            state = _show(args, output)
             if args.watch is None or state in _OVER:
                 return 0
             time.sleep(args.watch)
@@ -38,7 +39,7 @@ def status(args: argparse.Namespace) -> int:
         return 0  # who watches has seen enough
 
 
-def _show(output: Store, *, as_json: bool) -> str:
+def _show(args: argparse.Namespace, output: Store) -> str:
     """Prints the status once; returns the run's state."""
     from ncbatch.runs import layout
     from ncbatch.runs.lease import read_lease
@@ -50,7 +51,7 @@ def _show(output: Store, *, as_json: bool) -> str:
     told = standing(snapshot, lease, datetime.now(timezone.utc))
     holder = lease.holder if lease else None
     if output.head(layout.RUN) is None and told.state != "planned":
-        if as_json:
+        if args.json:
             out.print_json(json.dumps({"state": told.state, "driver": holder}))
         else:
             _print_state(told, snapshot, holder)
@@ -60,12 +61,18 @@ def _show(output: Store, *, as_json: bool) -> str:
 
     run = run_status(output)
     told = with_pending(told, run.pending)
-    if as_json:
+    if args.json:
         content: dict[str, Any] = {"state": told.state, "driver": holder} | _content(run)
         content["snapshot"] = snapshot.model_dump(mode="json") if snapshot else None
         out.print_json(json.dumps(content))
         return told.state
     _print_run(run)
+    if run.summary.failed:
+        command = shlex.join(["ncbatch", "failures", args.output, *store_words(args)])
+        out.print(
+            f"`{command}` says what can be done about failed rows; "
+            "the same encode command with --retry-failed tries them again"
+        )
     _print_state(told, snapshot, holder)
     return told.state
 

@@ -67,6 +67,12 @@ def restore_models(output: Store, spec: RunSpec, options: StoreOptions) -> None:
         log.info("put back %s%s from %s", output.uri, key, variant.model)
 
 
+def planned_already(output: Store, damaged: Sequence[StandingRow]) -> int:
+    """How many of some damaged rows a generation after their own plans again, for `encode` to do."""
+    due = not_yet_again(planned_units(read_run(output), output), damaged)
+    return len(damaged) - sum(map(len, due.values()))
+
+
 def plan_repair(output: Store, corpus: Store, damaged: Sequence[StandingRow]) -> Repair:
     """Plans damaged rows again, as a generation that the next `encode` of the run does.
 

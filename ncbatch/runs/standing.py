@@ -26,6 +26,7 @@ class Standing:
 
 
 _GO_ON = "run the same command again to continue"
+_ENCODES = "the same encode command encodes what is pending"
 _TOLD: dict[str, str] = {
     "planning": "it starts workers and measures them; nothing is encoded yet",
     "starting": "it has been started again and starts workers",
@@ -40,7 +41,10 @@ _TOLD: dict[str, str] = {
 
 def with_pending(told: Standing, pending: int) -> Standing:
     """The same, in view of the plan: something may have been planned since the last driver was done."""
-    return Standing("planned", _TOLD["planned"]) if told.state == "finished" and pending else told
+    if told.state != "finished" or not pending:
+        return told
+    images = "1 image has" if pending == 1 else f"{pending} images have"
+    return Standing("planned", f"{images} been planned since the run was finished; {_ENCODES}")
 
 
 def standing(snapshot: Snapshot | None, lease: LeaseFile | None, now: datetime) -> Standing:

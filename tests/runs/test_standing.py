@@ -12,10 +12,11 @@ import pytest
 
 from ncbatch.cli import main
 from ncbatch.runs.lease import Lease, LeaseFile, _boot_id
+from ncbatch.runs.models import keep_model
 from ncbatch.runs.progress import Snapshot, announce, end_early, read_status, write_status
 from ncbatch.runs.standing import standing
 from ncbatch.runs.unit import run_unit
-from tests.runs.workbench import ATTEMPTS, Workbench, make_variant, picture
+from tests.runs.workbench import ATTEMPTS, CHECKPOINT, Workbench, make_variant, picture
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
 DEAD = 2**22 + 1  # above the largest process id that Linux gives
@@ -113,8 +114,59 @@ def test_what_was_planned_since_the_run_was_finished_is_told(
     assert "finished: every image has a row" in _status(local, capsys)[1]
     local.add({"b.png": picture()})
     local.open(spec)
-    assert "planned: no driver is at work; run the same command again" in _status(local, capsys)[1]
+    told = "planned: 1 image has been planned since the run was finished; the same encode command encodes"
+    assert told in _status(local, capsys)[1]
     assert json.loads(_status(local, capsys, "--json")[1])["state"] == "planned"
+
+
+def test_after_a_repair_status_and_verify_name_the_command_that_encodes(
+    local: Workbench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    local.add({f"{n}.png": picture(seed=n) for n in range(4)})
+    spec = local.spec()
+    local.encode(spec)
+    keep_model(local.output, CHECKPOINT)
+    write_status(local.output, Snapshot(state="finished", updated_at=datetime.now(timezone.utc)))
+
+    def verify(*flags: str) -> tuple[int, str]:
+        capsys.readouterr()
+        return main(["verify", local.output.uri, *flags]), capsys.readouterr().out
+
+    for n in range(2):
+        local.output.delete(str(local.rows()[f"{n}.png"].bitstream_key))
+    code, told = verify()
+    assert (code, told.splitlines()[-1].endswith("--repair` plans them again")) == (2, True), told
+    command = verify("--repair")[1].splitlines()[-1]
+    assert command.startswith("ncbatch encode ")
+    code, told = verify()
+    assert code == 2 and "--repair" not in told
+    assert told.splitlines()[-2:] == ["2 damaged rows planned again; this command encodes them:", command]
+    assert json.loads(verify("--json")[1])["planned_again"] == 2
+    code, told = _status(local, capsys)
+    assert "2 pending" in told and "every image has a row" not in told
+    assert "planned: 2 images have been planned since the run was finished; the same encode command" in told
+    assert json.loads(_status(local, capsys, "--json")[1])["state"] == "planned"
+
+    local.output.delete(str(local.rows()["2.png"].bitstream_key))
+    told = verify()[1]
+    assert "--repair` plans the other 1 again" in told and told.splitlines()[-1] == command
+    for unit in local.open(spec).pending:
+        run_unit(local.workspace(spec), unit, ATTEMPTS[1], {})
+    assert "finished: every image has a row" in _status(local, capsys)[1]
+
+
+def test_failed_rows_are_told_with_what_can_be_done(
+    local: Workbench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    local.add({"a.png": picture(), "bad.png": b"text"})
+    spec = local.spec()
+    local.encode(spec)
+    told = _status(local, capsys)[1]
+    assert f"`ncbatch failures {local.output.uri}` says what can be done" in told and "--retry-failed" in told
+    local.add({"bad.png": picture(seed=1)})
+    for unit in local.open(spec).pending:
+        run_unit(local.workspace(spec), unit, ATTEMPTS[1], {})
+    assert "ncbatch failures" not in _status(local, capsys)[1]
 
 
 def test_watching_ends_with_the_run(local: Workbench, capsys: pytest.CaptureFixture[str]) -> None:
