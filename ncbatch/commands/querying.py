@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import io
 import json
 import sys
@@ -68,13 +69,15 @@ def _sql(args: argparse.Namespace) -> str:
 def _written(table: pa.Table, form: str) -> bytes:
     if form == "json":
         return (json.dumps(table.to_pylist(), default=str, indent=2) + "\n").encode()
-    sink = io.BytesIO()
     if form == "csv":
-        from pyarrow import csv
+        # pyarrow's writer quotes every name and text, which cut, awk and the like do not expect.
+        text = io.StringIO(newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(table.column_names)
+        writer.writerows(zip(*(column.to_pylist() for column in table.columns), strict=True))
+        return text.getvalue().encode()
+    from pyarrow import parquet
 
-        csv.write_csv(table, sink, csv.WriteOptions(quoting_style="needed"))
-    else:
-        from pyarrow import parquet
-
-        parquet.write_table(table, sink, compression="zstd")
+    sink = io.BytesIO()
+    parquet.write_table(table, sink, compression="zstd")
     return sink.getvalue()

@@ -7,7 +7,6 @@ import json
 import shlex
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -102,10 +101,8 @@ def test_the_same_command_goes_on(head: Head, folder: Path) -> None:
     out = output_store(folder / "out")
     before = rows(out)
     out.put("wip/00/left", b"by a worker that died between a commit and its tidying up")
-    started = time.monotonic()
     again = ncbatch(*_command(folder)).expect(0)
-    assert time.monotonic() - started < 15, "no Ray is needed when nothing is left to do"
-    assert "starting Ray" not in again.err
+    assert "starting Ray" not in again.err, "no Ray is needed when nothing is left to do"
     assert "4 images ok" in again.out and "finished: 4/4 images" in again.err
     assert rows(out) == before and not list(out.list("wip/"))
 
@@ -184,7 +181,7 @@ def test_a_query_comes_from_a_file_and_goes_into_one(folder: Path, said: Said, t
         assert "4 rows" in said("query", out, "--file", sql, "--out", tmp_path / f"t.{form}").expect(0).out
     table = pq.read_table(tmp_path / "t.parquet").to_pylist()
     assert table == json.loads((tmp_path / "t.json").read_text()) and len(table) == 4
-    assert (tmp_path / "t.csv").read_text().splitlines()[0] in ("image_key,width", '"image_key","width"')
+    assert (tmp_path / "t.csv").read_text().splitlines()[0] == "image_key,width"
     command = (sys.executable, "-m", "ncbatch", "query", out, "select 1 as one from metrics")
     piped = subprocess.run([*command, "--format", "parquet"], env=environment(), capture_output=True).stdout
     assert pq.read_table(io.BytesIO(piped)).column("one").to_pylist() == [1] * 4
