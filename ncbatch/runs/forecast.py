@@ -81,6 +81,14 @@ class Forecast:
         pace = self._pace()
         return self._makespan(pace) / pace
 
+    @property
+    def flight_seconds(self) -> float | None:
+        """Until the last unit in flight is committed, where no other is begun; None with none in flight."""
+        if not self._flight:
+            return None
+        pace = self._pace()
+        return max(self._ends(pace)) / pace
+
     def _in_flight(self) -> float:
         return sum(self._left[unit] * beat.fraction for unit, beat in self._flight.items() if beat)
 
@@ -90,12 +98,17 @@ class Forecast:
         trust = _TRUST * self._workers
         return (trust + self._earned + max(begun, 0.0)) / (trust + self._busy)
 
-    def _makespan(self, pace: float) -> float:
-        """Expected seconds of work until the last worker is done."""
+    def _ends(self, pace: float) -> list[float]:
+        """Expected seconds of work that is left of each unit in flight."""
         ends = []
         for unit, beat in self._flight.items():
             since = min(self._now - self._heard_at[unit], _SILENCE)
             ends.append(max(self._left[unit] * (1 - (beat.fraction if beat else 0.0)) - pace * since, 0.0))
+        return ends
+
+    def _makespan(self, pace: float) -> float:
+        """Expected seconds of work until the last worker is done."""
+        ends = self._ends(pace)
         if len(self._left) - len(self._flight) > _EXACT_UNITS:
             # Not by looking at each: a driver asks several times a second.
             waiting = self._left_sum - sum(self._left[unit] for unit in self._flight)

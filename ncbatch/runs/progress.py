@@ -34,7 +34,7 @@ class Snapshot(pydantic.BaseModel, frozen=True):
 
     fraction: of the work, from 0 to 1, images in flight by their steps; None while nothing is known.
     images_per_second: of this session, None before the first commit; eta_seconds: from the calibration at
-        first, then from the workers' pace.
+        first, then from the workers' pace; of a run that is finishing, until the units in flight are done.
     mean_bpp, mean_psnr: over the ok images of all sessions, the latter without those that came back exactly;
         None where there are several variants, of which they would mean nothing.
     """
@@ -119,7 +119,7 @@ class Progress:
         return sum(count.failed for count in self._counts.values())
 
     def snapshot(self, driver: str = "") -> Snapshot:
-        elapsed = time.monotonic() - self._started
+        elapsed, forecast = time.monotonic() - self._started, self.forecast
         variants = tuple(count.told(name) for name, count in self._counts.items())
         images, ok = sum(v.images for v in variants), sum(v.ok for v in variants)
         here = ok + self.failed - self._resumed
@@ -133,9 +133,9 @@ class Progress:
             resumed=self._resumed,
             mean_bpp=alone and alone.mean_bpp,
             mean_psnr=alone and alone.mean_psnr,
-            fraction=self.forecast.fraction,
+            fraction=forecast.fraction,
             images_per_second=here / elapsed if here and elapsed else None,
-            eta_seconds=self.forecast.eta_seconds,
+            eta_seconds=forecast.flight_seconds if self.state == "finishing" else forecast.eta_seconds,
             workers=self.workers,
             elapsed_seconds=elapsed,
             updated_at=datetime.now(timezone.utc),

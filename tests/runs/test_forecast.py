@@ -99,6 +99,18 @@ def test_images_in_flight_count_by_their_steps() -> None:
     assert forecast.fraction == pytest.approx(0.9)
 
 
+def test_a_run_that_finishes_ends_with_what_is_in_flight() -> None:
+    forecast = Forecast({"a": 30.0, "b": 10.0, "c": 500.0})
+    assert forecast.flight_seconds is None
+    forecast.tick(0.0, {"a": None, "b": None}, 2)
+    forecast.tick(3.0, {"a": at(0.1), "b": at(0.3)}, 2)
+    assert forecast.flight_seconds == pytest.approx(27.0)
+    assert forecast.eta_seconds > 500
+    forecast.committed("a", 30.0)
+    forecast.tick(30.0, {}, 2)
+    assert forecast.flight_seconds is None
+
+
 def test_what_a_dead_worker_had_done_does_not_count() -> None:
     forecast = Forecast({"a": 100.0})
     forecast.tick(0.0, {"a": at(0.0)}, 1)

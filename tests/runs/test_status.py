@@ -133,6 +133,15 @@ def test_before_the_first_commit_the_calibration_is_the_pace() -> None:
     assert (now.state, now.pending, now.fraction, now.eta_seconds) == ("starting", 1, 0.5, 5.0)
 
 
+def test_a_run_that_finishes_tells_when_the_units_in_flight_are_done() -> None:
+    progress = Progress({"v": 2}, Forecast({"a": 5.0, "b": 70.0}))
+    progress.forecast.tick(0.0, {"a": None}, 1)
+    progress.state = "running"
+    assert progress.snapshot().eta_seconds == 75.0
+    progress.state = "finishing"
+    assert progress.snapshot().eta_seconds == 5.0
+
+
 def test_several_variants_are_counted_apart() -> None:
     progress = Progress({"jpeg": 3, "sga": 3}, Forecast({}))
     progress.add("jpeg", UnitResult(2, 1, bpp=4.0, psnr=60.0))
