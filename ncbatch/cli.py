@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from ncbatch import __version__, commands, process
+from ncbatch import __version__, commands, process, signals
 from ncbatch.arguments import encoding, jobs, models, reading, reports
 from ncbatch.arguments.common import Command, dry_run_argument, price_argument
 from ncbatch.console import configure_logging, say_error
@@ -44,6 +44,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: Sequence[str] | None) -> int:
+    try:
+        with signals.handled():
+            return _execute(argv)
+    except KeyboardInterrupt as interrupt:
+        ended = isinstance(interrupt, Terminated)
+        how = "ended by SIGTERM" if ended else "interrupted"
+        say_error(
+            f"ncbatch: {how}; nothing that was committed is lost; run the same command again to continue"
+        )
+        return ExitCode.TERMINATED if ended else ExitCode.INTERRUPTED
+
+
+def _execute(argv: Sequence[str] | None) -> int:
     args = build_parser().parse_args(argv)
     try:
         configure_logging(debug=args.debug, verbose=args.verbose, quiet=args.quiet, log_file=args.log_file)
@@ -65,13 +78,6 @@ def _main(argv: Sequence[str] | None) -> int:
             "in an environment of its own"
         )
         return ExitCode.ERROR
-    except KeyboardInterrupt as interrupt:
-        ended = isinstance(interrupt, Terminated)
-        how = "ended by SIGTERM" if ended else "interrupted"
-        say_error(
-            f"ncbatch: {how}; nothing that was committed is lost; run the same command again to continue"
-        )
-        return ExitCode.TERMINATED if ended else ExitCode.INTERRUPTED
 
 
 def _common_arguments(parser: argparse.ArgumentParser, *, top: bool) -> None:

@@ -24,7 +24,7 @@ class UsageError(NcbatchError):
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, which ends a run as Ctrl-C does."""
+    """SIGTERM, which ends a command as Ctrl-C does."""
 
 
 def unknown(word: str, known: Iterable[str]) -> str:

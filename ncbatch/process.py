@@ -15,7 +15,7 @@ import select
 import sys
 from collections.abc import Callable
 
-from ncbatch.errors import UsageError
+from ncbatch.errors import Terminated, UsageError
 from ncbatch.exit_codes import ExitCode
 
 
@@ -32,9 +32,10 @@ def run(command: Callable[[], int], *, own: bool) -> int:
     escape_what_cannot_be_shown()
     try:
         code = _until_nobody_reads(command)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         if verdict:
-            verdict.code = ExitCode.INTERRUPTED
+            ended = isinstance(interrupt, Terminated)
+            verdict.code = ExitCode.TERMINATED if ended else ExitCode.INTERRUPTED
         raise
     if verdict:
         verdict.code = code

@@ -12,7 +12,7 @@ from ncbatch.commands.common import open_corpus, store_options
 from ncbatch.commands.encoding import encode_options, make_run_spec
 from ncbatch.commands.planning import print_plan
 from ncbatch.console import duration, err, out, print_table
-from ncbatch.errors import UsageError
+from ncbatch.errors import Terminated, UsageError
 from ncbatch.exit_codes import ExitCode
 from ncbatch.store import open_store
 
@@ -58,9 +58,9 @@ def _follow(client: JobSubmissionClient, job: str, dashboard: Dashboard) -> int:
 
     try:
         return submission.follow(client, job)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         err.print(f"the job keeps running; end it with `ncbatch job stop {job}{dashboard.flag}`")
-        return ExitCode.INTERRUPTED
+        return ExitCode.TERMINATED if isinstance(interrupt, Terminated) else ExitCode.INTERRUPTED
 
 
 def job(args: argparse.Namespace) -> int:

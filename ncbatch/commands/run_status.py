@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ncbatch.commands.common import open_run_store, store_words
 from ncbatch.console import duration, out, print_table, size
+from ncbatch.errors import Terminated
 from ncbatch.words import counted
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ def status(args: argparse.Namespace) -> int:
             time.sleep(args.watch)
             if out.is_terminal and not args.json:
                 out.clear()
-    except KeyboardInterrupt:
-        if args.watch is None:
+    except KeyboardInterrupt as interrupt:
+        if args.watch is None or isinstance(interrupt, Terminated):
             raise
         return 0  # who watches has seen enough
 

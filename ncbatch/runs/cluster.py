@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-import signal
 import socket
-import threading
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +13,7 @@ import ray
 import ray._private.worker
 from ray.exceptions import RayError
 
+from ncbatch import signals
 from ncbatch.errors import UsageError, first_line
 from ncbatch.runs import ray_token
 from ncbatch.runs.errors import RunError
@@ -40,15 +39,13 @@ def start_ray(address: str | None, size: PoolConfig) -> PoolConfig:
     """
     address = address or os.environ.get("RAY_ADDRESS")
     _quieten()
-    terminate = signal.getsignal(signal.SIGTERM)
-    if address and address != "local":
-        log.info("connecting to the Ray cluster at %s", address)
-        _connect(address)
-    else:
-        log.info("starting Ray on this machine")
-        _start_local(size)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, terminate)  # ray.init() has put its own in its place
+    with signals.restored():  # ray.init() has a handler of its own for SIGTERM, which exits
+        if address and address != "local":
+            log.info("connecting to the Ray cluster at %s", address)
+            _connect(address)
+        else:
+            log.info("starting Ray on this machine")
+            _start_local(size)
     gpus = ray.cluster_resources().get("GPU", 0.0)
     if size.gpus is None:
         return replace(size, gpus=1.0 if gpus else 0.0)

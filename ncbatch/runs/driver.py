@@ -9,12 +9,10 @@ import logging
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Callable
 from typing import Any
 
-from ncbatch.errors import Terminated
+from ncbatch import signals
 from ncbatch.runs.forecast import Forecast
 from ncbatch.runs.heartbeat import Heartbeat
 from ncbatch.runs.opening import Run
@@ -86,8 +84,6 @@ class Driver:
             images[unit.variant] += len(unit.images)
         self.images = images.total()
         self.progress = Progress(images, self._forecast(run))
-        self._interrupts = 0
-        self._terminated = False
         self._attempts = 0
         self._status_at = 0.0
 
@@ -117,14 +113,13 @@ class Driver:
         """
         self.progress.state = "running"
         try:
-            with self._signals():
-                stopped = self._work()
+            # Not SIGTERM: who sends it (a job that is stopped, a shutdown) follows it up within seconds.
+            with signals.deferred(signal.SIGINT) as asked:
+                stopped = self._work(asked)
         except KeyboardInterrupt:  # at once: what is in flight is dropped, but the status says so
             self._end("interrupted")
-            if self._terminated:  # of which a waiting Ray makes a plain KeyboardInterrupt
-                raise Terminated from None
             raise
-        interrupted = bool(self._interrupts) and not self._schedule.finished
+        interrupted = bool(asked) and not self._schedule.finished
         self._end("stopped" if stopped else "interrupted" if interrupted else "finished")
         if interrupted:
             raise KeyboardInterrupt
@@ -134,14 +129,19 @@ class Driver:
         self.progress.state = state
         self._report(at_once=True)
 
-    def _work(self) -> str | None:
+    def _work(self, asked: signals.Request) -> str | None:
         """Until all is committed, or nothing is in flight any more where the run has to stop."""
         stopped: str | None = None
+        told = False
         while not self._schedule.finished:
+            signals.check()
             if self._heartbeat.lost:
                 stopped = stopped or "another driver has taken over the run with --force"
             stopped = stopped or self._schedule.stop_reason or self._pool.stop_reason
-            draining = bool(stopped or self._interrupts)
+            if asked and not told:
+                told = True
+                log.warning("finishing what is in flight; press Ctrl-C again to stop at once")
+            draining = bool(stopped or asked)
             if draining and not self._pool.calling:
                 break
             if draining:
@@ -196,24 +196,3 @@ class Driver:
                 write_status(self._output, snapshot)
             except StoreError as error:  # advisory: nothing depends on it
                 log.warning("cannot write the run's status: %s", error)
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Installed after ray.init(), which installs handlers of its own."""
-
-        def interrupt(signum: int, frame: FrameType | None) -> None:
-            self._interrupts += 1
-            # Whoever sends SIGTERM (a job that is stopped, a shutdown) follows it up within seconds.
-            if signum == signal.SIGTERM:
-                self._terminated = True
-                raise Terminated
-            if self._interrupts > 1:
-                raise KeyboardInterrupt
-            log.warning("finishing what is in flight; press Ctrl-C again to stop at once")
-
-        previous = {s: signal.signal(s, interrupt) for s in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)

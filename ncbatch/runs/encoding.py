@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Callable, Sequence
 
 from ray.exceptions import RayError
 
-from ncbatch.errors import Terminated
+from ncbatch import signals
 from ncbatch.metrics.summary import SUMMARY_COLUMNS, Summary, summarise
 from ncbatch.metrics.table import read_table
 from ncbatch.runs import sizing
@@ -47,14 +43,14 @@ def encode_corpus(places: Places, options: EncodeOptions, show: Callable[[Snapsh
     Raises:
         NcbatchError: the request cannot be carried out.
         StoppedByPolicyError: going on would have made things worse.
-        KeyboardInterrupt: interrupted.
+        KeyboardInterrupt: interrupted; by SIGTERM: Terminated.
     """
     output = places.output
     listing = list_inputs(places.asked, places.corpus, options.store, output)
     if places.stored is None:
         require_pictures(places.asked, listing)
     lease = Lease(output)
-    with _terminable():
+    with signals.handled():  # so that SIGTERM, too, ends with the workers killed and the lease released
         lease.take(force=options.force)
         state: State = "stopped"
         try:
@@ -88,23 +84,6 @@ def finished_summary(output: Store, images: int) -> Summary:
             f"{output.uri} holds {rows} rows for {images} encodings; run the same command again to continue"
         )
     return summary
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Makes SIGTERM end a run as Ctrl-C does: with the workers killed and the lease released."""
-
-    def interrupt(signum: int, frame: FrameType | None) -> None:
-        raise Terminated
-
-    if threading.current_thread() is not threading.main_thread():  # of a program that uses the library
-        yield
-        return
-    previous = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 def _prepared(places: Places, options: EncodeOptions) -> RunSpec:

@@ -11,17 +11,16 @@ from __future__ import annotations
 import io
 import logging
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from types import FrameType
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from ncbatch import signals
 from ncbatch.codec.checkpoint import Checkpoint, export, parse
 from ncbatch.errors import NcbatchError
 from ncbatch.store import ObjectNotFound, Store
@@ -65,27 +64,14 @@ class SessionOptions:
 
 
 def _interruptible(steps: Iterator[StepReport]) -> Iterator[StepReport]:
-    """Passes steps on; Ctrl-C ends them between two, since a half-done step must not be saved as a whole one.
+    """Passes steps on; Ctrl-C or SIGTERM ends them between two, the second one at once.
 
-    The second Ctrl-C stops at once.
+    For a half-done step must not be saved as a whole one.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield from steps
-        return
-    asked = threading.Event()
-
-    def interrupt(signum: int, frame: FrameType | None) -> None:
-        asked.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    previous = signal.signal(signal.SIGINT, interrupt)
-    try:
+    with signals.deferred(signal.SIGINT, signal.SIGTERM) as asked:
         for step in steps:
             yield step
-            if asked.is_set():
-                raise KeyboardInterrupt
-    finally:
-        signal.signal(signal.SIGINT, previous)
+            asked.obey()
 
 
 @dataclass

@@ -59,3 +59,26 @@ def test_a_run_is_interrupted_in_every_way_and_goes_on(head: Head, tmp_path: Pat
     assert "run the same command again" in " ".join(terminal.text().split())
     assert out.head("lease.json") is None
     assert len(rows(out)) >= after_first
+
+
+@pytest.mark.parametrize(
+    ("number", "seconds", "code", "message"),
+    [
+        (signal.SIGTERM, 0.0, 143, "ncbatch: ended by SIGTERM; "),
+        (signal.SIGTERM, 1.5, 143, "ncbatch: ended by SIGTERM; "),
+        (signal.SIGINT, 1.0, 130, "ncbatch: interrupted; "),
+    ],
+)
+def test_a_run_is_ended_while_ray_starts(
+    tmp_path: Path, number: signal.Signals, seconds: float, code: int, message: str
+) -> None:
+    save_pictures(tmp_path / "in", 2)
+    words = ("--method", "amortized", "--workers", "1")
+    with running("encode", tmp_path / "in", tmp_path / "out", *words) as run:
+        wait_for(lambda: "starting Ray on this machine" in run.err, "Ray is being started")
+        time.sleep(seconds)  # somewhere in ray.init(), which has handlers of its own
+        run.process.send_signal(number)
+        done = run.wait()
+    assert done.code == code, str(done)
+    assert done.err.splitlines()[-1].startswith(message)
+    assert output_store(tmp_path / "out").head("lease.json") is None

@@ -52,6 +52,17 @@ def test_a_ladder_is_trained_interrupted_and_gone_on_with(corpus: Path, tmp_path
     coded.expect(0)
 
 
+def test_sigterm_saves_a_training(corpus: Path, tmp_path: Path) -> None:
+    words = ("train", corpus, "--out", tmp_path / "out", "--lmbda", "0.01", *SMALL, "--steps", "100000")
+    with running(*words) as command:
+        wait_for(lambda: " step " in command.err, "steps are done")
+        command.process.send_signal(signal.SIGTERM)
+        done = command.wait()
+    assert done.code == 143, str(done)
+    assert done.err.splitlines()[-1].startswith("ncbatch: ended by SIGTERM; ")
+    assert (tmp_path / "out" / "state.pt").exists() and "Traceback" not in done.err
+
+
 def test_a_dry_run_trains_nothing(said: Said, corpus: Path, tmp_path: Path) -> None:
     words = ("train", corpus, "--out", tmp_path / "models", "--ladder", "0.01,0.02", "--kind", "bits-back")
     words = (*words, *SMALL, "--steps", "100", "--warm-steps", "7", "--dry-run", "--price-per-hour", "3600")
