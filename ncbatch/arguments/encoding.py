@@ -6,7 +6,7 @@ import argparse
 from typing import get_args
 
 from ncbatch.arguments.common import how_arguments, place_arguments, which_arguments
-from ncbatch.codec.methods import CODECS, PRESETS, Method, Rounding
+from ncbatch.codec.methods import CODECS, INFERENCE, PRESETS, Method, Rounding
 from ncbatch.flag_types import at_least_zero, natural, positive_float, positive_int, quality
 
 
@@ -43,8 +43,21 @@ def encode_arguments(parser: argparse.ArgumentParser) -> None:
     how_arguments(parser)
 
 
-def recipe_arguments(what: argparse._ArgumentGroup) -> None:
-    """How a learned codec finds latents, and what images it takes."""
+def _default(value: str, field: str) -> str:
+    """A flag's default without a preset, and with each one that says something else."""
+    presets = {name: PRESETS[name] | INFERENCE[name] for name in PRESETS if name != "paper"}
+    others = [f"{name}: {fields[field]}" for name, fields in presets.items() if field in fields]
+    return f"default: {value}" + (f" ({', '.join(others)})" if others else "")
+
+
+def _by_method(sga: str, annealing: str, *, packs: bool) -> str:
+    """A default that differs between the methods; packs know sga's only."""
+    return sga if packs else f"{sga} for sga, {annealing} for deterministic-annealing"
+
+
+def recipe_arguments(what: argparse._ArgumentGroup, *, packs: bool = False) -> None:
+    """How a learned codec finds latents, and what images it takes; into a run, or into one pack."""
+    refused = "is an error" if packs else "becomes a failed row"
     what.add_argument(
         "--preset", metavar="NAME",
         help=f"settings by name: {', '.join(PRESETS)}; they replace the defaults of the flags below, and "
@@ -57,16 +70,17 @@ def recipe_arguments(what: argparse._ArgumentGroup) -> None:
     )  # fmt: skip
     what.add_argument(
         "--steps", type=natural, metavar="N",
-        help="steps of refinement; time grows in proportion; default: 2000",
+        help=f"steps of refinement; time grows in proportion; {_default('2000', 'steps')}",
     )  # fmt: skip
     what.add_argument(
         "--learning-rate", type=positive_float, metavar="RATE",
-        help="Adam's learning rate in refinement; default: 0.005, or 0.0001 for ste",
+        help="Adam's learning rate in refinement; "
+        + _default("0.005" if packs else "0.005, or 0.0001 for ste", "learning_rate"),
     )  # fmt: skip
     what.add_argument(
         "--decay", choices=("constant", "cosine"),
         help="what becomes of the learning rate over the steps: it stays, or falls to 2 %% along a cosine; "
-        "default: constant",
+        + _default("constant", "decay"),
     )  # fmt: skip
     what.add_argument(
         "--seed", type=natural, metavar="N",
@@ -74,35 +88,37 @@ def recipe_arguments(what: argparse._ArgumentGroup) -> None:
     )  # fmt: skip
     what.add_argument(
         "--rounding", choices=get_args(Rounding),
-        help="rounding probabilities of sga: the paper's (atanh), or those of SGA+; default: atanh",
+        help="rounding probabilities of sga: the paper's (atanh), or those of SGA+; "
+        + _default("atanh", "rounding"),
     )  # fmt: skip
     what.add_argument(
         "--noise", type=at_least_zero, metavar="FACTOR",
-        help="factor of sga's Gumbel noise: less converges sooner; default: 1, as in the paper",
+        help="factor of sga's Gumbel noise: less converges sooner; "
+        + _default("1, as in the paper", "noise"),
     )  # fmt: skip
     what.add_argument(
         "--tau0", type=positive_float, metavar="TAU",
-        help="temperature at the start: the lower, the nearer to rounding; default: 0.5 for sga, 0.2 for "
-        "deterministic-annealing",
+        help="temperature at the start: the lower, the nearer to rounding; default: "
+        + _by_method("0.5", "0.2", packs=packs),
     )  # fmt: skip
     what.add_argument(
         "--annealing-rate", type=at_least_zero, metavar="C",
-        help="the temperature falls by a factor of exp(-C) each step; default: 2 / steps for sga (0.001 at "
-        "2000 steps), 8 / steps for deterministic-annealing",
+        help="the temperature falls by a factor of exp(-C) each step; default: "
+        + _by_method("2 / steps", "8 / steps", packs=packs),
     )  # fmt: skip
     what.add_argument(
         "--plateau", type=at_least_zero, metavar="STEPS",
-        help="steps before the temperature starts to fall; 0 is the paper's naive schedule; default: 35 %% "
-        "of the steps for sga, 20 %% for deterministic-annealing",
+        help="steps before the temperature starts to fall; 0 is the paper's naive schedule; default: "
+        + _by_method("35 %% of the steps", "20 %%", packs=packs),
     )  # fmt: skip
     what.add_argument(
         "--bbvi-steps", type=natural, metavar="N",
-        help="steps of bits-back's inference, which encoding does twice and decoding once; default: 2000 "
-        "(fast: 100, best: 500)",
+        help="steps of bits-back's inference, which encoding does twice and decoding once; "
+        + _default("2000", "bbvi_steps"),
     )  # fmt: skip
     what.add_argument(
         "--bbvi-learning-rate", type=positive_float, metavar="RATE",
-        help="learning rate of bits-back's inference; default: 0.003 (fast: 0.02, best: 0.01)",
+        help="learning rate of bits-back's inference; " + _default("0.003", "bbvi_learning_rate"),
     )  # fmt: skip
     what.add_argument(
         "--model", metavar="MODEL",
@@ -111,12 +127,11 @@ def recipe_arguments(what: argparse._ArgumentGroup) -> None:
     )  # fmt: skip
     what.add_argument(
         "--alpha", choices=("refuse", "white", "black"),
-        help="what to put behind transparent pixels; refuse: such an image becomes a failed row; "
-        "default: refuse",
+        help=f"what to put behind transparent pixels; refuse: such an image {refused}; default: refuse",
     )  # fmt: skip
     what.add_argument(
         "--max-pixels", type=positive_int, metavar="N",
-        help="images with more pixels than this become failed rows; default: 100 million",
+        help=f"an image with more pixels than this {refused}; default: 100 million",
     )  # fmt: skip
 
 
@@ -146,7 +161,7 @@ def pack_arguments(parser: argparse.ArgumentParser) -> None:
         "--method", choices=methods, default="sga+bits-back",
         help="how latents and their posterior are found; default: %(default)s",
     )  # fmt: skip
-    recipe_arguments(what)
+    recipe_arguments(what, packs=True)
 
 
 def demo_arguments(parser: argparse.ArgumentParser) -> None:

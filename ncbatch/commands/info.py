@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ncbatch.commands.common import store_options
 from ncbatch.console import out, print_table, size
 from ncbatch.errors import UsageError
 from ncbatch.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from ncbatch.codec.pack_file import PackFile
+
+_KINDS = {
+    "bitstream": "bitstream of one image (.ncb)",
+    "pack": "pack of several images (.ncbp)",
+    "checkpoint": "checkpoint of a model (.safetensors)",
+}
+"""What a person reads; programs get the short word."""
 
 _NO_LIMIT = 1 << 62  # nothing is decoded, so no image is too large to be described
 
@@ -37,12 +47,19 @@ def info(args: argparse.Namespace) -> int:
         return ExitCode.OK
     for name, value in facts.items():
         if value is not None:
-            out.print(
-                f"{name.replace('_', ' ')}: {f'{value:,} ({size(value)})' if name == 'bytes' else value}"
-            )
+            out.print(f"{name.replace('_', ' ')}: {_told(name, value)}")
     if images:
         print_table(list(images[0]), [list(image.values()) for image in images])
     return ExitCode.OK
+
+
+def _told(name: str, value: Any) -> str:
+    """A fact as a person reads it."""
+    if name == "bytes":
+        return f"{value:,} ({size(value)})"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(_KINDS[value] if name == "kind" else value)
 
 
 def _bitstream(data: bytes) -> dict[str, Any]:
@@ -50,7 +67,8 @@ def _bitstream(data: bytes) -> dict[str, Any]:
 
     stream = parse(data, max_pixels=_NO_LIMIT)
     return {
-        "kind": "bitstream of one image (.ncb), whole: its checksum matches",
+        "kind": "bitstream",
+        "whole": True,  # or it would not have been parsed
         "method": stream.method,
         "width": stream.width,
         "height": stream.height,
@@ -75,6 +93,8 @@ def _pack(data: bytes) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         except BitstreamError as error:  # those in front of the damage decode
             problem = f"{error}; {len(entries)} of {header.pictures} images can be decoded"
             break
+    else:
+        problem = _problem_behind(file)
     # The last image stands first in the file.
     images = [
         {
@@ -89,7 +109,8 @@ def _pack(data: bytes) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     ]
     pixels = sum(entry.width * entry.height for entry in entries)
     facts = {
-        "kind": "pack of several images (.ncbp)",
+        "kind": "pack",
+        "whole": problem is None,
         "damage": problem,
         "image_count": header.pictures,
         "bpp": None if problem else _bpp(len(data), pixels),
@@ -102,6 +123,22 @@ def _pack(data: bytes) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return facts, images
 
 
+def _problem_behind(file: PackFile) -> str | None:
+    """What is wrong with the parts of a pack that are no images, whose sections were all read."""
+    from ncbatch.codec.errors import BitstreamError
+
+    try:
+        if file.header.side_bytes:
+            file.side_words()
+        else:
+            file.check_end()
+    except BitstreamError as error:
+        return f"{error}; the images can be decoded all the same"
+    if file.header.names_bytes and file.names is None:
+        return "the images' names are damaged; all images can be decoded"
+    return None
+
+
 def _bpp(count: int, pixels: int) -> float | None:
     return round(8 * count / pixels, 4) if pixels else None
 
@@ -111,7 +148,7 @@ def _model(short: str) -> dict[str, Any]:
     from ncbatch.codec.catalog import builtin_facts
 
     names = [name for name, facts in builtin_facts().items() if facts.digest.startswith(short)]
-    return {"model": names[0] if names else "not a built-in one", "model_digest": short}
+    return {"model": names[0] if names else "not a built-in one", "model_digest_prefix": short}
 
 
 def _checkpoint(data: bytes, name: str) -> dict[str, Any]:
@@ -120,7 +157,9 @@ def _checkpoint(data: bytes, name: str) -> dict[str, Any]:
     described = describe(data, name)
     about = described.info
     return {
-        "kind": f"checkpoint of the kind {about.kind}, whole: its digest matches",
+        "kind": "checkpoint",
+        "whole": True,  # its digest was compared
+        "model_kind": about.kind,
         "lmbda": about.lmbda,
         "N": about.n,
         "M": about.m,

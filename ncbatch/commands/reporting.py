@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def report(args: argparse.Namespace) -> int:
+    _check_flags(args)
     output = open_run(args, args.output)  # told before the imports, which take seconds
     from ncbatch.report.evaluation import evaluate
     from ncbatch.report.page import PageOptions, build
@@ -29,12 +30,13 @@ def report(args: argparse.Namespace) -> int:
 
     rows = Rows.of(output)
     evaluation = evaluate(output, rows)
+    images = tuple(args.images.split(",")) if args.images else ()
+    rows.require_images(images)
     if args.reference is not None and args.reference not in evaluation.series:
         known = ", ".join(repr(label) for label in evaluation.series)
         raise UsageError(f"--reference: the run has no series {args.reference!r}; it has {known}")
     published = _published(args, evaluation)
     destination = open_store(args.out or join_uri(output.uri, "report"), store_options(args), create=True)
-    images = tuple(args.images.split(",")) if args.images else ()
     options = PageOptions(args.reference, args.price_per_hour, images)
     found = build(evaluation, rows, output, published, options)
     corpus = None
@@ -61,6 +63,12 @@ def report(args: argparse.Namespace) -> int:
     with contextlib.suppress(BrokenPipeError):  # of evaluate, the exit code is the run's, whoever reads
         out.print(f"{destination.uri}index.html")
     return 0
+
+
+def _check_flags(args: argparse.Namespace) -> None:
+    for flag, given in (("--images", args.images), ("--thumbnails", args.thumbnails)):
+        if args.no_pictures and given:
+            raise UsageError(f"--no-pictures shows no images; leave it out, or {flag}")
 
 
 def _published(args: argparse.Namespace, evaluation: Evaluation) -> list[Curve]:
@@ -91,6 +99,7 @@ def _published(args: argparse.Namespace, evaluation: Evaluation) -> list[Curve]:
 
 def evaluate(args: argparse.Namespace) -> int:
     """A run of methods x models and codecs x qualities, and the report on it."""
+    _check_flags(args)  # not only when the run is over
     from ncbatch.codec import catalog
     from ncbatch.codec.methods import BITS_BACK_METHODS, CODECS, Method
     from ncbatch.commands.encoding import encode_and_summarise, encode_options, which_images

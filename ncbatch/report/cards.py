@@ -27,7 +27,7 @@ def cards(report: Report) -> list[Card]:
 def _amounts(report: Report) -> Iterator[Card]:
     found, several = report.overview, len(report.overview.variants) > 1
     encodings = f"{found.ok + found.failed:,} encodings by {len(found.variants)} variants"
-    yield Card("Images", f"{found.images:,}", encodings if several else f"{found.megapixels:,.0f} megapixels")
+    yield Card("Images", f"{found.images:,}", encodings if several else _pixels(found.megapixels))
     share = 100 * found.failed / max(found.ok + found.failed, 1)
     if found.failed:
         kinds = len(report.failures)
@@ -95,6 +95,13 @@ def _spread(report: Report, quantity: str) -> str:
 def _time(seconds: float) -> str:
     """Of many hours, nobody asks for the minutes."""
     return f"{seconds / 3600:,.0f} h" if seconds >= 48 * 3600 else duration(seconds)
+
+
+def _pixels(megapixels: float) -> str:
+    """In words that are not 0 of few small images."""
+    if megapixels < 0.1:
+        return f"{megapixels * 1e6:,.0f} pixels"
+    return f"{megapixels:,.{0 if megapixels >= 10 else 1}f} megapixels"
 
 
 def _percent(value: float) -> str:

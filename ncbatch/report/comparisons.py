@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from ncbatch.codec.pictures import write_png
-from ncbatch.report.errors import ReportError
 from ncbatch.report.evaluation import Evaluation
 from ncbatch.report.originals import Images, Pixels
 from ncbatch.report.rows import SAVED_PERCENT, Rows, quoted
@@ -37,19 +36,13 @@ def choose(rows: Rows, count: int = 2) -> list[str]:
 def compare(
     evaluation: Evaluation, rows: Rows, images: Images, image_keys: Sequence[str]
 ) -> list[Comparison]:
-    """Comparisons of some images, of those that can be read.
-
-    Raises:
-        ReportError: the run has no such image.
-    """
+    """Comparisons of some images of the run, of those that can be read and have something to be beside."""
     found = [_compare(evaluation, rows, images, key) for key in image_keys]
     return [comparison for comparison in found if comparison is not None]
 
 
 def _compare(evaluation: Evaluation, rows: Rows, images: Images, key: str) -> Comparison | None:
     by_variant = {row["variant"]: row for row in rows.select(_VARIANTS.format(key=quoted(key)))}
-    if not by_variant:
-        raise ReportError(f"the run has no encoded image {key!r}; --images takes keys of the table")
     chosen = _matched(evaluation, by_variant)
     found = [(row, pixels) for row in chosen if (pixels := images.decoded(row)) is not None]
     if not found:
@@ -58,6 +51,8 @@ def _compare(evaluation: Evaluation, rows: Rows, images: Images, key: str) -> Co
     original = images.original(key, chosen[0]["variant"])
     if original is not None:
         shown.insert(0, ("original", original))
+    if len(shown) < 2:  # a slider between an image and itself
+        return None
     left, right = _opening([row for row, _ in found], original is not None)
     return Comparison(key, tuple(_cut(shown)), left, right)
 

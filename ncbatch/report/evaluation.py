@@ -113,7 +113,9 @@ def _means(rows: Rows, variants: Sequence[str]) -> tuple[Means, ...]:
 
 def _notes(facts: RunFacts, means: Sequence[Means], left_out: Sequence[str]) -> Iterator[str]:
     if len(means) > 1:
-        yield f"Means are over the {means[0].images:,} images that are ok under every variant."
+        count = means[0].images
+        images = "one image that is" if count == 1 else f"{count:,} images that are"
+        yield f"Means are over the {images} ok under every variant."
     partly = [m for m in means if 0 < m.ms_ssim_images < m.images]
     if partly:
         few, all_ = partly[0].ms_ssim_images, partly[0].images

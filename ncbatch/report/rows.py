@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from ncbatch.metrics.query import query_table
 from ncbatch.metrics.table import read_table
+from ncbatch.report.errors import ReportError
 from ncbatch.store import Store
 
 COLUMNS = (
@@ -45,6 +47,16 @@ class Rows:
     def select(self, sql: str) -> list[dict[str, Any]]:
         """The result of `sql`, in which the table is called `metrics`; for results of a bounded number."""
         return query_table(self.table, sql).to_pylist()
+
+    def require_images(self, image_keys: Sequence[str]) -> None:
+        """Raises ReportError where one of them was not encoded."""
+        if not image_keys:
+            return
+        sql = "select distinct image_key from metrics where status = 'ok' and image_key "
+        there = {row["image_key"] for row in self.select(sql + one_of(tuple(image_keys)))}
+        for key in image_keys:
+            if key not in there:
+                raise ReportError(f"the run has no encoded image {key!r}; --images takes keys of the table")
 
     def one(self, sql: str) -> dict[str, Any]:
         """The only row of a result."""

@@ -62,6 +62,14 @@ def _flags() -> Iterator[tuple[str, argparse.Action]]:
         yield from ((name, action) for action in sub._actions if action is not commands)
 
 
+def test_help_of_packs_is_of_packs_and_presets_are_told(said: Said) -> None:
+    told = " ".join(said("pack", "--help").expect(0).out.split())
+    assert "failed row" not in told and "deterministic-annealing" not in told and "for ste" not in told
+    assert "such an image is an error" in told and "of the steps" in told
+    told = " ".join(said("encode", "--help").expect(0).out.split())
+    assert "default: 2000 (fast: 300, best: 2000)" in told and "becomes a failed row" in told
+
+
 def test_the_old_name_of_a_flag_still_works() -> None:
     for flag in ("--from", "--first"):
         assert build_parser().parse_args(["decode", "x.ncbp", "out", flag, "2"]).start == 2
@@ -207,7 +215,9 @@ def test_a_file_is_described_without_decoding_it(said: Said, tmp_path: Path) -> 
     told = said("info", tmp_path / "a.ncb").expect(0).out
     assert "width: 40" in told and "method: sga" in told and "not a built-in one" in told
     found = json.loads(said("info", tmp_path / "a.ncb", "--json").expect(0).out)
-    assert found["height"] == 30 and found["model_digest"] == "ab" * 8 and found["bytes"] > 12
+    assert found["height"] == 30 and found["model_digest_prefix"] == "ab" * 8 and found["bytes"] > 12
+
+    assert (found["kind"], found["whole"]) == ("bitstream", True) and "whole: yes" in told
 
     pack = write_header(PackHeader("cd" * 8, BbviSettings(5, 0.01), 2, 0))
     first = Entry("bits-back", 64, 48, 0, 7)
@@ -217,15 +227,20 @@ def test_a_file_is_described_without_decoding_it(said: Said, tmp_path: Path) -> 
     (tmp_path / "a.ncbp").write_bytes(whole)
     found = json.loads(said("info", tmp_path / "a.ncbp", "--json").expect(0).out)
     assert found["inference"] == "5 steps at a rate of 0.01" and found["damage"] is None
+    assert (found["kind"], found["whole"]) == ("pack", True)
     sizes = [(image["image"], image["width"], image["bits-back"]) for image in found["images"]]
     assert sizes == [(0, 16, "no"), (1, 64, "yes")]
     (tmp_path / "cut.ncbp").write_bytes(whole[:-5])
-    assert "1 of 2 images can be decoded" in said("info", tmp_path / "cut.ncbp").expect(0).out
+    told = said("info", tmp_path / "cut.ncbp").expect(0).out
+    assert "1 of 2 images can be decoded" in told and "whole: no" in told
+    (tmp_path / "long.ncbp").write_bytes(whole + b"more")
+    found = json.loads(said("info", tmp_path / "long.ncbp", "--json").expect(0).out)
+    assert found["whole"] is False and "bytes follow the last picture" in found["damage"]
 
     name, digest = "base-0.010", builtin_facts()["base-0.010"].digest
     (tmp_path / "m.safetensors").write_bytes(builtin_file(name).read_bytes())
     told = said("info", tmp_path / "m.safetensors").expect(0).out
-    assert f"digest: {digest}" in told and "kind base" in told
+    assert f"digest: {digest}" in told and "model kind: base" in told
     (tmp_path / "x.txt").write_text("text")
     assert "is not an .ncb file" in said("info", tmp_path / "x.txt").expect(1).message
     assert "there is no file" in said("info", tmp_path / "no.ncb").expect(1).message

@@ -79,6 +79,8 @@ def test_originals_that_are_gone_leave_the_decoded_ones(tmp_path: Path, capsys) 
         text.count('src="data:image/jpeg;base64,') == 3
         and "no originals are shown" in capsys.readouterr().err
     )
+    assert "Images at matched rates" not in text  # the one that is left would be beside itself
+    assert "23,040 pixels" in text and "0 megapixels" not in text
 
 
 def test_a_bitstream_that_is_gone_is_left_out(tmp_path: Path, capsys) -> None:
