@@ -5,9 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ncbatch.codec.recipe import ClassicalRecipe, Recipe
-from ncbatch.runs.plan import PlannedImage, Unit
+
+if TYPE_CHECKING:  # the plan loads pyarrow, and `status` of no run needs none
+    from ncbatch.runs.plan import PlannedImage, Unit
 
 _SECONDS = 1.0
 """Between two beats."""

@@ -125,7 +125,7 @@ def read_plan_table(output: Store, keys: Iterable[str], columns: Sequence[str] |
     """
     fields = _SCHEMA.names if columns is None else columns
     schema = pa.schema([_SCHEMA.field(name) for name in fields])
-    tables = [schema.empty_table()]
+    tables = [pa.Table.from_batches([], schema)]  # `empty_table` loads pandas, too
     for key in keys:
         try:
             # Not `read_table`, which loads pyarrow.dataset and with it pandas: half a second of `status`.

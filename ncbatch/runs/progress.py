@@ -6,14 +6,16 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import pydantic
 
 from ncbatch.runs import layout
 from ncbatch.runs.forecast import Forecast
-from ncbatch.runs.results import UnitResult
 from ncbatch.store import ObjectNotFound, Store
+
+if TYPE_CHECKING:  # results load pyarrow, and `status` of no run needs none
+    from ncbatch.runs.results import UnitResult
 
 State = Literal["planning", "starting", "running", "finishing", "finished", "interrupted", "stopped"]
 
