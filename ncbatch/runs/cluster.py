@@ -104,6 +104,7 @@ def _start_local(size: PoolConfig) -> None:
             logging_level=logging.WARNING,
         )
     except Exception as error:
+        # Ray raises RuntimeError, ValueError, OSError and types of its own, by release and by what is wrong.
         reason = " ".join(str(error).split()) or type(error).__name__
         raise RunError(
             f"Ray does not start on this machine: {reason}; its logs are in session_latest/logs of "
