@@ -26,9 +26,11 @@ class Console(console.Console):
     """
 
     def on_broken_pipe(self) -> None:
-        if not self.stderr:
-            raise BrokenPipeError
         self.quiet = True
+        self.print()  # what could not be written is dropped; otherwise rich writes it before the next result
+        if not self.stderr:
+            self.quiet = False
+            raise BrokenPipeError
 
 
 out = Console(highlight=False, markup=False, soft_wrap=True)

@@ -13,6 +13,7 @@ import pytest
 
 from ncbatch import process
 from ncbatch.cli import main
+from ncbatch.console import out
 from ncbatch.runs.models import keep_model
 from ncbatch.runs.unit import run_unit
 from tests.runs.workbench import ATTEMPTS, CHECKPOINT, Workbench, picture
@@ -69,6 +70,13 @@ def test_what_is_wrong_is_in_the_exit_code_whoever_reads(local: Workbench) -> No
     for flags in ([], ["--json"], ["--repair"]):
         with pipe_without_reader():
             assert main(["verify", local.output.uri, *flags]) == 2
+
+
+def test_what_nobody_read_is_not_written_later(capsys: pytest.CaptureFixture[str]) -> None:
+    with pipe_without_reader():
+        assert main(["models"]) == 0
+    out.print("the next result")
+    assert capsys.readouterr().out == "the next result\n"
 
 
 def _a_pipe_breaks() -> int:
