@@ -1,5 +1,9 @@
 """Files that another machine wrote with an earlier version decode here to the very same latents.
 
+`golden/tiny` has its models (N = 8, M = 12) beside it, and every kind of file of version 1 of `.ncb` and
+versions 2 and 3 of `.ncbp`; `write_golden.py` wrote it, on a machine with AVX2 and no AVX512. The files in
+`golden/` are of the models in the package.
+
 `golden/` must never be written anew: what was compressed stays readable for ever. The files name their
 models by digest. While a model is built in, its files must decode; a model that leaves the package has to
 stay loadable from somewhere else before its files may be given up; until then they are skipped, with its
@@ -11,6 +15,7 @@ order of its dimensions, and the sum of all samples of the picture.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from pathlib import Path
@@ -20,15 +25,19 @@ import numpy as np
 import pytest
 from torch import Tensor
 
-from ncbatch.codec import bitstream, catalog, zoo
+from ncbatch.codec import bitstream, catalog, checkpoint, zoo
 from ncbatch.codec.bitstream import short_digest
 from ncbatch.codec.decode import decode_latents, reconstruct
 from ncbatch.codec.exact import UNIT
 from ncbatch.codec.model import Model, to_pixels
+from ncbatch.codec.pack_file import PackFile
 from ncbatch.codec.packing import PackReader
+from tests.codec.write_golden import MAX_PIXELS, told
 
 GOLDEN = Path(__file__).parent / "golden"
 FILES: dict[str, dict[str, Any]] = json.loads((GOLDEN / "index.json").read_text())["files"]
+TINY = GOLDEN / "tiny"
+TINY_FILES: dict[str, dict[str, Any]] = json.loads((TINY / "index.json").read_text())
 # Of the integers y_hat of three.ncbp's pictures, as int64; its own checksums have only 16 bits for them.
 THREE = [
     "9112ebbd115b3e1deff074f3df403f5d7be1f5de534fd53d92f8a57973c8f7bf",
@@ -79,3 +88,47 @@ def test_a_pack_from_elsewhere_decodes_to_the_same_latents() -> None:
         assert picture.shape == (96, 128, 3)
     assert [digests[i] for i in range(3)] == THREE
     assert reader.side_information == b""
+
+
+@functools.cache
+def tiny_model(kind: str) -> Model:
+    path = TINY / f"{kind}.safetensors"
+    return Model(checkpoint.parse(path.read_bytes(), path.name))
+
+
+def read_tiny_pack(name: str) -> PackReader:
+    return PackReader(tiny_model("bits-back"), (TINY / name).read_bytes(), max_pixels=MAX_PIXELS)
+
+
+def test_the_tiny_index_names_the_files_that_are_there() -> None:
+    there = {path.name for path in TINY.iterdir() if path.suffix in (".ncb", ".ncbp")}
+    assert there == set(TINY_FILES)
+    assert {image["method"] for file in TINY_FILES.values() for image in file["images"]} == set(
+        bitstream.METHODS
+    )
+
+
+@pytest.mark.parametrize("name", TINY_FILES)
+def test_a_tiny_models_file_decodes_to_the_same_latents(name: str) -> None:
+    said, data = TINY_FILES[name], (TINY / name).read_bytes()
+    assert len(data) == said["bytes"]
+    images = told(tiny_model(said["model"]), data)
+    assert len(images) == len(said["images"])
+    for image, then in zip(images, said["images"], strict=True):
+        samples = 3 * image["width"] * image["height"]
+        assert abs(image.pop("samples_sum") - then.pop("samples_sum")) <= _LEVELS * samples
+        assert image == then
+
+
+def test_the_tiny_packs_have_what_they_are_there_for() -> None:
+    corrected = [u.entry.corrections for u in read_tiny_pack("corrected.ncbp").pictures()]
+    assert sum(map(bool, corrected)) == 2
+    entries = [u.entry for u in read_tiny_pack("partly-plain.ncbp").pictures()]
+    assert [entry.posterior is None for entry in reversed(entries)] == [True, True, False, True, False]
+    name = "inferred-named-with-side-information.ncbp"
+    reader = read_tiny_pack(name)
+    assert len(list(reader.pictures())) == 5
+    assert reader.side_information == b"bits of something else"
+    names = PackFile((TINY / name).read_bytes(), max_pixels=MAX_PIXELS).names
+    assert names is not None
+    assert names[0].decode() == "é.png"
