@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ncbatch.codec.pictures import read_picture, write_png
+from ncbatch.images.read import read_picture, write_png
 
 HALVES = ("search", "report")
 

@@ -21,8 +21,8 @@ from ncbatch.codec.catalog import Facts, Measured
 from ncbatch.codec.checkpoint import parse
 from ncbatch.codec.encode import encode
 from ncbatch.codec.model import Model
-from ncbatch.codec.pictures import read_picture
 from ncbatch.codec.recipe import Recipe
+from ncbatch.images.read import read_picture
 from ncbatch.report.bd_rate import Curve, bd_rate
 from ncbatch.report.errors import NoOverlapError
 from ncbatch.report.published import curves, published_points

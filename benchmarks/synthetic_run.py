@@ -11,12 +11,11 @@ from datetime import datetime, timedelta, timezone
 import numpy as np
 import pyarrow as pa
 
-from ncbatch import __version__
+from ncbatch import __version__, layout
 from ncbatch.codec.recipe import Recipe
+from ncbatch.layout import unit_key
 from ncbatch.metrics.compact import compact
-from ncbatch.metrics.keys import unit_key
 from ncbatch.metrics.schema import SCHEMA, table_to_parquet
-from ncbatch.runs import layout
 from ncbatch.runs.plan import PlannedImage, Unit, make_units, write_plan
 from ncbatch.runs.spec import RunFile, RunSpec, Variant
 from ncbatch.store import Store

@@ -9,10 +9,9 @@ from ncbatch import __version__, commands, process, signals
 from ncbatch.arguments import encoding, jobs, models, reading, reports
 from ncbatch.arguments.common import Command, dry_run_argument, price_argument
 from ncbatch.console import configure_logging, say_error
-from ncbatch.errors import NcbatchError, Terminated
+from ncbatch.errors import NcbatchError, StoppedByPolicyError, Terminated
 from ncbatch.exit_codes import ExitCode, table
 from ncbatch.parser import ENVIRONMENT_FLAGS, Parser, PrintCompletion, variable
-from ncbatch.runs.errors import StoppedByPolicyError
 
 _EPILOG = f"""\
 exit codes:

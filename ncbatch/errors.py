@@ -23,6 +23,22 @@ class UsageError(NcbatchError):
     """The request itself cannot be carried out as given (wrong flag, wrong value, wrong place)."""
 
 
+class RunError(NcbatchError):
+    """The output does not hold the run that was asked for, or holds it damaged."""
+
+
+class SpecMismatchError(RunError):
+    """The output holds a run with other settings."""
+
+
+class LeaseHeldError(RunError):
+    """Another driver is working on the run."""
+
+
+class StoppedByPolicyError(RunError):
+    """The run was stopped because going on would make things worse; the message says why."""
+
+
 class Terminated(KeyboardInterrupt):
     """SIGTERM, which ends a command as Ctrl-C does."""
 

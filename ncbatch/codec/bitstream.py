@@ -15,7 +15,7 @@ import zlib
 from dataclasses import dataclass
 
 from ncbatch.codec.errors import BitstreamError
-from ncbatch.codec.pictures import MAX_SIDE
+from ncbatch.images.read import MAX_SIDE
 
 MAGIC = b"NCB"
 VERSION = 1

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from ncbatch.codec.errors import BitstreamError, DecodeCheckError
-from ncbatch.codec.pictures import write_png
 from ncbatch.codec.recipe import ClassicalRecipe
+from ncbatch.images.read import write_png
 
 Pixels = NDArray[np.uint8]
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ncbatch.codec import bitstream, coder
 from ncbatch.codec.errors import BitstreamError, WrongModelError
 from ncbatch.codec.model import PADDING, Latents, Model, to_pixels
-from ncbatch.codec.pictures import PictureLimits
+from ncbatch.images.read import PictureLimits
 
 
 def decode(model: Model, data: bytes, *, max_pixels: int = PictureLimits().max_pixels) -> NDArray[np.uint8]:

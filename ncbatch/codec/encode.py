@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ncbatch.codec import bitstream, coder, quality
+from ncbatch.codec import bitstream, coder
 from ncbatch.codec.decode import decode_latents, reconstruct
 from ncbatch.codec.errors import DecodeCheckError
 from ncbatch.codec.methods import STEPS_BETWEEN_PAUSES
@@ -20,6 +20,7 @@ from ncbatch.codec.model import Latents, Model, to_tensor
 from ncbatch.codec.noise import Noise
 from ncbatch.codec.recipe import Recipe
 from ncbatch.codec.refinement import Refinement, Target
+from ncbatch.images import distortion
 
 Pixels = NDArray[np.uint8]
 State = dict[str, Tensor]
@@ -58,7 +59,7 @@ class Outcome:
 
     @property
     def psnr(self) -> float:
-        return quality.psnr(self.mse)
+        return distortion.psnr(self.mse)
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,7 @@ def _finish(
     return Encoded(
         outcome=outcome,
         amortized=baseline,
-        ms_ssim=quality.ms_ssim(pixels, picture),
+        ms_ssim=distortion.ms_ssim(pixels, picture),
         width=pixels.shape[1],
         height=pixels.shape[0],
         encode_seconds=seconds + time.monotonic() - started,
@@ -191,7 +192,7 @@ def evaluate(model: Model, pixels: Pixels, data: bytes, lmbda: float) -> tuple[L
     latents = decode_latents(model, stream)
     picture = reconstruct(model, latents, stream.height, stream.width)
     seconds = time.monotonic() - started
-    error = quality.mse(pixels, picture)
+    error = distortion.mse(pixels, picture)
     bits_y, bits_z = (bits.item() for bits in model.information(latents))
     rd_loss = len(data) * 8 / (stream.height * stream.width) + lmbda * error
     return latents, picture, Outcome(data, bits_y, bits_z, error, rd_loss, seconds)

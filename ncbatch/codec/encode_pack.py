@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ncbatch.codec import quality
 from ncbatch.codec.bbvi import BbviSettings
 from ncbatch.codec.bits_back import Inferred, infer_posterior
 from ncbatch.codec.encode import Encoded, Outcome, Pause, State, encode, refine
@@ -21,6 +20,7 @@ from ncbatch.codec.model import Model, to_pixels, to_tensor
 from ncbatch.codec.packing import Pack, PackItem, PackReader, write_pack
 from ncbatch.codec.posterior import Posterior
 from ncbatch.codec.recipe import Recipe
+from ncbatch.images import distortion
 
 Pixels = NDArray[np.uint8]
 
@@ -181,7 +181,7 @@ def _measured(
     height, width = found.pixels.shape[:2]
     picture = to_pixels(model.synthesise(found.y_hat.float()), height, width)
     decode_seconds += time.monotonic() - started
-    share, error = pack.shares[index], quality.mse(found.pixels, picture)
+    share, error = pack.shares[index], distortion.mse(found.pixels, picture)
     outcome = Outcome(
         data=pack.data[share.offset : share.offset + share.length],
         bits_y=share.coded.bits_y,
@@ -195,7 +195,7 @@ def _measured(
     return Encoded(
         outcome=outcome,
         amortized=found.amortized,
-        ms_ssim=quality.ms_ssim(found.pixels, picture),
+        ms_ssim=distortion.ms_ssim(found.pixels, picture),
         width=width,
         height=height,
         encode_seconds=found.seconds + decode_seconds,

@@ -134,8 +134,8 @@ def _checked(args: argparse.Namespace, spec: RunSpec, options: EncodeOptions) ->
 def pack(args: argparse.Namespace) -> int:
     import pydantic
 
-    from ncbatch.runs.objects import folder_of, require_object
     from ncbatch.runs.request import make_variant
+    from ncbatch.store.objects import folder_of, require_object
 
     options = store_options(args)
     if not args.out.endswith(".ncbp"):
@@ -172,7 +172,7 @@ def _files(uris: Sequence[str], options: StoreOptions) -> list[str]:
     Raises:
         UsageError: a file does not exist, or a folder has no images.
     """
-    from ncbatch.runs.objects import require_object
+    from ncbatch.store.objects import require_object
 
     found: list[str] = []
     for uri in uris:

@@ -25,8 +25,8 @@ _NO_LIMIT = 1 << 62  # nothing is decoded, so no image is too large to be descri
 
 
 def info(args: argparse.Namespace) -> int:
-    from ncbatch.runs.objects import no_file, read_object
     from ncbatch.store import ObjectNotFound
+    from ncbatch.store.objects import no_file, read_object
 
     try:
         data = read_object(args.file, store_options(args))

@@ -81,7 +81,7 @@ def _rows_of(place: Store) -> Iterator[Row]:
 
 
 def convert(args: argparse.Namespace) -> int:
-    from ncbatch.runs.objects import folder_of, read_object, require_object
+    from ncbatch.store.objects import folder_of, read_object, require_object
 
     options = store_options(args)
     require_object(args.source, options)

@@ -37,7 +37,7 @@ def query(args: argparse.Namespace) -> int:
         return ExitCode.OK
     data = _written(table, form)
     if args.out:
-        from ncbatch.runs.objects import folder_of
+        from ncbatch.store.objects import folder_of
 
         folder, name = folder_of(args.out, store_options(args), create=True)
         folder.put(name, data)

@@ -44,8 +44,8 @@ def _destination(args: argparse.Namespace, *, one_image: bool) -> Destination:
 
 
 def _decode_file(args: argparse.Namespace, *, pack: bool) -> int:
-    from ncbatch.codec.limits import DEFAULT_LIMITS
-    from ncbatch.runs.objects import require_object
+    from ncbatch.images.limits import DEFAULT_LIMITS
+    from ncbatch.store.objects import require_object
 
     require_object(args.source, store_options(args))
     alone = args.picture is not None

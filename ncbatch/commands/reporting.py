@@ -77,7 +77,7 @@ def _published(args: argparse.Namespace, evaluation: Evaluation) -> list[Curve]:
     A data set that only the corpus's name tells of is drawn beside curves, not beside a single point.
     """
     from ncbatch.report.published import curves, parse_points, published_points
-    from ncbatch.runs.objects import read_object
+    from ncbatch.store.objects import read_object
 
     if args.published is None:
         points = published_points()

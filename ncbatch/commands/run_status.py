@@ -42,7 +42,7 @@ def status(args: argparse.Namespace) -> int:
 
 def _show(args: argparse.Namespace, output: Store) -> str:
     """Prints the status once; returns the run's state."""
-    from ncbatch.runs import layout
+    from ncbatch import layout
     from ncbatch.runs.lease import read_lease
     from ncbatch.runs.progress import read_status
     from ncbatch.runs.spec import read_run

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from ncbatch.layout import METRICS_PREFIX, is_of_old_layout, number_of_part, part_key
 from ncbatch.metrics.errors import MetricsError
-from ncbatch.metrics.keys import METRICS_PREFIX, is_of_old_layout, number_of_part, part_key
 from ncbatch.metrics.schema import table_to_parquet
 from ncbatch.metrics.table import read_part_columns, read_units, uncovered_units
 from ncbatch.store import Store

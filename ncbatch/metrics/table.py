@@ -11,8 +11,8 @@ from typing import TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ncbatch.layout import METRICS_PREFIX, UNITS_PREFIX, unit_key, unit_of_key
 from ncbatch.metrics.errors import MetricsError
-from ncbatch.metrics.keys import METRICS_PREFIX, UNITS_PREFIX, unit_key, unit_of_key
 from ncbatch.metrics.schema import SCHEMA, parquet_to_table
 from ncbatch.store import ObjectInfo, ObjectNotFound, Store
 

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ncbatch.metrics.keys import TRACES_PREFIX, trace_key
+from ncbatch.layout import TRACES_PREFIX, trace_key
 from ncbatch.store import ObjectNotFound, Store
 
 SCHEMA = pa.schema(

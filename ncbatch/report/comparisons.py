@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ncbatch.codec.pictures import write_png
+from ncbatch.images.read import write_png
 from ncbatch.report.evaluation import Evaluation
 from ncbatch.report.originals import Images, Pixels
 from ncbatch.report.rows import SAVED_PERCENT, Rows, quoted

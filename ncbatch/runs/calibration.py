@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from ncbatch.codec.model import Model
-from ncbatch.codec.pictures import PictureError, read_picture
 from ncbatch.codec.recipe import Recipe
+from ncbatch.images.read import PictureError, read_picture
 from ncbatch.runs.coders import ClassicalCoder, Coder, LearnedCoder, PackCoder
 from ncbatch.runs.generations import PACK_PICTURES
 from ncbatch.runs.models import load_model

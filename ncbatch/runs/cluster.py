@@ -14,9 +14,8 @@ import ray._private.worker
 from ray.exceptions import RayError
 
 from ncbatch import signals
-from ncbatch.errors import UsageError, first_line
+from ncbatch.errors import RunError, UsageError, first_line
 from ncbatch.runs import ray_token
-from ncbatch.runs.errors import RunError
 from ncbatch.runs.options import PoolConfig
 from ncbatch.runs.ray_folder import check_ray_folder, ray_folder
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ncbatch.codec import quality
 from ncbatch.codec.classical import decode_classical, encode_classical
 from ncbatch.codec.encode import Encoded, Outcome, Pause, State, encode, evaluate
 from ncbatch.codec.encode_pack import Found, Packed, encode_pack, find, restored
 from ncbatch.codec.errors import BitstreamError, DecodeCheckError, ModelError
 from ncbatch.codec.model import Model
 from ncbatch.codec.recipe import ClassicalRecipe, Recipe
+from ncbatch.images import distortion
 
 Pixels = NDArray[np.uint8]
 
@@ -49,7 +49,7 @@ class LearnedCoder:
         baseline = self.amortized(pixels)
         if outcome.loss > baseline.outcome.loss * _ADOPTABLE:
             return None
-        ms_ssim = quality.ms_ssim(pixels, picture)
+        ms_ssim = distortion.ms_ssim(pixels, picture)
         return Encoded(outcome, baseline.outcome, ms_ssim, baseline.width, baseline.height, 0.0)
 
 
@@ -110,8 +110,8 @@ class ClassicalCoder:
         decode_seconds = time.monotonic() - coded
         if picture.shape != pixels.shape:
             raise DecodeCheckError("what was coded decodes to a picture of another size")
-        outcome = Outcome(data, None, None, quality.mse(pixels, picture), None, decode_seconds)
-        return Encoded(outcome, None, quality.ms_ssim(pixels, picture), width, height, coded - started)
+        outcome = Outcome(data, None, None, distortion.mse(pixels, picture), None, decode_seconds)
+        return Encoded(outcome, None, distortion.ms_ssim(pixels, picture), width, height, coded - started)
 
     def measured(self, pixels: Pixels, data: bytes) -> Encoded | None:
         """Of bytes found; they are this picture's exactly if coding it again gives them."""

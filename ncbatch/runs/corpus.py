@@ -15,12 +15,12 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from ncbatch import layout
 from ncbatch.errors import UsageError
-from ncbatch.runs import layout
-from ncbatch.runs.objects import read_object
 from ncbatch.runs.plan import PlannedImage
 from ncbatch.runs.spec import holds_run
 from ncbatch.store import Store, StoreError, StoreOptions, prefix_of
+from ncbatch.store.objects import read_object
 from ncbatch.words import counted
 
 log = logging.getLogger(__name__)

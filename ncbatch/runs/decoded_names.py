@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 
-from ncbatch.runs import layout
+from ncbatch import layout
 from ncbatch.runs.corpus import SUFFIXES
 from ncbatch.store.local_names import name_of_key
 

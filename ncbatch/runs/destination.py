@@ -7,8 +7,8 @@ from pathlib import PurePosixPath
 
 from ncbatch.errors import UsageError
 from ncbatch.runs.corpus import SUFFIXES
-from ncbatch.runs.objects import folder_of
 from ncbatch.store import Store, StoreError, StoreOptions, open_store
+from ncbatch.store.objects import folder_of
 
 
 class OccupiedError(UsageError):

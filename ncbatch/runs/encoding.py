@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from ray.exceptions import RayError
 
 from ncbatch import signals
+from ncbatch.errors import RunError, StoppedByPolicyError
 from ncbatch.metrics.summary import SUMMARY_COLUMNS, Summary, summarise
 from ncbatch.metrics.table import read_table
 from ncbatch.runs import sizing
 from ncbatch.runs.corpus import Listing
 from ncbatch.runs.driver import Driver, Pace
-from ncbatch.runs.errors import RunError, StoppedByPolicyError
 from ncbatch.runs.heartbeat import Heartbeat
 from ncbatch.runs.lease import Lease
 from ncbatch.runs.models import keep_models

@@ -12,9 +12,9 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from ncbatch import layout
+from ncbatch.errors import RunError
 from ncbatch.metrics.table import read_table
-from ncbatch.runs import layout
-from ncbatch.runs.errors import RunError
 from ncbatch.runs.plan import PlannedImage, Unit, make_units, read_plan, write_plan
 from ncbatch.runs.spec import RunFile, RunSpec
 from ncbatch.store import ObjectNotFound, Store

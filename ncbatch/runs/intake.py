@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ncbatch.codec.pictures import PictureError, PictureLimits, read_picture
+from ncbatch.images.read import PictureError, PictureLimits, read_picture
 from ncbatch.runs.plan import PlannedImage
 from ncbatch.runs.rows import Failure, poisoned_failure
 from ncbatch.runs.spec import Variant

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pydantic
 
-from ncbatch.runs import layout
-from ncbatch.runs.errors import LeaseHeldError
+from ncbatch import layout
+from ncbatch.errors import LeaseHeldError
 from ncbatch.store import ObjectNotFound, Store
 
 log = logging.getLogger(__name__)

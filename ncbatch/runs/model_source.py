@@ -8,8 +8,8 @@ from pathlib import Path
 from ncbatch.codec import catalog
 from ncbatch.codec.errors import ModelError
 from ncbatch.codec.model_info import Described, describe
-from ncbatch.runs.objects import read_object
 from ncbatch.store import ObjectNotFound, StoreError, StoreOptions
+from ncbatch.store.objects import read_object
 
 TRAINED = "model.safetensors"
 """What a training calls its checkpoint, in its output folder."""

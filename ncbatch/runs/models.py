@@ -6,17 +6,17 @@ import contextlib
 
 import torch
 
+from ncbatch import layout
 from ncbatch.codec import checkpoint, zoo
 from ncbatch.codec.bitstream import short_digest
 from ncbatch.codec.catalog import ZOO_PREFIX, builtin_models
 from ncbatch.codec.checkpoint import Checkpoint
 from ncbatch.codec.errors import ModelError, WrongModelError
 from ncbatch.codec.model import Model
-from ncbatch.runs import layout
 from ncbatch.runs.model_source import read_model
-from ncbatch.runs.objects import folders_above
 from ncbatch.runs.spec import RunSpec
 from ncbatch.store import ObjectNotFound, Store, StoreError, StoreOptions, open_store
+from ncbatch.store.objects import folders_above
 
 
 def load_model(name: str, options: StoreOptions) -> Checkpoint:

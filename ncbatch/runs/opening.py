@@ -11,11 +11,10 @@ from importlib.metadata import version
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ncbatch import __version__
+from ncbatch import __version__, layout
 from ncbatch.errors import UsageError
-from ncbatch.metrics.keys import UNITS_PREFIX, unit_of_key
+from ncbatch.layout import UNITS_PREFIX, unit_of_key
 from ncbatch.metrics.table import read_table
-from ncbatch.runs import layout
 from ncbatch.runs.corpus import Listing, list_corpus, read_manifest
 from ncbatch.runs.failures import failure_class
 from ncbatch.runs.generations import (

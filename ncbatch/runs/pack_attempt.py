@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
+from ncbatch import layout
 from ncbatch.codec.encode_pack import Found, Packed
 from ncbatch.codec.errors import PackCheckError
 from ncbatch.metrics.schema import Row
-from ncbatch.runs import layout
 from ncbatch.runs.batches import OUT_OF_MEMORY, Batches, Done, failure_of, memory_failure, refined
 from ncbatch.runs.coders import PackCoder
 from ncbatch.runs.intake import Job, open_image, open_images

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ncbatch import layout
 from ncbatch.codec.methods import PROGRAMS
 from ncbatch.errors import UsageError
-from ncbatch.runs import layout
 from ncbatch.runs.spec import RunSpec, check_same, holds_run, stored_spec
 from ncbatch.store import LocalStore, Store, StoreOptions, open_store, prefix_of
 

@@ -11,8 +11,8 @@ from itertools import groupby
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ncbatch.runs import layout
-from ncbatch.runs.errors import RunError
+from ncbatch import layout
+from ncbatch.errors import RunError
 from ncbatch.store import ObjectNotFound, Store
 
 _ROWS_PER_FILE = 100_000

@@ -17,10 +17,10 @@ from typing import Any
 import ray
 from ray.exceptions import ActorDiedError, GetTimeoutError, RayError, RayTaskError
 
+from ncbatch.errors import RunError, StoppedByPolicyError
 from ncbatch.runs.beats import Beat
 from ncbatch.runs.board import BoardReader
 from ncbatch.runs.cluster import start_ray
-from ncbatch.runs.errors import RunError, StoppedByPolicyError
 from ncbatch.runs.options import PoolConfig
 from ncbatch.runs.pending import Call
 from ncbatch.runs.plan import Unit

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import pydantic
 
-from ncbatch.runs import layout
+from ncbatch import layout
 from ncbatch.runs.forecast import Forecast
 from ncbatch.store import ObjectNotFound, Store
 

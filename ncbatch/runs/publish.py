@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ncbatch.runs import layout
+from ncbatch import layout
 from ncbatch.runs.plan import PlannedImage, Unit
 from ncbatch.store import ObjectNotFound, Store
 

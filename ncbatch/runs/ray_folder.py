@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from ncbatch.runs.errors import RunError
+from ncbatch.errors import RunError
 
 # Of a socket's path, in bytes; the last one of a C string is its end.
 _LONGEST_SOCKET = 103 if sys.platform == "darwin" else 107

@@ -11,7 +11,7 @@ import logging
 import os
 from importlib import import_module
 
-from ncbatch.runs.errors import RunError
+from ncbatch.errors import RunError
 
 _PROBE_SECONDS = 5.0
 

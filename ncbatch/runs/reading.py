@@ -16,9 +16,9 @@ from ncbatch.codec.decode import decode
 from ncbatch.codec.errors import BitstreamError, DecodeCheckError, ModelError
 from ncbatch.codec.model import Model
 from ncbatch.codec.packing import OpenPack
-from ncbatch.codec.pictures import write_png
 from ncbatch.codec.recipe import ClassicalRecipe
 from ncbatch.errors import UsageError
+from ncbatch.images.read import write_png
 from ncbatch.metrics.table import read_table
 from ncbatch.runs.decoded_names import NAMES, NAMES_HEADER, DecodedNames
 from ncbatch.runs.destination import Destination, OccupiedError

@@ -6,9 +6,9 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ncbatch import layout
 from ncbatch.codec.errors import ModelError
 from ncbatch.metrics.table import in_parallel
-from ncbatch.runs import layout
 from ncbatch.runs.generations import (
     StandingRow,
     extend,

@@ -15,9 +15,9 @@ from ncbatch.codec.methods import CODECS, PRESETS, Method
 from ncbatch.codec.recipe import ClassicalRecipe, Recipe, fitting, preset_fields
 from ncbatch.errors import UsageError, first_problem, unknown
 from ncbatch.runs.model_source import describe_model
-from ncbatch.runs.objects import portable, read_object
 from ncbatch.runs.spec import RunSpec, Variant
 from ncbatch.store import ObjectNotFound, StoreOptions, open_store
+from ncbatch.store.objects import portable, read_object
 
 DEFAULT_LMBDA = 0.01
 

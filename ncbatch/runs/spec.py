@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
-from ncbatch.codec.limits import PictureLimits
+from ncbatch import layout
 from ncbatch.codec.recipe import ClassicalRecipe, Recipe
-from ncbatch.runs import layout
-from ncbatch.runs.errors import RunError, SpecMismatchError
+from ncbatch.errors import RunError, SpecMismatchError
+from ncbatch.images.limits import PictureLimits
 from ncbatch.store import AccessDenied, ObjectNotFound, Store
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from ncbatch.codec.quality import psnr
 from ncbatch.codec.refinement import Look, Refinement
+from ncbatch.images.distortion import psnr
 from ncbatch.metrics.traces import write_trace
 from ncbatch.runs.plan import PlannedImage, Unit
 from ncbatch.store import Store

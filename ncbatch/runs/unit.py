@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 
 import torch
 
+from ncbatch import layout
 from ncbatch.codec.model import Model
 from ncbatch.codec.recipe import ClassicalRecipe
 from ncbatch.metrics.schema import Row, parquet_to_table, rows_to_parquet
-from ncbatch.runs import layout
 from ncbatch.runs.attempt import Attempt
 from ncbatch.runs.beats import Report, UnitProgress
 from ncbatch.runs.coders import ClassicalCoder, Coder, LearnedCoder, PackCoder

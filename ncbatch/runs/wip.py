@@ -11,10 +11,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from ncbatch import __version__
+from ncbatch import __version__, layout
 from ncbatch.codec.encode import State
 from ncbatch.codec.refinement import Refinement
-from ncbatch.runs import layout
 from ncbatch.runs.plan import PlannedImage, Unit
 from ncbatch.runs.spec import Variant
 from ncbatch.store import ObjectNotFound, Store

@@ -17,8 +17,8 @@ from ncbatch.store.interface import ObjectInfo, Store, StoreOptions
 from ncbatch.store.local import LocalStore
 from ncbatch.store.local_names import key_of_name
 from ncbatch.store.nesting import prefix_of
-from ncbatch.store.opening import join_uri, open_store
 from ncbatch.store.probe import honours_create_only
+from ncbatch.store.uri import join_uri, open_store
 
 __all__ = [
     "AccessDenied",

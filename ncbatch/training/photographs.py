@@ -12,8 +12,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from ncbatch.codec.pictures import PictureError, read_picture
 from ncbatch.errors import UsageError
+from ncbatch.images.read import PictureError, read_picture
 from ncbatch.store import Store
 
 log = logging.getLogger(__name__)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import torch
 
-from ncbatch.codec import quality
 from ncbatch.codec.checkpoint import Checkpoint
 from ncbatch.codec.decode import reconstruct
 from ncbatch.codec.model import Model, to_tensor
+from ncbatch.images import distortion
 from ncbatch.training.photographs import Photographs
 
 
@@ -29,9 +29,9 @@ def score(checkpoint: Checkpoint, photographs: Photographs, device: torch.device
     for pixels in photographs.pictures:
         latents = model.round(*model.analyse(to_tensor(pixels, device)))
         bpp = sum(bits.item() for bits in model.information(latents)) / (pixels.size / 3)
-        error = quality.mse(pixels, reconstruct(model, latents, *pixels.shape[:2]))
+        error = distortion.mse(pixels, reconstruct(model, latents, *pixels.shape[:2]))
         bpps.append(bpp)
-        psnrs.append(quality.psnr(error))
+        psnrs.append(distortion.psnr(error))
         losses.append(bpp + checkpoint.info.lmbda * error)
     count = len(losses)
     return Score(sum(bpps) / count, sum(psnrs) / count, sum(losses) / count)

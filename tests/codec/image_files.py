@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ncbatch.codec.pictures import PictureError, read_picture
+from ncbatch.images.read import PictureError, read_picture
 
 RNG = np.random.default_rng(7)
 

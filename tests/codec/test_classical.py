@@ -5,8 +5,8 @@ import pytest
 
 from ncbatch.codec.classical import decode_classical, encode_classical
 from ncbatch.codec.errors import BitstreamError, DecodeCheckError
-from ncbatch.codec.quality import mse, psnr
 from ncbatch.codec.recipe import ClassicalRecipe
+from ncbatch.images.distortion import mse, psnr
 
 INSTALLED = ("jpeg", "webp", "avif", "hevc")
 

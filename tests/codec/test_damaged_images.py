@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ncbatch.codec.pictures import PictureError, PictureLimits, read_picture
+from ncbatch.images.read import PictureError, PictureLimits, read_picture
 from tests.codec.image_files import (
     error_class,
     gradient,

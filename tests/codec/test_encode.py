@@ -7,7 +7,7 @@ import pydantic
 import pytest
 import torch
 
-from ncbatch.codec import bitstream, quality
+from ncbatch.codec import bitstream
 from ncbatch.codec.decode import decode, decode_latents
 from ncbatch.codec.encode import encode, evaluate
 from ncbatch.codec.errors import DecodeCheckError
@@ -15,6 +15,7 @@ from ncbatch.codec.exact import UNIT
 from ncbatch.codec.model import to_tensor
 from ncbatch.codec.rates import gaussian_bits
 from ncbatch.codec.recipe import Recipe
+from ncbatch.images import distortion
 
 AMORTIZED = Recipe(method="amortized", lmbda=0.01, steps=0)
 
@@ -154,7 +155,7 @@ def test_recipes_out_of_range_are_refused(fields):
 def test_quality_measures():
     a = np.random.default_rng(0).integers(0, 256, (300, 200, 3), dtype=np.uint8)
     b = np.clip(a.astype(int) + 3, 0, 255).astype(np.uint8)
-    assert quality.mse(a, b) == pytest.approx(np.mean((a.astype(float) - b) ** 2))
-    assert quality.psnr(quality.mse(a, a)) == np.inf
-    assert quality.ms_ssim(a, a) == pytest.approx(1)
-    assert quality.ms_ssim(a[:100], b[:100]) is None
+    assert distortion.mse(a, b) == pytest.approx(np.mean((a.astype(float) - b) ** 2))
+    assert distortion.psnr(distortion.mse(a, a)) == np.inf
+    assert distortion.ms_ssim(a, a) == pytest.approx(1)
+    assert distortion.ms_ssim(a[:100], b[:100]) is None

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ncbatch.codec.pictures import read_picture, write_png
+from ncbatch.images.read import read_picture, write_png
 from tests.codec.image_files import (
     RNG,
     deep,

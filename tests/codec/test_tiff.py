@@ -9,8 +9,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from ncbatch.codec.pictures import PictureError, PictureLimits, read_picture
-from ncbatch.codec.tiff_directory import tiff_directories
+from ncbatch.images.read import PictureError, PictureLimits, read_picture
+from ncbatch.images.tiff_directory import tiff_directories
 from tests.codec.image_files import (
     RNG,
     deep,

@@ -14,7 +14,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from ncbatch.codec.pictures import PictureError, read_picture
+from ncbatch.images.read import PictureError, read_picture
 
 HEIGHT, WIDTH = 21, 37
 COLOURS = {"minisblack": 1, "miniswhite": 1, "palette": 1, "rgb": 3, "separated": 4}

@@ -23,8 +23,8 @@ from ncbatch.errors import NcbatchError
 from ncbatch.exit_codes import ExitCode
 from ncbatch.parser import PrintCompletion
 from ncbatch.runs.model_source import describe_model
-from ncbatch.runs.objects import read_object
 from ncbatch.store import StoreOptions
+from ncbatch.store.objects import read_object
 from tests.end_to_end.command_line import ROOT, Said, environment
 from tests.end_to_end.pictures import save_pictures
 from tests.servers import free_port

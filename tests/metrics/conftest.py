@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ncbatch.metrics.keys import unit_key
+from ncbatch.layout import unit_key
 from ncbatch.metrics.schema import Row, rows_to_parquet
 from ncbatch.store import Store, open_store
 

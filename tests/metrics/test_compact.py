@@ -15,9 +15,9 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 
+from ncbatch.layout import part_key
 from ncbatch.metrics.compact import CompactResult, compact
 from ncbatch.metrics.errors import MetricsError
-from ncbatch.metrics.keys import part_key
 from ncbatch.metrics.schema import parquet_to_table
 from ncbatch.metrics.table import read_part_columns, read_table
 from ncbatch.store import Store

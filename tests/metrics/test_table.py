@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.dataset
 import pytest
 
+from ncbatch.layout import is_of_old_layout, number_of_part, part_key, unit_key, unit_of_key
 from ncbatch.metrics.compact import compact
 from ncbatch.metrics.errors import MetricsError
-from ncbatch.metrics.keys import is_of_old_layout, number_of_part, part_key, unit_key, unit_of_key
 from ncbatch.metrics.schema import SCHEMA
 from ncbatch.metrics.table import in_parallel, read_table
 from ncbatch.store import Store

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from ncbatch.cli import main
+from ncbatch.errors import RunError
 from ncbatch.metrics.table import read_table
 from ncbatch.report.bd_rate import Curve
 from ncbatch.report.errors import ReportError
@@ -18,7 +19,6 @@ from ncbatch.report.evaluation import _comparable, evaluate
 from ncbatch.report.page import Report, build
 from ncbatch.report.rows import Rows
 from ncbatch.report.series import _average
-from ncbatch.runs.errors import RunError
 from ncbatch.store import Store, open_store
 from tests.report.conftest import REQUESTS, make_run
 

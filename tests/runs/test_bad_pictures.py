@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ncbatch import layout
 from ncbatch.metrics.schema import Row
-from ncbatch.runs import layout
 from ncbatch.runs.unit import run_unit
 from ncbatch.store import StoreError, open_store
 from tests.runs.workbench import (

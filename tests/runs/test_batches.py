@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from ncbatch import layout
 from ncbatch.codec.encode import encode
 from ncbatch.codec.errors import DecodeCheckError, DivergedError
 from ncbatch.runs import batches as batches_module
-from ncbatch.runs import coders, layout
+from ncbatch.runs import coders
 from ncbatch.runs.plan import Unit
 from ncbatch.runs.spec import RunSpec, Variant
 from ncbatch.runs.unit import run_unit

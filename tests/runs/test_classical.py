@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from ncbatch import layout
 from ncbatch.codec.recipe import ClassicalRecipe
-from ncbatch.runs import layout
 from ncbatch.runs.reading import RunReader
 from ncbatch.runs.spec import Variant
 from ncbatch.runs.unit import run_unit

@@ -12,9 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ncbatch.errors import UsageError
+from ncbatch.errors import SpecMismatchError, UsageError
 from ncbatch.runs.corpus import Listing, list_corpus, read_manifest
-from ncbatch.runs.errors import SpecMismatchError
 from ncbatch.runs.plan import PlannedImage
 from ncbatch.runs.spec import RunSpec
 from ncbatch.store import AccessDenied, LocalStore, ObjectNotFound, StoreError, StoreOptions, open_store

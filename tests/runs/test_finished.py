@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from ncbatch.errors import RunError
 from ncbatch.runs import encoding
 from ncbatch.runs.encoding import encode_corpus, finished_summary
-from ncbatch.runs.errors import RunError
 from ncbatch.runs.lease import Lease
 from ncbatch.runs.options import EncodeOptions
 from ncbatch.runs.places import open_places

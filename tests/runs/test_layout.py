@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ncbatch.runs import layout
+from ncbatch import layout
 from ncbatch.store import Store
 from tests.runs.workbench import Workbench
 

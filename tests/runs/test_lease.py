@@ -10,8 +10,9 @@ import time
 
 import pytest
 
-from ncbatch.runs import layout, lease
-from ncbatch.runs.errors import LeaseHeldError
+from ncbatch import layout
+from ncbatch.errors import LeaseHeldError
+from ncbatch.runs import lease
 from ncbatch.runs.lease import Lease, LeaseFile, read_lease
 from ncbatch.store import Store
 from tests.runs.workbench import Workbench

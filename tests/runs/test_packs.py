@@ -10,27 +10,27 @@ import numpy as np
 import pytest
 import torch
 
+from ncbatch import layout
 from ncbatch.codec import encode_pack, zoo
 from ncbatch.codec.errors import DivergedError
 from ncbatch.codec.pack_file import with_names
-from ncbatch.codec.pictures import read_picture
 from ncbatch.codec.recipe import Recipe
 from ncbatch.errors import UsageError
+from ncbatch.images.read import read_picture
 from ncbatch.metrics.schema import Row
-from ncbatch.runs import layout
 from ncbatch.runs.calibration import seconds_per_pixel
 from ncbatch.runs.coders import PackCoder
 from ncbatch.runs.decoded_names import picture_name
 from ncbatch.runs.destination import Destination, open_destination
 from ncbatch.runs.files import FileOptions, decode_pack_file, named_pack, pack_files
 from ncbatch.runs.models import keep_model
-from ncbatch.runs.objects import read_object
 from ncbatch.runs.plan import PlannedImage, Unit, make_units
 from ncbatch.runs.reading import RunReader
 from ncbatch.runs.request import make_variant
 from ncbatch.runs.spec import RunSpec, Variant
 from ncbatch.runs.unit import probe_image, run_unit
 from ncbatch.store import StoreOptions, join_uri, open_store
+from ncbatch.store.objects import read_object
 from tests.runs.test_wip import DeadlyStore, Killed
 from tests.runs.workbench import ATTEMPTS, Workbench, encoded_as, picture
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from ncbatch import layout
 from ncbatch.cli import main
 from ncbatch.errors import UsageError
-from ncbatch.runs import encoding, layout
+from ncbatch.runs import encoding
 from ncbatch.runs.encoding import encode_corpus
 from ncbatch.runs.options import EncodeOptions
 from ncbatch.runs.places import open_places

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from ncbatch.runs import layout, plan
-from ncbatch.runs.errors import RunError
+from ncbatch import layout
+from ncbatch.errors import RunError
+from ncbatch.runs import plan
 from ncbatch.runs.plan import PlannedImage, Unit, changed_images, make_units, read_plan, write_plan
 from tests.runs.workbench import Workbench
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ncbatch.runs.errors import RunError
+from ncbatch.errors import RunError
 from ncbatch.runs.ray_folder import check_ray_folder, ray_folder
 
 

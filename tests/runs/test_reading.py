@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ncbatch import layout
 from ncbatch.codec.bitstream import parse, serialise
 from ncbatch.codec.decode import decode
 from ncbatch.codec.encode import encode
 from ncbatch.codec.errors import BitstreamError, ModelError, WrongModelError
 from ncbatch.errors import UsageError
-from ncbatch.runs import layout, models
+from ncbatch.runs import models
 from ncbatch.runs.destination import Destination, OccupiedError, open_destination
 from ncbatch.runs.files import FileOptions, decode_file
 from ncbatch.runs.models import keep_model

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ncbatch import layout
 from ncbatch.cli import build_parser
 from ncbatch.codec import zoo
 from ncbatch.codec.recipe import ClassicalRecipe, Recipe
 from ncbatch.commands.common import store_words
 from ncbatch.commands.encoding import make_run_spec
 from ncbatch.report.overview import read_facts
-from ncbatch.runs import layout
 from ncbatch.runs.command import encode_command
 from ncbatch.runs.driver import Driver, Pace
 from ncbatch.runs.generations import StandingRow

@@ -7,11 +7,11 @@ from typing import Any, get_args
 
 import pytest
 
+from ncbatch import layout
 from ncbatch.arguments.jobs import encode_words
 from ncbatch.cli import build_parser
-from ncbatch.codec.picture_checks import ErrorClass
 from ncbatch.commands.encoding import encode_options
-from ncbatch.runs import layout
+from ncbatch.images.checks import ErrorClass
 from ncbatch.runs.batches import OUT_OF_MEMORY, failure_of
 from ncbatch.runs.failures import CLASSES, failures_of
 from ncbatch.runs.opening import committed_results, failed_before, load_run

@@ -8,9 +8,8 @@ from typing import Any
 import pydantic
 import pytest
 
-from ncbatch.errors import UsageError
-from ncbatch.runs import layout
-from ncbatch.runs.errors import RunError, SpecMismatchError
+from ncbatch import layout
+from ncbatch.errors import RunError, SpecMismatchError, UsageError
 from ncbatch.runs.request import make_spec
 from ncbatch.runs.spec import RunSpec, check_same, read_run
 from ncbatch.store import StoreOptions

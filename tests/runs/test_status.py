@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from ncbatch.runs import layout
-from ncbatch.runs.errors import RunError
+from ncbatch import layout
+from ncbatch.errors import RunError
 from ncbatch.runs.forecast import Forecast
 from ncbatch.runs.lease import Lease, read_lease
 from ncbatch.runs.opening import committed_results

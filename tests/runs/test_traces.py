@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from ncbatch import layout
 from ncbatch.codec.recipe import Recipe
 from ncbatch.metrics.traces import read_traces
-from ncbatch.runs import layout
 from ncbatch.runs.unit import run_unit
 from tests.runs.workbench import ATTEMPTS, Workbench, make_variant, picture, sga
 

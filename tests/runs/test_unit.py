@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 
+from ncbatch import layout
 from ncbatch.codec.encode import encode
 from ncbatch.codec.errors import ModelError
-from ncbatch.runs import coders, layout
+from ncbatch.runs import coders
 from ncbatch.runs.models import keep_model
 from ncbatch.runs.plan import Unit
 from ncbatch.runs.spec import RunSpec

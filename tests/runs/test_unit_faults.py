@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from ncbatch.runs import layout
+from ncbatch import layout
 from ncbatch.runs.plan import Unit
 from ncbatch.runs.spec import RunSpec
 from ncbatch.runs.unit import run_unit

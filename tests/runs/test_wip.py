@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from safetensors.torch import load, save
 
-from ncbatch.runs import layout, wip
+from ncbatch import layout
+from ncbatch.runs import wip
 from ncbatch.runs.plan import Unit
 from ncbatch.runs.spec import RunSpec
 from ncbatch.runs.unit import Workspace, run_unit

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from ncbatch.codec.picture_checks import PictureError
+from ncbatch.images.checks import PictureError
 
 Alpha = Literal["refuse", "white", "black"]
 

@@ -14,11 +14,11 @@ import pyvips
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
-from ncbatch.codec import libvips
-from ncbatch.codec.limits import PictureLimits
-from ncbatch.codec.picture_checks import PictureError, check_size
-from ncbatch.codec.samples import Samples, printed, to_8_bits
-from ncbatch.codec.tiff_directory import Directory, TiffCutError, tiff_directories
+from ncbatch.images import libvips
+from ncbatch.images.checks import PictureError, check_size
+from ncbatch.images.limits import PictureLimits
+from ncbatch.images.samples import Samples, printed, to_8_bits
+from ncbatch.images.tiff_directory import Directory, TiffCutError, tiff_directories
 
 # Photometric interpretation -> channels of colour.
 _WHITE_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 2, 3, 5, 6

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from ncbatch.codec.limits import MAX_SIDE, PictureLimits
 from ncbatch.errors import NcbatchError
+from ncbatch.images.limits import MAX_SIDE, PictureLimits
 
 ErrorClass = Literal["empty", "unreadable", "truncated", "unsupported", "too_large", "transparent"]
 

@@ -16,14 +16,14 @@ import pyvips
 from PIL import Image
 from PIL.BmpImagePlugin import BmpImageFile
 
-from ncbatch.codec import libvips
-from ncbatch.codec.jpeg_pixels import jpeg_pixels
-from ncbatch.codec.limits import DEFAULT_LIMITS, MAX_SIDE, PictureLimits
-from ncbatch.codec.picture_checks import ErrorClass, PictureError, check_size
-from ncbatch.codec.png_damage import png_damage
-from ncbatch.codec.samples import Alpha, Samples, printed
-from ncbatch.codec.tiff_directory import exif_orientation
-from ncbatch.codec.tiff_reader import read_tiff
+from ncbatch.images import libvips
+from ncbatch.images.checks import ErrorClass, PictureError, check_size
+from ncbatch.images.jpeg_pixels import jpeg_pixels
+from ncbatch.images.limits import DEFAULT_LIMITS, MAX_SIDE, PictureLimits
+from ncbatch.images.png_damage import png_damage
+from ncbatch.images.samples import Alpha, Samples, printed
+from ncbatch.images.tiff_directory import exif_orientation
+from ncbatch.images.tiff_reader import read_tiff
 
 __all__ = ["MAX_SIDE", "Alpha", "ErrorClass", "PictureError", "PictureLimits", "read_picture", "write_png"]
 

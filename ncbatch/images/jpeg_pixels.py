@@ -8,8 +8,8 @@ import numpy as np
 import pyvips
 import simplejpeg
 
-from ncbatch.codec import libvips
-from ncbatch.codec.picture_checks import PictureError
+from ncbatch.images import libvips
+from ncbatch.images.checks import PictureError
 
 _CODING = {1: "GRAY", 3: "RGB", 4: "CMYK"}
 # A few bytes behind the last coded block are what some cameras pad with; more of them are lost blocks.

@@ -10,17 +10,18 @@ units/<hh>/<unit>.parquet                 the commit of a unit
 wip/<hh>/<unit>.safetensors               a long unit's state between steps
 wip/<hh>/<unit>/<hash>.safetensors        of a picture that is done, and waits for the rest of its pack
 traces/<hh>/<unit>.parquet                how a unit's refinements went, where a run was told to trace them
-metrics/...                               see ncbatch.metrics.keys
+metrics/part-<n>.parquet                  parts of the compacted table
 lease.json, status.json                   who drives, and how far it is; advisory
+
+The compacted table is the Parquet objects below `metrics/`, and nothing else lies there: whatever reads a
+folder of Parquet files reads it as it is. Its parts are numbered, each is created once and never changed or
+replaced, and each unit's rows are in one part only. Runs that were compacted before that (into parts named by
+their hash, listed in manifests) are read, too, and put in order by the next compaction.
 """
 
 import hashlib
 import re
 from urllib.parse import quote, unquote
-
-from ncbatch.metrics.keys import TRACES_PREFIX, UNITS_PREFIX, unit_key
-
-__all__ = ["TRACES_PREFIX", "UNITS_PREFIX", "unit_key"]
 
 RUN = "run.json"
 LEASE = "lease.json"
@@ -28,6 +29,13 @@ STATUS = "status.json"
 GENERATIONS_PREFIX = "generations/"
 BITSTREAMS_PREFIX = "bitstreams/"
 WIP_PREFIX = "wip/"
+UNITS_PREFIX = "units/"
+TRACES_PREFIX = "traces/"
+METRICS_PREFIX = "metrics/"
+
+_UNIT = re.compile(rf"{UNITS_PREFIX}[^/]+/([^/]+)\.parquet")
+_PART = re.compile(rf"{METRICS_PREFIX}part-([0-9]{{8}})\.parquet")
+_OLD = re.compile(rf"{METRICS_PREFIX}(part-[0-9a-f]{{16}}\.parquet|manifest-[0-9]+\.json)")
 
 _SEGMENT_BYTES = 180  # local file systems take 255; an attempt's name and the suffixes must fit, too
 _KEY_BYTES = 700  # S3 takes 1,024, prefix of the output included
@@ -131,3 +139,35 @@ def _safe_segment(segment: str, *, folder: bool) -> str:
         digest = hashlib.sha256(segment.encode()).hexdigest()[:32]
         return f"{escaped[: _SEGMENT_BYTES - 40]}~{digest}"
     return escaped
+
+
+def unit_key(unit: str) -> str:
+    """The commit of one unit."""
+    return f"{UNITS_PREFIX}{unit[:2]}/{unit}.parquet"
+
+
+def trace_key(unit: str) -> str:
+    """How the refinements of one unit went."""
+    return f"{TRACES_PREFIX}{unit[:2]}/{unit}.parquet"
+
+
+def part_key(n: int) -> str:
+    """The n-th part of the compacted table, counted from 1."""
+    return f"{METRICS_PREFIX}part-{n:08d}.parquet"
+
+
+def unit_of_key(key: str) -> str | None:
+    """The unit whose commit the object at `key` is, or None for any other object."""
+    match = _UNIT.fullmatch(key)
+    return match[1] if match else None
+
+
+def number_of_part(key: str) -> int | None:
+    """The number of the part at `key`, or None for any other object."""
+    match = _PART.fullmatch(key)
+    return int(match[1]) if match else None
+
+
+def is_of_old_layout(key: str) -> bool:
+    """Whether it is a part or a manifest of the compacted table as it was laid out at first."""
+    return _OLD.fullmatch(key) is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 
-from ncbatch.codec.picture_checks import PictureError
+from ncbatch.images.checks import PictureError
 
 
 def png_damage(data: bytes) -> PictureError:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyvips
 
-from ncbatch.codec.picture_checks import PictureError
+from ncbatch.images.checks import PictureError
 
 # What libvips warns of is refused here, or harms no pixel.
 logging.getLogger("pyvips").setLevel(logging.ERROR)
