@@ -16,13 +16,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
-from ncbatch.codec import catalog, zoo
-from ncbatch.codec.catalog import Facts, Measured
-from ncbatch.codec.checkpoint import parse
 from ncbatch.codec.encode import encode
-from ncbatch.codec.model import Model
+from ncbatch.codec.model.checkpoint import parse
+from ncbatch.codec.model.hyperprior import Model
 from ncbatch.codec.recipe import Recipe
 from ncbatch.images.read import read_picture
+from ncbatch.models import catalog, zoo
+from ncbatch.models.catalog import Facts, Measured
 from ncbatch.report.bd_rate import Curve, bd_rate
 from ncbatch.report.errors import NoOverlapError
 from ncbatch.report.published import curves, published_points

@@ -18,13 +18,13 @@ import numpy as np
 import torch
 
 from benchmarks.crops import many_crops
-from ncbatch.codec import zoo
+from ncbatch.codec.allocator import keep_freed_memory
+from ncbatch.codec.bits_back.encode import encode_pack, find, inference_settings
+from ncbatch.codec.bits_back.pack import PackItem, PackReader, write_pack
 from ncbatch.codec.encode import encode
-from ncbatch.codec.encode_pack import encode_pack, find, inference_settings
-from ncbatch.codec.memory import keep_freed_memory
-from ncbatch.codec.model import Model
-from ncbatch.codec.packing import PackItem, PackReader, write_pack
+from ncbatch.codec.model.hyperprior import Model
 from ncbatch.codec.recipe import Recipe
+from ncbatch.models import zoo
 
 
 def measure(model: Model, pictures: list[np.ndarray], recipe: Recipe) -> None:

@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ncbatch.codec import zoo
+from ncbatch.codec.allocator import keep_freed_memory
 from ncbatch.codec.encode import encode
-from ncbatch.codec.memory import keep_freed_memory
-from ncbatch.codec.model import Model
+from ncbatch.codec.model.hyperprior import Model
 from ncbatch.codec.recipe import Recipe
+from ncbatch.models import zoo
 
 
 def peak_gib() -> float:

@@ -18,12 +18,12 @@ import numpy as np
 import torch
 
 from benchmarks.crops import HALVES, crops, half_of
-from ncbatch.codec.memory import keep_freed_memory
-from ncbatch.codec.model import Model, to_tensor
-from ncbatch.codec.noise import Noise
+from ncbatch.codec.allocator import keep_freed_memory
+from ncbatch.codec.model.hyperprior import Model, to_tensor
 from ncbatch.codec.recipe import Recipe
-from ncbatch.codec.refinement import Refinement, Target
-from ncbatch.runs.models import load_model
+from ncbatch.codec.refinement.batch import Refinement, Target
+from ncbatch.codec.refinement.noise import Noise
+from ncbatch.models.loading import load_model
 from ncbatch.runs.request import make_variant, read_spec_file
 from ncbatch.store import StoreOptions
 

@@ -20,14 +20,14 @@ from compressai.models import MeanScaleHyperprior
 from PIL import Image
 from torch import Tensor
 
-from ncbatch.codec import zoo
-from ncbatch.codec.checkpoint import Checkpoint
+from ncbatch.codec.allocator import keep_freed_memory
 from ncbatch.codec.encode import evaluate, write
-from ncbatch.codec.memory import keep_freed_memory
-from ncbatch.codec.model import Latents, Model, to_tensor
-from ncbatch.codec.noise import Noise
+from ncbatch.codec.model.checkpoint import Checkpoint
+from ncbatch.codec.model.hyperprior import Latents, Model, to_tensor
 from ncbatch.codec.recipe import Recipe
-from ncbatch.codec.refinement import Refinement, Target
+from ncbatch.codec.refinement.batch import Refinement, Target
+from ncbatch.codec.refinement.noise import Noise
+from ncbatch.models import zoo
 
 LMBDA = 0.01
 

@@ -29,9 +29,9 @@ import hashlib, sys, torch
 from pathlib import Path
 torch.set_num_threads(int(sys.argv[1]))
 from ncbatch.codec import bitstream
-from ncbatch.codec.checkpoint import parse
+from ncbatch.codec.model.checkpoint import parse
 from ncbatch.codec.decode import decode_latents
-from ncbatch.codec.model import Model
+from ncbatch.codec.model.hyperprior import Model
 model = Model(parse(Path(sys.argv[2]).read_bytes(), "model"))
 for name in sys.argv[3:]:
     stream = bitstream.parse(Path(name).read_bytes(), max_pixels=10**9)

@@ -94,12 +94,12 @@ def measure() -> Speed:
     """What one worker does on this machine; takes some seconds."""
     import torch
 
-    from ncbatch.codec.memory import keep_freed_memory
-    from ncbatch.codec.model import Model
+    from ncbatch.codec.allocator import keep_freed_memory
+    from ncbatch.codec.codecs import LearnedCoder
+    from ncbatch.codec.model.hyperprior import Model
     from ncbatch.codec.recipe import Recipe
-    from ncbatch.codec.zoo import load_builtin
+    from ncbatch.models.zoo import load_builtin
     from ncbatch.runs.calibration import costs_per_pixel
-    from ncbatch.runs.coders import LearnedCoder
 
     torch.set_num_threads(1)  # as a worker does
     keep_freed_memory()

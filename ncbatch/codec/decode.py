@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ncbatch.codec import bitstream, coder
+from ncbatch.codec import ans, bitstream
 from ncbatch.codec.errors import BitstreamError, WrongModelError
-from ncbatch.codec.model import PADDING, Latents, Model, to_pixels
+from ncbatch.codec.model.hyperprior import PADDING, Latents, Model, to_pixels
 from ncbatch.images.read import PictureLimits
 
 
@@ -31,10 +31,10 @@ def decode_latents(model: Model, stream: bitstream.Bitstream) -> Latents:
             "name the right one with --model"
         )
     height, width = -(-stream.height // PADDING), -(-stream.width // PADDING)
-    stack = coder.new_coder(stream.payload)
+    stack = ans.new_coder(stream.payload)
     z = torch.from_numpy(model.z_tables.pop(stack, (model.info.n, height, width)))[None].to(model.device)
     _, sigma = model.coding_parameters(z)
-    y = torch.from_numpy(coder.pop_gaussian(stack, sigma[0].cpu().numpy()))[None].to(model.device)
+    y = torch.from_numpy(ans.pop_gaussian(stack, sigma[0].cpu().numpy()))[None].to(model.device)
     if not stack.is_empty():
         raise BitstreamError("the payload holds more than the picture; the file is damaged")
     return Latents(y, z)

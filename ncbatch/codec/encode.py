@@ -12,14 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ncbatch.codec import bitstream, coder
+from ncbatch.codec import ans, bitstream
 from ncbatch.codec.decode import decode_latents, reconstruct
 from ncbatch.codec.errors import DecodeCheckError
 from ncbatch.codec.methods import STEPS_BETWEEN_PAUSES
-from ncbatch.codec.model import Latents, Model, to_tensor
-from ncbatch.codec.noise import Noise
+from ncbatch.codec.model.hyperprior import Latents, Model, to_tensor
 from ncbatch.codec.recipe import Recipe
-from ncbatch.codec.refinement import Refinement, Target
+from ncbatch.codec.refinement.batch import Refinement, Target
+from ncbatch.codec.refinement.noise import Noise
 from ncbatch.images import distortion
 
 Pixels = NDArray[np.uint8]
@@ -34,7 +34,7 @@ class Outcome:
     data: the file, or the picture's section of its pack.
     bits_y, bits_z: information content in bits, which only a learned codec knows; rd_loss: where there is a
     lmbda; decode_seconds: from bytes to picture.
-    bits_back: of a picture coded with bits-back; net_bytes: of a picture in a pack (see `packing.Share`).
+    bits_back: of a picture coded with bits-back; net_bytes: of a picture in a pack (see `bits_back.pack.Share`).
     """
 
     data: bytes
@@ -201,9 +201,9 @@ def evaluate(model: Model, pixels: Pixels, data: bytes, lmbda: float) -> tuple[L
 def write(model: Model, latents: Latents, method: str, height: int, width: int) -> bytes:
     """The `.ncb` file of one picture's latents."""
     _, sigma = model.coding_parameters(latents.z)
-    stack = coder.new_coder()
-    coder.push_gaussian(stack, latents.y[0].cpu().numpy(), sigma[0].cpu().numpy())
+    stack = ans.new_coder()
+    ans.push_gaussian(stack, latents.y[0].cpu().numpy(), sigma[0].cpu().numpy())
     model.z_tables.push(stack, latents.z[0].cpu().numpy())
-    payload = coder.payload_of(stack)
+    payload = ans.payload_of(stack)
     digest = bitstream.short_digest(model.digest)
     return bitstream.serialise(bitstream.Bitstream(method, digest, width, height, payload))

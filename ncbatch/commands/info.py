@@ -12,7 +12,7 @@ from ncbatch.errors import UsageError
 from ncbatch.exit_codes import ExitCode
 
 if TYPE_CHECKING:
-    from ncbatch.codec.pack_file import PackFile
+    from ncbatch.codec.bits_back.pack_file import PackFile
 
 _KINDS = {
     "bitstream": "bitstream of one image (.ncb)",
@@ -82,8 +82,8 @@ def _named(names: Sequence[bytes] | None, index: int) -> dict[str, str]:
 
 
 def _pack(data: bytes) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    from ncbatch.codec.bits_back.pack_file import PackFile
     from ncbatch.codec.errors import BitstreamError
-    from ncbatch.codec.pack_file import PackFile
 
     file = PackFile(data, max_pixels=_NO_LIMIT)
     header, entries, problem = file.header, [], None
@@ -145,14 +145,14 @@ def _bpp(count: int, pixels: int) -> float | None:
 
 def _model(short: str) -> dict[str, Any]:
     """The model that made a file, by name where it is a built-in one."""
-    from ncbatch.codec.catalog import builtin_facts
+    from ncbatch.models.catalog import builtin_facts
 
     names = [name for name, facts in builtin_facts().items() if facts.digest.startswith(short)]
     return {"model": names[0] if names else "not a built-in one", "model_digest_prefix": short}
 
 
 def _checkpoint(data: bytes, name: str) -> dict[str, Any]:
-    from ncbatch.codec.model_info import describe
+    from ncbatch.codec.model.info import describe
 
     described = describe(data, name)
     about = described.info

@@ -15,7 +15,7 @@ from ncbatch.exit_codes import ExitCode
 from ncbatch.store import Store
 
 if TYPE_CHECKING:
-    from ncbatch.codec.model_info import Described
+    from ncbatch.codec.model.info import Described
 
 Row = tuple[str, str, float, int, int, str, float | None, float | None]
 
@@ -42,7 +42,7 @@ def _row(name: str, model: Described, bpp: float | None = None, psnr: float | No
 
 
 def _builtin_rows() -> Iterator[Row]:
-    from ncbatch.codec import catalog
+    from ncbatch.models import catalog
 
     facts = catalog.builtin_facts()
     for name in catalog.builtin_models():
@@ -56,7 +56,7 @@ def _builtin_rows() -> Iterator[Row]:
 
 def _zoo_rows() -> Iterator[Row]:
     """CompressAI's models, with the figures it publishes; their weights are downloaded when they are used."""
-    from ncbatch.codec import catalog
+    from ncbatch.models import catalog
     from ncbatch.report.published import published_points
 
     points = [p for p in published_points() if p.method == "compressai-mbt2018-mean_mse_cuda"]
@@ -69,7 +69,7 @@ def _zoo_rows() -> Iterator[Row]:
 def _rows_of(place: Store) -> Iterator[Row]:
     """The checkpoints in a folder; a file that is none is said so and passed over."""
     from ncbatch.codec.errors import ModelError
-    from ncbatch.codec.model_info import describe
+    from ncbatch.codec.model.info import describe
 
     for info in place.list():
         if info.key.endswith(".safetensors"):
@@ -90,7 +90,7 @@ def convert(args: argparse.Namespace) -> int:
         raise UsageError(f"{args.destination} is a folder; name the checkpoint to write, .safetensors")
     if not args.force and folder.head(name) is not None:
         raise UsageError(f"{args.destination} exists already; give another name, or --force to overwrite it")
-    from ncbatch.codec import zoo
+    from ncbatch.models import zoo
 
     with tempfile.NamedTemporaryFile() as file:
         local = Path(args.source)

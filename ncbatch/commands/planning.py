@@ -30,7 +30,7 @@ def print_plan(args: argparse.Namespace, spec: RunSpec, options: EncodeOptions) 
     check_programs(spec)
     import torch  # takes seconds; what is wrong with the request has been told before
 
-    from ncbatch.codec.memory import keep_freed_memory
+    from ncbatch.codec.allocator import keep_freed_memory
     from ncbatch.runs.calibration import estimate
     from ncbatch.runs.opening import list_inputs, require_pictures
     from ncbatch.runs.sizing import local_workers, wall_seconds

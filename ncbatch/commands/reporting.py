@@ -100,10 +100,10 @@ def _published(args: argparse.Namespace, evaluation: Evaluation) -> list[Curve]:
 def evaluate(args: argparse.Namespace) -> int:
     """A run of methods x models and codecs x qualities, and the report on it."""
     _check_flags(args)  # not only when the run is over
-    from ncbatch.codec import catalog
     from ncbatch.codec.methods import BITS_BACK_METHODS, CODECS, Method
     from ncbatch.commands.encoding import encode_and_summarise, encode_options, which_images
     from ncbatch.commands.planning import print_plan
+    from ncbatch.models import catalog
     from ncbatch.runs.request import Request, expand, make_spec
 
     if args.lmbdas:

@@ -15,7 +15,7 @@ from ncbatch.exit_codes import ExitCode
 from ncbatch.store import open_store
 
 if TYPE_CHECKING:
-    from ncbatch.codec.checkpoint import Checkpoint
+    from ncbatch.codec.model.checkpoint import Checkpoint
     from ncbatch.training.ladder import Rung
     from ncbatch.training.session import LogRow
     from ncbatch.training.settings import TrainingSettings
@@ -36,7 +36,7 @@ def train(args: argparse.Namespace) -> int:
             _settings(args, rung, None)
     open_run_store(args, args.corpus)
     # What can be wrong with names and places has been said; from here on torch is needed, perhaps Ray.
-    from ncbatch.runs.models import load_model
+    from ncbatch.models.loading import load_model
     from ncbatch.training.ladder import climb
     from ncbatch.training.train import train as run_training
 

@@ -8,7 +8,7 @@ import torch
 from matplotlib.figure import Figure
 
 from ncbatch.codec.methods import Rounding
-from ncbatch.codec.relaxation import rounding_logit, stochastic_gumbel_annealing
+from ncbatch.codec.refinement.relaxation import rounding_logit, stochastic_gumbel_annealing
 from ncbatch.report.style import add_legend, ink, new_figure
 
 _TEMPERATURES = (1.0, 0.5, 0.25, 0.1, 0.05)

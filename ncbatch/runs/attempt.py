@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
+from ncbatch.codec.codecs import Coder, LearnedCoder
 from ncbatch.codec.encode import Encoded
 from ncbatch.codec.errors import DecodeCheckError
 from ncbatch.metrics.schema import Row
 from ncbatch.runs.batches import OUT_OF_MEMORY, Batches, Done, failure_of, refined
-from ncbatch.runs.coders import Coder, LearnedCoder
 from ncbatch.runs.intake import Job, open_images
 from ncbatch.runs.plan import PlannedImage, Unit
 from ncbatch.runs.publish import Publisher

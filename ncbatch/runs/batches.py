@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ncbatch.codec.encode import Pause, State, padded_shape
 from ncbatch.codec.errors import DecodeCheckError, DivergedError
-from ncbatch.codec.refinement import Refinement
+from ncbatch.codec.refinement.batch import Refinement
 from ncbatch.runs.beats import UnitProgress
 from ncbatch.runs.intake import Job
 from ncbatch.runs.rows import Failure

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ncbatch.codec.model import Model
+from ncbatch.codec.codecs import ClassicalCoder, Coder, LearnedCoder, PackCoder
+from ncbatch.codec.model.hyperprior import Model
 from ncbatch.codec.recipe import Recipe
 from ncbatch.images.read import PictureError, read_picture
-from ncbatch.runs.coders import ClassicalCoder, Coder, LearnedCoder, PackCoder
+from ncbatch.models.loading import load_model
 from ncbatch.runs.generations import PACK_PICTURES
-from ncbatch.runs.models import load_model
 from ncbatch.runs.plan import PlannedImage, Unit, make_units
 from ncbatch.runs.sizing import pixels_per_unit
 from ncbatch.runs.spec import RunSpec

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from ncbatch import layout
-from ncbatch.codec import zoo
 from ncbatch.codec.recipe import Recipe
+from ncbatch.models import zoo
 from ncbatch.runs.spec import RunSpec, Variant
 
 _FLAGS = (

@@ -12,12 +12,12 @@ from ncbatch import signals
 from ncbatch.errors import RunError, StoppedByPolicyError
 from ncbatch.metrics.summary import SUMMARY_COLUMNS, Summary, summarise
 from ncbatch.metrics.table import read_table
+from ncbatch.models.loading import keep_models
 from ncbatch.runs import sizing
 from ncbatch.runs.corpus import Listing
 from ncbatch.runs.driver import Driver, Pace
 from ncbatch.runs.heartbeat import Heartbeat
 from ncbatch.runs.lease import Lease
-from ncbatch.runs.models import keep_models
 from ncbatch.runs.opening import committed_results, failed_before, list_inputs, open_run, require_pictures
 from ncbatch.runs.options import EncodeOptions
 from ncbatch.runs.places import Places

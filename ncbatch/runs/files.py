@@ -9,23 +9,23 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ncbatch import layout
-from ncbatch.codec.bits_back import borrowed_bytes
+from ncbatch.codec.bits_back.encode import Packed, encode_pack, find
+from ncbatch.codec.bits_back.image_stack import borrowed_bytes
+from ncbatch.codec.bits_back.pack import PackReader, pays_for
+from ncbatch.codec.bits_back.pack_file import PackFile, with_names
 from ncbatch.codec.bitstream import parse
 from ncbatch.codec.decode import decode
-from ncbatch.codec.encode_pack import Packed, encode_pack, find
 from ncbatch.codec.errors import DivergedError, PackCheckError
-from ncbatch.codec.model import Model, to_pixels
-from ncbatch.codec.pack_file import PackFile, with_names
-from ncbatch.codec.packing import PackReader, pays_for
+from ncbatch.codec.model.hyperprior import Model, to_pixels
 from ncbatch.codec.recipe import Recipe
 from ncbatch.errors import UsageError
 from ncbatch.images.limits import DEFAULT_LIMITS
 from ncbatch.images.read import PictureError, PictureLimits, read_picture, write_png
 from ncbatch.metrics.errors import MetricsError
 from ncbatch.metrics.schema import parquet_to_table
+from ncbatch.models.loading import load_model, model_of_file, on_device
 from ncbatch.runs.decoded_names import DecodedNames, file_name
 from ncbatch.runs.destination import Destination
-from ncbatch.runs.models import load_model, model_of_file, on_device
 from ncbatch.runs.spec import Variant
 from ncbatch.store import ObjectNotFound, StoreError, StoreOptions, open_store
 from ncbatch.store.objects import folders_above, name_in_uri, no_file, read_object

@@ -10,11 +10,11 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from ncbatch import layout
-from ncbatch.codec.encode_pack import Found, Packed
+from ncbatch.codec.bits_back.encode import Found, Packed
+from ncbatch.codec.codecs import PackCoder
 from ncbatch.codec.errors import PackCheckError
 from ncbatch.metrics.schema import Row
 from ncbatch.runs.batches import OUT_OF_MEMORY, Batches, Done, failure_of, memory_failure, refined
-from ncbatch.runs.coders import PackCoder
 from ncbatch.runs.intake import Job, open_image, open_images
 from ncbatch.runs.plan import PlannedImage, Unit
 from ncbatch.runs.rows import Failure, RowWriter, Work

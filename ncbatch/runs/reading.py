@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ncbatch.codec.bits_back.pack import OpenPack
 from ncbatch.codec.classical import decode_classical
 from ncbatch.codec.decode import decode
 from ncbatch.codec.errors import BitstreamError, DecodeCheckError, ModelError
-from ncbatch.codec.model import Model
-from ncbatch.codec.packing import OpenPack
+from ncbatch.codec.model.hyperprior import Model
 from ncbatch.codec.recipe import ClassicalRecipe
 from ncbatch.errors import UsageError
 from ncbatch.images.read import write_png
 from ncbatch.metrics.table import read_table
+from ncbatch.models.loading import kept_model, on_device
 from ncbatch.runs.decoded_names import NAMES, NAMES_HEADER, DecodedNames
 from ncbatch.runs.destination import Destination, OccupiedError
 from ncbatch.runs.generations import StandingRow
-from ncbatch.runs.models import kept_model, on_device
 from ncbatch.runs.spec import Variant, read_run
 from ncbatch.store import ObjectNotFound, Store
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ncbatch import layout
 from ncbatch.codec.errors import ModelError
 from ncbatch.metrics.table import in_parallel
+from ncbatch.models.loading import kept_model, load_model
 from ncbatch.runs.generations import (
     StandingRow,
     extend,
@@ -17,7 +18,6 @@ from ncbatch.runs.generations import (
     planned_units,
     usual_unit_pixels,
 )
-from ncbatch.runs.models import kept_model, load_model
 from ncbatch.runs.spec import RunSpec, read_run
 from ncbatch.store import Store, StoreError, StoreOptions
 

@@ -10,11 +10,11 @@ from typing import Any, get_args
 import pydantic
 import yaml
 
-from ncbatch.codec import catalog
 from ncbatch.codec.methods import CODECS, PRESETS, Method
 from ncbatch.codec.recipe import ClassicalRecipe, Recipe, fitting, preset_fields
 from ncbatch.errors import UsageError, first_problem, unknown
-from ncbatch.runs.model_source import describe_model
+from ncbatch.models import catalog
+from ncbatch.models.source import describe_model
 from ncbatch.runs.spec import RunSpec, Variant
 from ncbatch.store import ObjectNotFound, StoreOptions, open_store
 from ncbatch.store.objects import portable, read_object

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ncbatch.codec.refinement import Look, Refinement
+from ncbatch.codec.refinement.batch import Look, Refinement
 from ncbatch.images.distortion import psnr
 from ncbatch.metrics.traces import write_trace
 from ncbatch.runs.plan import PlannedImage, Unit

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 import torch
 
 from ncbatch import layout
-from ncbatch.codec.model import Model
+from ncbatch.codec.codecs import ClassicalCoder, Coder, LearnedCoder, PackCoder
+from ncbatch.codec.model.hyperprior import Model
 from ncbatch.codec.recipe import ClassicalRecipe
 from ncbatch.metrics.schema import Row, parquet_to_table, rows_to_parquet
+from ncbatch.models.loading import kept_model
 from ncbatch.runs.attempt import Attempt
 from ncbatch.runs.beats import Report, UnitProgress
-from ncbatch.runs.coders import ClassicalCoder, Coder, LearnedCoder, PackCoder
-from ncbatch.runs.models import kept_model
 from ncbatch.runs.pack_attempt import PackAttempt
 from ncbatch.runs.plan import Unit
 from ncbatch.runs.results import UnitResult

@@ -13,7 +13,7 @@ from safetensors.torch import load, save
 
 from ncbatch import __version__, layout
 from ncbatch.codec.encode import State
-from ncbatch.codec.refinement import Refinement
+from ncbatch.codec.refinement.batch import Refinement
 from ncbatch.runs.plan import PlannedImage, Unit
 from ncbatch.runs.spec import Variant
 from ncbatch.store import ObjectNotFound, Store

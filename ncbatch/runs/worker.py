@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import torch
 
-from ncbatch.codec.memory import keep_freed_memory
+from ncbatch.codec.allocator import keep_freed_memory
 from ncbatch.runs.beats import Report
 from ncbatch.runs.calibration import seconds_per_pixel
 from ncbatch.runs.plan import Unit

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ncbatch.codec.rates import lower_bound
+from ncbatch.codec.model.rates import lower_bound
 
 _OFFSET = 2.0**-18  # GDN's parameters are stored as sqrt(value + offset^2), which keeps gradients alive at 0
 _BETA_MIN = 1e-6

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ncbatch.codec.model_info import Kind
+from ncbatch.codec.model.info import Kind
 
 if TYPE_CHECKING:
-    from ncbatch.codec.checkpoint import Checkpoint
+    from ncbatch.codec.model.checkpoint import Checkpoint
 
 # Where the walk begins and most of the budget goes: what high rates need of the transforms is learned slowly,
 # and low rates can leave it away.

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ncbatch.codec.checkpoint import Checkpoint
-from ncbatch.codec.prior import log_density, quantile
-from ncbatch.codec.rates import LIKELIHOOD_FLOOR, SCALE_BOUND, bits_back, gaussian_bits, lower_bound
+from ncbatch.codec.model.checkpoint import Checkpoint
+from ncbatch.codec.model.prior import log_density, quantile
+from ncbatch.codec.model.rates import LIKELIHOOD_FLOOR, SCALE_BOUND, bits_back, gaussian_bits, lower_bound
 from ncbatch.errors import NcbatchError
 from ncbatch.training.hyperprior import MeanScaleHyperprior
 from ncbatch.training.settings import TrainingSettings

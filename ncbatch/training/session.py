@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import torch
 
 from ncbatch import signals
-from ncbatch.codec.checkpoint import Checkpoint, export, parse
+from ncbatch.codec.model.checkpoint import Checkpoint, export, parse
 from ncbatch.errors import NcbatchError
 from ncbatch.store import ObjectNotFound, Store
 from ncbatch.training.photographs import Photographs

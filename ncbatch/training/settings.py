@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import pydantic
 
-from ncbatch.codec.model_info import Kind
+from ncbatch.codec.model.info import Kind
 from ncbatch.errors import UsageError, first_problem
 
 LADDER = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08)

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from ncbatch.codec.checkpoint import Checkpoint, parse
-from ncbatch.codec.memory import keep_freed_memory
+from ncbatch.codec.allocator import keep_freed_memory
+from ncbatch.codec.model.checkpoint import Checkpoint, parse
 from ncbatch.errors import NcbatchError, UsageError
 from ncbatch.store import Store, StoreOptions, open_store
 from ncbatch.training.network import warm_start

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ncbatch.codec.model import fast_dtype
+from ncbatch.codec.model.hyperprior import fast_dtype
 from ncbatch.errors import NcbatchError
 from ncbatch.training.hyperprior import without_constants
 from ncbatch.training.network import Noise, TrainableHyperprior

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
-from ncbatch.codec.checkpoint import Checkpoint
 from ncbatch.codec.decode import reconstruct
-from ncbatch.codec.model import Model, to_tensor
+from ncbatch.codec.model.checkpoint import Checkpoint
+from ncbatch.codec.model.hyperprior import Model, to_tensor
 from ncbatch.images import distortion
 from ncbatch.training.photographs import Photographs
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from ncbatch.codec import zoo
-from ncbatch.codec.checkpoint import Checkpoint
-from ncbatch.codec.model import Model
+from ncbatch.codec.model.checkpoint import Checkpoint
+from ncbatch.codec.model.hyperprior import Model
+from ncbatch.models import zoo
 
 
 @pytest.fixture(autouse=True)

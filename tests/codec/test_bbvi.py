@@ -3,10 +3,10 @@ import math
 import pytest
 import torch
 
-from ncbatch.codec import bbvi
-from ncbatch.codec.bbvi import BbviSettings, infer, net_rate, rate_gradient
-from ncbatch.codec.latent_space import round_y
-from ncbatch.codec.model import to_tensor
+from ncbatch.codec.bits_back import bbvi
+from ncbatch.codec.bits_back.bbvi import BbviSettings, infer, net_rate, rate_gradient
+from ncbatch.codec.model.hyperprior import to_tensor
+from ncbatch.codec.refinement.latents import round_y
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,10 @@ import sys
 import pytest
 import torch
 
-from ncbatch.codec import checkpoint as module
-from ncbatch.codec import zoo
-from ncbatch.codec.checkpoint import export, parse
 from ncbatch.codec.errors import ModelError
+from ncbatch.codec.model import checkpoint as module
+from ncbatch.codec.model.checkpoint import export, parse
+from ncbatch.models import zoo
 
 
 def test_round_trip_keeps_tensors_and_digest(checkpoint):

@@ -11,9 +11,9 @@ from ncbatch.codec import bitstream
 from ncbatch.codec.decode import decode, decode_latents
 from ncbatch.codec.encode import encode, evaluate
 from ncbatch.codec.errors import DecodeCheckError
-from ncbatch.codec.exact import UNIT
-from ncbatch.codec.model import to_tensor
-from ncbatch.codec.rates import gaussian_bits
+from ncbatch.codec.model.exact_hyper_synthesis import UNIT
+from ncbatch.codec.model.hyperprior import to_tensor
+from ncbatch.codec.model.rates import gaussian_bits
 from ncbatch.codec.recipe import Recipe
 from ncbatch.images import distortion
 
@@ -22,9 +22,10 @@ AMORTIZED = Recipe(method="amortized", lmbda=0.01, steps=0)
 DECODER = """
 import hashlib, sys, torch
 torch.set_num_threads(int(sys.argv[2]))
-from ncbatch.codec import bitstream, zoo
+from ncbatch.codec import bitstream
+from ncbatch.models import zoo
 from ncbatch.codec.decode import decode_latents
-from ncbatch.codec.model import Model
+from ncbatch.codec.model.hyperprior import Model
 model = Model(zoo.load_builtin("base-0.010"))
 stream = bitstream.parse(open(sys.argv[1], "rb").read(), max_pixels=10**8)
 y_hat = model.y_hat(decode_latents(model, stream))
@@ -82,7 +83,7 @@ def test_a_fresh_process_with_other_threads_decodes_the_same_latents(
 
 def test_exact_coding_costs_next_to_nothing(model, checkpoint, photograph):
     """Rate of y with the integer mu and sigma against the float network's, for one photograph."""
-    from ncbatch.codec.transforms import Transform
+    from ncbatch.codec.model.transforms import Transform
 
     y, z = model.analyse(to_tensor(photograph, model.device))
     latents = model.round(y, z)

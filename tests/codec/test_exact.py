@@ -6,10 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ncbatch.codec import exact
 from ncbatch.codec.errors import ModelError
-from ncbatch.codec.exact import ExactHyperSynthesis, IntegerLayer, quantize_layer
-from ncbatch.codec.model import Model, to_tensor
+from ncbatch.codec.model import exact_hyper_synthesis
+from ncbatch.codec.model.exact_hyper_synthesis import ExactHyperSynthesis, IntegerLayer, quantize_layer
+from ncbatch.codec.model.hyperprior import Model, to_tensor
 
 CPU = torch.device("cpu")
 
@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 def reference(layers: list[IntegerLayer], z_hat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """h_s in int64 with explicit loops over the taps: no floats anywhere."""
     x = z_hat.astype(np.int64) * 16
-    for index, (layer, upsamples) in enumerate(zip(layers, exact.UPSAMPLES, strict=True)):
+    for index, (layer, upsamples) in enumerate(zip(layers, exact_hyper_synthesis.UPSAMPLES, strict=True)):
         weight = layer.weight.numpy().astype(np.int64)
         if index:
             x = np.where(x < 0, (x * 655) >> 16, x)
@@ -41,9 +41,9 @@ def reference(layers: list[IntegerLayer], z_hat: np.ndarray) -> tuple[np.ndarray
                     )
         total = total + layer.bias.numpy()[:, None, None]
         x = (2 * total + (1 << layer.shift)) >> (layer.shift + 1)
-        x = np.clip(x, -exact.MAX_ACTIVATION, exact.MAX_ACTIVATION)
+        x = np.clip(x, -exact_hyper_synthesis.MAX_ACTIVATION, exact_hyper_synthesis.MAX_ACTIVATION)
     scales, means = np.split((x + 8) >> 4, 2)
-    return means, np.clip(scales, exact.MIN_SIGMA, exact.MAX_SIGMA)
+    return means, np.clip(scales, exact_hyper_synthesis.MIN_SIGMA, exact_hyper_synthesis.MAX_SIGMA)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_floats_give_the_integers_of_integer_arithmetic(checkpoint, z_hat):
 
 def test_the_same_at_the_edge_of_the_range(checkpoint):
     layers = checkpoint.integer_layers()
-    z_hat = torch.full((1, 64, 2, 2), exact.MAX_Z_SYMBOL * 256, dtype=torch.int32)
+    z_hat = torch.full((1, 64, 2, 2), exact_hyper_synthesis.MAX_Z_SYMBOL * 256, dtype=torch.int32)
     z_hat[:, ::2] *= -1
     means, scales = reference(layers, z_hat[0].numpy())
     mu, sigma = ExactHyperSynthesis(layers, CPU)(z_hat)
@@ -92,7 +92,7 @@ def test_close_to_the_float_network(checkpoint, model, photograph):
     mu, sigma = model.coding_parameters(symbols)
     x = symbols.double() + model.medians
     weights = {k: v.double() for k, v in checkpoint.section("h_s").items()}
-    for i, upsamples in enumerate(exact.UPSAMPLES):
+    for i, upsamples in enumerate(exact_hyper_synthesis.UPSAMPLES):
         w, b = weights[f"{2 * i}.weight"], weights[f"{2 * i}.bias"]
         x = F.leaky_relu(x, 0.01) if i else x
         x = F.conv_transpose2d(x, w, b, 2, 2, 1) if upsamples else F.conv2d(x, w, b, padding=1)
@@ -114,7 +114,7 @@ def test_weights_that_would_not_be_exact_are_refused():
 
 def test_headroom_of_the_builtin_model(checkpoint):
     """Partial sums of real activations stay at least 2**10 below the limit of exactness."""
-    for layer, upsamples in zip(checkpoint.integer_layers(), exact.UPSAMPLES, strict=True):
+    for layer, upsamples in zip(checkpoint.integer_layers(), exact_hyper_synthesis.UPSAMPLES, strict=True):
         summed = (0, 2, 3) if upsamples else (1, 2, 3)
         largest = layer.weight.long().abs().sum(summed).max().item()
         assert largest * (1 << 15) < (1 << 53) >> 10

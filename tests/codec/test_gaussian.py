@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from ncbatch.codec.gaussian import TABLE_BITS, _half_distribution, gaussian_tables
+from ncbatch.codec.gaussian_tables import TABLE_BITS, _half_distribution, gaussian_tables
 
 
 def phi(t: float) -> float:

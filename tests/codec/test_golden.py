@@ -25,13 +25,15 @@ import numpy as np
 import pytest
 from torch import Tensor
 
-from ncbatch.codec import bitstream, catalog, checkpoint, zoo
+from ncbatch.codec import bitstream
+from ncbatch.codec.bits_back.pack import PackReader
+from ncbatch.codec.bits_back.pack_file import PackFile
 from ncbatch.codec.bitstream import short_digest
 from ncbatch.codec.decode import decode_latents, reconstruct
-from ncbatch.codec.exact import UNIT
-from ncbatch.codec.model import Model, to_pixels
-from ncbatch.codec.pack_file import PackFile
-from ncbatch.codec.packing import PackReader
+from ncbatch.codec.model import checkpoint
+from ncbatch.codec.model.exact_hyper_synthesis import UNIT
+from ncbatch.codec.model.hyperprior import Model, to_pixels
+from ncbatch.models import catalog, zoo
 from tests.codec.write_golden import MAX_PIXELS, told
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -1,8 +1,8 @@
 import numpy as np
 import torch
 
-from ncbatch.codec import noise
-from ncbatch.codec.noise import Noise
+from ncbatch.codec.refinement import noise
+from ncbatch.codec.refinement.noise import Noise
 
 COUNTER = torch.arange(100_000, dtype=torch.int32)
 

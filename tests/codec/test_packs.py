@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from ncbatch.codec import bbvi, bits_back, encode_pack, pack_file, packing
-from ncbatch.codec.bbvi import BbviSettings, rate_gradient
+from ncbatch.codec.bits_back import bbvi, image_stack, pack, pack_file
+from ncbatch.codec.bits_back import encode as encoding
+from ncbatch.codec.bits_back.bbvi import BbviSettings, rate_gradient
+from ncbatch.codec.bits_back.encode import encode_pack as encode
+from ncbatch.codec.bits_back.encode import find as find_all
+from ncbatch.codec.bits_back.encode import restored
+from ncbatch.codec.bits_back.pack import OpenPack, PackReader
 from ncbatch.codec.bitstream import leb128
-from ncbatch.codec.encode_pack import encode_pack as encode
-from ncbatch.codec.encode_pack import find as find_all
-from ncbatch.codec.encode_pack import restored
 from ncbatch.codec.errors import (
     BitstreamError,
     ModelError,
@@ -21,8 +23,7 @@ from ncbatch.codec.errors import (
     PosteriorMismatchError,
     WrongModelError,
 )
-from ncbatch.codec.model import Model
-from ncbatch.codec.packing import OpenPack, PackReader
+from ncbatch.codec.model.hyperprior import Model
 from ncbatch.codec.recipe import Recipe
 
 RECIPE = Recipe(method="bits-back+bbvi", lmbda=0.01, bbvi_steps=8)
@@ -138,7 +139,7 @@ def test_a_flipped_bit_loses_the_pictures_from_there_on_and_no_others(posterior_
 
 
 def test_side_information_pays_for_the_first_picture_and_comes_back(posterior_model, found):
-    needed = bits_back.borrowed_bytes(found[0].inferred)
+    needed = image_stack.borrowed_bytes(found[0].inferred)
     side = np.random.default_rng(1).bytes(needed + 100)
     result = encode(posterior_model, found[:1], RECIPE, side_information=side)
     assert result.encoded[0].outcome.bits_back is not None
@@ -215,7 +216,7 @@ def test_a_picture_that_fails_its_check_is_coded_without_bits_back(
     posterior_model, found, monkeypatch, change
 ):
     """Its inference comes out differently when it is repeated."""
-    real = bits_back.infer
+    real = image_stack.infer
 
     def unsteady(model, y_hat, settings, disturbance):
         mean, log_variance = real(model, y_hat, settings, disturbance)
@@ -223,7 +224,7 @@ def test_a_picture_that_fails_its_check_is_coded_without_bits_back(
             mean = mean + change
         return mean, log_variance
 
-    monkeypatch.setattr(bits_back, "infer", unsteady)
+    monkeypatch.setattr(image_stack, "infer", unsteady)
     result = encode(posterior_model, found, RECIPE)
     assert result.plain == {2}
     out, _ = decoded(posterior_model, result.pack.data)
@@ -231,14 +232,14 @@ def test_a_picture_that_fails_its_check_is_coded_without_bits_back(
 
 
 def test_a_picture_that_does_not_decode_at_all_is_named(posterior_model, found, monkeypatch):
-    real = bits_back.pop_picture
+    real = image_stack.pop_picture
 
     def broken(stack, model, entry):
         if (entry.height, entry.width) == found[1].pixels.shape[:2]:
             raise BitstreamError("no")
         return real(stack, model, entry)
 
-    monkeypatch.setattr("ncbatch.codec.packing.pop_picture", broken)
+    monkeypatch.setattr("ncbatch.codec.bits_back.pack.pop_picture", broken)
     with pytest.raises(PackCheckError) as caught:
         encode(posterior_model, found, RECIPE)
     assert caught.value.picture == 1
@@ -258,9 +259,9 @@ def test_an_entry_that_lies_is_an_error(posterior_model, found, monkeypatch, fie
         values = {**vars(entry), field: value} if index == 2 else vars(entry)
         return real(pack_file.Entry(**values), words, in_front)
 
-    items = [encode_pack.PackItem(f.inferred, f.method, f.pixels.shape[1], f.pixels.shape[0]) for f in found]
+    items = [encoding.PackItem(f.inferred, f.method, f.pixels.shape[1], f.pixels.shape[0]) for f in found]
     monkeypatch.setattr(pack_file, "write_section", lying)
-    data = encode_pack.write_pack(posterior_model, items, encode_pack.inference_settings(RECIPE)).data
+    data = encoding.write_pack(posterior_model, items, encoding.inference_settings(RECIPE)).data
     out = []
     if field == "method":  # harmless: decoding does not depend on it
         assert len(decoded(posterior_model, data)[0]) == 4
@@ -354,7 +355,7 @@ def test_a_pack_that_names_a_base_model_is_refused(model, packed):
 
 def test_side_information_costs_the_same_whatever_it_holds(posterior_model, found):
     """z is drawn from it, and must not fall far from the posterior's mean."""
-    needed = bits_back.borrowed_bytes(found[0].inferred) + 2000
+    needed = image_stack.borrowed_bytes(found[0].inferred) + 2000
     random = np.random.default_rng(2).bytes(needed)
     costs = []
     for side in (random, bytes(needed), b"\xff" * needed, random[:-50] + bytes(50)):
@@ -366,9 +367,9 @@ def test_side_information_costs_the_same_whatever_it_holds(posterior_model, foun
 
 def test_side_information_pays_or_not(posterior_model, found):
     picture = found[0].inferred
-    needed = bits_back.borrowed_bytes(picture)
-    assert packing.pays_for(posterior_model, picture, bytes(2 * needed))
-    assert not packing.pays_for(posterior_model, picture, bytes(needed // 2))
+    needed = image_stack.borrowed_bytes(picture)
+    assert pack.pays_for(posterior_model, picture, bytes(2 * needed))
+    assert not pack.pays_for(posterior_model, picture, bytes(needed // 2))
 
 
 def test_chaotic_inference_is_noticed_by_the_encoder(posterior_model, crops):

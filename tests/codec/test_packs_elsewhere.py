@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ncbatch.codec.encode_pack import encode_pack, find
+from ncbatch.codec.bits_back.encode import encode_pack, find
 from ncbatch.codec.recipe import Recipe
 
 SIDE = bytes(range(256)) * 16
@@ -18,9 +18,9 @@ SIDE = bytes(range(256)) * 16
 DECODE = """
 import hashlib, json, sys
 import torch
-from ncbatch.codec import zoo
-from ncbatch.codec.model import Model
-from ncbatch.codec.packing import PackReader
+from ncbatch.models import zoo
+from ncbatch.codec.model.hyperprior import Model
+from ncbatch.codec.bits_back.pack import PackReader
 
 data, threads, strided = open(sys.argv[1], "rb").read(), int(sys.argv[2]), sys.argv[3] == "strided"
 torch.set_num_threads(threads)

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from ncbatch.codec.bits_back import _drawn_bits
-from ncbatch.codec.coder import draw_gaussian, new_coder
+from ncbatch.codec.ans import draw_gaussian, new_coder
+from ncbatch.codec.bits_back.fixed_posterior import _MARGIN, _SIGMAS, Posterior, snap, snap_corrected
+from ncbatch.codec.bits_back.image_stack import _drawn_bits
 from ncbatch.codec.errors import BitstreamError
-from ncbatch.codec.posterior import _MARGIN, _SIGMAS, Posterior, snap, snap_corrected
 
 SHAPE = (5, 30, 40)
 

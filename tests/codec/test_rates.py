@@ -2,7 +2,7 @@ import numpy as np
 import torch
 from scipy.stats import norm
 
-from ncbatch.codec.rates import gaussian_bits, lower_bound
+from ncbatch.codec.model.rates import gaussian_bits, lower_bound
 
 
 def test_bits_are_the_gaussian_mass():

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from ncbatch.codec import model as model_module
 from ncbatch.codec.encode import encode
 from ncbatch.codec.errors import DivergedError
-from ncbatch.codec.joint_refinement import JointRefinement
-from ncbatch.codec.model import to_tensor
-from ncbatch.codec.noise import Noise
+from ncbatch.codec.model import hyperprior as model_module
+from ncbatch.codec.model.hyperprior import to_tensor
 from ncbatch.codec.recipe import Recipe
-from ncbatch.codec.refinement import Refinement, Target
+from ncbatch.codec.refinement.batch import Refinement, Target
+from ncbatch.codec.refinement.loop import JointRefinement
+from ncbatch.codec.refinement.noise import Noise
 
 
 def refinement(model, pictures, steps=10, kind=Refinement, **settings):
@@ -52,8 +52,8 @@ BATCH_AND_ALONE = """
 import sys
 import numpy as np
 import torch
-from ncbatch.codec import zoo
-from ncbatch.codec.model import Model
+from ncbatch.models import zoo
+from ncbatch.codec.model.hyperprior import Model
 from ncbatch.codec.recipe import Recipe
 from tests.codec.test_refinement import refinement
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from ncbatch.codec.noise import Noise
 from ncbatch.codec.recipe import Recipe
-from ncbatch.codec.relaxation import Relaxation, rounding_logit, stochastic_gumbel_annealing
+from ncbatch.codec.refinement.noise import Noise
+from ncbatch.codec.refinement.relaxation import Relaxation, rounding_logit, stochastic_gumbel_annealing
 
 
 def closed_form(fraction: float, tau: float) -> float:

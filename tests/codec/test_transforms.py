@@ -5,12 +5,12 @@ from copy import deepcopy
 import pytest
 import torch
 
-from ncbatch.codec import catalog
-from ncbatch.codec.checkpoint import export
-from ncbatch.codec.model import STRIDE, Model, Tile
-from ncbatch.codec.prior import FactorizedPrior
-from ncbatch.codec.rates import SCALE_BOUND
-from ncbatch.codec.transforms import Transform, _InverseGDN
+from ncbatch.codec.model.checkpoint import export
+from ncbatch.codec.model.hyperprior import STRIDE, Model, Tile
+from ncbatch.codec.model.prior import FactorizedPrior
+from ncbatch.codec.model.rates import SCALE_BOUND
+from ncbatch.codec.model.transforms import Transform, _InverseGDN
+from ncbatch.models import catalog
 
 CPU = torch.device("cpu")
 
@@ -105,7 +105,7 @@ def test_tiles_cover_every_latent_once(height, width):
 
 def test_tiles_give_what_the_whole_gives(model, monkeypatch):
     """Forward and backward: two latents of halo are enough for four 5x5 layers."""
-    from ncbatch.codec import model as module
+    from ncbatch.codec.model import hyperprior as module
 
     generator = torch.Generator().manual_seed(0)
     pictures = torch.rand(1, 3, 128, 192, generator=generator)
@@ -120,7 +120,7 @@ def test_tiles_give_what_the_whole_gives(model, monkeypatch):
 
 
 def test_bound_of_sigma_is_the_coders(model):
-    from ncbatch.codec.exact import MIN_SIGMA
+    from ncbatch.codec.model.exact_hyper_synthesis import MIN_SIGMA
 
     assert abs(MIN_SIGMA / 256 - SCALE_BOUND) < 1 / 512
 

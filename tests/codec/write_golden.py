@@ -18,14 +18,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ncbatch.codec import bitstream, checkpoint
+from ncbatch.codec import bitstream
+from ncbatch.codec.bits_back.encode import encode_pack, find, inference_settings
+from ncbatch.codec.bits_back.pack import PackItem, PackReader, write_pack
+from ncbatch.codec.bits_back.pack_file import with_names
 from ncbatch.codec.decode import decode_latents, reconstruct
 from ncbatch.codec.encode import encode, write
-from ncbatch.codec.encode_pack import encode_pack, find, inference_settings
-from ncbatch.codec.exact import UNIT
-from ncbatch.codec.model import Latents, Model, to_pixels, to_tensor
-from ncbatch.codec.pack_file import with_names
-from ncbatch.codec.packing import PackItem, PackReader, write_pack
+from ncbatch.codec.model import checkpoint
+from ncbatch.codec.model.exact_hyper_synthesis import UNIT
+from ncbatch.codec.model.hyperprior import Latents, Model, to_pixels, to_tensor
 from ncbatch.codec.recipe import Recipe
 
 Pixels = NDArray[np.uint8]

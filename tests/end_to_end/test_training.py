@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ncbatch.codec import catalog
-from ncbatch.codec.checkpoint import parse
+from ncbatch.codec.model.checkpoint import parse
+from ncbatch.models import catalog
 from tests.end_to_end.command_line import Said, ncbatch, running, wait_for
 from tests.end_to_end.pictures import save_pictures
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from ncbatch.codec import zoo
-from ncbatch.runs.models import keep_model
+from ncbatch.models import zoo
+from ncbatch.models.loading import keep_model
 from ncbatch.runs.opening import list_inputs, open_run
 from ncbatch.runs.request import make_spec
 from ncbatch.runs.spec import RunSpec

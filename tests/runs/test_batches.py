@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from ncbatch import layout
+from ncbatch.codec import codecs
 from ncbatch.codec.encode import encode
 from ncbatch.codec.errors import DecodeCheckError, DivergedError
 from ncbatch.runs import batches as batches_module
-from ncbatch.runs import coders
 from ncbatch.runs.plan import Unit
 from ncbatch.runs.spec import RunSpec, Variant
 from ncbatch.runs.unit import run_unit
@@ -46,7 +46,7 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
                     raise error
             return encode(model, pictures, recipe, **options)
 
-        monkeypatch.setattr(coders, "encode", faulty)
+        monkeypatch.setattr(codecs, "encode", faulty)
         return sizes
 
     return install

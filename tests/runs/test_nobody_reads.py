@@ -14,7 +14,7 @@ import pytest
 from ncbatch import process
 from ncbatch.cli import main
 from ncbatch.console import out
-from ncbatch.runs.models import keep_model
+from ncbatch.models.loading import keep_model
 from ncbatch.runs.unit import run_unit
 from tests.runs.workbench import ATTEMPTS, CHECKPOINT, Workbench, picture
 

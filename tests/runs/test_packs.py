@@ -11,19 +11,20 @@ import pytest
 import torch
 
 from ncbatch import layout
-from ncbatch.codec import encode_pack, zoo
+from ncbatch.codec.bits_back import encode
+from ncbatch.codec.bits_back.pack_file import with_names
+from ncbatch.codec.codecs import PackCoder
 from ncbatch.codec.errors import DivergedError
-from ncbatch.codec.pack_file import with_names
 from ncbatch.codec.recipe import Recipe
 from ncbatch.errors import UsageError
 from ncbatch.images.read import read_picture
 from ncbatch.metrics.schema import Row
+from ncbatch.models import zoo
+from ncbatch.models.loading import keep_model
 from ncbatch.runs.calibration import seconds_per_pixel
-from ncbatch.runs.coders import PackCoder
 from ncbatch.runs.decoded_names import picture_name
 from ncbatch.runs.destination import Destination, open_destination
 from ncbatch.runs.files import FileOptions, decode_pack_file, named_pack, pack_files
-from ncbatch.runs.models import keep_model
 from ncbatch.runs.plan import PlannedImage, Unit, make_units
 from ncbatch.runs.reading import RunReader
 from ncbatch.runs.request import make_variant
@@ -114,7 +115,7 @@ def test_a_killed_worker_costs_what_was_done_since_the_last_save(
         run_unit(workspace, unit, ATTEMPTS[0], {})
     assert local.output.head(layout.wip_key(unit.id)) is not None
     steps: list[int] = []
-    real = encode_pack.refine
+    real = encode.refine
 
     def counted(*args: Any) -> Any:
         done = real(*args)
@@ -122,7 +123,7 @@ def test_a_killed_worker_costs_what_was_done_since_the_last_save(
         return done
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encode_pack, "refine", counted)
+        patch.setattr(encode, "refine", counted)
         rows = finish(local, spec, unit, 1)
     check(local, rows)
     assert sum(steps) == left
@@ -148,8 +149,8 @@ def test_a_pack_that_an_attempt_published_before_it_died_is_adopted(
     spec, unit = planned(bench, refined(2))
     list(bench.workspace(spec).attempt(unit, ATTEMPTS[0]).rows(unit.images, {}))
     standing = bench.keys("packs/")
-    monkeypatch.setattr(encode_pack, "refine", None)
-    monkeypatch.setattr(encode_pack, "infer_posterior", None)
+    monkeypatch.setattr(encode, "refine", None)
+    monkeypatch.setattr(encode, "infer_posterior", None)
     rows = finish(bench, spec, unit, 1)
     check(bench, rows)
     assert all(row.adopted for row in rows.values())
@@ -161,7 +162,7 @@ def test_what_a_probe_found_is_not_found_again(local: Workbench, monkeypatch: py
     for image in unit.images:
         probe_image(local.workspace(spec), unit, ATTEMPTS[0], image.key)
     assert local.keys("packs/") == local.keys("units/") == []
-    monkeypatch.setattr(encode_pack, "infer_posterior", None)
+    monkeypatch.setattr(encode, "infer_posterior", None)
     rows = finish(local, spec, unit, 1)
     check(local, rows)
     assert not any(row.adopted for row in rows.values())
@@ -179,7 +180,7 @@ def test_a_damaged_object_of_what_was_kept_is_passed_over(local: Workbench) -> N
 def test_a_picture_too_large_for_memory_fails_alone(
     local: Workbench, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
-    real = getattr(encode_pack, broken)
+    real = getattr(encode, broken)
 
     def limited(model: Any, what: Any, *rest: Any) -> Any:
         # y_hat of the picture of 70x64 pixels, or that picture
@@ -187,7 +188,7 @@ def test_a_picture_too_large_for_memory_fails_alone(
             raise MemoryError("too large")
         return real(model, what, *rest)
 
-    monkeypatch.setattr(encode_pack, broken, limited)
+    monkeypatch.setattr(encode, broken, limited)
     rows = finish(local, *planned(local))
     check(local, rows, ["a.png", "c.png"])
     assert rows["b.png"].error_class == "out_of_memory"
@@ -196,14 +197,14 @@ def test_a_picture_too_large_for_memory_fails_alone(
 def test_a_picture_too_large_to_pack_leaves_the_pack_to_the_others(
     local: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = encode_pack._check
+    real = encode._check
 
     def limited(model: Any, items: Any, *rest: Any) -> Any:
         if any(item.width == 70 for item in items):
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
         return real(model, items, *rest)
 
-    monkeypatch.setattr(encode_pack, "_check", limited)
+    monkeypatch.setattr(encode, "_check", limited)
     rows = finish(local, *planned(local))
     check(local, rows, ["a.png", "c.png"])
     assert rows["b.png"].error_class == "out_of_memory"
@@ -215,7 +216,7 @@ def test_a_fault_of_the_program_while_packing_is_no_lack_of_memory(
     def broken(*_: Any) -> Any:
         raise RuntimeError("shapes do not match")
 
-    monkeypatch.setattr(encode_pack, "_check", broken)
+    monkeypatch.setattr(encode, "_check", broken)
     with pytest.raises(RuntimeError, match="shapes"):
         finish(local, *planned(local))
 
@@ -232,14 +233,14 @@ def test_what_a_worker_left_that_died_after_its_commit_goes(local: Workbench) ->
 
 @pytest.mark.parametrize("fall_back", [False, True])
 def test_a_picture_that_diverges(local: Workbench, monkeypatch: pytest.MonkeyPatch, fall_back: bool) -> None:
-    real = encode_pack.refine
+    real = encode.refine
 
     def diverging(model: Any, batch: Any, pictures: Any, *rest: Any) -> Any:
         if np.array_equal(pictures[0], PICTURES["b.png"]):
             raise DivergedError("the refinement diverged by step 1; use a smaller learning rate")
         return real(model, batch, pictures, *rest)
 
-    monkeypatch.setattr(encode_pack, "refine", diverging)
+    monkeypatch.setattr(encode, "refine", diverging)
     rows = finish(local, *planned(local, refined(2), fall_back=fall_back))
     if fall_back:
         check(local, rows)
@@ -250,8 +251,8 @@ def test_a_picture_that_diverges(local: Workbench, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_picture_that_never_decodes_fails_alone(local: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ncbatch.codec.bits_back.pack import pop_picture
     from ncbatch.codec.errors import BitstreamError
-    from ncbatch.codec.packing import pop_picture
 
     def broken(stack: Any, model: Any, entry: Any) -> Any:
         if entry.width == 70:
@@ -259,7 +260,7 @@ def test_a_picture_that_never_decodes_fails_alone(local: Workbench, monkeypatch:
         return pop_picture(stack, model, entry)
 
     with monkeypatch.context() as patch:
-        patch.setattr("ncbatch.codec.packing.pop_picture", broken)
+        patch.setattr("ncbatch.codec.bits_back.pack.pop_picture", broken)
         rows = finish(local, *planned(local))
     check(local, rows, ["a.png", "c.png"])
     assert rows["b.png"].error_class == "decode_check"

@@ -16,10 +16,10 @@ from ncbatch.codec.decode import decode
 from ncbatch.codec.encode import encode
 from ncbatch.codec.errors import BitstreamError, ModelError, WrongModelError
 from ncbatch.errors import UsageError
-from ncbatch.runs import models
+from ncbatch.models import loading
+from ncbatch.models.loading import keep_model
 from ncbatch.runs.destination import Destination, OccupiedError, open_destination
 from ncbatch.runs.files import FileOptions, decode_file
-from ncbatch.runs.models import keep_model
 from ncbatch.runs.reading import Finding, RunReader
 from ncbatch.runs.unit import run_unit
 from ncbatch.store import Store, StoreOptions, open_store
@@ -260,7 +260,7 @@ def test_a_single_file_finds_the_model_of_the_run_around_it(
     local.add({"sub/a.png": picture()})
     row = local.encode(local.spec())["sub/a.png"]
     keep_model(local.output, CHECKPOINT)
-    monkeypatch.setattr(models, "builtin_models", dict)
+    monkeypatch.setattr(loading, "builtin_models", dict)
     monkeypatch.chdir(local.output.root / "bitstreams" / "v")  # type: ignore[attr-defined]
     expected = decode(MODEL, local.bitstream(row))
     for uri in (f"{local.output.uri}{row.bitstream_key}", "sub/a.png.ncb", "../v/sub/a.png.ncb"):
@@ -278,7 +278,7 @@ def test_a_single_file_in_a_bucket_finds_the_model_of_its_run(
     on_s3.add({"a.png": picture()})
     row = on_s3.encode(on_s3.spec())["a.png"]
     keep_model(on_s3.output, CHECKPOINT)
-    monkeypatch.setattr(models, "builtin_models", dict)
+    monkeypatch.setattr(loading, "builtin_models", dict)
     name = decode_file(f"{on_s3.output.uri}{row.bitstream_key}", Destination(destination), FileOptions())
     np.testing.assert_array_equal(_png(destination, name), decode(MODEL, on_s3.bitstream(row)))
 

@@ -13,15 +13,15 @@ import pytest
 
 from ncbatch import layout
 from ncbatch.cli import build_parser
-from ncbatch.codec import zoo
 from ncbatch.codec.recipe import ClassicalRecipe, Recipe
 from ncbatch.commands.common import store_words
 from ncbatch.commands.encoding import make_run_spec
+from ncbatch.models import zoo
+from ncbatch.models.loading import keep_model, keep_models
 from ncbatch.report.overview import read_facts
 from ncbatch.runs.command import encode_command
 from ncbatch.runs.driver import Driver, Pace
 from ncbatch.runs.generations import StandingRow
-from ncbatch.runs.models import keep_model, keep_models
 from ncbatch.runs.opening import committed_results, load_run
 from ncbatch.runs.options import Deadlines, Retry
 from ncbatch.runs.pending import Policy

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from ncbatch.cli import main
+from ncbatch.models.loading import keep_model
 from ncbatch.runs.lease import Lease, LeaseFile, _boot_id
-from ncbatch.runs.models import keep_model
 from ncbatch.runs.progress import Snapshot, announce, end_early, read_status, write_status
 from ncbatch.runs.standing import standing
 from ncbatch.runs.unit import run_unit

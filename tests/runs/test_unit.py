@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from ncbatch import layout
+from ncbatch.codec import codecs
 from ncbatch.codec.encode import encode
 from ncbatch.codec.errors import ModelError
-from ncbatch.runs import coders
-from ncbatch.runs.models import keep_model
+from ncbatch.models.loading import keep_model
 from ncbatch.runs.plan import Unit
 from ncbatch.runs.spec import RunSpec
 from ncbatch.runs.unit import Workspace, probe_image, run_unit
@@ -38,7 +38,7 @@ class Encoder:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.all = self.refined = 0
-        monkeypatch.setattr(coders, "encode", self._encode)
+        monkeypatch.setattr(codecs, "encode", self._encode)
 
     def _encode(self, model: Any, pictures: Any, recipe: Any, **options: Any) -> Any:
         self.all += len(pictures)
@@ -190,7 +190,7 @@ def _let_workers_encode_differently(monkeypatch: pytest.MonkeyPatch) -> None:
                 recipe = recipe.model_copy(update={"seed": next(seeds), "steps": 4})
         return encode(model, pictures, recipe, **options)
 
-    monkeypatch.setattr(coders, "encode", encode_differently)
+    monkeypatch.setattr(codecs, "encode", encode_differently)
 
 
 def test_bytes_under_a_committed_row_never_change(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,12 +218,12 @@ def test_where_another_attempt_was_faster_its_bitstream_counts(
 
     def encode_late(model: Any, pictures: Any, recipe: Any, **options: Any) -> Any:
         if recipe.refines and not local.keys("units/"):
-            monkeypatch.setattr(coders, "encode", encode)
+            monkeypatch.setattr(codecs, "encode", encode)
             run_unit(local.workspace(spec), unit, ATTEMPTS[1], {})
             recipe = recipe.model_copy(update={"seed": 9})
         return encode(model, pictures, recipe, **options)
 
-    monkeypatch.setattr(coders, "encode", encode_late)
+    monkeypatch.setattr(codecs, "encode", encode_late)
     (late,) = local.workspace(spec).attempt(unit, ATTEMPTS[0]).rows(unit.images, {})
     (committed,) = local.commit(unit)
     assert (late.adopted, late.sha256) == (True, committed.sha256)

@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 
 from ncbatch import layout
-from ncbatch.codec import zoo
 from ncbatch.codec.decode import decode
-from ncbatch.codec.model import Model
+from ncbatch.codec.model.hyperprior import Model
 from ncbatch.codec.recipe import Recipe
 from ncbatch.metrics.schema import Row, parquet_to_table
 from ncbatch.metrics.table import read_table
+from ncbatch.models import zoo
 from ncbatch.runs.opening import Run, list_inputs, open_run
 from ncbatch.runs.options import Retry
 from ncbatch.runs.plan import Unit

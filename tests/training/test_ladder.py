@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from ncbatch.codec.checkpoint import export
-from ncbatch.codec.prior import quantile
+from ncbatch.codec.model.checkpoint import export
+from ncbatch.codec.model.prior import quantile
 from ncbatch.errors import NcbatchError
 from ncbatch.training.ladder import walk
 from ncbatch.training.network import TrainableHyperprior, warm_start

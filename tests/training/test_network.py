@@ -3,13 +3,13 @@ import math
 import pytest
 import torch
 
-from ncbatch.codec import catalog, zoo
-from ncbatch.codec.checkpoint import export
 from ncbatch.codec.decode import decode
 from ncbatch.codec.encode import encode
-from ncbatch.codec.model import Model
-from ncbatch.codec.prior import FactorizedPrior
+from ncbatch.codec.model.checkpoint import export
+from ncbatch.codec.model.hyperprior import Model
+from ncbatch.codec.model.prior import FactorizedPrior
 from ncbatch.codec.recipe import Recipe
+from ncbatch.models import catalog, zoo
 from ncbatch.training.network import Noise, TrainableHyperprior
 from ncbatch.training.trainer import _generator
 from tests.training.conftest import picture, settings

@@ -26,11 +26,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ncbatch.codec.bbvi import BbviSettings
+from ncbatch.codec.bits_back.bbvi import BbviSettings
+from ncbatch.codec.bits_back.fixed_posterior import Corrections
 from ncbatch.codec.bitstream import METHODS, check_size, leb128, read_leb128
 from ncbatch.codec.errors import BitstreamError
-from ncbatch.codec.model import PADDING
-from ncbatch.codec.posterior import Corrections
+from ncbatch.codec.model.hyperprior import PADDING
 from ncbatch.codec.recipe import MAX_BBVI_LEARNING_RATE, MAX_BBVI_STEPS
 
 MAGIC = b"NCP"

@@ -12,12 +12,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ncbatch.codec.coder import MAX_SYMBOL
-from ncbatch.codec.exact import FINE_STEP, UNIT
-from ncbatch.codec.model import Latents, Model
-from ncbatch.codec.noise import normal
-from ncbatch.codec.rates import SCALE_BOUND, bits_back, gaussian_bits, lower_bound
+from ncbatch.codec.ans import MAX_SYMBOL
+from ncbatch.codec.model.exact_hyper_synthesis import FINE_STEP, UNIT
+from ncbatch.codec.model.hyperprior import Latents, Model
+from ncbatch.codec.model.rates import SCALE_BOUND, bits_back, gaussian_bits, lower_bound
 from ncbatch.codec.recipe import Recipe
+from ncbatch.codec.refinement.noise import normal
 
 Variables = dict[str, Tensor]
 Relax = Callable[[str, Tensor], Tensor]

@@ -15,9 +15,16 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ncbatch.codec.errors import ModelError
-from ncbatch.codec.exact import FINE_STEP, UNIT, UPSAMPLES, IntegerLayer, check_layers, quantize_layer
-from ncbatch.codec.model_info import Kind, ModelInfo, check_digest, digest_of, not_a_checkpoint, read_header
-from ncbatch.codec.prior import coding_tables, fixed_point_medians
+from ncbatch.codec.model.exact_hyper_synthesis import (
+    FINE_STEP,
+    UNIT,
+    UPSAMPLES,
+    IntegerLayer,
+    check_layers,
+    quantize_layer,
+)
+from ncbatch.codec.model.info import Kind, ModelInfo, check_digest, digest_of, not_a_checkpoint, read_header
+from ncbatch.codec.model.prior import coding_tables, fixed_point_medians
 from ncbatch.errors import first_line
 
 FINE_GRID = f"fine{UNIT // FINE_STEP}"

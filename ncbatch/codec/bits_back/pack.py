@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ncbatch.codec import coder, pack_file
-from ncbatch.codec.bbvi import BbviSettings
-from ncbatch.codec.bits_back import (
+from ncbatch.codec import ans
+from ncbatch.codec.bits_back import pack_file
+from ncbatch.codec.bits_back.bbvi import BbviSettings
+from ncbatch.codec.bits_back.image_stack import (
     Coded,
     Inferred,
     Popped,
@@ -22,10 +23,10 @@ from ncbatch.codec.bits_back import (
     push_picture,
     push_plain,
 )
+from ncbatch.codec.bits_back.pack_file import Entry, PackFile, PackHeader, Section, Words
 from ncbatch.codec.bitstream import short_digest
 from ncbatch.codec.errors import BitstreamError, ModelError, WrongModelError
-from ncbatch.codec.model import Model, to_pixels
-from ncbatch.codec.pack_file import Entry, PackFile, PackHeader, Section, Words
+from ncbatch.codec.model.hyperprior import Model, to_pixels
 
 Pixels = NDArray[np.uint8]
 
@@ -109,9 +110,9 @@ def pays_for(model: Model, picture: Inferred, side_information: bytes) -> bool:
     return push_picture(_stack_of(side_information), model, picture) is not None
 
 
-def _stack_of(side_information: bytes) -> coder.AnsCoder:
-    stack = coder.new_coder()
-    coder.push_bytes(stack, _whitened(side_information))
+def _stack_of(side_information: bytes) -> ans.AnsCoder:
+    stack = ans.new_coder()
+    ans.push_bytes(stack, _whitened(side_information))
     return stack
 
 
@@ -197,7 +198,7 @@ class PackReader:
         words = [section.words for section in self._sections]
         if self._side_words is not None:
             words.append(self._side_words)
-        stack = coder.new_coder(pack_file.joined(words).astype("<u4").tobytes())
+        stack = ans.new_coder(pack_file.joined(words).astype("<u4").tobytes())
         index = self.header.pictures
         waiting: Popped | None = None
         for section in self._sections:
@@ -216,7 +217,7 @@ class PackReader:
         if first == 0:
             self._finish(stack, waiting)
 
-    def _finish(self, stack: coder.AnsCoder, waiting: Popped | None) -> None:
+    def _finish(self, stack: ans.AnsCoder, waiting: Popped | None) -> None:
         """Takes the side information off the stack, which must be empty then."""
         if self._damage is not None:
             raise self._behind(self._damage) from self._damage
@@ -227,11 +228,11 @@ class PackReader:
         # A stack gives zeros for what it does not hold, as many as a lying header asks for.
         if self.header.side_bytes > 4 * stack.num_words() + _HEAD_BYTES:
             raise BitstreamError("the pack has less side information than it says; it is damaged")
-        self.side_information = _whitened(coder.pop_bytes(stack, self.header.side_bytes))
+        self.side_information = _whitened(ans.pop_bytes(stack, self.header.side_bytes))
         if not stack.is_empty():
             raise BitstreamError("the pack holds more than its pictures; it is damaged")
 
-    def _give_back(self, stack: coder.AnsCoder, popped: Popped | None) -> None:
+    def _give_back(self, stack: ans.AnsCoder, popped: Popped | None) -> None:
         if popped is not None:
             give_back(stack, self._model, popped, self.header.inference, self._disturbance)
 

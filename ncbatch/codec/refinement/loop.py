@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ncbatch.codec.errors import DivergedError
-from ncbatch.codec.latent_space import latent_space
-from ncbatch.codec.model import STRIDE, Latents, Model, Tile
-from ncbatch.codec.noise import Noise
+from ncbatch.codec.model.hyperprior import STRIDE, Latents, Model, Tile
 from ncbatch.codec.recipe import Recipe
-from ncbatch.codec.relaxation import Relaxation
+from ncbatch.codec.refinement.latents import latent_space
+from ncbatch.codec.refinement.noise import Noise
+from ncbatch.codec.refinement.relaxation import Relaxation
 
 _SUBPIXEL_STRIDE = STRIDE // 2  # points of the picture in subpixels per latent and side
 

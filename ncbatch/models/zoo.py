@@ -7,8 +7,12 @@ from urllib.error import URLError
 
 import torch
 
-from ncbatch.codec import checkpoint
-from ncbatch.codec.catalog import (
+from ncbatch.codec.errors import ModelError
+from ncbatch.codec.model import checkpoint
+from ncbatch.codec.model.checkpoint import Checkpoint
+from ncbatch.codec.model.info import read_head
+from ncbatch.errors import first_line
+from ncbatch.models.catalog import (
     ZOO_LMBDA,
     ZOO_MODEL,
     ZOO_PREFIX,
@@ -16,10 +20,6 @@ from ncbatch.codec.catalog import (
     builtin_file,
     builtin_models,
 )
-from ncbatch.codec.checkpoint import Checkpoint
-from ncbatch.codec.errors import ModelError
-from ncbatch.codec.model_info import read_head
-from ncbatch.errors import first_line
 
 
 def load_builtin(name: str) -> Checkpoint:

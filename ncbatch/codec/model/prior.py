@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ncbatch.codec.exact import MAX_Z_SYMBOL, UNIT
-from ncbatch.codec.rates import LIKELIHOOD_FLOOR, lower_bound
+from ncbatch.codec.model.exact_hyper_synthesis import MAX_Z_SYMBOL, UNIT
+from ncbatch.codec.model.rates import LIKELIHOOD_FLOOR, lower_bound
 
 _TAIL = 2.0**-22  # probability beyond which symbols share the escape
 _TABLE_BITS = 24
@@ -118,7 +118,7 @@ def quantile(weights: dict[str, Tensor], probability: float) -> Tensor:
 def coding_tables(
     weights: dict[str, Tensor], origins: Tensor, spacing: float = 1.0
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
-    """Integer tables of p(z) for `coder.FactorizedTables`: (first, lengths, frequencies).
+    """Integer tables of p(z) for `ans.FactorizedTables`: (first, lengths, frequencies).
 
     Computed once, when a checkpoint is exported, and stored in it: floats differ between machines.
 

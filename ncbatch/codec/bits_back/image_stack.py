@@ -17,16 +17,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ncbatch.codec import coder
-from ncbatch.codec.bbvi import BbviSettings, infer
-from ncbatch.codec.coder import AnsCoder
+from ncbatch.codec import ans
+from ncbatch.codec.ans import AnsCoder
+from ncbatch.codec.bits_back.bbvi import BbviSettings, infer
+from ncbatch.codec.bits_back.fixed_posterior import Corrections, Posterior, snap, snap_corrected
+from ncbatch.codec.bits_back.pack_file import Entry
 from ncbatch.codec.errors import BitstreamError, ModelError, PosteriorMismatchError
-from ncbatch.codec.exact import FINE_STEP, MAX_Z_SYMBOL, UNIT
-from ncbatch.codec.gaussian import SIGMA_BITS
-from ncbatch.codec.model import PADDING, Model
-from ncbatch.codec.pack_file import Entry
-from ncbatch.codec.posterior import Corrections, Posterior, snap, snap_corrected
-from ncbatch.codec.rates import bits_back, gaussian_bits
+from ncbatch.codec.gaussian_tables import SIGMA_BITS
+from ncbatch.codec.model.exact_hyper_synthesis import FINE_STEP, MAX_Z_SYMBOL, UNIT
+from ncbatch.codec.model.hyperprior import PADDING, Model
+from ncbatch.codec.model.rates import bits_back, gaussian_bits
 
 _SPACING = FINE_STEP / UNIT  # of the fine grid, in units of z
 _STATE_WORDS = 2  # of the stack: its head, which every operation changes
@@ -36,7 +36,7 @@ _STATE_WORDS = 2  # of the stack: its head, which every operation changes
 class Inferred:
     """A picture's rounded latents and the posterior of z for them.
 
-    y_hat: int32[1, M, h, w]; corrections: see `codec.posterior`.
+    y_hat: int32[1, M, h, w]; corrections: see `fixed_posterior`.
     """
 
     y_hat: Tensor
@@ -88,11 +88,11 @@ def push_picture(stack: AnsCoder, model: Model, picture: Inferred) -> Coded | No
     before = stack.num_words()
     q = picture.posterior
     trial = stack.clone()
-    z = coder.draw_gaussian(trial, q.fixed_sigma, q.fixed_mean)
+    z = ans.draw_gaussian(trial, q.fixed_sigma, q.fixed_mean)
     left = trial.num_words()
     if left < _STATE_WORDS:
         return None
-    coder.draw_gaussian(stack, q.fixed_sigma, q.fixed_mean)
+    ans.draw_gaussian(stack, q.fixed_sigma, q.fixed_mean)
     bits_y = _push_y(stack, *_on_host(model.fine_coding_parameters(_batch_of_one(z, model))), picture.y_hat)
     model.fine_tables.push(stack, z)
     values = torch.from_numpy(z).to(model.device).double()[None] * _SPACING
@@ -121,7 +121,7 @@ def push_plain(stack: AnsCoder, model: Model, picture: Inferred) -> Coded:
 def _push_y(stack: AnsCoder, mu: NDArray[np.int32], sigma: NDArray[np.int32], y_hat: Tensor) -> float:
     """Pushes y_hat and returns its information content in bits."""
     symbols = y_hat[0].cpu().numpy()
-    coder.push_gaussian(stack, symbols, sigma, mu)
+    ans.push_gaussian(stack, symbols, sigma, mu)
     centred = torch.from_numpy(symbols).double() - torch.from_numpy(mu).double() / UNIT
     return gaussian_bits(centred, torch.from_numpy(sigma).double() / UNIT).sum().item()
 
@@ -146,7 +146,7 @@ def pop_picture(stack: AnsCoder, model: Model, entry: Entry) -> Popped:
     z = (model.fine_tables if with_bits_back else model.z_tables).pop(stack, shape)
     parameters = model.fine_coding_parameters if with_bits_back else model.coding_parameters
     mu, sigma = _on_host(parameters(_batch_of_one(z, model)))
-    symbols = coder.pop_gaussian(stack, sigma, mu)
+    symbols = ans.pop_gaussian(stack, sigma, mu)
     if checksum(symbols) != entry.latents:
         raise BitstreamError("it does not decode to what was coded")
     return Popped(entry, z, torch.from_numpy(symbols)[None].to(model.device))
@@ -173,7 +173,7 @@ def give_back(
             "inference arrives at another posterior here than where the pack was made, so what was coded "
             "before cannot be decoded; use the encoder's versions of ncbatch and torch"
         )
-    coder.return_gaussian(stack, popped.z, q.fixed_sigma, q.fixed_mean)
+    ans.return_gaussian(stack, popped.z, q.fixed_sigma, q.fixed_mean)
 
 
 def checksum(y_hat: NDArray[np.int32]) -> int:

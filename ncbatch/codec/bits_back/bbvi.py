@@ -2,7 +2,7 @@
 
 Starting from h_a(y_hat), mean and log-variance of every hyper-latent are optimised for the rate alone: bits
 of y_hat given a sample of z, bits of z, less the bits got back. Everything runs in float64 with hashed noise,
-so two machines differ by little more than the last bits (see `codec.posterior` for what becomes of those).
+so two machines differ by little more than the last bits (see `fixed_posterior` for what becomes of those).
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ncbatch.codec.model import Model
-from ncbatch.codec.noise import Noise, normal
-from ncbatch.codec.rates import SCALE_BOUND, bits_back, gaussian_bits, lower_bound
+from ncbatch.codec.model.hyperprior import Model
+from ncbatch.codec.model.rates import SCALE_BOUND, bits_back, gaussian_bits, lower_bound
+from ncbatch.codec.refinement.noise import Noise, normal
 
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 _NOISE = Noise(0, b"bbvi")

@@ -14,9 +14,9 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from ncbatch.codec.joint_refinement import JointRefinement, Look, Target
-from ncbatch.codec.model import Latents, Model
+from ncbatch.codec.model.hyperprior import Latents, Model
 from ncbatch.codec.recipe import Recipe
+from ncbatch.codec.refinement.loop import JointRefinement, Look, Target
 
 __all__ = ["Look", "Refinement", "Target"]
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncbatch.codec.errors import BitstreamError
-from ncbatch.codec.gaussian import SIGMA_BITS, GaussianTables, gaussian_tables
+from ncbatch.codec.gaussian_tables import SIGMA_BITS, GaussianTables, gaussian_tables
 
 # constriction is one binary module: its submodules are attributes, not importable by name.
 _model = constriction.stream.model

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ncbatch.codec.errors import BitstreamError, DivergedError, PosteriorMismatchError
-from ncbatch.codec.exact import FINE_STEP, MAX_Z_SYMBOL, UNIT
-from ncbatch.codec.gaussian import SIGMA_BITS
+from ncbatch.codec.gaussian_tables import SIGMA_BITS
+from ncbatch.codec.model.exact_hyper_synthesis import FINE_STEP, MAX_Z_SYMBOL, UNIT
 
 _MEAN_STEP = 1 / 64
 _LOG_VARIANCE_STEP = 1 / 4  # a standard deviation is off by 6 % at most, which costs 0.002 bits on average

@@ -7,13 +7,14 @@ import contextlib
 import torch
 
 from ncbatch import layout
-from ncbatch.codec import checkpoint, zoo
 from ncbatch.codec.bitstream import short_digest
-from ncbatch.codec.catalog import ZOO_PREFIX, builtin_models
-from ncbatch.codec.checkpoint import Checkpoint
 from ncbatch.codec.errors import ModelError, WrongModelError
-from ncbatch.codec.model import Model
-from ncbatch.runs.model_source import read_model
+from ncbatch.codec.model import checkpoint
+from ncbatch.codec.model.checkpoint import Checkpoint
+from ncbatch.codec.model.hyperprior import Model
+from ncbatch.models import zoo
+from ncbatch.models.catalog import ZOO_PREFIX, builtin_models
+from ncbatch.models.source import read_model
 from ncbatch.runs.spec import RunSpec
 from ncbatch.store import ObjectNotFound, Store, StoreError, StoreOptions, open_store
 from ncbatch.store.objects import folders_above

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from ncbatch.codec import catalog
 from ncbatch.codec.errors import ModelError
-from ncbatch.codec.model_info import Described, describe
+from ncbatch.codec.model.info import Described, describe
+from ncbatch.models import catalog
 from ncbatch.store import ObjectNotFound, StoreError, StoreOptions
 from ncbatch.store.objects import read_object
 
@@ -24,7 +24,7 @@ def describe_model(name: str, options: StoreOptions) -> Described:
         ModelError: no such model, or not a checkpoint.
     """
     if name.startswith(catalog.ZOO_PREFIX):
-        from ncbatch.codec.zoo import load_zoo  # only the weights themselves say what they become here
+        from ncbatch.models.zoo import load_zoo  # only the weights themselves say what they become here
 
         model = load_zoo(name)
         return Described(model.info, model.digest)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pydantic
 
 from ncbatch.codec.errors import ModelError
-from ncbatch.codec.model_info import Described, Kind, describe, read_head
+from ncbatch.codec.model.info import Described, Kind, describe, read_head
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ncbatch.codec.bits_back.encode import Found, Packed, encode_pack, find, restored
 from ncbatch.codec.classical import decode_classical, encode_classical
 from ncbatch.codec.encode import Encoded, Outcome, Pause, State, encode, evaluate
-from ncbatch.codec.encode_pack import Found, Packed, encode_pack, find, restored
 from ncbatch.codec.errors import BitstreamError, DecodeCheckError, ModelError
-from ncbatch.codec.model import Model
+from ncbatch.codec.model.hyperprior import Model
 from ncbatch.codec.recipe import ClassicalRecipe, Recipe
 from ncbatch.images import distortion
 
@@ -63,7 +63,7 @@ class PackCoder:
     def find(
         self, pictures: Sequence[Pixels], resume_from: State | None = None, on_pause: Pause | None = None
     ) -> list[Found]:
-        """What a batch becomes; errors as `codec.encode_pack.find`."""
+        """What a batch becomes; errors as `bits_back.encode.find`."""
         return find(self.model, pictures, self.recipe, resume_from=resume_from, on_pause=on_pause)
 
     def unrefined(self, pictures: Sequence[Pixels]) -> list[Found]:
@@ -75,7 +75,7 @@ class PackCoder:
         return restored(self.model, pixels, self.recipe, state)
 
     def pack(self, pictures: Sequence[Found]) -> Packed:
-        """Errors as `codec.encode_pack.encode_pack`."""
+        """Errors as `bits_back.encode.encode_pack`."""
         return encode_pack(self.model, pictures, self.recipe)
 
     def encode(self, pictures: Sequence[Pixels]) -> list[Encoded]:

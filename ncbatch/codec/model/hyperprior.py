@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ncbatch.codec.checkpoint import FINE_GRID, Checkpoint
-from ncbatch.codec.coder import MAX_SYMBOL, FactorizedTables
-from ncbatch.codec.exact import FINE_STEP, MAX_Z_SYMBOL, UNIT, ExactHyperSynthesis
-from ncbatch.codec.prior import FactorizedPrior
-from ncbatch.codec.rates import gaussian_bits
-from ncbatch.codec.transforms import Transform
+from ncbatch.codec.ans import MAX_SYMBOL, FactorizedTables
+from ncbatch.codec.model.checkpoint import FINE_GRID, Checkpoint
+from ncbatch.codec.model.exact_hyper_synthesis import FINE_STEP, MAX_Z_SYMBOL, UNIT, ExactHyperSynthesis
+from ncbatch.codec.model.prior import FactorizedPrior
+from ncbatch.codec.model.rates import gaussian_bits
+from ncbatch.codec.model.transforms import Transform
 
 STRIDE = 16
 """Pixels per latent and side."""
@@ -132,7 +132,7 @@ class Model:
     def prior(self) -> FactorizedPrior:
         return FactorizedPrior(self._checkpoint.section("prior"), torch.float32, self.device)
 
-    # In float64, for what encoder and decoder must both arrive at (see `codec.bbvi`).
+    # In float64, for what encoder and decoder must both arrive at (see `bits_back.bbvi`).
 
     @cached_property
     def precise_hyper_analysis(self) -> Transform:

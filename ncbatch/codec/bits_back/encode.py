@@ -11,15 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ncbatch.codec.bbvi import BbviSettings
-from ncbatch.codec.bits_back import Inferred, infer_posterior
+from ncbatch.codec.bits_back.bbvi import BbviSettings
+from ncbatch.codec.bits_back.fixed_posterior import Posterior
+from ncbatch.codec.bits_back.image_stack import Inferred, infer_posterior
+from ncbatch.codec.bits_back.pack import Pack, PackItem, PackReader, write_pack
 from ncbatch.codec.encode import Encoded, Outcome, Pause, State, encode, refine
 from ncbatch.codec.errors import BitstreamError, PackCheckError, PosteriorMismatchError
-from ncbatch.codec.latent_space import round_y
-from ncbatch.codec.model import Model, to_pixels, to_tensor
-from ncbatch.codec.packing import Pack, PackItem, PackReader, write_pack
-from ncbatch.codec.posterior import Posterior
+from ncbatch.codec.model.hyperprior import Model, to_pixels, to_tensor
 from ncbatch.codec.recipe import Recipe
+from ncbatch.codec.refinement.latents import round_y
 from ncbatch.images import distortion
 
 Pixels = NDArray[np.uint8]

@@ -1,0 +1,1 @@
+"""Refinement: the latents of an image, optimised under a relaxation of their rounding."""
