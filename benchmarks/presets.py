@@ -24,7 +24,7 @@ from ncbatch.codec.recipe import Recipe
 from ncbatch.codec.refinement.batch import Refinement, Target
 from ncbatch.codec.refinement.noise import Noise
 from ncbatch.models.loading import load_model
-from ncbatch.runs.request import make_variant, read_spec_file
+from ncbatch.plan.request import make_variant, read_spec_file
 from ncbatch.store import StoreOptions
 
 OPTIONS = StoreOptions()

@@ -16,8 +16,8 @@ from ncbatch.codec.recipe import Recipe
 from ncbatch.layout import unit_key
 from ncbatch.metrics.compact import compact
 from ncbatch.metrics.schema import SCHEMA, table_to_parquet
-from ncbatch.runs.plan import PlannedImage, Unit, make_units, write_plan
-from ncbatch.runs.spec import RunFile, RunSpec, Variant
+from ncbatch.plan.spec import RunFile, RunSpec, Variant
+from ncbatch.plan.units import PlannedImage, Unit, make_units, write_plan
 from ncbatch.store import Store
 
 STARTED = datetime(2026, 3, 2, 8, 0, tzinfo=timezone.utc)

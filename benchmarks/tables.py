@@ -24,10 +24,10 @@ from pathlib import Path
 
 from ncbatch.codec.recipe import Recipe
 from ncbatch.metrics.query import query
+from ncbatch.plan.spec import Variant, read_run
 from ncbatch.report.evaluation import Evaluation, evaluate
 from ncbatch.report.series import Means
 from ncbatch.report.tables import bd_table
-from ncbatch.runs.spec import Variant, read_run
 from ncbatch.store import Store, open_store
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"

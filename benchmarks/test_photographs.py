@@ -18,7 +18,7 @@ import pytest
 
 from ncbatch.console import print_table
 from ncbatch.metrics.table import read_table
-from ncbatch.runs.spec import read_run
+from ncbatch.plan.spec import read_run
 from ncbatch.store import Store, open_store
 
 STEPS = os.environ.get("NCBATCH_STEPS", "200")

@@ -15,7 +15,7 @@ from ncbatch.errors import UsageError
 from ncbatch.words import counted
 
 if TYPE_CHECKING:
-    from ncbatch.runs.progress import Snapshot
+    from ncbatch.driver.progress import Snapshot
 
 
 class Console(console.Console):

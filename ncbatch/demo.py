@@ -15,7 +15,7 @@ from ncbatch.codec.methods import PRESETS
 from ncbatch.errors import NcbatchError
 
 if TYPE_CHECKING:
-    from ncbatch.runs.spec import RunSpec
+    from ncbatch.plan.spec import RunSpec
 
 # Public-domain and freely licensed images: name, width, height.
 IMAGES = (
@@ -99,7 +99,7 @@ def measure() -> Speed:
     from ncbatch.codec.model.hyperprior import Model
     from ncbatch.codec.recipe import Recipe
     from ncbatch.models.zoo import load_builtin
-    from ncbatch.runs.calibration import costs_per_pixel
+    from ncbatch.worker.calibration import costs_per_pixel
 
     torch.set_num_threads(1)  # as a worker does
     keep_freed_memory()

@@ -7,7 +7,7 @@ import math
 import os
 from dataclasses import dataclass
 
-from ncbatch.runs.failures import CLASSES
+from ncbatch.metrics.failures import CLASSES
 
 _LARGEST = 2**63 - 1
 """Of whole numbers: what comes after the command line keeps them in 64 bits."""

@@ -151,8 +151,8 @@ def test_who_follows_a_job_ends_by_the_signal(
     def interrupted(*_: object) -> int:
         raise raised
 
-    monkeypatch.setattr("ncbatch.runs.submission.follow", interrupted)
+    monkeypatch.setattr("ncbatch.driver.jobs.follow", interrupted)
     follow: Callable[..., int] = cluster._follow
-    from ncbatch.runs.submission import DEFAULT_DASHBOARD, Dashboard
+    from ncbatch.driver.jobs import DEFAULT_DASHBOARD, Dashboard
 
     assert follow(None, "job", Dashboard(DEFAULT_DASHBOARD, "the default")) == code

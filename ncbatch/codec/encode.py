@@ -34,7 +34,8 @@ class Outcome:
     data: the file, or the picture's section of its pack.
     bits_y, bits_z: information content in bits, which only a learned codec knows; rd_loss: where there is a
     lmbda; decode_seconds: from bytes to picture.
-    bits_back: of a picture coded with bits-back; net_bytes: of a picture in a pack (see `bits_back.pack.Share`).
+    bits_back: of a picture coded with bits-back; net_bytes: of a picture in a pack (see
+    `bits_back.pack.Share`).
     """
 
     data: bytes

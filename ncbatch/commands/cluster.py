@@ -19,14 +19,14 @@ from ncbatch.store import open_store
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
-    from ncbatch.runs.submission import Dashboard, Job
+    from ncbatch.driver.jobs import Dashboard, Job
 
 
 def submit(args: argparse.Namespace) -> int:
     from ncbatch.arguments.jobs import encode_words
-    from ncbatch.runs import submission
+    from ncbatch.driver import jobs
 
-    dashboard = submission.find_dashboard(args.dashboard)
+    dashboard = jobs.find_dashboard(args.dashboard)
     options = encode_options(args)
     open_corpus(args, args.corpus)
     spec = make_run_spec(args)  # what is wrong with the request is better said here than in a job's log
@@ -38,10 +38,10 @@ def submit(args: argparse.Namespace) -> int:
         value = getattr(args, name)
         if value and Path(value).exists():
             setattr(args, name, str(Path(value).resolve()))
-    root = submission.source_root(args.working_dir)
-    client = submission.connect(dashboard)
-    metadata = {submission.OUTPUT: args.output, submission.DIGEST: spec.digest}
-    job = submission.submit(client, encode_words(args), metadata, root)
+    root = jobs.source_root(args.working_dir)
+    client = jobs.connect(dashboard)
+    metadata = {jobs.OUTPUT: args.output, jobs.DIGEST: spec.digest}
+    job = jobs.submit(client, encode_words(args), metadata, root)
     out.print(job)
     err.print(f"submitted to the cluster at {dashboard.url}")
     if not args.wait:
@@ -54,38 +54,38 @@ def submit(args: argparse.Namespace) -> int:
 
 
 def _follow(client: JobSubmissionClient, job: str, dashboard: Dashboard) -> int:
-    from ncbatch.runs import submission
+    from ncbatch.driver import jobs
 
     try:
-        return submission.follow(client, job)
+        return jobs.follow(client, job)
     except KeyboardInterrupt as interrupt:
         err.print(f"the job keeps running; end it with `ncbatch job stop {job}{dashboard.flag}`")
         return ExitCode.TERMINATED if isinstance(interrupt, Terminated) else ExitCode.INTERRUPTED
 
 
 def job(args: argparse.Namespace) -> int:
-    from ncbatch.runs import submission
+    from ncbatch.driver import jobs
 
     if args.action != "list" and args.job is None:
         raise UsageError(f"job {args.action}: which one? `ncbatch job list` shows the jobs on the cluster")
-    dashboard = submission.find_dashboard(args.dashboard)
-    if args.dashboard is None and dashboard.url != submission.DEFAULT_DASHBOARD:
+    dashboard = jobs.find_dashboard(args.dashboard)
+    if args.dashboard is None and dashboard.url != jobs.DEFAULT_DASHBOARD:
         err.print(f"using the cluster at {dashboard.url}, as {dashboard.source} says")
-    client = submission.connect(dashboard)
+    client = jobs.connect(dashboard)
     if args.action == "list":
-        return _list(submission.jobs(client), as_json=args.json)
+        return _list(jobs.jobs(client), as_json=args.json)
     if args.action == "follow":
         return _follow(client, args.job, dashboard)
     if args.action == "logs":
-        out.print(submission.logs(client, args.job), end="")
+        out.print(jobs.logs(client, args.job), end="")
     elif args.action == "status":
-        told = submission.status(client, args.job)
+        told = jobs.status(client, args.job)
         if args.json:
             out.print_json(data={"job": args.job, "status": told})
         else:
             out.print(told)
     else:
-        out.print("stopping" if submission.stop(client, args.job) else "it had ended already")
+        out.print("stopping" if jobs.stop(client, args.job) else "it had ended already")
     return 0
 
 

@@ -40,7 +40,7 @@ def open_corpus(args: argparse.Namespace, uri: str) -> Store:
 
 def open_run(args: argparse.Namespace, uri: str) -> Store:
     """The output of a run; raises RunError where none stands there, before anything heavy is imported."""
-    from ncbatch.runs.spec import read_run
+    from ncbatch.plan.spec import read_run
 
     try:
         output = open_run_store(args, uri)

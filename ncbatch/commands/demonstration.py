@@ -40,8 +40,8 @@ def demo(args: argparse.Namespace) -> int:
 def _words(folder: Path, output: Path) -> list[str]:
     """Corpus and flags: those of the demonstration that stands there, or what this machine can do."""
     from ncbatch.demo import PRESET, choose, copy_images, measure, words_of
-    from ncbatch.runs.sizing import local_workers
-    from ncbatch.runs.spec import stored_spec
+    from ncbatch.plan.sizing import local_workers
+    from ncbatch.plan.spec import stored_spec
 
     known = stored_spec(open_store(str(output), create=True))
     if known is not None:

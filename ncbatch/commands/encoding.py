@@ -21,10 +21,11 @@ from ncbatch.exit_codes import ExitCode
 from ncbatch.store import StoreOptions, join_uri, open_store
 
 if TYPE_CHECKING:
-    from ncbatch.runs.options import EncodeOptions, Retry
-    from ncbatch.runs.places import Places
-    from ncbatch.runs.request import Request
-    from ncbatch.runs.spec import RunSpec
+    from ncbatch.driver.options import EncodeOptions
+    from ncbatch.plan.generations import Retry
+    from ncbatch.plan.places import Places
+    from ncbatch.plan.request import Request
+    from ncbatch.plan.spec import RunSpec
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ _SHOWN_FAILURES = 5
 
 
 def make_run_spec(args: argparse.Namespace) -> RunSpec:
-    from ncbatch.runs.request import make_spec, read_spec_file
+    from ncbatch.plan.request import make_spec, read_spec_file
 
     options = store_options(args)
     request = _request(args)
@@ -53,15 +54,15 @@ def which_images(args: argparse.Namespace) -> dict[str, Any]:
 
 def _request(args: argparse.Namespace) -> Request:
     """What the flags say of a variant."""
-    from ncbatch.runs.request import FIELDS
+    from ncbatch.plan.request import FIELDS
 
     return {n: v for n in FIELDS if (v := getattr(args, n, None)) is not None and v is not False}
 
 
 def encode_options(args: argparse.Namespace) -> EncodeOptions:
     from ncbatch.codec.methods import STEPS_BETWEEN_PAUSES
-    from ncbatch.runs.options import Deadlines, EncodeOptions, PoolConfig
-    from ncbatch.runs.pending import Policy
+    from ncbatch.driver.options import Deadlines, EncodeOptions, PoolConfig
+    from ncbatch.driver.schedule import Policy
 
     if args.trace % STEPS_BETWEEN_PAUSES:
         raise UsageError(f"--trace {args.trace}: give a multiple of {STEPS_BETWEEN_PAUSES} steps")
@@ -81,7 +82,7 @@ def encode_options(args: argparse.Namespace) -> EncodeOptions:
 
 
 def _retry(classes: str | None) -> Retry | None:
-    from ncbatch.runs.options import Retry
+    from ncbatch.plan.generations import Retry
 
     if classes is None:
         return None
@@ -99,7 +100,7 @@ def encode(args: argparse.Namespace) -> int:
 
 def encode_and_summarise(args: argparse.Namespace, spec: RunSpec, options: EncodeOptions) -> int:
     places = _checked(args, spec, options)
-    from ncbatch.runs.encoding import encode_corpus  # torch and Ray, which take seconds
+    from ncbatch.driver.encode_corpus import encode_corpus  # torch and Ray, which take seconds
 
     with progress_display() as show:
         summary = encode_corpus(places, options, lambda s: show(progress_line(s), s.is_over))
@@ -123,7 +124,7 @@ def _next(args: argparse.Namespace) -> str:
 
 def _checked(args: argparse.Namespace, spec: RunSpec, options: EncodeOptions) -> Places:
     """The places of a run; says what is wrong with places and programs before torch and Ray are imported."""
-    from ncbatch.runs.places import check_programs, open_places
+    from ncbatch.plan.places import check_programs, open_places
 
     places = open_places(spec, args.output, options.store)
     if not options.ray_address and not os.environ.get("RAY_ADDRESS"):  # elsewhere, workers' machines count
@@ -134,7 +135,7 @@ def _checked(args: argparse.Namespace, spec: RunSpec, options: EncodeOptions) ->
 def pack(args: argparse.Namespace) -> int:
     import pydantic
 
-    from ncbatch.runs.request import make_variant
+    from ncbatch.plan.request import make_variant
     from ncbatch.store.objects import folder_of, require_object
 
     options = store_options(args)
@@ -151,7 +152,7 @@ def pack(args: argparse.Namespace) -> int:
     for uri in [args.side_info] if args.side_info else []:
         require_object(uri, options)
     uris = _files(args.pictures, options)
-    from ncbatch.runs.files import named_pack, pack_files
+    from ncbatch.decoding.files import named_pack, pack_files
 
     packed = pack_files(uris, variant, options, args.side_info)
     data = packed.pack.data if args.no_names else named_pack(packed.pack.data, uris)
@@ -180,7 +181,7 @@ def _files(uris: Sequence[str], options: StoreOptions) -> list[str]:
             require_object(uri, options)
             found.append(uri)
             continue
-        from ncbatch.runs.corpus import list_corpus
+        from ncbatch.plan.corpus import list_corpus
 
         folder = open_store(uri, options)
         folder.check()

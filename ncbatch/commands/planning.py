@@ -12,16 +12,16 @@ from ncbatch.exit_codes import ExitCode
 from ncbatch.store import open_store
 
 if TYPE_CHECKING:
-    from ncbatch.runs.options import EncodeOptions
-    from ncbatch.runs.spec import RunSpec
+    from ncbatch.driver.options import EncodeOptions
+    from ncbatch.plan.spec import RunSpec
 
 log = logging.getLogger(__name__)
 
 
 def print_plan(args: argparse.Namespace, spec: RunSpec, options: EncodeOptions) -> int:
     """Images, units, time, cost and size of a run, by a calibration of a few steps on this machine."""
-    from ncbatch.runs.places import check_new_output, check_programs
-    from ncbatch.runs.spec import stored_spec
+    from ncbatch.plan.places import check_new_output, check_programs
+    from ncbatch.plan.spec import stored_spec
 
     corpus = open_run_store(args, spec.corpus)
     output = open_store(args.output, options.store, create=True)
@@ -31,9 +31,9 @@ def print_plan(args: argparse.Namespace, spec: RunSpec, options: EncodeOptions) 
     import torch  # takes seconds; what is wrong with the request has been told before
 
     from ncbatch.codec.allocator import keep_freed_memory
-    from ncbatch.runs.calibration import estimate
-    from ncbatch.runs.opening import list_inputs, require_pictures
-    from ncbatch.runs.sizing import local_workers, wall_seconds
+    from ncbatch.plan.run import list_inputs, require_pictures
+    from ncbatch.plan.sizing import local_workers, wall_seconds
+    from ncbatch.worker.calibration import estimate
 
     torch.set_num_threads(options.threads)  # as a worker does
     keep_freed_memory()

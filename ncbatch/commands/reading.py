@@ -15,8 +15,8 @@ from ncbatch.exit_codes import ExitCode
 from ncbatch.words import counted
 
 if TYPE_CHECKING:
-    from ncbatch.runs.destination import Destination
-    from ncbatch.runs.reading import Finding
+    from ncbatch.decoding.destination import Destination
+    from ncbatch.decoding.run_reader import Finding
 
 
 def decode(args: argparse.Namespace) -> int:
@@ -29,14 +29,14 @@ def decode(args: argparse.Namespace) -> int:
         raise UsageError(f"{args.source} is not a run's output, nor a .ncb or .ncbp file")
     source = open_run(args, args.source)
     destination = _destination(args, one_image=False)
-    from ncbatch.runs.reading import RunReader
+    from ncbatch.decoding.run_reader import RunReader
 
     reader = RunReader(source, variant=args.variant)
     return report_findings(reader.decode_into(destination), f"decoded into {destination.store.uri}")
 
 
 def _destination(args: argparse.Namespace, *, one_image: bool) -> Destination:
-    from ncbatch.runs.destination import open_destination
+    from ncbatch.decoding.destination import open_destination
 
     return open_destination(
         args.destination, store_options(args), one_image=one_image, overwrite=args.overwrite
@@ -50,7 +50,7 @@ def _decode_file(args: argparse.Namespace, *, pack: bool) -> int:
     require_object(args.source, store_options(args))
     alone = args.picture is not None
     destination = _destination(args, one_image=alone or not pack)
-    from ncbatch.runs.files import FileOptions, decode_file, decode_pack_file
+    from ncbatch.decoding.files import FileOptions, decode_file, decode_pack_file
 
     options = FileOptions(store_options(args), args.model, args.max_pixels or DEFAULT_LIMITS.max_pixels)
     if pack:

@@ -17,13 +17,13 @@ from ncbatch.store import Store
 from ncbatch.words import counted
 
 if TYPE_CHECKING:
-    from ncbatch.runs.generations import StandingRow
-    from ncbatch.runs.reading import Finding
-    from ncbatch.runs.spec import RunSpec
+    from ncbatch.decoding.run_reader import Finding
+    from ncbatch.plan.generations import StandingRow
+    from ncbatch.plan.spec import RunSpec
 
 
 def failures(args: argparse.Namespace) -> int:
-    from ncbatch.runs.failures import failures_of
+    from ncbatch.metrics.failures import failures_of
 
     output = open_run(args, args.output)
     found = failures_of(output, args.examples)
@@ -54,10 +54,10 @@ def failures(args: argparse.Namespace) -> int:
 
 def verify(args: argparse.Namespace) -> int:
     output = open_run(args, args.output)
-    from ncbatch.runs.reading import RunReader
-    from ncbatch.runs.repair import planned_already, restore_models
-    from ncbatch.runs.spec import read_run
-    from ncbatch.runs.status import run_status
+    from ncbatch.decoding.repair import planned_already, restore_models
+    from ncbatch.decoding.run_reader import RunReader
+    from ncbatch.plan.spec import read_run
+    from ncbatch.plan.status import run_status
 
     spec = read_run(output).spec
     if args.repair:
@@ -108,7 +108,7 @@ def _print_what_mends(
     args: argparse.Namespace, spec: RunSpec, output: Store, planned: int, unplanned: int
 ) -> None:
     """The commands that go on from damaged rows that are planned again, and from those that are not."""
-    from ncbatch.runs.command import encode_command
+    from ncbatch.commands.encode_command import encode_command
 
     if unplanned:
         command = shlex.join(["ncbatch", "verify", args.output, "--repair", *store_words(args)])
@@ -122,7 +122,7 @@ def _plan_again(
     args: argparse.Namespace, spec: RunSpec, output: Store, damaged: Sequence[StandingRow]
 ) -> int:
     """Plans damaged rows again, and says why where it cannot; how many are planned."""
-    from ncbatch.runs.repair import plan_repair
+    from ncbatch.decoding.repair import plan_repair
 
     repair = plan_repair(output, open_run_store(args, spec.corpus), damaged)
     for loss in repair.losses:

@@ -104,7 +104,7 @@ def evaluate(args: argparse.Namespace) -> int:
     from ncbatch.commands.encoding import encode_and_summarise, encode_options, which_images
     from ncbatch.commands.planning import print_plan
     from ncbatch.models import catalog
-    from ncbatch.runs.request import Request, expand, make_spec
+    from ncbatch.plan.request import Request, expand, make_spec
 
     if args.lmbdas:
         rates = {lmbda: catalog.nearest_builtin(lmbda, args.ladder) for lmbda in args.lmbdas}

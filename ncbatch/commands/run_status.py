@@ -15,10 +15,10 @@ from ncbatch.errors import Terminated
 from ncbatch.words import counted
 
 if TYPE_CHECKING:
+    from ncbatch.driver.progress import Snapshot
+    from ncbatch.driver.standing import Standing
     from ncbatch.metrics.summary import Summary
-    from ncbatch.runs.progress import Snapshot
-    from ncbatch.runs.standing import Standing
-    from ncbatch.runs.status import RunStatus
+    from ncbatch.plan.status import RunStatus
     from ncbatch.store import Store
 
 _OVER = ("finished", "interrupted", "stopped", "lost", "planned")
@@ -43,10 +43,10 @@ def status(args: argparse.Namespace) -> int:
 def _show(args: argparse.Namespace, output: Store) -> str:
     """Prints the status once; returns the run's state."""
     from ncbatch import layout
-    from ncbatch.runs.lease import read_lease
-    from ncbatch.runs.progress import read_status
-    from ncbatch.runs.spec import read_run
-    from ncbatch.runs.standing import standing, with_pending
+    from ncbatch.driver.lease import read_lease
+    from ncbatch.driver.progress import read_status
+    from ncbatch.driver.standing import standing, with_pending
+    from ncbatch.plan.spec import read_run
 
     snapshot, lease = read_status(output), read_lease(output)
     told = standing(snapshot, lease, datetime.now(timezone.utc))
@@ -58,7 +58,7 @@ def _show(args: argparse.Namespace, output: Store) -> str:
             _print_state(told, snapshot, holder)
         return told.state
     read_run(output)
-    from ncbatch.runs.status import run_status
+    from ncbatch.plan.status import run_status
 
     run = run_status(output)
     told = with_pending(told, run.pending)

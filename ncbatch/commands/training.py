@@ -69,7 +69,7 @@ def _print_plan(args: argparse.Namespace, rungs: list[Rung], start: Checkpoint |
     """What would be trained, and how long it would take one worker like this machine from the start."""
     import torch
 
-    from ncbatch.runs.corpus import list_corpus
+    from ncbatch.plan.corpus import list_corpus
     from ncbatch.training.estimate import seconds_per_step
 
     output = open_store(args.out, store_options(args), create=True)
@@ -126,7 +126,7 @@ def _settings(args: argparse.Namespace, rung: Rung, start: Checkpoint | None) ->
 def _request(args: argparse.Namespace, settings: TrainingSettings, *, alone: bool) -> TrainingRequest:
     import torch
 
-    from ncbatch.runs.corpus import list_corpus
+    from ncbatch.plan.corpus import list_corpus
     from ncbatch.training.session import SessionOptions
     from ncbatch.training.train import TrainingRequest
 
@@ -156,8 +156,8 @@ def _group(args: argparse.Namespace) -> Group | None:
         return None
     import ray
 
-    from ncbatch.runs.cluster import start_ray
-    from ncbatch.runs.options import PoolConfig
+    from ncbatch.driver.cluster import start_ray
+    from ncbatch.driver.options import PoolConfig
     from ncbatch.training.train import Group
 
     size = start_ray(args.ray_address, PoolConfig(args.workers, cpus=args.threads or 1))

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from ncbatch.metrics.schema import Row
+from ncbatch.metrics.unit_result import UnitResult
 
 SUMMARY_COLUMNS = ("variant", "status", "image_bytes", "length", "bpp", "psnr")
 
@@ -48,4 +53,17 @@ def _summary(table: pa.Table) -> Summary:
         mean_psnr=pc.mean(psnr).as_py(),
         image_bytes=pc.sum(ok["image_bytes"]).as_py() or 0,
         bitstream_bytes=pc.sum(ok["length"]).as_py() or 0,
+    )
+
+
+def unit_result(rows: Iterable[Row]) -> UnitResult:
+    """The rows of one unit, summed up."""
+    rows = list(rows)
+    ok = [row for row in rows if row.status == "ok"]
+    return UnitResult(
+        ok=len(ok),
+        failed=len(rows) - len(ok),
+        bpp=sum(row.bpp or 0 for row in ok),
+        psnr=sum(row.psnr or 0 for row in ok if row.psnr != math.inf),
+        exact=sum(row.psnr == math.inf for row in ok),
     )

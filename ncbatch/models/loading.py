@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 
 import torch
 
@@ -15,7 +16,6 @@ from ncbatch.codec.model.hyperprior import Model
 from ncbatch.models import zoo
 from ncbatch.models.catalog import ZOO_PREFIX, builtin_models
 from ncbatch.models.source import read_model
-from ncbatch.runs.spec import RunSpec
 from ncbatch.store import ObjectNotFound, Store, StoreError, StoreOptions, open_store
 from ncbatch.store.objects import folders_above
 
@@ -43,17 +43,18 @@ def keep_model(output: Store, model: Checkpoint) -> None:
     output.put_if_absent(layout.model_key(model.digest), model.to_bytes())
 
 
-def keep_models(output: Store, spec: RunSpec, options: StoreOptions) -> None:
+def keep_models(output: Store, names: Mapping[str, str], options: StoreOptions) -> None:
     """Stores the models of a run beside its bitstreams; of one that lost a model, too.
+
+    Args:
+        names: of the models, by their digests.
 
     Raises:
         ModelError: a model cannot be had any more.
     """
-    for variant in spec.variants:
-        if variant.model is None or variant.model_digest is None:
-            continue
-        if output.head(layout.model_key(variant.model_digest)) is None:
-            keep_model(output, load_model(variant.model, options))
+    for digest, name in names.items():
+        if output.head(layout.model_key(digest)) is None:
+            keep_model(output, load_model(name, options))
 
 
 def kept_model(output: Store, digest: str) -> Checkpoint:

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncbatch.codec.errors import BitstreamError, DecodeCheckError, ModelError
+from ncbatch.decoding.run_reader import RunReader
 from ncbatch.images.read import PictureError, read_picture
-from ncbatch.runs.reading import RunReader
-from ncbatch.runs.spec import RunSpec
+from ncbatch.plan.spec import RunSpec
 from ncbatch.store import Store, StoreError, StoreOptions, open_store
 
 log = logging.getLogger(__name__)

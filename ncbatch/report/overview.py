@@ -9,11 +9,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ncbatch.plan.generations import plan_keys
+from ncbatch.plan.run import committed_units
+from ncbatch.plan.spec import RunSpec, read_run
+from ncbatch.plan.units import read_plan_table
 from ncbatch.report.rows import EXACT, Rows
-from ncbatch.runs.generations import plan_keys
-from ncbatch.runs.opening import committed_units
-from ncbatch.runs.plan import read_plan_table
-from ncbatch.runs.spec import RunSpec, read_run
 from ncbatch.store import Store
 
 _TOTALS = f"""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from ncbatch.metrics.failures import Failures, failures_in
 from ncbatch.metrics.traces import read_traces
 from ncbatch.report import figures, run_figures
 from ncbatch.report.bd_rate import Curve
@@ -17,7 +18,6 @@ from ncbatch.report.shown_images import Comparison, Gallery
 from ncbatch.report.style import Drawing
 from ncbatch.report.tables import Table, bd_table, default_reference, variants_table
 from ncbatch.report.throughput import Throughput, read_throughput
-from ncbatch.runs.failures import Failures, failures_in
 from ncbatch.store import Store
 
 _FAILED_EXAMPLES = 5

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ncbatch.runs.spec import Variant
+from ncbatch.plan.spec import Variant
 
 AMORTIZED = "amortized"
 

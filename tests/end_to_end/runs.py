@@ -6,8 +6,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from ncbatch.decoding.run_reader import RunReader
 from ncbatch.metrics.table import read_table
-from ncbatch.runs.reading import RunReader
 from ncbatch.store import Store, StoreOptions, open_store
 
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
+from ncbatch.driver.jobs import _EXCLUDES, check_dashboard, find_dashboard
 from ncbatch.errors import UsageError
-from ncbatch.runs.submission import _EXCLUDES, check_dashboard, find_dashboard
 from tests.end_to_end.command_line import ROOT, environment, ncbatch, wait_for
 from tests.end_to_end.conftest import Head
 from tests.end_to_end.pictures import save_picture, save_pictures

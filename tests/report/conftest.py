@@ -9,11 +9,12 @@ import torch
 
 from ncbatch.models import zoo
 from ncbatch.models.loading import keep_model
-from ncbatch.runs.opening import list_inputs, open_run
-from ncbatch.runs.request import make_spec
-from ncbatch.runs.spec import RunSpec
-from ncbatch.runs.unit import Workspace, run_unit
+from ncbatch.plan.request import make_spec
+from ncbatch.plan.run import list_inputs, open_run
+from ncbatch.plan.spec import RunSpec
 from ncbatch.store import Store, StoreOptions, open_store
+from ncbatch.worker.unit import run_unit
+from ncbatch.worker.workspace import Workspace
 from tests.runs.workbench import CHECKPOINT, MODEL, encoded_as, picture
 
 FIGURES = (

@@ -14,6 +14,7 @@ import pytest
 
 from benchmarks.synthetic_run import FAILURES, make_synthetic_run
 from ncbatch.cli import main
+from ncbatch.metrics.failures import failure_class
 from ncbatch.metrics.schema import SCHEMA
 from ncbatch.metrics.table import read_table
 from ncbatch.report import rendering
@@ -25,7 +26,6 @@ from ncbatch.report.page import PageOptions, Report, build
 from ncbatch.report.rankings import SHOWN, read_groups
 from ncbatch.report.rows import Rows
 from ncbatch.report.style import rendered
-from ncbatch.runs.failures import failure_class
 from ncbatch.store import Store, open_store
 
 IMAGES = 3_000

@@ -14,8 +14,8 @@ from PIL import Image
 
 from ncbatch import layout
 from ncbatch.metrics.schema import Row
-from ncbatch.runs.unit import run_unit
 from ncbatch.store import StoreError, open_store
+from ncbatch.worker.unit import run_unit
 from tests.runs.workbench import (
     ATTEMPTS,
     Workbench,

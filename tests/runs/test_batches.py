@@ -12,10 +12,10 @@ from ncbatch import layout
 from ncbatch.codec import codecs
 from ncbatch.codec.encode import encode
 from ncbatch.codec.errors import DecodeCheckError, DivergedError
-from ncbatch.runs import batches as batches_module
-from ncbatch.runs.plan import Unit
-from ncbatch.runs.spec import RunSpec, Variant
-from ncbatch.runs.unit import run_unit
+from ncbatch.plan.spec import RunSpec, Variant
+from ncbatch.plan.units import Unit
+from ncbatch.worker import batches as batches_module
+from ncbatch.worker.unit import run_unit
 from tests.runs.workbench import AMORTIZED, ATTEMPTS, MODEL, Workbench, make_variant, picture, sga
 
 SIZES = {

@@ -6,9 +6,9 @@ import pytest
 
 from ncbatch import layout
 from ncbatch.codec.recipe import ClassicalRecipe
-from ncbatch.runs.reading import RunReader
-from ncbatch.runs.spec import Variant
-from ncbatch.runs.unit import run_unit
+from ncbatch.decoding.run_reader import RunReader
+from ncbatch.plan.spec import Variant
+from ncbatch.worker.unit import run_unit
 from tests.runs.workbench import ATTEMPTS, Workbench, picture
 
 

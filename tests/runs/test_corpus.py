@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from ncbatch.errors import SpecMismatchError, UsageError
-from ncbatch.runs.corpus import Listing, list_corpus, read_manifest
-from ncbatch.runs.plan import PlannedImage
-from ncbatch.runs.spec import RunSpec
+from ncbatch.plan.corpus import Listing, list_corpus, read_manifest
+from ncbatch.plan.spec import RunSpec
+from ncbatch.plan.units import PlannedImage
 from ncbatch.store import AccessDenied, LocalStore, ObjectNotFound, StoreError, StoreOptions, open_store
 from tests.runs.workbench import Workbench, make_variant
 from tests.store.test_local import close

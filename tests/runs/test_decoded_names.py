@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ncbatch.runs.decoded_names import DecodedNames, file_name, picture_name
+from ncbatch.decoding.decoded_names import DecodedNames, file_name, picture_name
 from ncbatch.store import open_store
 
 PARTS = st.text(st.sampled_from("aA.é\u0301e\\x5c9~%\n\t日 "), max_size=5) | st.sampled_from(

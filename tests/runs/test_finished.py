@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from ncbatch.driver.encode_corpus import encode_corpus, finished_summary
+from ncbatch.driver.lease import Lease
+from ncbatch.driver.options import EncodeOptions
 from ncbatch.errors import RunError
-from ncbatch.runs import encoding
-from ncbatch.runs.encoding import encode_corpus, finished_summary
-from ncbatch.runs.lease import Lease
-from ncbatch.runs.options import EncodeOptions
-from ncbatch.runs.places import open_places
+from ncbatch.plan.places import open_places
 from ncbatch.store import StoreOptions, StoreUnavailable
 from tests.runs.workbench import Workbench, picture
 
@@ -34,8 +33,8 @@ def test_a_store_that_fails_at_the_end_hides_nothing(
 
     local.add({"a.png": picture()})
     places = open_places(local.spec(), local.output.uri, StoreOptions())
-    monkeypatch.setattr(encoding, "_drive", interrupted)
-    monkeypatch.setattr(encoding, "end_early", unavailable)
+    monkeypatch.setattr("ncbatch.driver.encode_corpus._drive", interrupted)
+    monkeypatch.setattr("ncbatch.driver.encode_corpus.end_early", unavailable)
     monkeypatch.setattr(Lease, "release", unavailable)
     with pytest.raises(KeyboardInterrupt):
         encode_corpus(places, EncodeOptions(), lambda _: None)

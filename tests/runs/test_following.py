@@ -10,8 +10,8 @@ from typing import Any, cast
 import pytest
 from ray.job_submission import JobStatus, JobSubmissionClient
 
+from ncbatch.driver.jobs import SubmissionError, follow
 from ncbatch.exit_codes import ExitCode
-from ncbatch.runs.submission import SubmissionError, follow
 
 
 class Ended:

@@ -10,10 +10,11 @@ from itertools import pairwise
 import pytest
 
 from ncbatch.codec.recipe import ClassicalRecipe, Recipe
-from ncbatch.runs.beats import Beat, Board, UnitProgress
-from ncbatch.runs.forecast import Forecast
-from ncbatch.runs.plan import PlannedImage, Unit
-from ncbatch.runs.unit import run_unit
+from ncbatch.driver.forecast import Forecast
+from ncbatch.plan.units import PlannedImage, Unit
+from ncbatch.worker.beats import Beat, Board
+from ncbatch.worker.unit import run_unit
+from ncbatch.worker.unit_progress import UnitProgress
 from tests.runs.workbench import ATTEMPTS, Workbench, make_variant, picture, sga
 
 
@@ -214,7 +215,7 @@ def test_a_worker_reports_and_goes_on_counting_where_an_earlier_attempt_was(loca
 
     workspace = local.workspace(spec, report=report, wip_seconds=0.0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ncbatch.runs.beats._SECONDS", 0.0)
+        patch.setattr("ncbatch.worker.beats._SECONDS", 0.0)
         with pytest.raises(KeyboardInterrupt):
             run_unit(workspace, unit, ATTEMPTS[0], {})
         assert [beat.step for beat in said] == [0, 10, 20]

@@ -11,9 +11,9 @@ import time
 import pytest
 
 from ncbatch import layout
+from ncbatch.driver import lease
+from ncbatch.driver.lease import Lease, LeaseFile, read_lease
 from ncbatch.errors import LeaseHeldError
-from ncbatch.runs import lease
-from ncbatch.runs.lease import Lease, LeaseFile, read_lease
 from ncbatch.store import Store
 from tests.runs.workbench import Workbench
 

@@ -15,7 +15,7 @@ from ncbatch import process
 from ncbatch.cli import main
 from ncbatch.console import out
 from ncbatch.models.loading import keep_model
-from ncbatch.runs.unit import run_unit
+from ncbatch.worker.unit import run_unit
 from tests.runs.workbench import ATTEMPTS, CHECKPOINT, Workbench, picture
 
 

@@ -16,8 +16,8 @@ _RUN = r"""
 import pickle, sys
 from ncbatch.cli import main
 from ncbatch.codec.recipe import ClassicalRecipe
-from ncbatch.runs.spec import Variant
-from ncbatch.runs.unit import run_unit
+from ncbatch.plan.spec import Variant
+from ncbatch.worker.unit import run_unit
 from ncbatch.store import open_store
 from tests.runs.workbench import ATTEMPTS, Workbench
 

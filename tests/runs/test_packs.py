@@ -16,22 +16,22 @@ from ncbatch.codec.bits_back.pack_file import with_names
 from ncbatch.codec.codecs import PackCoder
 from ncbatch.codec.errors import DivergedError
 from ncbatch.codec.recipe import Recipe
+from ncbatch.decoding.decoded_names import picture_name
+from ncbatch.decoding.destination import Destination, open_destination
+from ncbatch.decoding.files import FileOptions, decode_pack_file, named_pack, pack_files
+from ncbatch.decoding.run_reader import RunReader
 from ncbatch.errors import UsageError
 from ncbatch.images.read import read_picture
 from ncbatch.metrics.schema import Row
 from ncbatch.models import zoo
 from ncbatch.models.loading import keep_model
-from ncbatch.runs.calibration import seconds_per_pixel
-from ncbatch.runs.decoded_names import picture_name
-from ncbatch.runs.destination import Destination, open_destination
-from ncbatch.runs.files import FileOptions, decode_pack_file, named_pack, pack_files
-from ncbatch.runs.plan import PlannedImage, Unit, make_units
-from ncbatch.runs.reading import RunReader
-from ncbatch.runs.request import make_variant
-from ncbatch.runs.spec import RunSpec, Variant
-from ncbatch.runs.unit import probe_image, run_unit
+from ncbatch.plan.request import make_variant
+from ncbatch.plan.spec import RunSpec, Variant
+from ncbatch.plan.units import PlannedImage, Unit, make_units
 from ncbatch.store import StoreOptions, join_uri, open_store
 from ncbatch.store.objects import read_object
+from ncbatch.worker.calibration import seconds_per_pixel
+from ncbatch.worker.unit import open_attempt, probe_image, run_unit
 from tests.runs.test_wip import DeadlyStore, Killed
 from tests.runs.workbench import ATTEMPTS, Workbench, encoded_as, picture
 
@@ -147,7 +147,7 @@ def test_a_pack_that_an_attempt_published_before_it_died_is_adopted(
 ) -> None:
     """Nothing is refined nor inferred again but by the decode check."""
     spec, unit = planned(bench, refined(2))
-    list(bench.workspace(spec).attempt(unit, ATTEMPTS[0]).rows(unit.images, {}))
+    list(open_attempt(bench.workspace(spec), unit, ATTEMPTS[0]).rows(unit.images, {}))
     standing = bench.keys("packs/")
     monkeypatch.setattr(encode, "refine", None)
     monkeypatch.setattr(encode, "infer_posterior", None)
@@ -287,7 +287,7 @@ def test_calibration_counts_inference_twice(monkeypatch: pytest.MonkeyPatch) -> 
         clock[0] += self.recipe.bbvi_steps or 0
 
     monkeypatch.setattr(PackCoder, "encode", encode)
-    monkeypatch.setattr("ncbatch.runs.calibration.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("ncbatch.worker.calibration.time.monotonic", lambda: clock[0])
     recipe = PLAIN.model_copy(update={"bbvi_steps": 1000})
     coder = PackCoder(None, recipe)  # type: ignore[arg-type]
     assert seconds_per_pixel(coder) * 512**2 == pytest.approx(1 + 2 * 1000)

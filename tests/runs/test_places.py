@@ -9,12 +9,11 @@ import pytest
 
 from ncbatch import layout
 from ncbatch.cli import main
+from ncbatch.driver.encode_corpus import encode_corpus
+from ncbatch.driver.options import EncodeOptions
 from ncbatch.errors import UsageError
-from ncbatch.runs import encoding
-from ncbatch.runs.encoding import encode_corpus
-from ncbatch.runs.options import EncodeOptions
-from ncbatch.runs.places import open_places
-from ncbatch.runs.spec import RunSpec
+from ncbatch.plan.places import open_places
+from ncbatch.plan.spec import RunSpec
 from ncbatch.store import Store, StoreOptions, open_store
 from ncbatch.store.s3 import S3Store
 from tests.runs.workbench import CHECKPOINT, Workbench, encoded_as, make_variant, picture
@@ -69,7 +68,7 @@ def test_a_run_never_stands_without_its_models(local: Workbench, monkeypatch: py
         there.extend(local.keys(""))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(encoding, "_drive", drive)
+    monkeypatch.setattr("ncbatch.driver.encode_corpus._drive", drive)
     local.add({"a.png": picture()})
     places = open_places(local.spec(), local.output.uri, StoreOptions())
     with pytest.raises(KeyboardInterrupt):

@@ -8,8 +8,7 @@ import pytest
 
 from ncbatch import layout
 from ncbatch.errors import RunError
-from ncbatch.runs import plan
-from ncbatch.runs.plan import PlannedImage, Unit, changed_images, make_units, read_plan, write_plan
+from ncbatch.plan.units import PlannedImage, Unit, changed_images, make_units, read_plan, write_plan
 from tests.runs.workbench import Workbench
 
 
@@ -70,7 +69,7 @@ def test_keys_cannot_be_shifted_into_etags() -> None:
 
 @pytest.mark.parametrize("rows_per_file", [1, 2, 5, 1000])
 def test_a_plan_comes_back(local: Workbench, monkeypatch: pytest.MonkeyPatch, rows_per_file: int) -> None:
-    monkeypatch.setattr(plan, "_ROWS_PER_FILE", rows_per_file)
+    monkeypatch.setattr("ncbatch.plan.units._ROWS_PER_FILE", rows_per_file)
     some = [*images(11), PlannedImage("../nasty\n%/日本", "", 0)]
     units = units_of(some) + units_of(some, variant="w")
     keys = write_plan(local.output, units, 0)

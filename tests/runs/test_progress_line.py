@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ncbatch.console import counted, progress_line
-from ncbatch.runs.progress import Snapshot, VariantCount
+from ncbatch.driver.progress import Snapshot, VariantCount
 
 
 def snapshot(**fields: Any) -> Snapshot:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from ncbatch.driver.ray_folder import check_ray_folder, ray_folder
 from ncbatch.errors import RunError
-from ncbatch.runs.ray_folder import check_ray_folder, ray_folder
 
 
 def test_it_is_where_ray_puts_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import grpc
 import pytest
 from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 
-from ncbatch.runs import ray_token
+from ncbatch.driver import ray_token
 from tests.end_to_end.command_line import environment, ncbatch
 from tests.servers import free_port
 

@@ -15,14 +15,14 @@ from ncbatch.codec.bitstream import parse, serialise
 from ncbatch.codec.decode import decode
 from ncbatch.codec.encode import encode
 from ncbatch.codec.errors import BitstreamError, ModelError, WrongModelError
+from ncbatch.decoding.destination import Destination, OccupiedError, open_destination
+from ncbatch.decoding.files import FileOptions, decode_file
+from ncbatch.decoding.run_reader import Finding, RunReader
 from ncbatch.errors import UsageError
 from ncbatch.models import loading
 from ncbatch.models.loading import keep_model
-from ncbatch.runs.destination import Destination, OccupiedError, open_destination
-from ncbatch.runs.files import FileOptions, decode_file
-from ncbatch.runs.reading import Finding, RunReader
-from ncbatch.runs.unit import run_unit
 from ncbatch.store import Store, StoreOptions, open_store
+from ncbatch.worker.unit import run_unit
 from tests.runs.workbench import AMORTIZED, ATTEMPTS, CHECKPOINT, MODEL, Workbench, make_variant, picture, sga
 
 OPTIONS = StoreOptions()

@@ -15,22 +15,22 @@ from ncbatch import layout
 from ncbatch.cli import build_parser
 from ncbatch.codec.recipe import ClassicalRecipe, Recipe
 from ncbatch.commands.common import store_words
+from ncbatch.commands.encode_command import encode_command
 from ncbatch.commands.encoding import make_run_spec
+from ncbatch.decoding.repair import Loss, Repair, plan_repair, restore_models
+from ncbatch.decoding.run_reader import Finding, RunReader
+from ncbatch.driver.driver import Driver, Pace
+from ncbatch.driver.options import Deadlines
+from ncbatch.driver.schedule import Policy
 from ncbatch.models import zoo
 from ncbatch.models.loading import keep_model, keep_models
+from ncbatch.plan.generations import Retry, StandingRow
+from ncbatch.plan.run import committed_results, load_run
+from ncbatch.plan.spec import RunSpec, Variant
+from ncbatch.plan.status import run_status
 from ncbatch.report.overview import read_facts
-from ncbatch.runs.command import encode_command
-from ncbatch.runs.driver import Driver, Pace
-from ncbatch.runs.generations import StandingRow
-from ncbatch.runs.opening import committed_results, load_run
-from ncbatch.runs.options import Deadlines, Retry
-from ncbatch.runs.pending import Policy
-from ncbatch.runs.reading import Finding, RunReader
-from ncbatch.runs.repair import Loss, Repair, plan_repair, restore_models
-from ncbatch.runs.spec import RunSpec, Variant
-from ncbatch.runs.status import run_status
-from ncbatch.runs.unit import run_unit
 from ncbatch.store import StoreOptions, open_store
+from ncbatch.worker.unit import run_unit
 from tests.runs.test_packs import PICTURES as PACKED
 from tests.runs.test_packs import PLAIN, finish
 from tests.runs.test_packs import planned as planned_pack

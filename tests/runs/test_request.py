@@ -8,8 +8,8 @@ import pytest
 
 from ncbatch.codec.recipe import PRESETS
 from ncbatch.errors import NcbatchError, UsageError
-from ncbatch.runs.request import make_spec, read_spec_file
-from ncbatch.runs.spec import Variant
+from ncbatch.plan.request import make_spec, read_spec_file
+from ncbatch.plan.spec import Variant
 from ncbatch.store import StoreOptions
 
 OPTIONS = StoreOptions()

@@ -11,15 +11,16 @@ from ncbatch import layout
 from ncbatch.arguments.jobs import encode_words
 from ncbatch.cli import build_parser
 from ncbatch.commands.encoding import encode_options
+from ncbatch.driver.encode_corpus import failed_before
+from ncbatch.driver.schedule import Before
 from ncbatch.images.checks import ErrorClass
-from ncbatch.runs.batches import OUT_OF_MEMORY, failure_of
-from ncbatch.runs.failures import CLASSES, failures_of
-from ncbatch.runs.opening import committed_results, failed_before, load_run
-from ncbatch.runs.options import Retry
-from ncbatch.runs.pending import Before
-from ncbatch.runs.plan import Unit
-from ncbatch.runs.spec import RunSpec
-from ncbatch.runs.unit import run_unit
+from ncbatch.metrics.failures import CLASSES, failures_of
+from ncbatch.plan.generations import Retry
+from ncbatch.plan.run import committed_results, load_run
+from ncbatch.plan.spec import RunSpec
+from ncbatch.plan.units import Unit
+from ncbatch.worker.batches import OUT_OF_MEMORY, failure_of
+from ncbatch.worker.unit import run_unit
 from tests.runs.workbench import ATTEMPTS, Workbench, make_variant, picture
 
 KILLED, HUNG = "process_killed", "deadline"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ncbatch.runs.pending import Before, Call, Kind, Policy, Schedule
+from ncbatch.driver.schedule import Before, Call, Kind, Policy, Schedule
 
 
 def schedule(policy: Policy | None = None, before: Before | None = None, **units: str) -> Schedule:

@@ -6,7 +6,7 @@ import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from ncbatch.runs.pending import STRIKES_TO_GIVE_UP, STRIKES_TO_ISOLATE, Call, Kind, Policy, Schedule
+from ncbatch.driver.schedule import STRIKES_TO_GIVE_UP, STRIKES_TO_ISOLATE, Call, Kind, Policy, Schedule
 
 # The breakers have tests of their own; here they must not end what is to be seen through.
 NEVER_STOP = Policy(failed_share=1.0, deaths=10**6, refusals=10**6)

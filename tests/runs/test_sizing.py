@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ncbatch.runs import sizing
-from ncbatch.runs.calibration import estimate
-from ncbatch.runs.corpus import list_corpus
-from ncbatch.runs.opening import open_run
-from ncbatch.runs.plan import PlannedImage, Unit
-from ncbatch.runs.request import make_spec
+from ncbatch.plan import sizing
+from ncbatch.plan.corpus import list_corpus
+from ncbatch.plan.request import make_spec
+from ncbatch.plan.run import open_run
+from ncbatch.plan.units import PlannedImage, Unit
 from ncbatch.store import StoreOptions, open_store
+from ncbatch.worker.calibration import estimate
 
 
 def test_units_take_as_long_as_asked_but_are_shared_among_the_workers() -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from ncbatch import layout
 from ncbatch.errors import RunError, SpecMismatchError, UsageError
-from ncbatch.runs.request import make_spec
-from ncbatch.runs.spec import RunSpec, check_same, read_run
+from ncbatch.plan.request import make_spec
+from ncbatch.plan.spec import RunSpec, check_same, read_run
 from ncbatch.store import StoreOptions
 from tests.runs.workbench import Workbench, make_variant, picture, sga
 

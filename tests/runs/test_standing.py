@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from ncbatch.cli import main
+from ncbatch.driver.lease import Lease, LeaseFile, _boot_id
+from ncbatch.driver.progress import Snapshot, announce, end_early, read_status, write_status
+from ncbatch.driver.standing import standing
 from ncbatch.models.loading import keep_model
-from ncbatch.runs.lease import Lease, LeaseFile, _boot_id
-from ncbatch.runs.progress import Snapshot, announce, end_early, read_status, write_status
-from ncbatch.runs.standing import standing
-from ncbatch.runs.unit import run_unit
+from ncbatch.worker.unit import run_unit
 from tests.runs.workbench import ATTEMPTS, CHECKPOINT, Workbench, make_variant, picture
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ncbatch.runs.unit import run_unit
+from ncbatch.worker.unit import run_unit
 from tests.end_to_end.command_line import ROOT, environment
 from tests.runs.workbench import ATTEMPTS, Workbench, picture
 

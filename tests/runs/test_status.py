@@ -7,16 +7,16 @@ from dataclasses import replace
 import pytest
 
 from ncbatch import layout
+from ncbatch.driver.forecast import Forecast
+from ncbatch.driver.lease import Lease, read_lease
+from ncbatch.driver.progress import Progress, read_status, write_status
 from ncbatch.errors import RunError
-from ncbatch.runs.forecast import Forecast
-from ncbatch.runs.lease import Lease, read_lease
-from ncbatch.runs.opening import committed_results
-from ncbatch.runs.plan import Unit
-from ncbatch.runs.progress import Progress, read_status, write_status
-from ncbatch.runs.results import UnitResult
-from ncbatch.runs.spec import RunSpec
-from ncbatch.runs.status import run_status
-from ncbatch.runs.unit import run_unit
+from ncbatch.metrics.unit_result import UnitResult
+from ncbatch.plan.run import committed_results
+from ncbatch.plan.spec import RunSpec
+from ncbatch.plan.status import run_status
+from ncbatch.plan.units import Unit
+from ncbatch.worker.unit import run_unit
 from tests.runs.workbench import ATTEMPTS, Workbench, picture
 
 
@@ -111,7 +111,7 @@ def test_the_drivers_word_and_the_lease_are_read(local: Workbench) -> None:
 
 def test_progress_counts_earlier_work_as_done_but_not_as_pace(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([100.0, 110.0])
-    monkeypatch.setattr("ncbatch.runs.progress.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("ncbatch.driver.progress.time.monotonic", lambda: next(clock))
     progress = Progress({"v": 10}, Forecast({"a": 20.0, "b": 30.0}, done=50.0))
     progress.add("v", UnitResult(4, 1, bpp=4.0, psnr=90.0, exact=1), resumed=True)
     progress.forecast.tick(0.0, {"a": None}, 1)

@@ -7,7 +7,7 @@ import pytest
 from ncbatch import layout
 from ncbatch.codec.recipe import Recipe
 from ncbatch.metrics.traces import read_traces
-from ncbatch.runs.unit import run_unit
+from ncbatch.worker.unit import run_unit
 from tests.runs.workbench import ATTEMPTS, Workbench, make_variant, picture, sga
 
 

@@ -15,9 +15,10 @@ from ncbatch.codec import codecs
 from ncbatch.codec.encode import encode
 from ncbatch.codec.errors import ModelError
 from ncbatch.models.loading import keep_model
-from ncbatch.runs.plan import Unit
-from ncbatch.runs.spec import RunSpec
-from ncbatch.runs.unit import Workspace, probe_image, run_unit
+from ncbatch.plan.spec import RunSpec
+from ncbatch.plan.units import Unit
+from ncbatch.worker.unit import open_attempt, probe_image, run_unit
+from ncbatch.worker.workspace import Workspace
 from tests.runs.workbench import (
     AMORTIZED,
     ATTEMPTS,
@@ -61,7 +62,7 @@ def _dies_before_the_commit(
     bench: Workbench, spec: RunSpec, unit: Unit, attempt_id: str, images: int
 ) -> None:
     """Publishes the bitstreams of the first images and nothing else."""
-    rows = bench.workspace(spec).attempt(unit, attempt_id).rows(unit.images[:images], {})
+    rows = open_attempt(bench.workspace(spec), unit, attempt_id).rows(unit.images[:images], {})
     assert [row.status for row in rows] == ["ok"] * images
 
 
@@ -197,7 +198,7 @@ def test_bytes_under_a_committed_row_never_change(bench: Workbench, monkeypatch:
     """A worker that was thought dead finishes after its replacement has committed."""
     spec, unit = _planned(bench)
     _let_workers_encode_differently(monkeypatch)
-    late = bench.workspace(spec).attempt(unit, ATTEMPTS[0])
+    late = open_attempt(bench.workspace(spec), unit, ATTEMPTS[0])
     jobs = late.rows(unit.images, {})
     first = next(jobs)
     run_unit(bench.workspace(spec), unit, ATTEMPTS[1], {})
@@ -224,7 +225,7 @@ def test_where_another_attempt_was_faster_its_bitstream_counts(
         return encode(model, pictures, recipe, **options)
 
     monkeypatch.setattr(codecs, "encode", encode_late)
-    (late,) = local.workspace(spec).attempt(unit, ATTEMPTS[0]).rows(unit.images, {})
+    (late,) = open_attempt(local.workspace(spec), unit, ATTEMPTS[0]).rows(unit.images, {})
     (committed,) = local.commit(unit)
     assert (late.adopted, late.sha256) == (True, committed.sha256)
     assert local.keys(layout.BITSTREAMS_PREFIX) == [committed.bitstream_key]

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import pytest
 
 from ncbatch import layout
-from ncbatch.runs.plan import Unit
-from ncbatch.runs.spec import RunSpec
-from ncbatch.runs.unit import run_unit
+from ncbatch.plan.spec import RunSpec
+from ncbatch.plan.units import Unit
 from ncbatch.store import AccessDenied, StoreOptions, StoreUnavailable, open_store, s3_connection
+from ncbatch.worker.unit import run_unit
 from tests.fault_proxy import FaultProxy
 from tests.runs.workbench import ATTEMPTS, Workbench, assert_one_row_each, picture
 from tests.servers import S3Server

@@ -10,11 +10,13 @@ import pytest
 from safetensors.torch import load, save
 
 from ncbatch import layout
-from ncbatch.runs import wip
-from ncbatch.runs.plan import Unit
-from ncbatch.runs.spec import RunSpec
-from ncbatch.runs.unit import Workspace, run_unit
+from ncbatch.plan.spec import RunSpec
+from ncbatch.plan.units import Unit
 from ncbatch.store import Store, open_store
+from ncbatch.worker import work_in_progress
+from ncbatch.worker.unit import open_attempt, run_unit
+from ncbatch.worker.work_in_progress import WorkInProgress
+from ncbatch.worker.workspace import Workspace
 from tests.runs.workbench import ATTEMPTS, Workbench, make_variant, picture, sga
 
 STEPS = 40
@@ -72,7 +74,7 @@ def _went_on(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def _logged(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, logger=wip.__name__)
+    caplog.set_level(logging.INFO, logger=work_in_progress.__name__)
 
 
 @pytest.fixture(scope="module")
@@ -156,24 +158,24 @@ def test_the_state_of_another_recipe_or_image_is_not_taken(
         (variant, type(image)(image.key, "another etag", image.bytes)),
         (variant, unit.images[1]),
     ):
-        found = wip.WorkInProgress(local.output, unit, other_variant, 0.0).resume([other_image])
+        found = WorkInProgress(local.output, unit, other_variant, 0.0).resume([other_image])
         assert found is None
-    assert wip.WorkInProgress(local.output, unit, variant, 0.0).resume(unit.images) is None, "another batch"
+    assert WorkInProgress(local.output, unit, variant, 0.0).resume(unit.images) is None, "another batch"
     assert _went_on(caplog) == []
     assert local.output.get(key) == own
-    assert wip.WorkInProgress(local.output, unit, variant, 0.0).resume([image]) is not None
+    assert WorkInProgress(local.output, unit, variant, 0.0).resume([image]) is not None
 
 
 def test_the_state_of_another_version_is_not_taken(local: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
     spec, unit = _planned(local)
     _kill_after(local, spec, unit, 2)
-    monkeypatch.setattr(wip, "__version__", "99")
-    assert wip.WorkInProgress(local.output, unit, spec.variants[0], 0.0).resume(unit.images[:1]) is None
+    monkeypatch.setattr(work_in_progress, "__version__", "99")
+    assert WorkInProgress(local.output, unit, spec.variants[0], 0.0).resume(unit.images[:1]) is None
 
 
 def test_the_state_is_fetched_once_for_a_unit(local: Workbench) -> None:
     spec, unit = _planned(local)
-    state = wip.WorkInProgress(local.output, unit, spec.variants[0], 0.0)
+    state = WorkInProgress(local.output, unit, spec.variants[0], 0.0)
     assert state.resume(unit.images[:1]) is None
     _kill_after(local, spec, unit, 1)
     assert state.resume(unit.images[:1]) is None, "what comes to stand there later is somebody else's"
@@ -200,7 +202,7 @@ def test_a_damaged_state_is_ignored(
 def test_a_state_whose_image_was_finished_is_deleted_with_the_commit(local: Workbench) -> None:
     """Killed between the bitstream and the commit: all is adopted, and nobody asks for the state again."""
     spec, unit = _planned(local)
-    attempt = local.workspace(spec, wip_seconds=0.0).attempt(unit, ATTEMPTS[0])
+    attempt = open_attempt(local.workspace(spec, wip_seconds=0.0), unit, ATTEMPTS[0])
     assert len(list(attempt.rows(unit.images, {}))) == 2
     assert len(local.keys("wip/")) == 1
     _finish(local.workspace(spec), unit)

@@ -19,12 +19,13 @@ from ncbatch.codec.recipe import Recipe
 from ncbatch.metrics.schema import Row, parquet_to_table
 from ncbatch.metrics.table import read_table
 from ncbatch.models import zoo
-from ncbatch.runs.opening import Run, list_inputs, open_run
-from ncbatch.runs.options import Retry
-from ncbatch.runs.plan import Unit
-from ncbatch.runs.spec import RunSpec, Variant
-from ncbatch.runs.unit import Workspace, run_unit
+from ncbatch.plan.generations import Retry
+from ncbatch.plan.run import Run, list_inputs, open_run
+from ncbatch.plan.spec import RunSpec, Variant
+from ncbatch.plan.units import Unit
 from ncbatch.store import Store, StoreOptions
+from ncbatch.worker.unit import run_unit
+from ncbatch.worker.workspace import Workspace
 
 CHECKPOINT = zoo.load_builtin("base-0.010")
 MODEL = Model(CHECKPOINT)

@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-_TARGET = "ncbatch.runs.intake"
+_TARGET = "ncbatch.worker.fetch"
 
 
 def _sabotage(module):

@@ -1,0 +1,83 @@
+"""Where decoded images go: a folder, or the one file that was named; what stands there is not lost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from ncbatch.errors import UsageError
+from ncbatch.plan.corpus import SUFFIXES
+from ncbatch.store import Store, StoreError, StoreOptions, open_store
+from ncbatch.store.objects import folder_of
+
+
+class OccupiedError(UsageError):
+    """Something else stands where a decoded image belongs."""
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where decoding writes.
+
+    file: the name of the only object to write, where one was named; else objects get names of their own.
+    overwrite: whether other contents that stand there are replaced.
+    """
+
+    store: Store
+    file: str | None = None
+    overwrite: bool = False
+
+    def write(self, name: str, data: bytes) -> str:
+        """Writes an object, unless the very same stands there already, and returns its name.
+
+        Raises:
+            OccupiedError: other contents stand there, and are not to be replaced.
+        """
+        name = self.file or name
+        if self.overwrite:
+            self.store.put(name, data)
+        elif not self.store.put_if_absent(name, data):
+            raise OccupiedError(
+                f"{self.store.uri}{name} is there already, with other contents; "
+                "use another destination, or --overwrite"
+            )
+        return name
+
+
+_NOT_PNG = (SUFFIXES | {"avif", "heic", "heif", "bpg", "jp2", "jxl", "ppm"}) - {"png"}
+
+
+def _suffix(place: str) -> str:
+    """Of the file that a place names; nothing where it says by a slash that it is a folder."""
+    return PurePosixPath("" if place.endswith("/") else place).suffix.lstrip(".").lower()
+
+
+def _is_folder(place: str, options: StoreOptions) -> bool:
+    """Whether it is a folder already, whatever it is called."""
+    try:
+        store = open_store(place, options)
+    except StoreError:
+        return False
+    return not place.lower().startswith("s3://") or any(True for _ in store.list())
+
+
+def open_destination(place: str, options: StoreOptions, *, one_image: bool, overwrite: bool) -> Destination:
+    """The destination that a user named.
+
+    Args:
+        one_image: whether it is for one image, which may go into a file that is named.
+
+    Raises:
+        UsageError: a file is named for several images, or one that is no PNG.
+    """
+    if _suffix(place) in _NOT_PNG and not _is_folder(place, options):
+        raise UsageError(
+            f"{place}: decode writes PNG files; end the name in .png for a single image, or name a folder"
+        )
+    if place.lower().endswith(".png"):
+        parent, name = folder_of(place, options, create=True)
+        if not any(parent.list(f"{name}/")):  # a folder may be called that, too
+            if not one_image:
+                raise UsageError(f"{place} names one file, and there are several images; name a folder")
+            return Destination(parent, name, overwrite)
+    return Destination(open_store(place, options, create=True), overwrite=overwrite)

@@ -1,0 +1,187 @@
+"""Single files, outside of runs: decoding a `.ncb` or a `.ncbp`, and making a pack."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from ncbatch import layout
+from ncbatch.codec.bits_back.encode import Packed, encode_pack, find
+from ncbatch.codec.bits_back.image_stack import borrowed_bytes
+from ncbatch.codec.bits_back.pack import PackReader, pays_for
+from ncbatch.codec.bits_back.pack_file import PackFile, with_names
+from ncbatch.codec.bitstream import parse
+from ncbatch.codec.decode import decode
+from ncbatch.codec.errors import DivergedError, PackCheckError
+from ncbatch.codec.model.hyperprior import Model, to_pixels
+from ncbatch.codec.recipe import Recipe
+from ncbatch.decoding.decoded_names import DecodedNames, file_name
+from ncbatch.decoding.destination import Destination
+from ncbatch.errors import UsageError
+from ncbatch.images.limits import DEFAULT_LIMITS
+from ncbatch.images.read import PictureError, PictureLimits, read_picture, write_png
+from ncbatch.metrics.errors import MetricsError
+from ncbatch.metrics.schema import parquet_to_table
+from ncbatch.models.loading import load_model, model_of_file, on_device
+from ncbatch.plan.spec import Variant
+from ncbatch.store import ObjectNotFound, StoreError, StoreOptions, open_store
+from ncbatch.store.objects import folders_above, name_in_uri, no_file, read_object
+
+log = logging.getLogger(__name__)
+
+SIDE_INFORMATION = "side-information"
+
+
+def _read(uri: str, options: StoreOptions) -> bytes:
+    try:
+        return read_object(uri, options)
+    except ObjectNotFound as error:
+        raise no_file(uri) from error
+
+
+@dataclass(frozen=True)
+class FileOptions:
+    """How single files are decoded.
+
+    model: a model's name; None: the one that made the file, if it is built in or kept in the run around it.
+    max_pixels: of one image.
+    """
+
+    store: StoreOptions = field(default_factory=StoreOptions)
+    model: str | None = None
+    max_pixels: int = DEFAULT_LIMITS.max_pixels
+
+
+def _model(uri: str, digest: str, options: FileOptions) -> Model:
+    """The model of a file that names a short digest."""
+    if options.model:
+        return on_device(load_model(options.model, options.store))
+    return on_device(model_of_file(uri, digest, options.store))
+
+
+def decode_file(uri: str, destination: Destination, options: FileOptions) -> str:
+    """Decodes one `.ncb` file; returns the name of the PNG.
+
+    Raises:
+        BitstreamError, ModelError: the file is no bitstream, or its model is unknown here.
+        OccupiedError: something else stands where the PNG belongs.
+    """
+    data = _read(uri, options.store)
+    stream = parse(data, max_pixels=options.max_pixels)
+    picture = decode(_model(uri, stream.model_digest, options), data, max_pixels=options.max_pixels)
+    name = file_name(name_in_uri(uri))
+    return destination.write(name, write_png(picture))
+
+
+def decode_pack_file(
+    uri: str, destination: Destination, options: FileOptions, *, first: int = 0, alone: bool = False
+) -> Iterator[str]:
+    """Decodes a `.ncbp` file from its last picture to `first`, and yields the name of each object written.
+
+    Args:
+        alone: of those, only `first` is written.
+
+    Pictures are named by the pack itself, or by the run that it lies in, else by their numbers. The side
+    information, if there is any, comes with picture 0, in an object of its own.
+
+    Raises:
+        BitstreamError: the file is damaged; what was yielded is good. ModelError: its model is unknown here.
+        OccupiedError: something else stands where an object belongs; the rest was not decoded.
+    """
+    data = _read(uri, options.store)
+    file = PackFile(data, max_pixels=options.max_pixels)
+    if not 0 <= first < max(file.header.pictures, 1):
+        raise UsageError(f"there is no picture {first}: the pack has {file.header.pictures}, counted from 0")
+    known = _model(uri, file.header.model_digest, options)
+    names = _png_names(file, uri, options.store)
+    reader = PackReader(known, data, max_pixels=options.max_pixels)
+    for unpacked in reader.pictures(first):
+        if alone and unpacked.index != first:
+            continue
+        picture = to_pixels(
+            known.synthesise(unpacked.y_hat.float()), unpacked.entry.height, unpacked.entry.width
+        )
+        yield destination.write(names[unpacked.index], write_png(picture))
+    if reader.side_information and not alone:
+        yield destination.write(SIDE_INFORMATION, reader.side_information)
+
+
+def _png_names(file: PackFile, uri: str, options: StoreOptions) -> list[str]:
+    """Of a pack's pictures, distinct whichever of them are decoded, also where case does not count."""
+    if file.names is not None:
+        # What a file says is not to lead out of the destination, nor into folders of it.
+        keys = [name.decode("utf-8", "backslashreplace").rpartition("/")[2] for name in file.names]
+    else:
+        keys = _keys_in_run(uri, options)
+    if len(keys) != file.header.pictures:
+        return [f"{index:05d}.png" for index in range(file.header.pictures)]
+    distinct: dict[str, int] = {}
+    for index, key in enumerate(keys):
+        while key in distinct:  # images of several folders may have one name; the first keeps it
+            stem, dot, suffix = key.rpartition(".")
+            key = f"{stem}~{index}{dot}{suffix}" if stem else f"{key}~{index}"
+        distinct[key] = index
+    names = DecodedNames(distinct)
+    return [names[key] for key in distinct]
+
+
+def _keys_in_run(uri: str, options: StoreOptions) -> list[str]:
+    """The keys of the images in a run's pack, in the order of packing; none for a pack that is in no run."""
+    folders = list(itertools.islice(folders_above(uri), 3))
+    name = uri.rpartition("/")[2]
+    with contextlib.suppress(StoreError, MetricsError, IndexError):
+        commit = open_store(folders[2], options).get(layout.unit_key(name.partition("-")[0]))
+        rows = parquet_to_table(commit, ["image_key", "bitstream_key", "offset"]).to_pylist()
+        ours = [row for row in rows if str(row["bitstream_key"]).endswith(f"/{name}")]
+        return [row["image_key"] for row in sorted(ours, key=lambda row: -row["offset"])]
+    return []
+
+
+def named_pack(data: bytes, uris: Sequence[str]) -> bytes:
+    """A pack that holds the names of the files its pictures came from, too."""
+    return with_names(data, [name_in_uri(uri).encode() for uri in uris])
+
+
+def pack_files(
+    uris: Sequence[str], variant: Variant, options: StoreOptions, side_information: str | None
+) -> Packed:
+    """Packs pictures, in their order.
+
+    Args:
+        side_information: a file whose bytes pay for the first picture, and come out again.
+
+    Raises:
+        UsageError: a picture is none or cannot be coded, or the side information is too short.
+    """
+    recipe = variant.recipe
+    assert variant.model is not None and isinstance(recipe, Recipe)
+    model = on_device(load_model(variant.model, options))
+    side = _read(side_information, options) if side_information is not None else b""
+    limits, pictures = PictureLimits(max_pixels=variant.max_pixels), []
+    for uri in uris:
+        try:
+            data = _read(uri, options)
+            pictures.append(read_picture(data, alpha=variant.alpha, limits=limits, name=uri))
+        except PictureError as error:
+            raise UsageError(f"{uri} cannot be packed: {error}") from error
+    found = []
+    for uri, pixels in zip(uris, pictures, strict=True):
+        try:
+            found += find(model, [pixels], recipe)
+        except DivergedError as error:
+            raise UsageError(f"{uri} cannot be packed: {error}") from error
+        log.info("%s: refined in %.0f s", uri, found[-1].seconds)
+        first = side_information is not None and len(found) == 1
+        if first and not pays_for(model, found[0].inferred, side):
+            raise UsageError(
+                f"--side-info {side_information} has {len(side):,} bytes, too few to pay for {uri}, "
+                f"which takes some {borrowed_bytes(found[0].inferred):,}; give a longer file, or leave it out"
+            )
+    log.info("packing; then the pack is decoded again, which repeats the inference")
+    try:
+        return encode_pack(model, found, recipe, side_information=side)
+    except PackCheckError as error:
+        raise UsageError(f"{uris[error.picture]} cannot be packed: {error}") from error

@@ -1,0 +1,98 @@
+"""Repairing a run: what a verification found damaged is planned again, and lost checkpoints are put back."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ncbatch import layout
+from ncbatch.codec.errors import ModelError
+from ncbatch.metrics.table import in_parallel
+from ncbatch.models.loading import kept_model, load_model
+from ncbatch.plan.generations import (
+    StandingRow,
+    extend,
+    newest_planned,
+    not_yet_again,
+    planned_units,
+    usual_unit_pixels,
+)
+from ncbatch.plan.spec import RunSpec, read_run
+from ncbatch.store import Store, StoreError, StoreOptions
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A damaged row that encoding again cannot restore, and what can be done about it."""
+
+    image_key: str
+    variant: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What becomes of damaged rows. planned: how many the next `encode` makes anew; losses: the others."""
+
+    planned: int
+    losses: tuple[Loss, ...]
+
+
+def restore_models(output: Store, spec: RunSpec, options: StoreOptions) -> None:
+    """Puts back checkpoints of a run that are missing or damaged, where their originals are still there.
+
+    What cannot be put back is left as it is, for a verification to report.
+    """
+    for variant in spec.variants:
+        if variant.model is None or variant.model_digest is None:
+            continue
+        try:
+            kept_model(output, variant.model_digest)
+            continue
+        except ModelError as error:
+            problem = error
+        try:
+            original = load_model(variant.model, options)
+        except (ModelError, StoreError) as error:
+            log.warning("%s; it cannot be put back from %s: %s", problem, variant.model, error)
+            continue
+        if original.digest != variant.model_digest:
+            log.warning("%s; it cannot be put back: %s is another model now", problem, variant.model)
+            continue
+        key = layout.model_key(original.digest)
+        output.put(key, original.to_bytes())
+        log.info("put back %s%s from %s", output.uri, key, variant.model)
+
+
+def planned_already(output: Store, damaged: Sequence[StandingRow]) -> int:
+    """How many of some damaged rows a generation after their own plans again, for `encode` to do."""
+    due = not_yet_again(planned_units(read_run(output), output), damaged)
+    return len(damaged) - sum(map(len, due.values()))
+
+
+def plan_repair(output: Store, corpus: Store, damaged: Sequence[StandingRow]) -> Repair:
+    """Plans damaged rows again, as a generation that the next `encode` of the run does.
+
+    Rows that a later generation plans already are left to it, so any number of repairs may go on at once.
+    Inputs that are gone or have changed are not planned: encoding them would not give back what was lost.
+    """
+    stored = read_run(output)
+    units = planned_units(stored, output)
+    newest = newest_planned(units)
+    due = [row for row in damaged if (row.variant, row.image_key) in newest]
+    now = in_parallel(lambda row: corpus.head(row.image_key), due)
+    restorable, losses = [], []
+    for row, info in zip(due, now, strict=True):
+        image = newest[row.variant, row.image_key][1]
+        if info is not None and info.etag == image.etag:
+            restorable.append(row)
+        elif info is None:
+            losses.append(Loss(row.image_key, row.variant, "its input is gone from the corpus; put it back"))
+        else:
+            why = "its input has changed; the same encode command takes the new version"
+            losses.append(Loss(row.image_key, row.variant, why))
+    extend(stored, output, lambda units: not_yet_again(units, restorable), usual_unit_pixels(units))
+    return Repair(len(restorable), tuple(losses))

@@ -1,0 +1,184 @@
+"""Reading a finished or running run back: decoding its pictures, checking its bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncbatch.codec.bits_back.pack import OpenPack
+from ncbatch.codec.classical import decode_classical
+from ncbatch.codec.decode import decode
+from ncbatch.codec.errors import BitstreamError, DecodeCheckError, ModelError
+from ncbatch.codec.model.hyperprior import Model
+from ncbatch.codec.recipe import ClassicalRecipe
+from ncbatch.decoding.decoded_names import NAMES, NAMES_HEADER, DecodedNames
+from ncbatch.decoding.destination import Destination, OccupiedError
+from ncbatch.errors import UsageError
+from ncbatch.images.read import write_png
+from ncbatch.metrics.table import read_table
+from ncbatch.models.loading import kept_model, on_device
+from ncbatch.plan.generations import StandingRow
+from ncbatch.plan.spec import Variant, read_run
+from ncbatch.store import ObjectNotFound, Store
+
+_COLUMNS = (
+    "image_key", "variant", "status", "model_digest", "bitstream_key", "offset", "length", "sha256", "width",
+    "height", "generation",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What came of one row: the decoded object's key, or what is wrong with it.
+
+    damaged: the row, where its own bytes are at fault, not the run's model.
+    """
+
+    image_key: str
+    variant: str
+    written: str | None = None
+    problem: str | None = None
+    damaged: StandingRow | None = None
+
+
+class RunReader:
+    """Decodes the rows of a run with the checkpoints kept in it."""
+
+    def __init__(
+        self, output: Store, *, variant: str | None = None, rows: Sequence[dict[str, Any]] | None = None
+    ) -> None:
+        """rows: those to decode, where somebody has chosen them; by default all of the run or the variant."""
+        self._output = output
+        spec = read_run(output).spec
+        known = [v.name for v in spec.variants]
+        if variant is not None and variant not in known:
+            raise UsageError(f"the run has no variant {variant!r}; it has {', '.join(known)}")
+        self._several = len(known) > 1 and variant is None
+        self._variants = {v.name: v for v in spec.variants}
+        self._models: dict[str, Model] = {}
+        self._packs: dict[str, _OpenObject] = {}  # the last of each variant
+        rows = read_table(output, columns=_COLUMNS).to_pylist() if rows is None else rows
+        self.rows = [row for row in rows if variant in (None, row["variant"])]
+        # Rows of one pack together: opening it once more would repeat its inference.
+        self.rows.sort(key=lambda row: row["bitstream_key"] if self._is_packed(row) else "")
+
+    def _model(self, digest: str) -> Model:
+        if digest not in self._models:
+            self._models = {digest: on_device(kept_model(self._output, digest))}
+        return self._models[digest]
+
+    def _is_packed(self, row: dict[str, Any]) -> bool:
+        return row["status"] == "ok" and self._variants[row["variant"]].recipe.uses_bits_back
+
+    def _bytes(self, row: dict[str, Any]) -> bytes:
+        try:
+            return self._output.get(row["bitstream_key"])
+        except ObjectNotFound as error:
+            raise BitstreamError(f"{row['bitstream_key']} is missing") from error
+
+    def picture(self, image_key: str, variant: str) -> NDArray[np.uint8]:
+        """The decoded picture of an ok row, uint8[height, width, 3].
+
+        Raises:
+            BitstreamError, ModelError: its bytes are missing or damaged.
+        """
+        row = next(r for r in self.rows if (r["image_key"], r["variant"]) == (image_key, variant))
+        return self.decode_row(row)
+
+    def verify(self) -> Iterator[Finding]:
+        """Checks, for every row, that its bytes are there, hash as committed and decode."""
+        for row in self.rows:
+            if row["status"] == "ok":
+                yield self._finding(row)
+
+    def _finding(self, row: dict[str, Any]) -> Finding:
+        image_key, variant = row["image_key"], row["variant"]
+        damaged = StandingRow(variant, image_key, row["generation"], error_class=None)
+        try:
+            picture = self.decode_row(row)
+        except ModelError as error:
+            return Finding(image_key, variant, problem=str(error))
+        except (BitstreamError, DecodeCheckError) as error:
+            return Finding(image_key, variant, problem=str(error), damaged=damaged)
+        if picture.shape[:2] != (row["height"], row["width"]):
+            problem = "it decodes to a picture of another size"
+            return Finding(image_key, variant, problem=problem, damaged=damaged)
+        return Finding(image_key, variant)
+
+    def decode_row(self, row: dict[str, Any]) -> NDArray[np.uint8]:
+        """The decoded image of an ok row that has the columns which `rows` have.
+
+        Raises:
+            BitstreamError, DecodeCheckError, ModelError: its bytes are missing or damaged.
+        """
+        variant = self._variants[row["variant"]]
+        if variant.recipe.uses_bits_back:
+            return self._packed_picture(row, variant)
+        data = self._bytes(row)
+        _check(row, data)
+        if isinstance(variant.recipe, ClassicalRecipe):
+            return decode_classical(variant.recipe, data, max_pixels=variant.max_pixels)
+        return decode(self._model(row["model_digest"]), data, max_pixels=variant.max_pixels)
+
+    def _packed_picture(self, row: dict[str, Any], variant: Variant) -> NDArray[np.uint8]:
+        """A variant's last pack stays open, since decoding starts from its last picture."""
+        found = self._packs.get(variant.name)
+        if found is None or found.key != row["bitstream_key"]:
+            found = self._packs[variant.name] = _OpenObject(row["bitstream_key"], self._bytes(row))
+        _check(row, found.data[row["offset"] : row["offset"] + row["length"]])
+        if found.pack is None:
+            model = self._model(row["model_digest"])
+            found.pack = OpenPack(model, found.data, max_pixels=variant.max_pixels)
+        return found.pack.picture(row["offset"])
+
+    def decode_into(self, destination: Destination) -> Iterator[Finding]:
+        """Writes every ok row's picture as PNG, under the names of `DecodedNames`.
+
+        Which of them are not what one would expect is told in an object `names.csv`. Where something else
+        stands in the place of an image, that is the image's problem.
+
+        Raises:
+            OccupiedError: something that is no such table stands in the place of `names.csv`.
+        """
+        rows = [row for row in self.rows if row["status"] == "ok"]
+        names = DecodedNames(row["image_key"] for row in rows)
+        if (table := names.table()) is not None:
+            _write_names(destination, table)
+        for row in rows:
+            image_key, variant = row["image_key"], row["variant"]
+            name = f"{variant}/{names[image_key]}" if self._several else names[image_key]
+            try:
+                destination.write(name, write_png(self.decode_row(row)))
+            except (BitstreamError, DecodeCheckError, ModelError, OccupiedError) as error:
+                yield Finding(image_key, variant, problem=str(error))
+            else:
+                yield Finding(image_key, variant, written=name)
+
+
+@dataclass
+class _OpenObject:
+    """A pack that was fetched, and opened if its bytes were what a row says."""
+
+    key: str
+    data: bytes
+    pack: OpenPack | None = None
+
+
+def _write_names(destination: Destination, table: bytes) -> None:
+    """Takes the place of the table of an earlier decoding, of which there may have been fewer images."""
+    with contextlib.suppress(ObjectNotFound):
+        if destination.store.get(NAMES).startswith(NAMES_HEADER):
+            destination = replace(destination, overwrite=True)
+    destination.write(NAMES, table)
+
+
+def _check(row: dict[str, Any], part: bytes) -> None:
+    """Compares a picture's bytes with its row."""
+    if len(part) != row["length"] or hashlib.sha256(part).hexdigest() != row["sha256"]:
+        raise BitstreamError(f"{row['bitstream_key']} is not what was committed: its hash differs")

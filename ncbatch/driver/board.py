@@ -1,0 +1,57 @@
+"""The board of beats as a Ray actor: workers write without waiting, the driver reads without waiting."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from ncbatch.worker.beats import Beat, Board
+
+log = logging.getLogger(__name__)
+
+_SECONDS = 1.0
+"""Between two readings."""
+
+
+class Pen:
+    """Sends beats to a board; travels to the workers."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    def __call__(self, beat: Beat) -> None:
+        self._actor.report.options(num_returns=0).remote(beat)
+
+
+class BoardReader:
+    """The driver's side. Ray starts a board again that dies; until then the last reading counts."""
+
+    def __init__(self) -> None:
+        self._actor: Any = ray.remote(Board).options(num_cpus=0, max_restarts=-1, max_task_retries=0).remote()
+        self._asked: Any = None
+        self._asked_at = float("-inf")
+        self._beats: dict[str, Beat] = {}
+
+    @property
+    def pen(self) -> Pen:
+        return Pen(self._actor)
+
+    def read(self, attempts: Collection[str]) -> dict[str, Beat]:
+        """The newest beats that have arrived of these attempts; never waits for any."""
+        if self._asked is not None and ray.wait([self._asked], timeout=0)[0]:
+            try:
+                self._beats = ray.get(self._asked)
+            except RayError as error:
+                log.debug("the board cannot be read: %s", error)
+            self._asked = None
+        if self._asked is None and time.monotonic() - self._asked_at >= _SECONDS:
+            self._asked, self._asked_at = self._actor.read.remote(list(attempts)), time.monotonic()
+        return {attempt: self._beats[attempt] for attempt in attempts if attempt in self._beats}
+
+    def close(self) -> None:
+        ray.kill(self._actor, no_restart=True)

@@ -1,0 +1,198 @@
+"""The driver: turns a plan into calls, and what becomes of the calls into decisions.
+
+It can die at any time: everything it knows beyond this process's counters stands in the output folder.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from ncbatch import signals
+from ncbatch.driver.forecast import Forecast
+from ncbatch.driver.lease import Heartbeat
+from ncbatch.driver.options import Deadlines
+from ncbatch.driver.pool import Lost, Pool
+from ncbatch.driver.progress import Progress, Snapshot, State, write_status
+from ncbatch.driver.schedule import Before, Call, Kind, Policy, Schedule
+from ncbatch.metrics.unit_result import UnitResult
+from ncbatch.plan.run import Run
+from ncbatch.plan.units import Unit
+from ncbatch.store import Store, StoreError
+from ncbatch.worker.worker import StoreFailure
+
+log = logging.getLogger(__name__)
+
+_STATUS_SECONDS = 10.0
+_POSTPONE_SECONDS = 15.0
+_TICK_SECONDS = 0.5
+
+
+class Pace:
+    """Seconds per pixel by variant: calibrated first, then as observed."""
+
+    def __init__(self, calibrated: dict[str, float]) -> None:
+        self._seconds = dict(calibrated)
+
+    def observe(self, unit: Unit, seconds: float) -> None:
+        measured = seconds / unit.pixels
+        # Slow to believe in speed, quick to believe in slowness: a deadline that is too short kills.
+        known = self._seconds[unit.variant]
+        self._seconds[unit.variant] = max(measured, 0.7 * known + 0.3 * measured)
+
+    def expected(self, unit: Unit) -> float:
+        return self._seconds[unit.variant] * unit.pixels
+
+
+class Driver:
+    """Drives one run from one process.
+
+    Args:
+        show: is given a snapshot every tick.
+        before: what became of pending images before.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        output: Store,
+        pool: Pool,
+        heartbeat: Heartbeat,
+        pace: Pace,
+        *,
+        policy: Policy,
+        deadlines: Deadlines,
+        show: Callable[[Snapshot], None],
+        before: Before | None = None,
+    ) -> None:
+        self._units = {unit.id: unit for unit in run.units}
+        self._output, self._pool, self._heartbeat, self._pace = output, pool, heartbeat, pace
+        self._deadlines, self._show = deadlines, show
+        pending = run.pending
+        self._schedule = Schedule(
+            {unit.id: [image.key for image in unit.images] for unit in pending},
+            {unit.id: pace.expected(unit) for unit in pending},
+            policy,
+            before,
+        )
+        images: Counter[str] = Counter()
+        for unit in run.units:
+            images[unit.variant] += len(unit.images)
+        self.images = images.total()
+        self.progress = Progress(images, self._forecast(run))
+        self._attempts = 0
+        self._status_at = 0.0
+
+    def resumed(self, results: dict[str, UnitResult]) -> None:
+        """Counts what earlier sessions committed."""
+        for unit, result in results.items():
+            self.progress.add(self._units[unit].variant, result, resumed=True)
+
+    def _forecast(self, run: Run) -> Forecast:
+        """In expected seconds; of variants that nothing is left to do of, at the others' mean pace."""
+        pending = run.pending
+        work = {unit.id: self._pace.expected(unit) for unit in pending}
+        mean = sum(work.values()) / max(sum(unit.pixels for unit in pending), 1)
+        done = sum(unit.pixels for unit in run.units) - sum(unit.pixels for unit in pending)
+        return Forecast(work, done * mean)
+
+    def drive(self) -> str | None:
+        """Works until all units are committed, the run has to stop, or Ctrl-C.
+
+        The first SIGINT finishes what is in flight; the second, or SIGTERM, stops at once.
+
+        Returns:
+            why the run was stopped by policy, or None.
+
+        Raises:
+            KeyboardInterrupt: interrupted; what is committed stays.
+        """
+        self.progress.state = "running"
+        try:
+            # Not SIGTERM: who sends it (a job that is stopped, a shutdown) follows it up within seconds.
+            with signals.deferred(signal.SIGINT) as asked:
+                stopped = self._work(asked)
+        except KeyboardInterrupt:  # at once: what is in flight is dropped, but the status says so
+            self._end("interrupted")
+            raise
+        interrupted = bool(asked) and not self._schedule.finished
+        self._end("stopped" if stopped else "interrupted" if interrupted else "finished")
+        if interrupted:
+            raise KeyboardInterrupt
+        return stopped
+
+    def _end(self, state: State) -> None:
+        self.progress.state = state
+        self._report(at_once=True)
+
+    def _work(self, asked: signals.Request) -> str | None:
+        """Until all is committed, or nothing is in flight any more where the run has to stop."""
+        stopped: str | None = None
+        told = False
+        while not self._schedule.finished:
+            signals.check()
+            if self._heartbeat.lost:
+                stopped = stopped or "another driver has taken over the run with --force"
+            stopped = stopped or self._schedule.stop_reason or self._pool.stop_reason
+            if asked and not told:
+                told = True
+                log.warning("finishing what is in flight; press Ctrl-C again to stop at once")
+            draining = bool(stopped or asked)
+            if draining and not self._pool.calling:
+                break
+            if draining:
+                self.progress.state = "finishing"
+            else:
+                self._pool.grow(self._schedule.open_units)
+                self._dispatch()
+            for call, result, seconds in self._pool.events(_TICK_SECONDS):
+                self._handle(call, result, seconds)
+            self._report()
+        return stopped
+
+    def _dispatch(self) -> None:
+        while self._pool.has_idle:
+            call = self._schedule.next_call(time.monotonic())
+            if call is None:
+                return
+            unit = self._units[call.unit]
+            self._attempts += 1
+            expected = self._pace.expected(unit)
+            deadline = max(self._deadlines.floor, self._deadlines.factor * expected)
+            self._pool.call(call, unit, f"{self._heartbeat.driver}-{self._attempts}", deadline)
+
+    def _handle(self, call: Call, result: Any, seconds: float) -> None:
+        schedule, unit = self._schedule, self._units[call.unit]
+        match result:
+            case UnitResult():
+                schedule.committed(call, result.ok, result.failed)
+                self.progress.add(unit.variant, result)
+                self.progress.forecast.committed(unit.id, time.monotonic())
+                self._pace.observe(unit, seconds)
+            case None if call.kind is Kind.PROBE:
+                schedule.probed(call)
+            case StoreFailure():
+                log.warning("a worker cannot use the store: %s", result.message)
+                schedule.postponed(call, time.monotonic() + _POSTPONE_SECONDS, result.message)
+            case Lost(preempted=True):
+                schedule.interrupted(call)
+            case Lost():
+                schedule.struck(call, result.reason)
+            case _:
+                raise AssertionError(f"a worker answered {result!r} to {call}")
+
+    def _report(self, *, at_once: bool = False) -> None:
+        self.progress.workers = self._pool.ready_workers
+        self.progress.forecast.tick(time.monotonic(), self._pool.in_flight(), self._pool.size)
+        snapshot = self.progress.snapshot(self._heartbeat.driver)
+        self._show(snapshot)
+        if at_once or time.monotonic() - self._status_at > _STATUS_SECONDS:
+            self._status_at = time.monotonic()
+            try:
+                write_status(self._output, snapshot)
+            except StoreError as error:  # advisory: nothing depends on it
+                log.warning("cannot write the run's status: %s", error)

@@ -1,0 +1,159 @@
+"""Encoding a corpus, from the request to the finished run."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+
+from ray.exceptions import RayError
+
+from ncbatch import signals
+from ncbatch.driver.driver import Driver, Pace
+from ncbatch.driver.lease import Heartbeat, Lease
+from ncbatch.driver.options import EncodeOptions
+from ncbatch.driver.pool import Pool
+from ncbatch.driver.progress import Snapshot, State, announce, end_early
+from ncbatch.driver.schedule import Before
+from ncbatch.errors import RunError, StoppedByPolicyError
+from ncbatch.metrics.failures import failure_class
+from ncbatch.metrics.summary import SUMMARY_COLUMNS, Summary, summarise
+from ncbatch.metrics.table import read_table
+from ncbatch.models.loading import keep_models
+from ncbatch.plan import sizing
+from ncbatch.plan.corpus import Listing
+from ncbatch.plan.generations import failed_rows
+from ncbatch.plan.places import Places
+from ncbatch.plan.run import Run, committed_results, list_inputs, open_run, require_pictures
+from ncbatch.plan.spec import RunSpec
+from ncbatch.plan.units import PlannedImage
+from ncbatch.store import Store, StoreError, honours_create_only
+from ncbatch.worker.work_in_progress import discard_all
+from ncbatch.worker.worker import WorkerConfig
+
+log = logging.getLogger(__name__)
+
+
+def encode_corpus(places: Places, options: EncodeOptions, show: Callable[[Snapshot], None]) -> Summary:
+    """Encodes a corpus into an output folder, or goes on with it.
+
+    Nothing is written before it is certain that there is something to encode.
+
+    Returns:
+        a summary of the run's metrics table.
+
+    Raises:
+        NcbatchError: the request cannot be carried out.
+        StoppedByPolicyError: going on would have made things worse.
+        KeyboardInterrupt: interrupted; by SIGTERM: Terminated.
+    """
+    output = places.output
+    listing = list_inputs(places.asked, places.corpus, options.store, output)
+    if places.stored is None:
+        require_pictures(places.asked, listing)
+    lease = Lease(output)
+    with signals.handled():  # so that SIGTERM, too, ends with the workers killed and the lease released
+        lease.take(force=options.force)
+        state: State = "stopped"
+        try:
+            announce(output, "planning" if places.stored is None else "starting", lease.driver)
+            with Heartbeat(lease) as heartbeat:
+                spec = _prepared(places, options)
+                stopped, images = _drive(spec, places, listing, heartbeat, options, show)
+        except RayError as error:
+            raise RunError(f"Ray failed: {error}; run the same command again to continue") from error
+        except KeyboardInterrupt:
+            state = "interrupted"
+            raise
+        finally:
+            for last_word in (lambda: end_early(output, lease.driver, state), lease.release):
+                with contextlib.suppress(StoreError):  # a courtesy, and not what the user has to hear of
+                    last_word()
+    if stopped:
+        raise StoppedByPolicyError(f"stopped: {stopped}; run the same command again to continue")
+    return finished_summary(output, images)
+
+
+def finished_summary(output: Store, images: int) -> Summary:
+    """What a run's table says at its end, of which the exit code is made.
+
+    Raises:
+        RunError: it has not a row for each of so many encodings.
+    """
+    summary = summarise(read_table(output, columns=SUMMARY_COLUMNS))
+    if (rows := summary.ok + summary.failed) != images:
+        raise RunError(
+            f"{output.uri} holds {rows} rows for {images} encodings; run the same command again to continue"
+        )
+    return summary
+
+
+def _prepared(places: Places, options: EncodeOptions) -> RunSpec:
+    """The spec to work by, with its models in the output: no `run.json` stands without them."""
+    output = places.output
+    keep_models(output, places.asked.models, options.store)
+    if places.stored is not None:
+        return places.stored
+    create_only = honours_create_only(output)
+    if not create_only:
+        log.info("%s ignores create-only puts: bitstreams are named by attempt", output.uri)
+    return places.asked.model_copy(update={"create_only": create_only})
+
+
+def _drive(
+    spec: RunSpec,
+    places: Places,
+    listing: Listing,
+    heartbeat: Heartbeat,
+    options: EncodeOptions,
+    show: Callable[[Snapshot], None],
+) -> tuple[str | None, int]:
+    """Why the run was stopped, if it was, and how many rows it has when it is finished."""
+    output = places.output
+    config = WorkerConfig(
+        spec,
+        places.corpus,
+        output,
+        options.threads,
+        options.batch_size,
+        options.wip_seconds,
+        options.trace_every,
+    )
+    calibrated: dict[str, float] = {}
+    with Pool(config, options.pool, options.ray_address) as pool:
+
+        def seconds_per_pixel(variant: str) -> float:
+            if variant not in calibrated:
+                calibrated[variant] = pool.calibrate(variant)
+                log.info("%s takes %.2f s per megapixel on a worker", variant, calibrated[variant] * 1e6)
+            return calibrated[variant]
+
+        def pixels_per_unit(variant: str, images: Sequence[PlannedImage]) -> int:
+            pool.grow(len(images))
+            pixels = sum(image.pixels for image in images)
+            packs = spec.variant(variant).recipe.uses_bits_back
+            seconds = seconds_per_pixel(variant)
+            return sizing.pixels_per_unit(pixels, seconds, options.unit_seconds, pool.room, packs=packs)
+
+        run = open_run(spec, listing, output, pixels_per_unit, options.retry)
+        pool.grow(len(run.pending))
+        pace = Pace({unit.variant: seconds_per_pixel(unit.variant) for unit in run.pending})
+        driver = Driver(
+            run, output, pool, heartbeat, pace,
+            policy=options.policy, deadlines=options.deadlines, show=show,
+            before=failed_before(output, run),
+        )  # fmt: skip
+        driver.resumed(committed_results(output, run))
+        stopped = driver.drive()
+        if not stopped:
+            discard_all(output)
+        return stopped, driver.images
+
+
+def failed_before(output: Store, run: Run) -> Before:
+    """How many of the pending images have a row already, which says that they failed."""
+    again = {(unit.variant, image.key) for unit in run.pending if unit.generation for image in unit.images}
+    if not again:
+        return Before()
+    failed = [row for row in failed_rows(output) if (row.variant, row.image_key) in again]
+    return Before(len(failed), sum(failure_class(row.error_class or "").kills for row in failed))

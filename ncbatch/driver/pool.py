@@ -1,0 +1,295 @@
+"""The workers of a run as Ray actors: started, called, killed, and their ends told apart.
+
+The only room that knows how Ray reports a death. `max_restarts=0, max_task_retries=0`: a dead actor is
+replaced here. Ray would restart one that dies in its constructor for ever and in silence, and it tells that a
+node was preempted only of actors it does not restart.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import Any
+
+import ray
+from ray.exceptions import ActorDiedError, GetTimeoutError, RayError, RayTaskError
+
+from ncbatch.driver.board import BoardReader
+from ncbatch.driver.cluster import start_ray
+from ncbatch.driver.options import PoolConfig
+from ncbatch.driver.schedule import Call
+from ncbatch.errors import RunError, StoppedByPolicyError
+from ncbatch.plan.units import Unit
+from ncbatch.worker.beats import Beat
+from ncbatch.worker.worker import StoreFailure, Worker, WorkerConfig, WorkerInfo
+
+log = logging.getLogger(__name__)
+
+_SCARCE_SECONDS = 60.0
+_FAILED_STARTS = 3
+"""Workers lost in a row before they did anything, besides one per worker, that stop the run."""
+_CALIBRATION_SECONDS = 1800.0  # only a hang takes longer
+_BLINK_SECONDS = 0.5  # before a worker that could not be reached is tried again
+_LOGS = "look at the workers' logs, worker-*.err in the logs/ folder of Ray's session"
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A call whose worker is gone.
+
+    reason: an error class; preempted: the node was taken away, which is nobody's fault; died: for good.
+    """
+
+    reason: str
+    detail: str
+    preempted: bool = False
+    died: bool = False
+
+
+@dataclass
+class _Slot:
+    """One worker: starting, idle, or with one call in flight."""
+
+    actor: Any
+    ref: Any = None
+    call: Call | None = None
+    attempt: str = ""
+    deadline: float = float("inf")
+    started: float = field(default_factory=time.monotonic)
+    info: WorkerInfo | None = None
+    hung: bool = False
+
+    @property
+    def idle(self) -> bool:
+        return self.ref is None and self.info is not None
+
+
+class Pool:
+    """Workers, one call in flight each.
+
+    Costs nothing until `start`: a run with nothing left to do needs no Ray.
+
+    Args:
+        config: what every worker is told.
+        address: of the cluster, see `start_ray`.
+    """
+
+    def __init__(self, config: WorkerConfig, size: PoolConfig, address: str | None = None) -> None:
+        self._config, self._size, self._address = config, size, address
+        self._actor_class: Any = None
+        self._board: BoardReader | None = None
+        self._slots: list[_Slot] = []
+        self._created = time.monotonic()
+        self._warned = False
+        self._failed_starts = 0
+        self._last_failure = ""
+
+    def start(self) -> None:
+        """Connects to Ray, or starts it, unless that has been done.
+
+        Raises:
+            NcbatchError: no cluster answers, or it can never have such workers.
+        """
+        if self._actor_class is not None:
+            return
+        self._size = start_ray(self._address, self._size)
+        options: dict[str, Any] = {
+            "num_cpus": self._size.cpus,
+            "num_gpus": self._size.gpus,
+            "max_restarts": 0,
+            "max_task_retries": 0,
+        }
+        self._board = BoardReader()
+        self._config = replace(self._config, report=self._board.pen)
+        self._actor_class = ray.remote(Worker).options(**options)
+        self._created = time.monotonic()
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Ends all workers at once, and the local Ray with them."""
+        for slot in self._slots:
+            ray.kill(slot.actor, no_restart=True)
+        self._slots.clear()
+        if self._board is not None:
+            self._board.close()
+        ray.shutdown()
+
+    @property
+    def stop_reason(self) -> str | None:
+        """Why it is no use to go on, or None."""
+        if self._failed_starts < _FAILED_STARTS + len(self._slots):
+            return None
+        return f"{self._failed_starts} workers died while starting (last: {self._last_failure}); {_LOGS}"
+
+    def grow(self, wanted: int) -> None:
+        """Starts workers up to `wanted`, or up to what the cluster has room for, if that is less."""
+        if wanted <= len(self._slots):
+            return
+        self.start()
+        for _ in range(min(wanted, self.room) - len(self._slots)):
+            slot = _Slot(self._actor_class.remote(self._config))
+            slot.ref = slot.actor.ready.remote()
+            self._slots.append(slot)
+
+    @property
+    def room(self) -> int:
+        """How many workers there may be at present."""
+        if self._size.workers is not None:
+            return self._size.workers
+        resources = ray.cluster_resources()
+        fits = [int(resources.get("CPU", 0) // self._size.cpus)] if self._size.cpus else []
+        fits += [int(resources.get("GPU", 0) // self._size.gpus)] if self._size.gpus else []
+        return max(min(fits, default=1), 1)
+
+    @property
+    def ready_workers(self) -> int:
+        return sum(slot.info is not None for slot in self._slots)
+
+    @property
+    def size(self) -> int:
+        """Workers, those that are still starting included."""
+        return len(self._slots)
+
+    @property
+    def calling(self) -> bool:
+        return any(slot.call is not None for slot in self._slots)
+
+    @property
+    def has_idle(self) -> bool:
+        return any(slot.idle for slot in self._slots)
+
+    def call(self, call: Call, unit: Unit, attempt: str, seconds: float) -> None:
+        """Gives an idle worker something to do; after `seconds` it counts as hung and is killed."""
+        slot = next(slot for slot in self._slots if slot.idle)
+        if call.image is None:
+            slot.ref = slot.actor.run_unit.remote(unit, attempt, call.poisoned)
+        else:
+            slot.ref = slot.actor.probe.remote(unit, attempt, call.image)
+        slot.attempt = attempt
+        slot.call, slot.started, slot.deadline = call, time.monotonic(), time.monotonic() + seconds
+
+    def in_flight(self) -> dict[str, Beat | None]:
+        """The units being done, and the last beat of each; None: none has arrived. Never waits."""
+        calls = {s.attempt: s.call for s in self._slots if s.call is not None and s.call.image is None}
+        beats = self._board.read(calls) if self._board is not None else {}
+        return {call.unit: beats.get(attempt) for attempt, call in calls.items()}
+
+    def calibrate(self, variant: str) -> float:
+        """Seconds per pixel of a variant, measured by the first worker that is there.
+
+        Raises:
+            RunError: it cannot be encoded with.
+            StoppedByPolicyError: workers die over it.
+        """
+        while True:
+            slot = self._first_idle()
+            try:
+                measured = ray.get(slot.actor.calibrate.remote(variant), timeout=_CALIBRATION_SECONDS)
+            except (RayTaskError, GetTimeoutError) as error:
+                raise RunError(f"no worker can encode with {variant}: {_explained(error)}") from error
+            except RayError as error:
+                self._start_failed(_explained(error))
+                self._revive(slot, died=True)
+            else:
+                self._failed_starts = 0
+                if isinstance(measured, StoreFailure):
+                    raise RunError(f"a worker cannot use the store: {measured.message}")
+                return float(measured)
+
+    def _first_idle(self) -> _Slot:
+        while not self.has_idle:
+            for _ in self.events(timeout=1.0):
+                raise AssertionError("no call is in flight yet")
+            if self.stop_reason:
+                raise StoppedByPolicyError(f"stopped: {self.stop_reason}")
+        return next(slot for slot in self._slots if slot.idle)
+
+    def events(self, timeout: float) -> Iterator[tuple[Call, Any, float]]:
+        """Waits up to `timeout` seconds and yields the calls that ended: (call, result or Lost, seconds)."""
+        self._kill_hung()
+        refs = {slot.ref: slot for slot in self._slots if slot.ref is not None}
+        if not refs:
+            time.sleep(timeout)
+            return
+        for ref in ray.wait(list(refs), num_returns=1, timeout=timeout)[0]:
+            slot = refs[ref]
+            result = self._result(slot, ref)
+            call, slot.call, slot.ref, slot.deadline = slot.call, None, None, float("inf")
+            if isinstance(result, WorkerInfo):
+                slot.info = result
+            elif isinstance(result, Lost) and result.reason != "internal_error":
+                if call is None and not result.preempted:
+                    self._start_failed(result.detail)
+                self._revive(slot, died=result.died)
+            if call is not None:
+                if not isinstance(result, Lost):
+                    self._failed_starts = 0
+                yield call, result, time.monotonic() - slot.started
+        self._warn_if_scarce()
+
+    def _result(self, slot: _Slot, ref: Any) -> Any:
+        try:
+            return ray.get(ref)
+        except RayTaskError as error:  # the worker lives; its code raised
+            log.error("a worker raised:\n%s", error)
+            return Lost("internal_error", _explained(error))
+        except RayError as error:
+            reason = "deadline" if slot.hung else "process_killed"
+            preempted = isinstance(error, ActorDiedError) and bool(getattr(error, "preempted", False))
+            where = f" (process {slot.info.pid} on {slot.info.host})" if slot.info else ""
+            detail = _explained(error)
+            log.warning("lost a worker%s: %s", where, detail)
+            slot.hung = False
+            return Lost(reason, detail, preempted, died=isinstance(error, ActorDiedError))
+
+    def _start_failed(self, detail: str) -> None:
+        self._failed_starts += 1
+        self._last_failure = detail
+
+    def _revive(self, slot: _Slot, *, died: bool) -> None:
+        """Starts another worker, or waits for this one where Ray has only lost sight of it."""
+        if died:
+            slot.actor = self._actor_class.remote(self._config)
+        else:
+            time.sleep(_BLINK_SECONDS)
+        slot.info = None
+        slot.ref = slot.actor.ready.remote()
+
+    def _kill_hung(self) -> None:
+        for slot in self._slots:
+            if slot.call is not None and time.monotonic() > slot.deadline and not slot.hung:
+                log.warning(
+                    "a call has been hanging for %.0f s: killing its worker", time.monotonic() - slot.started
+                )
+                slot.hung = True
+                ray.kill(slot.actor)
+
+    def _warn_if_scarce(self) -> None:
+        if self._warned or self.ready_workers or time.monotonic() - self._created < _SCARCE_SECONDS:
+            return
+        self._warned = True
+        log.warning(
+            "no worker could start for a minute: each needs %g CPUs and %g GPUs, the cluster has %s in all; "
+            "add nodes or ask for less with --cpus-per-worker and --gpus-per-worker",
+            self._size.cpus,
+            self._size.gpus,
+            {k: v for k, v in ray.cluster_resources().items() if k in ("CPU", "GPU")},
+        )
+
+
+def _explained(error: Exception) -> str:
+    """What happened in one line; Ray's messages are pages."""
+    if isinstance(error, RayTaskError):
+        return f"{type(error.cause).__name__}: {error.cause}"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    # Of an exception in the constructor the traceback's last line says what it was.
+    return lines[-1] if "creation task" in lines[0] else lines[0]

@@ -1,0 +1,172 @@
+"""How much of a run is done: counted by the driver, shown on the console, kept in `status.json`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Literal
+
+import pydantic
+
+from ncbatch import layout
+from ncbatch.driver.forecast import Forecast
+from ncbatch.metrics.unit_result import UnitResult
+from ncbatch.store import ObjectNotFound, Store
+
+State = Literal["planning", "starting", "running", "finishing", "finished", "interrupted", "stopped"]
+
+
+class VariantCount(pydantic.BaseModel, frozen=True):
+    """One variant's part of a snapshot. Means are over its ok images, None without any."""
+
+    name: str
+    images: int
+    ok: int = 0
+    failed: int = 0
+    mean_bpp: float | None = None
+    mean_psnr: float | None = None
+
+
+class Snapshot(pydantic.BaseModel, frozen=True):
+    """One moment of a run. Images count once per variant: as encodings.
+
+    fraction: of the work, from 0 to 1, images in flight by their steps; None while nothing is known.
+    images_per_second: of this session, None before the first commit; eta_seconds: from the calibration at
+        first, then from the workers' pace; of a run that is finishing, until the units in flight are done.
+    mean_bpp, mean_psnr: over the ok images of all sessions, the latter without those that came back exactly;
+        None where there are several variants, of which they would mean nothing.
+    """
+
+    state: State
+    images: int = 0
+    ok: int = 0
+    failed: int = 0
+    pending: int = 0
+    resumed: int = 0
+    mean_bpp: float | None = None
+    mean_psnr: float | None = None
+    fraction: float | None = None
+    images_per_second: float | None = None
+    eta_seconds: float | None = None
+    workers: int = 0
+    elapsed_seconds: float = 0.0
+    updated_at: datetime
+    driver: str = ""
+    variants: tuple[VariantCount, ...] = ()
+
+    @property
+    def is_over(self) -> bool:
+        return self.state in ("finished", "interrupted", "stopped")
+
+    @property
+    def noun(self) -> str:
+        """What is counted: an image that several variants encode is several encodings."""
+        return "encodings" if len(self.variants) > 1 else "images"
+
+
+@dataclass
+class _Count:
+    images: int
+    ok: int = 0
+    failed: int = 0
+    bpp: float = 0.0
+    psnr: float = 0.0
+    exact: int = 0
+
+    def told(self, name: str) -> VariantCount:
+        inexact = self.ok - self.exact
+        return VariantCount(
+            name=name,
+            images=self.images,
+            ok=self.ok,
+            failed=self.failed,
+            mean_bpp=self.bpp / self.ok if self.ok else None,
+            mean_psnr=self.psnr / inexact if inexact else None,
+        )
+
+
+class Progress:
+    """Counts commits.
+
+    Args:
+        images: of the whole plan, by variant.
+        forecast: of this session's work.
+    """
+
+    def __init__(self, images: Mapping[str, int], forecast: Forecast) -> None:
+        self._counts = {variant: _Count(count) for variant, count in images.items()}
+        self.forecast = forecast
+        self._resumed = 0
+        self._started = time.monotonic()
+        self.state: State = "starting"
+        self.workers = 0
+
+    def add(self, variant: str, result: UnitResult, *, resumed: bool = False) -> None:
+        """Counts a unit's commit."""
+        count = self._counts[variant]
+        count.ok += result.ok
+        count.failed += result.failed
+        count.bpp += result.bpp
+        count.psnr += result.psnr
+        count.exact += result.exact
+        if resumed:
+            self._resumed += result.ok + result.failed
+
+    @property
+    def failed(self) -> int:
+        return sum(count.failed for count in self._counts.values())
+
+    def snapshot(self, driver: str = "") -> Snapshot:
+        elapsed, forecast = time.monotonic() - self._started, self.forecast
+        variants = tuple(count.told(name) for name, count in self._counts.items())
+        images, ok = sum(v.images for v in variants), sum(v.ok for v in variants)
+        here = ok + self.failed - self._resumed
+        alone = variants[0] if len(variants) == 1 else None
+        return Snapshot(
+            state=self.state,
+            images=images,
+            ok=ok,
+            failed=self.failed,
+            pending=max(images - ok - self.failed, 0),
+            resumed=self._resumed,
+            mean_bpp=alone and alone.mean_bpp,
+            mean_psnr=alone and alone.mean_psnr,
+            fraction=forecast.fraction,
+            images_per_second=here / elapsed if here and elapsed else None,
+            eta_seconds=forecast.flight_seconds if self.state == "finishing" else forecast.eta_seconds,
+            workers=self.workers,
+            elapsed_seconds=elapsed,
+            updated_at=datetime.now(timezone.utc),
+            driver=driver,
+            variants=variants,
+        )
+
+
+def announce(output: Store, state: State, driver: str) -> None:
+    """Says in `status.json` that a driver is up, before it can count anything."""
+    write_status(output, Snapshot(state=state, updated_at=datetime.now(timezone.utc), driver=driver))
+
+
+def end_early(output: Store, driver: str, state: State) -> None:
+    """For a driver that ends before it has driven: its word says so, or goes where no run was planned."""
+    said = read_status(output)
+    if said is None or said.driver != driver or said.state not in ("planning", "starting"):
+        return
+    if output.head(layout.RUN) is None:
+        output.delete(layout.STATUS)
+    else:
+        announce(output, state, driver)
+
+
+def write_status(output: Store, snapshot: Snapshot) -> None:
+    output.put(layout.STATUS, snapshot.model_dump_json().encode())
+
+
+def read_status(output: Store) -> Snapshot | None:
+    """The driver's last snapshot, or None; advisory, the commits are the truth."""
+    try:
+        return Snapshot.model_validate_json(output.get(layout.STATUS))
+    except (ObjectNotFound, pydantic.ValidationError):
+        return None

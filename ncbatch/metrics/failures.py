@@ -1,0 +1,105 @@
+"""Why images fail: every error class of the table, who is to blame, and what can be done about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from ncbatch.store import Store
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class FailureClass:
+    """What is known of an error class.
+
+    fault: what is to blame. `image`: the file, and trying it again as it is gives the same; `variant`: what
+        was asked for does not fit the file; `system`: memory, workers, permissions, which may be mended.
+    remedy: what to do, as a clause.
+    kills: the worker was lost with it.
+    """
+
+    fault: Literal["image", "variant", "system"]
+    remedy: str
+    kills: bool = False
+
+
+_REPLACE = "the same encode command takes what was replaced"
+_RETRY = "then encode with --retry-failed"
+CLASSES: dict[str, FailureClass] = {
+    "empty": FailureClass("image", f"upload the files again; {_REPLACE}"),
+    "unreadable": FailureClass("image", f"open and save the images again, or leave them out; {_REPLACE}"),
+    "truncated": FailureClass("image", f"copy the files again from their source; {_REPLACE}"),
+    "unsupported": FailureClass("image", f"convert them to PNG; {_REPLACE}"),
+    "too_large": FailureClass("variant", "encode them into another output with a larger --max-pixels"),
+    "transparent": FailureClass("variant", "encode them into another output with --alpha white or black"),
+    "changed": FailureClass("image", "they changed during the run; run the same encode command again"),
+    "missing": FailureClass("image", f"put the files back; {_RETRY}"),
+    "access_denied": FailureClass("system", f"allow the workers to read them; {_RETRY}"),
+    "refused": FailureClass("system", f"see what the store said; {_RETRY}"),
+    "out_of_memory": FailureClass("system", f"give each worker more memory, or run fewer of them; {_RETRY}"),
+    "process_killed": FailureClass("system", f"see the logs, memory first; {_RETRY}", kills=True),
+    "deadline": FailureClass("system", f"raise --min-deadline; {_RETRY}", kills=True),
+    "internal_error": FailureClass("system", f"see the logs; {_RETRY}", kills=True),
+    "diverged": FailureClass("variant", "encode them into another output with --fall-back or other settings"),
+    "decode_check": FailureClass("variant", "report it: what was coded did not decode, so it was not kept"),
+}
+_UNKNOWN = FailureClass("system", "read the errors; a newer ncbatch may know the class")
+
+
+def failure_class(name: str) -> FailureClass:
+    return CLASSES.get(name, _UNKNOWN)
+
+
+@dataclass(frozen=True)
+class Example:
+    image_key: str
+    variant: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Failures:
+    """The failed rows of one error class: how many, and the first few."""
+
+    name: str
+    count: int
+    examples: tuple[Example, ...]
+
+    @property
+    def known(self) -> FailureClass:
+        return failure_class(self.name)
+
+
+_FAILED = """
+select error_class, count(*) as count,
+       list({{image_key: image_key, variant: variant, error: coalesce(error, '')}}
+            order by image_key, variant)[:{examples}] as examples
+from metrics where status = 'failed'
+group by error_class order by count desc, error_class
+"""
+_COLUMNS = ("status", "error_class", "image_key", "variant", "error")
+
+
+def failures_of(output: Store, examples: int) -> Sequence[Failures]:
+    """The failed rows of a run by error class, the most frequent first.
+
+    Args:
+        examples: of each class, in the order of their keys.
+    """
+    from ncbatch.metrics.table import read_table
+
+    return failures_in(read_table(output, columns=_COLUMNS), examples)
+
+
+def failures_in(table: pa.Table, examples: int) -> Sequence[Failures]:
+    """The same of a table that was read before."""
+    from ncbatch.metrics.query import query_table  # here, since DuckDB is slow to import
+
+    return [
+        Failures(row["error_class"], row["count"], tuple(Example(**e) for e in row["examples"]))
+        for row in query_table(table, _FAILED.format(examples=int(examples))).to_pylist()
+    ]

@@ -1,0 +1,171 @@
+"""Later generations of a plan: images that are encoded once more, as the rows of new units.
+
+An input was added or changed, a row failed and is to be tried again, or a bitstream was lost. A generation is
+one create-only object, so of several processes that plan at once one wins; the others look at what it planned
+and add what is still left. So nothing is planned twice, and nothing is forgotten.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ncbatch import layout
+from ncbatch.errors import RunError
+from ncbatch.metrics.table import read_table
+from ncbatch.plan.spec import RunFile, RunSpec
+from ncbatch.plan.units import PlannedImage, Unit, make_units, read_plan, write_plan
+from ncbatch.store import ObjectNotFound, Store
+
+log = logging.getLogger(__name__)
+
+PACK_PICTURES = 8
+"""At least, where a unit becomes a pack: its first picture is coded without bits-back."""
+
+PixelsPerUnit = Callable[[str, Sequence[PlannedImage]], int]
+"""How many pixels make a unit, given the variant's name and its images."""
+
+
+@dataclass(frozen=True)
+class Retry:
+    """Failed rows are to be tried again. classes: those of these error classes; None: all."""
+
+    classes: frozenset[str] | None = None
+
+
+Wanted = Mapping[str, Sequence[PlannedImage]]
+"""What a generation is to hold: images by the name of a variant."""
+
+
+@dataclass(frozen=True)
+class StandingRow:
+    """A row of the table, as far as planning it again goes. error_class: None of ok rows."""
+
+    variant: str
+    image_key: str
+    generation: int
+    error_class: str | None
+
+
+def cut(spec: RunSpec, wanted: Wanted, generation: int, pixels_per_unit: PixelsPerUnit) -> list[Unit]:
+    """Cuts the images of each variant into units."""
+    return [
+        unit
+        for variant in spec.variants
+        if (images := wanted.get(variant.name))
+        for unit in make_units(
+            images,
+            variant.name,
+            variant.digest,
+            generation,
+            pixels_per_unit(variant.name, images),
+            PACK_PICTURES if variant.recipe.uses_bits_back else 1,
+        )
+    ]
+
+
+def plan_keys(stored: RunFile, output: Store) -> list[str]:
+    """The plan files of all generations, in order."""
+    return [key for plan in (stored.plan, *_later_plans(output)) for key in plan]
+
+
+def planned_units(stored: RunFile, output: Store) -> list[Unit]:
+    """The units of all generations, in order."""
+    return read_plan(output, plan_keys(stored, output))
+
+
+def _later_plans(output: Store) -> list[tuple[str, ...]]:
+    """Plan files of the generations after the first, in order."""
+    plans = []
+    for info in output.list(layout.GENERATIONS_PREFIX):
+        try:
+            plans.append(tuple(json.loads(output.get(info.key))["plan"]))
+        except (ObjectNotFound, ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{output.uri}{info.key} is damaged; restore it, or use another output") from error
+    return plans
+
+
+def extend(
+    stored: RunFile,
+    output: Store,
+    wanted: Callable[[Sequence[Unit]], Wanted],
+    pixels_per_unit: PixelsPerUnit,
+) -> list[Unit]:
+    """Adds a generation with what is wanted, if anything is.
+
+    Args:
+        wanted: what should be planned again, given all the units that are planned.
+
+    Returns:
+        all planned units, as they stand in the output.
+    """
+    while True:
+        units = planned_units(stored, output)
+        found = {variant: images for variant, images in wanted(units).items() if images}
+        if not found:
+            return units
+        generation = max(unit.generation for unit in units) + 1
+        encodings = sum(len(images) for images in found.values())
+        log.info("generation %d of the plan: %d encodings", generation, encodings)
+        keys = write_plan(output, cut(stored.spec, found, generation, pixels_per_unit), generation)
+        content = json.dumps({"generation": generation, "plan": keys}).encode()
+        if output.put_if_absent(layout.generation_key(generation), content):
+            return planned_units(stored, output)  # what stands there counts, whoever wrote it
+        # Somebody else planned this generation first: see what it leaves to be done.
+
+
+def newest_planned(units: Iterable[Unit]) -> dict[tuple[str, str], tuple[int, PlannedImage]]:
+    """The newest generation that plans each (variant, image key), and the image as planned there."""
+    newest: dict[tuple[str, str], tuple[int, PlannedImage]] = {}
+    for unit in units:
+        for image in unit.images:
+            identity = (unit.variant, image.key)
+            if identity not in newest or newest[identity][0] < unit.generation:
+                newest[identity] = (unit.generation, image)
+    return newest
+
+
+def without_superseded(units: Sequence[Unit]) -> list[Unit]:
+    """The units with only those of their images that no later generation plans again, of which the table
+    shows the later row whatever becomes of them; without the units that have no such image."""
+    newest = newest_planned(units)
+    standing = []
+    for unit in units:
+        images = tuple(i for i in unit.images if newest[unit.variant, i.key][0] == unit.generation)
+        if images:
+            standing.append(unit if len(images) == len(unit.images) else replace(unit, images=images))
+    return standing
+
+
+def not_yet_again(units: Iterable[Unit], rows: Iterable[StandingRow]) -> dict[str, list[PlannedImage]]:
+    """Of some rows, the images that no generation after the row's own plans again; by variant."""
+    newest = newest_planned(units)
+    due: dict[str, list[PlannedImage]] = {}
+    for row in rows:
+        generation, image = newest.get((row.variant, row.image_key), (row.generation + 1, None))
+        if image is not None and generation <= row.generation:
+            due.setdefault(row.variant, []).append(image)
+    return due
+
+
+def failed_rows(output: Store, classes: frozenset[str] | None = None) -> list[StandingRow]:
+    """The failed rows of a run's table, as they stand now.
+
+    Args:
+        classes: only rows of these error classes; None: of all.
+    """
+    columns = ("variant", "image_key", "generation", "error_class")
+    table = read_table(output, columns=(*columns, "status"))
+    rows = (StandingRow(**{n: row[n] for n in columns}) for row in table.to_pylist() if row["status"] != "ok")
+    return [row for row in rows if classes is None or row.error_class in classes]
+
+
+def usual_unit_pixels(units: Iterable[Unit]) -> PixelsPerUnit:
+    """As large as a variant's units are already, which calibration on the workers decided."""
+    sizes: dict[str, list[int]] = {}
+    for unit in units:
+        sizes.setdefault(unit.variant, []).append(unit.pixels)
+    median = {variant: sorted(pixels)[len(pixels) // 2] for variant, pixels in sizes.items()}
+    return lambda variant, images: median[variant]

@@ -1,0 +1,179 @@
+"""From what a user asked for, by flags or in a spec file, to a spec that says it completely."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import pydantic
+import yaml
+
+from ncbatch.codec.methods import CODECS, PRESETS, Method
+from ncbatch.codec.recipe import ClassicalRecipe, Recipe, fitting, preset_fields
+from ncbatch.errors import UsageError, first_problem, unknown
+from ncbatch.models import catalog
+from ncbatch.models.source import describe_model
+from ncbatch.plan.spec import RunSpec, Variant
+from ncbatch.store import ObjectNotFound, StoreOptions, open_store
+from ncbatch.store.objects import portable, read_object
+
+DEFAULT_LMBDA = 0.01
+
+_VARIANT_FIELDS = ("alpha", "max_pixels", "fall_back")
+_OWN_FIELDS = ("name", "model", "preset")
+FIELDS = (*_OWN_FIELDS, *Recipe.model_fields, "quality", *_VARIANT_FIELDS)
+"""What can be said of a variant."""
+
+Request = dict[str, Any]
+"""One variant as asked for: some of `FIELDS`."""
+
+
+def make_spec(
+    corpus: str,
+    options: StoreOptions,
+    requests: Sequence[Request],
+    *,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    manifest: str | None = None,
+) -> RunSpec:
+    """A run of some variants.
+
+    Raises:
+        UsageError: a value is out of range, or a variant's name is used twice; the message names it.
+    """
+    variants = []
+    for request in requests:
+        try:
+            variants.append(make_variant(request, options))
+        except (pydantic.ValidationError, UsageError) as error:
+            where = f"variant {request.get('name')}: " if len(requests) > 1 else ""
+            problem = str(error) if isinstance(error, UsageError) else first_problem(error)
+            raise UsageError(where + problem) from error
+    try:
+        return RunSpec(
+            corpus=open_store(corpus, options).uri,
+            include=tuple(include),
+            exclude=tuple(exclude),
+            manifest=manifest and portable(manifest if "://" in manifest else str(Path(manifest).absolute())),
+            variants=tuple(variants),
+        )
+    except pydantic.ValidationError as error:
+        raise UsageError(first_problem(error)) from error
+
+
+def make_variant(request: Request, options: StoreOptions) -> Variant:
+    """A variant with everything filled in.
+
+    Without a model it is the built-in one trained nearest to lmbda; without lmbda it is the model's own;
+    without both it is `DEFAULT_LMBDA`. Without a name it is the method's, or the preset's.
+
+    Raises:
+        pydantic.ValidationError: a value is out of range.
+        UsageError: an unknown preset. ModelError: no such model.
+    """
+    rest = {n: request[n] for n in _VARIANT_FIELDS if n in request}
+    if request.get("method") in CODECS:
+        classical = _classical(request)
+        name = request.get("name") or f"{classical.method}-{classical.quality}"
+        return Variant(name=name, recipe=classical, **rest)
+    method = request.get("method")
+    if isinstance(method, str) and method not in get_args(Method):
+        raise UsageError(f"--method: {unknown(method, (*get_args(Method), *CODECS))}")
+    if "quality" in request:
+        raise UsageError(f"--quality is for the codecs {', '.join(CODECS)}; learned methods have --lmbda")
+    name = request.get("model") and portable(request["model"])
+    model = describe_model(name, options) if name else None
+    lmbda = request.get("lmbda", model.info.lmbda if model else DEFAULT_LMBDA)
+    preset = request.get("preset")
+    if preset is not None and preset not in PRESETS:
+        raise UsageError(f"--preset: {unknown(preset, PRESETS)}")
+    fields = {n: request[n] for n in Recipe.model_fields if n in request} | {"lmbda": lmbda}
+    recipe = Recipe(**((preset_fields(preset, method) if preset else {}) | fields))
+    if model is None:
+        name = catalog.nearest_builtin(recipe.lmbda, "bits-back" if recipe.uses_bits_back else "base")
+        model = describe_model(name, options)
+    elif recipe.uses_bits_back and model.info.kind != "bits-back":
+        raise UsageError(
+            f"--model: {name} is of the kind base; the method {recipe.method} needs one of the kind bits-back"
+        )
+    return Variant(
+        name=request.get("name") or preset or recipe.method,
+        model=name,
+        model_digest=model.digest,
+        recipe=recipe,
+        **rest,
+    )
+
+
+def _classical(request: Request) -> ClassicalRecipe:
+    fields = {n: v for n, v in request.items() if n not in ("name", *_VARIANT_FIELDS)}
+    unfit = [name for name in fields if name not in ClassicalRecipe.model_fields]
+    if unfit:
+        raise UsageError(f"--{unfit[0].replace('_', '-')} is not for {request['method']}; it has --quality")
+    if "quality" not in fields:
+        raise UsageError(f"--quality is missing: {request['method']} needs one")
+    return ClassicalRecipe(**fields)
+
+
+def read_spec_file(uri: str, options: StoreOptions) -> list[Request]:
+    """The variants of a YAML file.
+
+    It has a list `variants`; each entry says some of `FIELDS`. Where a value is a list, there is one variant
+    for each of its values, and for each combination where several are; their names tell them apart, or `name`
+    does with `{field}` in it. In such a product, fields that a method does not have are left out for it.
+
+    Raises:
+        UsageError: not such a file; the message names the entry and the field.
+    """
+    try:
+        content = yaml.safe_load(read_object(uri, options))
+    except ObjectNotFound as error:
+        raise UsageError(f"there is no spec file {uri}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"the spec file {uri} is not valid YAML: {' '.join(str(error).split())}") from error
+    entries = content.get("variants") if isinstance(content, dict) else None
+    if not isinstance(entries, list) or not entries or set(content) != {"variants"}:
+        raise UsageError(f"the spec file {uri} must hold one list of mappings called `variants`")
+    return [
+        request
+        for number, entry in enumerate(entries, 1)
+        for request in expand(entry, f"variant {number} of {uri}")
+    ]
+
+
+def expand(entry: Any, where: str) -> Iterator[Request]:
+    """The variants that an entry of a spec file stands for; `where` is what messages call it."""
+    if not isinstance(entry, dict):
+        raise UsageError(f"{where} is not a mapping of fields")
+    strange = [str(field) for field in entry if field not in FIELDS]
+    if strange:
+        raise UsageError(f"{where} has an unknown field: {unknown(strange[0], FIELDS)}")
+    axes = {field: value for field, value in entry.items() if isinstance(value, list)}
+    empty = [field for field, value in axes.items() if not value]
+    if empty:
+        raise UsageError(f"{where} has an empty list for {empty[0]!r}; give it a value or leave it out")
+    seen = []
+    for values in itertools.product(*axes.values()):
+        request = entry | dict(zip(axes, values, strict=True))
+        if "method" in axes:
+            request = fitting(request)
+        if request in seen:  # steps are no axis for the method amortized
+            continue
+        seen.append(request)
+        yield request | {"name": _name(request, [field for field in axes if field in request], where)}
+
+
+def _name(request: Request, axes: Sequence[str], where: str) -> str | None:
+    if request.get("name"):
+        try:
+            return str(request["name"]).format_map(request)
+        except (KeyError, ValueError, IndexError) as error:
+            raise UsageError(
+                f"{where}: the name {request['name']!r} refers to a field that it does not set: {error}"
+            ) from error
+    words = [str(request.get("preset") or request.get("method", "sga"))]
+    words += [str(request[field]).rsplit("/", 1)[-1] for field in axes if str(request[field]) not in words]
+    return "-".join(words)

@@ -1,0 +1,178 @@
+"""Opening a run: a new one is planned, a known one is checked, extended by new inputs, and resumed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib.metadata import version
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ncbatch import __version__, layout
+from ncbatch.errors import UsageError
+from ncbatch.layout import UNITS_PREFIX, unit_of_key
+from ncbatch.metrics.table import read_table
+from ncbatch.metrics.unit_result import UnitResult
+from ncbatch.plan.corpus import Listing, list_corpus, read_manifest
+from ncbatch.plan.generations import (
+    PixelsPerUnit,
+    Retry,
+    Wanted,
+    cut,
+    extend,
+    failed_rows,
+    not_yet_again,
+    planned_units,
+    without_superseded,
+)
+from ncbatch.plan.spec import RunFile, RunSpec, check_same, read_run, stored_spec
+from ncbatch.plan.units import Unit, changed_images, write_plan
+from ncbatch.store import Store, StoreOptions
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A planned run as it stands in its output folder.
+
+    units: with the newest generation of every image only, so each image is in one unit of each variant. What
+        is superseded is neither done nor counted: an older version of an input could only fail as changed.
+    """
+
+    spec: RunSpec
+    units: tuple[Unit, ...]
+    committed: frozenset[str]
+
+    @property
+    def pending(self) -> list[Unit]:
+        return [unit for unit in self.units if unit.id not in self.committed]
+
+
+def open_run(
+    spec: RunSpec,
+    listing: Listing,
+    output: Store,
+    pixels_per_unit: PixelsPerUnit,
+    retry: Retry | None = None,
+) -> Run:
+    """Plans a new run of the inputs listed, or resumes the one that stands in `output`.
+
+    Inputs that are new or changed since the last plan become a new generation of it, and so do failed rows
+    that are to be tried again, unless they are planned again already.
+
+    Raises:
+        UsageError: there is nothing to encode.
+        SpecMismatchError: another run stands there.
+    """
+    if stored_spec(output) is None:
+        _plan_first(spec, listing, output, pixels_per_unit)
+    stored = read_run(output)  # also after planning: another driver may have been first
+    check_same(stored.spec, spec, output.uri)
+    units = extend(stored, output, _wanted_again(stored.spec, listing, output, retry), pixels_per_unit)
+    return Run(stored.spec, tuple(without_superseded(units)), committed_units(output))
+
+
+def list_inputs(spec: RunSpec, corpus: Store, options: StoreOptions, output: Store) -> Listing:
+    """The pictures of the corpus, or those that the manifest names; logs what was left out."""
+    if spec.manifest:
+        listing = read_manifest(spec.manifest, corpus, options)
+    else:
+        listing = list_corpus(corpus, spec.include, spec.exclude, output)
+    for note in listing.notes():
+        log.info("%s", note)
+    return listing
+
+
+def require_pictures(spec: RunSpec, listing: Listing) -> None:
+    """Raises UsageError where there is nothing to encode."""
+    if not listing.images:
+        raise UsageError(
+            f"{spec.corpus} holds no pictures"
+            + (f" ({', '.join(listing.notes())})" if any(listing.notes()) else "")
+            + "; check the path, or name them with --include '*.ext'"
+        )
+
+
+def load_run(output: Store) -> Run:
+    """The run in `output` as it stands, without touching it."""
+    stored = read_run(output)
+    units = without_superseded(planned_units(stored, output))
+    return Run(stored.spec, tuple(units), committed_units(output))
+
+
+def committed_units(output: Store) -> frozenset[str]:
+    ids = (unit_of_key(info.key) for info in output.list(UNITS_PREFIX))
+    return frozenset(unit for unit in ids if unit)
+
+
+def committed_results(output: Store, run: Run) -> dict[str, UnitResult]:
+    """What the committed units of a run hold, by unit."""
+    if not run.committed:
+        return {}
+    table = read_table(output, columns=["unit", "variant", "image_key", "status", "bpp", "psnr"])
+    # An image that changed has a row of its old version until the new one is done: it is pending again.
+    again = {(unit.variant, image.key) for unit in run.pending for image in unit.images}
+    if again:
+        identities = zip(table["variant"].to_pylist(), table["image_key"].to_pylist(), strict=True)
+        table = table.filter(pa.array([identity not in again for identity in identities]))
+    ok, exact = pc.equal(table["status"], "ok"), pc.fill_null(pc.is_inf(table["psnr"]), False)
+    columns = {
+        "ok": pc.cast(ok, "int64"),
+        "failed": pc.cast(pc.invert(ok), "int64"),
+        "bpp": table["bpp"],
+        "psnr": pc.if_else(exact, None, table["psnr"]),
+        "exact": pc.cast(exact, "int64"),
+    }
+    sums = (
+        pa.table({"unit": table["unit"], **columns}).group_by("unit").aggregate([(n, "sum") for n in columns])
+    )
+    # Another driver may have planned more since, and committed it.
+    known = run.committed & {unit.id for unit in run.units}
+    return {
+        row["unit"]: UnitResult(**{name: row[f"{name}_sum"] or 0 for name in columns})
+        for row in sums.to_pylist()
+        if row["unit"] in known
+    }
+
+
+def _plan_first(spec: RunSpec, listing: Listing, output: Store, pixels_per_unit: PixelsPerUnit) -> None:
+    require_pictures(spec, listing)
+    images, variants = len(listing.images), len(spec.variants)
+    log.info("planning %d encodings: %d images of %s", images * variants, images, spec.corpus)
+    units = cut(spec, {v.name: listing.images for v in spec.variants}, 0, pixels_per_unit)
+    content = RunFile(
+        spec=spec,
+        digest=spec.digest,
+        plan=write_plan(output, units, 0),
+        ncbatch_version=__version__,
+        torch_version=version("torch"),
+        created_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    )
+    output.put_if_absent(layout.RUN, content.model_dump_json(indent=1).encode())
+
+
+def _wanted_again(
+    spec: RunSpec, listing: Listing, output: Store, retry: Retry | None
+) -> Callable[[Sequence[Unit]], Wanted]:
+    """What a later generation is for: inputs that no plan knows yet, and failed rows to be tried again."""
+    listed = {image.key: image.etag for image in listing.images}
+    failed = failed_rows(output, retry.classes) if retry else []
+
+    def wanted(units: Sequence[Unit]) -> Wanted:
+        changed = changed_images(units, listing.images)
+        if changed:
+            log.info("%d inputs are new or changed", len(changed))
+        found = {variant.name: list(changed) for variant in spec.variants}
+        due = not_yet_again(units, failed)
+        kept = {v: [i for i in images if listed.get(i.key) == i.etag] for v, images in due.items()}
+        if retry:
+            log.info("failed rows that are tried again: %d", sum(map(len, kept.values())))
+        if gone := sum(i.key not in listed for images in due.values() for i in images):
+            log.warning("%d failed rows cannot be tried again: their inputs are no longer there", gone)
+        return {variant: found[variant] + kept.get(variant, []) for variant in found}
+
+    return wanted

@@ -1,0 +1,179 @@
+"""What a run is: its corpus and its variants. Fixed once planned."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Set
+from typing import Annotated, Any, Literal
+
+import pydantic
+
+from ncbatch import layout
+from ncbatch.codec.recipe import ClassicalRecipe, Recipe
+from ncbatch.errors import RunError, SpecMismatchError
+from ncbatch.images.limits import PictureLimits
+from ncbatch.store import AccessDenied, ObjectNotFound, Store
+
+
+class Variant(pydantic.BaseModel, frozen=True, extra="forbid"):
+    """One named encoding recipe: everything that decides what an image becomes."""
+
+    name: str = pydantic.Field(description="names the variant's bitstreams and rows")
+    model: str | None = pydantic.Field(
+        None, description="as it was asked for, the digest decides; None of classical codecs"
+    )
+    model_digest: str | None = None
+    recipe: Annotated[Recipe | ClassicalRecipe, pydantic.Field(discriminator="method")]
+    alpha: Literal["refuse", "white", "black"] = "refuse"
+    max_pixels: int = pydantic.Field(PictureLimits().max_pixels, gt=0)
+    fall_back: bool = pydantic.Field(
+        False, description="the amortized encoding where refinement diverges or a file fails its check"
+    )
+
+    @pydantic.field_validator("name")
+    @classmethod
+    def _plain_name(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}", name):
+            raise ValueError("must be up to 64 letters, digits, '.', '_', '+' or '-'")
+        return name
+
+    @property
+    def digest(self) -> str:
+        """Of everything but the names."""
+        return _digest(self.model_dump(mode="json", exclude={"name", "model"}))
+
+
+class RunSpec(pydantic.BaseModel, frozen=True, extra="forbid"):
+    """The immutable part of `run.json`.
+
+    corpus: canonical URI. include: patterns of the keys that count as pictures, or none for the default;
+        exclude: of keys that are left out all the same.
+    create_only: whether the output's store honours create-only puts (see `layout.bitstream_key`).
+    """
+
+    corpus: str
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    manifest: str | None = None
+    variants: tuple[Variant, ...] = pydantic.Field(min_length=1)
+    create_only: bool = True
+
+    @pydantic.model_validator(mode="after")
+    def _distinct_names(self) -> RunSpec:
+        names = [variant.name for variant in self.variants]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two variants are called {name!r}; give them names that tell them apart")
+        return self
+
+    @property
+    def digest(self) -> str:
+        """Of what was asked for; not of the store's abilities, nor of where a model came from."""
+        left_out: Any = {"create_only": True, "variants": {"__all__": {"model"}}}
+        if not self.exclude:  # runs from before there was such a thing keep their digest
+            left_out["exclude"] = True
+        return _digest(self.model_dump(mode="json", exclude=left_out))
+
+    @property
+    def models(self) -> dict[str, str]:
+        """Names of the learned variants' models, by digest."""
+        return {
+            variant.model_digest: variant.model
+            for variant in self.variants
+            if variant.model is not None and variant.model_digest is not None
+        }
+
+    def variant(self, name: str) -> Variant:
+        return next(variant for variant in self.variants if variant.name == name)
+
+
+class RunFile(pydantic.BaseModel, frozen=True, extra="forbid"):
+    """`run.json`: the spec, the plan files of generation 0, and what made them."""
+
+    format: Literal[1] = 1
+    spec: RunSpec
+    digest: str
+    plan: tuple[str, ...]
+    ncbatch_version: str
+    torch_version: str
+    created_at: str
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def read_run(store: Store) -> RunFile:
+    """The run in an output folder.
+
+    Raises:
+        RunError: there is none, or its file is damaged or newer.
+    """
+    try:
+        data = store.get(layout.RUN)
+    except ObjectNotFound as error:
+        raise RunError(
+            f"{store.uri} holds no run: {layout.RUN} is missing; name the output of `ncbatch encode`"
+        ) from error
+    try:
+        return RunFile.model_validate_json(data)
+    except pydantic.ValidationError as error:
+        raise RunError(
+            f"{store.uri}{layout.RUN} is damaged or from a newer ncbatch; upgrade, or use another output"
+        ) from error
+
+
+def holds_run(store: Store, key: str) -> bool:
+    """Whether the object is the `run.json` of a run; others may call theirs so, and keep it closed."""
+    try:
+        content = json.loads(store.get(key))
+    except (ValueError, AccessDenied, ObjectNotFound):
+        return False
+    return isinstance(content, dict) and {"spec", "digest", "plan"} <= content.keys()
+
+
+def stored_spec(output: Store) -> RunSpec | None:
+    """The spec of the run in `output`, or None where there is no run."""
+    if output.head(layout.RUN) is None:
+        return None
+    return read_run(output).spec
+
+
+def check_same(stored: RunSpec, asked: RunSpec, uri: str) -> None:
+    """Refuses to go on with a run under other settings.
+
+    Raises:
+        SpecMismatchError: naming every difference.
+    """
+    if stored.digest == asked.digest:
+        return
+    shared = {v.name for v in stored.variants} & {v.name for v in asked.variants}
+    there, here = (_flat(_dumped(spec, shared)) for spec in (stored, asked))
+    names = sorted(name for name in there.keys() | here.keys() if there.get(name) != here.get(name))
+    differences = [f"{name}: {there.get(name, '-')} there, {here.get(name, '-')} asked for" for name in names]
+    for where, spec in (("there", stored), ("asked for", asked)):
+        if alone := [v.name for v in spec.variants if v.name not in shared]:
+            differences.append(f"variants only {where}: {', '.join(alone)}")
+    raise SpecMismatchError(
+        f"{uri} holds a run with other settings; use its settings to continue it, or another output. "
+        f"Differences: {'; '.join(differences)}"
+    )
+
+
+def _dumped(spec: RunSpec, variants: Set[str]) -> dict[str, Any]:
+    """What says what a run's images become, with these of its variants."""
+    chosen = tuple(v for v in spec.variants if v.name in variants)
+    return spec.model_copy(update={"variants": chosen}).model_dump(mode="json", exclude={"create_only"})
+
+
+def _flat(content: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested settings as dotted names; lists of named things by their names."""
+    if isinstance(content, dict):
+        items = content.items()
+    elif isinstance(content, list) and content and isinstance(content[0], dict):
+        items = {entry.pop("name"): entry for entry in content}.items()
+    else:
+        return {prefix: content}
+    return {k: v for name, value in items for k, v in _flat(value, f"{prefix}.{name}".lstrip(".")).items()}

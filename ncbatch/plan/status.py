@@ -1,0 +1,49 @@
+"""How far a run is, told from its folder alone: no Ray, no driver, no model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ncbatch.metrics.summary import SUMMARY_COLUMNS, Summary, summarise
+from ncbatch.metrics.table import read_table
+from ncbatch.plan.run import load_run
+from ncbatch.plan.spec import RunSpec
+from ncbatch.plan.units import Unit
+from ncbatch.store import Store
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """What stands in a run's folder.
+
+    inputs: images of the corpus.
+    images: planned, once per variant; pending: those of them in units that are not committed, even where a
+        row of an earlier generation stands; units, committed_units: those that images count in.
+    """
+
+    spec: RunSpec
+    inputs: int
+    images: int
+    pending: int
+    units: int
+    committed_units: int
+    summary: Summary
+
+
+def run_status(output: Store) -> RunStatus:
+    """Raises RunError when the folder holds no run."""
+    run = load_run(output)
+    return RunStatus(
+        spec=run.spec,
+        inputs=len({image.key for unit in run.units for image in unit.images}),
+        images=_images(run.units),
+        pending=_images(run.pending),
+        units=len(run.units),
+        committed_units=len(run.units) - len(run.pending),
+        summary=summarise(read_table(output, columns=SUMMARY_COLUMNS)),
+    )
+
+
+def _images(units: Iterable[Unit]) -> int:
+    return sum(len(unit.images) for unit in units)

@@ -1,0 +1,134 @@
+"""Pictures of one padded shape, encoded together; split where the whole cannot be done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ncbatch.codec.encode import Pause, State, padded_shape
+from ncbatch.codec.errors import DecodeCheckError, DivergedError
+from ncbatch.codec.refinement.batch import Refinement
+from ncbatch.worker.fetch import Job
+from ncbatch.worker.rows import Failure
+from ncbatch.worker.tracer import Tracer
+from ncbatch.worker.unit_progress import UnitProgress
+from ncbatch.worker.work_in_progress import WorkInProgress
+from ncbatch.worker.workspace import Workspace
+
+_HELD_SAMPLES = 200_000_000  # of pictures kept in memory while batches fill up
+
+OUT_OF_MEMORY = "out_of_memory"
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Done(Generic[Result]):
+    """What came of one image: a result of its batch, or why there is none."""
+
+    job: Job
+    result: Result | Failure
+    started_at: datetime
+    batch_size: int
+
+
+class Batches(Generic[Result]):
+    """Puts jobs through a function that takes several at once.
+
+    Args:
+        encode: results in the order of its jobs; may raise DivergedError or DecodeCheckError, or run out of
+            memory.
+    """
+
+    def __init__(self, workspace: Workspace, encode: Callable[[Sequence[Job]], Sequence[Result]]) -> None:
+        self._workspace, self._encode = workspace, encode
+
+    def done(self, jobs: Iterable[Job]) -> Iterator[Done[Result]]:
+        """One result per job, as they get done."""
+        batches: dict[tuple[int, int], list[Job]] = {}
+        for job in jobs:
+            shape = padded_shape(job.pixels)
+            batches.setdefault(shape, []).append(job)
+            if len(batches[shape]) >= self._workspace.batch_size:
+                yield from self._tried(batches.pop(shape))
+            elif sum(job.pixels.size for batch in batches.values() for job in batch) > _HELD_SAMPLES:
+                for shape in list(batches):
+                    yield from self._tried(batches.pop(shape))
+        for batch in batches.values():
+            yield from self._tried(batch)
+
+    def _tried(self, jobs: list[Job]) -> Iterator[Done[Result]]:
+        started = datetime.now(timezone.utc)
+        try:
+            results = self._encode(jobs)
+        except (MemoryError, RuntimeError) as error:
+            failure = memory_failure(error)
+        except (DivergedError, DecodeCheckError) as error:
+            failure = failure_of(error)
+        else:
+            for job, result in zip(jobs, results, strict=True):
+                yield Done(job, result, started, len(jobs))
+            return
+        # Not inside the handlers: while an error is handled, its traceback keeps all that the failed call had
+        # in memory.
+        if len(jobs) == 1:
+            yield Done(jobs[0], failure, started, 1)
+        elif failure.error_class == OUT_OF_MEMORY:
+            yield from self._halved(jobs)
+        else:
+            for job in jobs:
+                yield from self._tried([job])
+
+    def _halved(self, jobs: list[Job]) -> Iterator[Done[Result]]:
+        half = len(jobs) // 2
+        self._workspace.batch_size = min(self._workspace.batch_size, half)
+        if self._workspace.device.type == "cuda":
+            torch.cuda.empty_cache()
+        yield from self._tried(jobs[:half])
+        yield from self._tried(jobs[half:])
+
+
+def failure_of(error: DivergedError | DecodeCheckError) -> Failure:
+    error_class = "diverged" if isinstance(error, DivergedError) else "decode_check"
+    return Failure(error_class, str(error))
+
+
+def memory_failure(error: MemoryError | RuntimeError) -> Failure:
+    """The failure of a picture for which memory ran out.
+
+    Raises:
+        MemoryError, RuntimeError: the error, if it says something else.
+    """
+    # Torch raises a RuntimeError of its own on GPUs and a plain one on CPUs.
+    ours = isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or "can't allocate" in str(error)
+    if not ours:
+        raise error
+    return Failure(OUT_OF_MEMORY, f"the picture does not fit in memory: {error}")
+
+
+def refined(
+    encode: Callable[[list[NDArray[np.uint8]], State | None, Pause], list[Result]],
+    jobs: Sequence[Job],
+    wip: WorkInProgress,
+    tracer: Tracer,
+    progress: UnitProgress,
+) -> list[Result]:
+    """Encodes pictures together, from where an earlier attempt got to; saves and looks on the way."""
+    images = [job.image for job in jobs]
+    state = wip.resume(images)
+    tracer.begin(state)
+
+    def pause(refinement: Refinement) -> None:
+        progress.at_step(images, refinement.step)
+        tracer.look(refinement)
+        wip.save_sometimes(refinement, images, tracer.state)
+
+    results = encode([job.pixels for job in jobs], state, pause)
+    tracer.end(images)
+    return results

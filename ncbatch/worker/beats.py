@@ -1,0 +1,38 @@
+"""What a worker says of the unit it is at: how much of it is done. A sign of life, too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Beat:
+    """attempt: the execution of a unit that it is of. step: of the refinement at work.
+
+    fraction: of the unit's work that is done, 0 to 1; begun_at: the part of it that an earlier attempt did.
+    """
+
+    attempt: str
+    fraction: float
+    step: int = 0
+    begun_at: float = 0.0
+
+
+Report = Callable[[Beat], None]
+"""Takes a beat away at once, wherever it goes."""
+
+
+class Board:
+    """Where workers leave their beats and the driver reads them; a process of its own in a cluster."""
+
+    def __init__(self) -> None:
+        self._beats: dict[str, Beat] = {}
+
+    def report(self, beat: Beat) -> None:
+        self._beats[beat.attempt] = beat
+
+    def read(self, attempts: Collection[str]) -> dict[str, Beat]:
+        """The last beat of each of these attempts; others are forgotten, such as those of dead workers."""
+        self._beats = {attempt: self._beats[attempt] for attempt in attempts if attempt in self._beats}
+        return dict(self._beats)

@@ -1,0 +1,59 @@
+"""From planned images to pictures, or to the reason why there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncbatch.images.read import PictureError, PictureLimits, read_picture
+from ncbatch.plan.spec import Variant
+from ncbatch.plan.units import PlannedImage
+from ncbatch.store import AccessDenied, BucketNotFound, ObjectNotFound, Store, StoreError, StoreUnavailable
+from ncbatch.worker.rows import Failure, poisoned_failure
+
+
+@dataclass(frozen=True)
+class Job:
+    """An image to be encoded."""
+
+    image: PlannedImage
+    pixels: NDArray[np.uint8]
+
+
+def open_images(
+    corpus: Store, images: Iterable[PlannedImage], variant: Variant, poisoned: Mapping[str, str]
+) -> Iterator[tuple[PlannedImage, Job | Failure]]:
+    """Opens images one after the other; those that are poisoned are not touched."""
+    for image in images:
+        if image.key in poisoned:
+            yield image, poisoned_failure(poisoned[image.key])
+        else:
+            yield image, open_image(corpus, image, variant)
+
+
+def open_image(corpus: Store, image: PlannedImage, variant: Variant) -> Job | Failure:
+    """Fetches and opens an image.
+
+    Raises:
+        StoreError: it is not about this image alone.
+    """
+    try:
+        info, data = corpus.get_with_info(image.key)
+    except ObjectNotFound:
+        corpus.check()  # raises when it is not about this object alone
+        return Failure("missing", "the object is gone since the plan was made")
+    except (StoreUnavailable, BucketNotFound):
+        raise
+    except StoreError as error:
+        corpus.check()
+        return Failure("access_denied" if isinstance(error, AccessDenied) else "refused", str(error))
+    if info.etag != image.etag:
+        return Failure("changed", "the object changed after the plan was made; run the same command again")
+    try:
+        limits = PictureLimits(max_pixels=variant.max_pixels)
+        return Job(image, read_picture(data, alpha=variant.alpha, limits=limits, name=image.key))
+    except PictureError as error:
+        return Failure(error.error_class, str(error))

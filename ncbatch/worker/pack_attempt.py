@@ -1,0 +1,152 @@
+"""One attempt at a unit of a bits-back variant: its pictures become one pack."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+from ncbatch import layout
+from ncbatch.codec.bits_back.encode import Found, Packed
+from ncbatch.codec.codecs import PackCoder
+from ncbatch.codec.errors import PackCheckError
+from ncbatch.metrics.schema import Row
+from ncbatch.plan.spec import Variant
+from ncbatch.plan.units import PlannedImage, Unit
+from ncbatch.worker.batches import OUT_OF_MEMORY, Batches, Done, failure_of, memory_failure, refined
+from ncbatch.worker.fetch import Job, open_image, open_images
+from ncbatch.worker.rows import Failure, RowWriter, Work
+from ncbatch.worker.tracer import Tracer
+from ncbatch.worker.workspace import Workspace
+
+log = logging.getLogger(__name__)
+
+
+class PackAttempt:
+    """One execution of a unit by one worker; nothing is published before all pictures are in the pack."""
+
+    def __init__(
+        self, workspace: Workspace, coder: PackCoder, variant: Variant, unit: Unit, attempt: str
+    ) -> None:
+        self._workspace, self._coder, self._variant = workspace, coder, variant
+        self._unit = unit
+        self._writer = RowWriter(variant, unit, attempt, str(workspace.device))
+        self.tracer = Tracer(workspace.output, unit, workspace.trace_every)
+        self.wip = workspace.wip(unit)
+        self.progress = workspace.progress(unit, attempt)
+        self._started_at = datetime.now(timezone.utc)
+
+    def rows(self, images: Sequence[PlannedImage], poisoned: Mapping[str, str]) -> Iterator[Row]:
+        """One row per image."""
+        jobs = []
+        for image, job in open_images(self._workspace.corpus, images, self._variant, poisoned):
+            if isinstance(job, Failure):
+                yield self._writer.failed(image, job)
+            else:
+                jobs.append(job)
+        good: dict[str, _Good] = {}
+        for done in self._found(jobs):
+            if isinstance(done, _Good):
+                good[done.job.image.key] = done
+            else:
+                yield self._writer.failed(done.job.image, done.failure)
+        order = {image.key: place for place, image in enumerate(images)}
+        yield from self._packed(sorted(good.values(), key=lambda g: order[g.job.image.key]))
+
+    def probe(self, image: PlannedImage) -> None:
+        """Finds what a later attempt packs, and keeps it."""
+        job = open_image(self._workspace.corpus, image, self._variant)
+        if isinstance(job, Job):
+            for done in self._found([job]):
+                log.info("probed %s: %s", image.key, "ok" if isinstance(done, _Good) else "failed")
+
+    def _packed(self, good: list[_Good]) -> Iterator[Row]:
+        """Rows of pictures that become a pack, less those that do not decode or fit in memory."""
+        while good:
+            try:
+                packed = self._coder.pack([g.found for g in good])
+            except PackCheckError as error:
+                unfit, failure = error.picture, failure_of(error)
+            except (MemoryError, RuntimeError) as error:
+                unfit = max(range(len(good)), key=lambda i: good[i].job.pixels.size)
+                failure = memory_failure(error)
+            else:
+                yield from self._published(good, packed)
+                return
+            yield self._writer.failed(good.pop(unfit).job.image, failure)
+
+    def _published(self, good: Sequence[_Good], packed: Packed) -> Iterator[Row]:
+        data, output = packed.pack.data, self._workspace.output
+        key = layout.pack_key(self._unit.variant, self._unit.id, hashlib.sha256(data).hexdigest())
+        adopted = output.head(key) is not None  # an attempt published it that died before it could commit
+        output.put(key, data)
+        for i, g in enumerate(good):
+            notes = [g.note] if g.note else []
+            if i in packed.plain:
+                notes.append("coded without bits-back: it failed the decode check with it")
+            work = Work(
+                self._started_at,
+                batch_size=g.batch_size,
+                adopted=adopted,
+                method=g.found.method,
+                note="; ".join(notes) or None,
+            )
+            yield self._writer.ok(g.job.image, packed.encoded[i], key, work, packed.pack.shares[i].offset)
+
+    def _found(self, jobs: Sequence[Job]) -> Iterator[_Good | _Bad]:
+        """What every picture becomes, in any order."""
+        kept = self.wip.kept([job.image for job in jobs])
+
+        def restore(jobs: Sequence[Job]) -> list[Found]:
+            return [self._coder.restored(job.pixels, kept[job.image.key]) for job in jobs]
+
+        for done in Batches(self._workspace, restore).done(j for j in jobs if j.image.key in kept):
+            yield _told(done)
+        failed: dict[str, Failure] = {}
+        rest = [job for job in jobs if job.image.key not in kept]
+        for done in Batches(self._workspace, self._find).done(rest):
+            if isinstance(done.result, Failure) and self._falls_back(done.result):
+                failed[done.job.image.key] = done.result
+            else:
+                yield _told(done)
+        for done in Batches(self._workspace, self._unrefined).done(j for j in rest if j.image.key in failed):
+            why = failed[done.job.image.key].error
+            yield _told(done, note=f"fell back to the encoder network's latents: {why}")
+
+    def _falls_back(self, failure: Failure) -> bool:
+        refines = self._variant.recipe.refines
+        return self._variant.fall_back and refines and failure.error_class != OUT_OF_MEMORY
+
+    def _find(self, jobs: Sequence[Job]) -> list[Found]:
+        found = refined(self._coder.find, jobs, self.wip, self.tracer, self.progress)
+        if self._coder.recipe.refines or self._coder.recipe.bbvi_steps:
+            for job, f in zip(jobs, found, strict=True):
+                self.wip.keep(job.image, f.state())
+        return found
+
+    def _unrefined(self, jobs: Sequence[Job]) -> list[Found]:
+        return self._coder.unrefined([job.pixels for job in jobs])
+
+
+@dataclass(frozen=True)
+class _Good:
+    """A picture that can be packed."""
+
+    job: Job
+    found: Found
+    batch_size: int
+    note: str | None
+
+
+@dataclass(frozen=True)
+class _Bad:
+    job: Job
+    failure: Failure
+
+
+def _told(done: Done[Found], note: str | None = None) -> _Good | _Bad:
+    if isinstance(done.result, Failure):
+        return _Bad(done.job, done.result)
+    return _Good(done.job, done.result, done.batch_size, note)

@@ -1,0 +1,109 @@
+"""From an encoding, or the reason why there is none, to a row of the metrics table."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+import torch
+
+from ncbatch import __version__
+from ncbatch.codec.encode import Encoded
+from ncbatch.codec.recipe import Recipe
+from ncbatch.metrics.schema import Row
+from ncbatch.plan.spec import Variant
+from ncbatch.plan.units import PlannedImage, Unit
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why an image has no bitstream; error_class is one word or two, for grouping."""
+
+    error_class: str
+    error: str
+
+
+def poisoned_failure(error_class: str) -> Failure:
+    """Of an image that killed its workers."""
+    return Failure(error_class, "the worker was lost every time it came to this image; see its log")
+
+
+@dataclass(frozen=True)
+class Work:
+    """How an encoding came about: what its row says besides rate and distortion.
+
+    method: where it is not the variant's; note: anything a reader of the row should know.
+    """
+
+    started_at: datetime
+    batch_size: int = 1
+    adopted: bool = False
+    method: str | None = None
+    note: str | None = None
+
+
+class RowWriter:
+    """Makes the rows of one attempt at a unit."""
+
+    def __init__(self, variant: Variant, unit: Unit, attempt: str, device: str) -> None:
+        self._variant, self._unit, self._attempt, self._device = variant, unit, attempt, device
+
+    def _row(self, image: PlannedImage, status: str) -> Row:
+        recipe = self._variant.recipe
+        return Row(
+            image_key=image.key,
+            image_etag=image.etag,
+            image_bytes=image.bytes,
+            variant=self._variant.name,
+            variant_digest=self._variant.digest,
+            model=self._variant.model,
+            model_digest=self._variant.model_digest,
+            lmbda=recipe.lmbda if isinstance(recipe, Recipe) else None,
+            method=recipe.method,
+            steps=recipe.steps if isinstance(recipe, Recipe) else None,
+            seed=recipe.seed if isinstance(recipe, Recipe) else None,
+            status=status,
+            device=self._device,
+            host=platform.node(),
+            unit=self._unit.id,
+            attempt=self._attempt,
+            generation=self._unit.generation,
+            adopted=False,
+            finished_at=datetime.now(timezone.utc),
+            ncbatch_version=__version__,
+            torch_version=torch.__version__,
+        )
+
+    def failed(self, image: PlannedImage, failure: Failure) -> Row:
+        row = self._row(image, "failed")
+        row.error_class, row.error = failure.error_class, failure.error
+        return row
+
+    def ok(
+        self, image: PlannedImage, encoded: Encoded, bitstream_key: str, work: Work, offset: int = 0
+    ) -> Row:
+        """The row of an encoded image; offset: of its bytes in the object at `bitstream_key`."""
+        outcome, baseline = encoded.outcome, encoded.amortized
+        pixels = encoded.width * encoded.height
+        row = self._row(image, "ok")
+        row.width, row.height = encoded.width, encoded.height
+        row.bpp = outcome.bytes * 8 / pixels
+        if outcome.bits_y is not None and outcome.bits_z is not None:
+            row.information_bpp = (outcome.bits_y + outcome.bits_z - (outcome.bits_back or 0)) / pixels
+        row.bits_y, row.bits_z, row.bits_back = outcome.bits_y, outcome.bits_z, outcome.bits_back
+        row.mse, row.psnr, row.ms_ssim = outcome.mse, outcome.psnr, encoded.ms_ssim
+        row.rd_loss = outcome.rd_loss
+        if baseline is not None:
+            row.amortized_bpp = len(baseline.data) * 8 / pixels
+            row.amortized_psnr, row.amortized_rd_loss = baseline.psnr, baseline.rd_loss
+        row.bitstream_key, row.offset, row.length = bitstream_key, offset, len(outcome.data)
+        row.sha256 = hashlib.sha256(outcome.data).hexdigest()
+        if not work.adopted:
+            row.encode_seconds = encoded.encode_seconds * work.batch_size
+            row.device_seconds = encoded.encode_seconds
+        row.decode_seconds, row.batch_size = outcome.decode_seconds, work.batch_size
+        row.method, row.error, row.adopted = work.method or row.method, work.note, work.adopted
+        row.started_at = work.started_at
+        return row

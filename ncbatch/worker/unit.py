@@ -1,0 +1,68 @@
+"""Doing a unit: fetch, encode, verify, publish, commit.
+
+Everything is written before the commit and nothing refers to it until then; the commit is one create-only
+put. So a unit may be done any number of times, by any number of workers at once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from ncbatch import layout
+from ncbatch.codec.codecs import PackCoder
+from ncbatch.metrics.schema import Row, parquet_to_table, rows_to_parquet
+from ncbatch.metrics.summary import unit_result
+from ncbatch.metrics.unit_result import UnitResult
+from ncbatch.plan.units import Unit
+from ncbatch.worker.attempt import Attempt
+from ncbatch.worker.pack_attempt import PackAttempt
+from ncbatch.worker.workspace import Workspace
+
+log = logging.getLogger(__name__)
+
+
+def run_unit(workspace: Workspace, unit: Unit, attempt: str, poisoned: Mapping[str, str]) -> UnitResult:
+    """Does a unit and commits it, unless a commit stands already.
+
+    Args:
+        attempt: names everything written before the commit.
+        poisoned: images that get a failed row without being touched, by key, and the error class.
+
+    Raises:
+        StoreError: the store refused or could not be reached; do the unit again later.
+    """
+    key, output = layout.unit_key(unit.id), workspace.output
+    rows: list[Row] | None = None
+    if output.head(key) is None:
+        work = open_attempt(workspace, unit, attempt)
+        rows = list[Row]()
+        for row in work.rows(unit.images, poisoned):
+            rows.append(row)
+            work.progress.done(row.image_key)
+        work.tracer.write()
+        if not output.put_if_absent(key, rows_to_parquet(rows)):
+            rows = None
+    workspace.wip(unit).discard()
+    if rows is not None:
+        return unit_result(rows)
+    log.info("unit %s is committed already", unit.id)
+    keys = {image.key for image in unit.images}  # it may hold more, which has been planned again since
+    standing = (Row(**row) for row in parquet_to_table(output.get(key)).to_pylist())
+    return unit_result(row for row in standing if row.image_key in keys)
+
+
+def probe_image(workspace: Workspace, unit: Unit, attempt: str, image_key: str) -> None:
+    """Does one image of a unit as `run_unit` would, and commits nothing; `run_unit` goes on from there."""
+    for image in unit.images:
+        if image.key == image_key:
+            open_attempt(workspace, unit, attempt).probe(image)
+
+
+def open_attempt(workspace: Workspace, unit: Unit, attempt: str) -> Attempt | PackAttempt:
+    """One execution of a unit; attempt: its name."""
+    variant = workspace.spec.variant(unit.variant)
+    coder = workspace.coder(variant)
+    if isinstance(coder, PackCoder):
+        return PackAttempt(workspace, coder, variant, unit, attempt)
+    return Attempt(workspace, coder, variant, unit, attempt)

@@ -1,0 +1,65 @@
+"""How far one attempt at a unit is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from ncbatch.codec.recipe import ClassicalRecipe, Recipe
+from ncbatch.plan.units import PlannedImage, Unit
+from ncbatch.worker.beats import Beat, Report
+
+_SECONDS = 1.0
+"""Between two beats."""
+
+
+class UnitProgress:
+    """How far one attempt at a unit is; reports it at most once a second.
+
+    An image that is refined counts by its steps, any image counts fully when its row is there. Of images that
+    go on with an inference after their last step, the steps are a part only.
+    """
+
+    def __init__(
+        self,
+        unit: Unit,
+        attempt: str,
+        recipe: Recipe | ClassicalRecipe,
+        report: Report | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._pixels = {image.key: image.pixels for image in unit.images}
+        self._total = max(unit.pixels, 1)
+        self._attempt, self._report, self._clock = attempt, report, clock
+        self._shares: dict[str, float] = {}
+        self._step, self._begun_at = 0, 0.0
+        self._said_at = float("-inf")
+        steps = getattr(recipe, "steps", 0)
+        inference = 2 * (getattr(recipe, "bbvi_steps", None) or 0)  # once more by the decode check
+        self._steps, self._refined = steps, steps / (steps + inference) if steps else 0.0
+
+    def at_step(self, images: Sequence[PlannedImage], step: int) -> None:
+        """A batch has taken this many steps, those of an earlier attempt included."""
+        self._step = step
+        share = self._refined * step / max(self._steps, 1)
+        for image in images:
+            if image.key not in self._shares:  # the batch begins, or goes on from a state that was saved
+                self._begun_at += share * self._pixels[image.key] / self._total
+            self._shares[image.key] = share
+        self._say()
+
+    def done(self, key: str) -> None:
+        """An image's row is there."""
+        if key in self._pixels:
+            self._shares[key] = 1.0
+        self._say()
+
+    @property
+    def fraction(self) -> float:
+        return sum(self._pixels[key] * share for key, share in self._shares.items()) / self._total
+
+    def _say(self) -> None:
+        now = self._clock()
+        if self._report is not None and now - self._said_at >= _SECONDS:
+            self._said_at = now
+            self._report(Beat(self._attempt, self.fraction, self._step, self._begun_at))

@@ -1,0 +1,113 @@
+"""Work in progress: a long refinement's state between steps, so that a killed worker costs a minute."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from ncbatch import __version__, layout
+from ncbatch.codec.encode import State
+from ncbatch.codec.refinement.batch import Refinement
+from ncbatch.plan.spec import Variant
+from ncbatch.plan.units import PlannedImage, Unit
+from ncbatch.store import ObjectNotFound, Store
+
+log = logging.getLogger(__name__)
+
+_TAG = "tag"
+
+
+class WorkInProgress:
+    """The state of the batch a unit is at: one object per unit, overwritten. Beside it, one object for every
+    picture that is done and waits for the others of its pack.
+
+    Two attempts may write it at once; each state is whole and says whose it is, so either may be resumed.
+
+    Args:
+        seconds: between two saves.
+    """
+
+    def __init__(self, output: Store, unit: Unit, variant: Variant, seconds: float) -> None:
+        self._output, self._key, self._seconds = output, layout.wip_key(unit.id), seconds
+        self._unit, self._digest = unit.id, variant.digest
+        self._refines, self._packs = variant.recipe.refines, variant.recipe.uses_bits_back
+        self._saved_at = time.monotonic()
+        self._found: torch.Tensor | None = None
+        self._looked = False
+
+    def _tag(self, images: Sequence[PlannedImage]) -> torch.Tensor:
+        """Names program, batch and recipe; kept as a tensor, since `load` of bytes drops metadata."""
+        content = f"{__version__} {self._digest}"
+        content += "".join(f"\n{len(i.key)} {i.key} {i.etag}" for i in images)
+        return torch.tensor(list(hashlib.sha256(content.encode()).digest()), dtype=torch.uint8)
+
+    def resume(self, images: Sequence[PlannedImage]) -> State | None:
+        """The state that an earlier attempt saved of exactly this batch under this recipe, or None."""
+        if not self._refines:
+            return None
+        tag = self._tag(images)
+        # A state can take hundreds of megabytes, so it is not fetched again for every batch of the unit.
+        if self._looked and (self._found is None or not torch.equal(self._found, tag)):
+            return None
+        state = self._stored(self._key)
+        self._looked, self._found = True, state.pop(_TAG, None)
+        if self._found is None or not torch.equal(self._found, tag):
+            return None
+        log.info("continuing at step %d from %s", int(state["step"]), self._key)
+        return state
+
+    def _stored(self, key: str) -> State:
+        """What stands at the key, empty where it is nothing or damaged."""
+        try:
+            return load(self._output.get(key))
+        except ObjectNotFound:
+            return {}
+        except SafetensorError as error:
+            log.warning("ignoring %s, which is damaged: %s", key, error)
+            return {}
+
+    def keep(self, image: PlannedImage, state: State) -> None:
+        """Keeps what was found for an image of the unit until the unit is committed."""
+        self._output.put(self._kept_key(image), save(state))
+
+    def kept(self, images: Sequence[PlannedImage]) -> dict[str, State]:
+        """What earlier attempts kept of images of this unit, by their keys."""
+        there = {info.key for info in self._output.list(layout.kept_prefix(self._unit))}
+        states = {i.key: self._stored(key) for i in images if (key := self._kept_key(i)) in there}
+        return {key: state for key, state in states.items() if state}
+
+    def _kept_key(self, image: PlannedImage) -> str:
+        """Names the program, too; recipe and etags are in the unit's name."""
+        name = hashlib.sha256(f"{__version__} {image.key}".encode()).hexdigest()
+        return f"{layout.kept_prefix(self._unit)}{name}.safetensors"
+
+    def save_sometimes(
+        self, refinement: Refinement, images: Sequence[PlannedImage], more: Callable[[], State]
+    ) -> None:
+        """Saves the refinement's state with `more` beside it, if it is time."""
+        early = time.monotonic() - self._saved_at < self._seconds
+        if early or refinement.done or refinement.step == 0:
+            return
+        state = {**refinement.state(), **more(), _TAG: self._tag(images)}
+        self._output.put(self._key, save(state))
+        self._saved_at = time.monotonic()
+
+    def discard(self) -> None:
+        """Deletes the state, whichever attempt saved it; for when the unit is committed."""
+        if self._refines:
+            self._output.delete(self._key)
+        if self._packs:
+            for info in list(self._output.list(layout.kept_prefix(self._unit))):
+                self._output.delete(info.key)
+
+
+def discard_all(output: Store) -> None:
+    """Deletes what workers left who died between a commit and their tidying up; for when all is committed."""
+    for info in list(output.list(layout.WIP_PREFIX)):
+        output.delete(info.key)

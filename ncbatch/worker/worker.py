@@ -1,0 +1,100 @@
+"""The worker: a process that does units. The driver makes a Ray actor of it; nothing here knows of Ray."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+
+from ncbatch.codec.allocator import keep_freed_memory
+from ncbatch.metrics.unit_result import UnitResult
+from ncbatch.plan.spec import RunSpec
+from ncbatch.plan.units import Unit
+from ncbatch.store import Store, StoreError
+from ncbatch.worker.beats import Report
+from ncbatch.worker.calibration import seconds_per_pixel
+from ncbatch.worker.unit import probe_image, run_unit
+from ncbatch.worker.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class WorkerConfig:
+    """What a worker needs to know; travels to it.
+
+    threads: of torch. batch_size, wip_seconds, trace_every, report: see `Workspace`.
+    """
+
+    spec: RunSpec
+    corpus: Store
+    output: Store
+    threads: int = 1
+    batch_size: int = 1
+    wip_seconds: float = 60.0
+    trace_every: int = 0
+    report: Report | None = None
+
+
+@dataclass(frozen=True)
+class WorkerInfo:
+    host: str
+    pid: int
+    device: str
+
+
+@dataclass(frozen=True)
+class StoreFailure:
+    """The store refused a call or could not be reached; a value, since the worker itself is fine."""
+
+    message: str
+
+
+_Result = TypeVar("_Result")
+
+
+class Worker:
+    """Does what it is told, one call at a time."""
+
+    def __init__(self, config: WorkerConfig) -> None:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+        torch.set_num_threads(config.threads)
+        keep_freed_memory()
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._workspace = Workspace(
+            config.spec,
+            config.corpus,
+            config.output,
+            device,
+            batch_size=config.batch_size,
+            wip_seconds=config.wip_seconds,
+            trace_every=config.trace_every,
+            report=config.report,
+        )
+
+    def ready(self) -> WorkerInfo:
+        return WorkerInfo(platform.node(), os.getpid(), str(self._workspace.device))
+
+    def calibrate(self, variant_name: str) -> float | StoreFailure:
+        """Seconds that encoding takes per pixel under a variant on this hardware, from a few steps."""
+        return self._reported(lambda: self._calibrate(variant_name))
+
+    def _calibrate(self, variant_name: str) -> float:
+        variant = self._workspace.spec.variant(variant_name)
+        return seconds_per_pixel(self._workspace.coder(variant))
+
+    def run_unit(self, unit: Unit, attempt: str, poisoned: Mapping[str, str]) -> UnitResult | StoreFailure:
+        return self._reported(lambda: run_unit(self._workspace, unit, attempt, poisoned))
+
+    def probe(self, unit: Unit, attempt: str, image_key: str) -> StoreFailure | None:
+        return self._reported(lambda: probe_image(self._workspace, unit, attempt, image_key))
+
+    @staticmethod
+    def _reported(action: Callable[[], _Result]) -> _Result | StoreFailure:
+        try:
+            return action()
+        except StoreError as error:
+            return StoreFailure(str(error))
