@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from benchmarks.synthetic_run import make_synthetic_run
-from ncbatch.cli import main as ncbatch
+from ncbatch.cli.main import main as ncbatch
 from ncbatch.store import open_store
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

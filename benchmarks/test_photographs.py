@@ -16,7 +16,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from ncbatch.console import print_table
+from ncbatch.cli.console import print_table
 from ncbatch.metrics.table import read_table
 from ncbatch.plan.spec import read_run
 from ncbatch.store import Store, open_store

@@ -5,7 +5,7 @@ Takes the arguments of `ncbatch encode`.
 
 import sys
 
-from ncbatch.cli import main
+from ncbatch.cli.main import main
 
 if __name__ == "__main__":
     sys.argv.insert(1, "encode")

@@ -2,6 +2,6 @@
 
 import sys
 
-from ncbatch.cli import main
+from ncbatch.cli.main import main
 
 sys.exit(main())

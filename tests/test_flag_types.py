@@ -7,8 +7,8 @@ import math
 
 import pytest
 
-from ncbatch.cli import build_parser
-from ncbatch.flag_types import Number, Numbers, cpu_count, fraction, natural, positive_float
+from ncbatch.cli.flag_types import Number, Numbers, cpu_count, fraction, natural, positive_float
+from ncbatch.cli.main import build_parser
 
 
 def _commands() -> dict[str, argparse.ArgumentParser]:

@@ -1,6 +1,6 @@
 """What is said of packages that do not fit together."""
 
-from ncbatch import cli, commands
+from ncbatch.cli import commands, main
 
 
 def test_a_package_that_cannot_be_imported_is_one_line(monkeypatch, capsys):
@@ -10,6 +10,6 @@ def test_a_package_that_cannot_be_imported_is_one_line(monkeypatch, capsys):
         raise ImportError("pyarrow requires NumPy 2.0 or newer, found 1.26.4")
 
     monkeypatch.setattr(commands, "models", models)
-    assert cli.main(["models"]) == 1
+    assert main.main(["models"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("ncbatch: error: pyarrow requires NumPy 2.0") and "environment of its own" in line

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from ncbatch import process
-from ncbatch.cli import main
+from ncbatch.cli import process
+from ncbatch.cli.main import main
 from ncbatch.exit_codes import ExitCode
 from tests.end_to_end.command_line import HANG_SECONDS, ROOT, environment
 
@@ -99,7 +99,7 @@ def test_a_command_in_a_working_directory_that_is_gone(tmp_path: Path) -> None:
     """As a process of its own, which begins there: whatever is imported copes."""
     (tmp_path / "gone").mkdir()
     program = "import os; os.rmdir(os.getcwd()); import sys; sys.argv[1:] = ['models']\n"
-    done = _run(program + "from ncbatch.cli import main; sys.exit(main())", cwd=tmp_path / "gone")
+    done = _run(program + "from ncbatch.cli.main import main; sys.exit(main())", cwd=tmp_path / "gone")
     assert done.returncode == 1
     assert done.stderr.startswith("ncbatch: error: the working directory is gone")
     assert done.stderr.count("\n") == 1

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from ncbatch import signals
-from ncbatch.commands import cluster
+from ncbatch.cli import jobs
 from ncbatch.errors import Terminated
 
 BOTH = (signal.SIGINT, signal.SIGTERM)
@@ -152,7 +152,7 @@ def test_who_follows_a_job_ends_by_the_signal(
         raise raised
 
     monkeypatch.setattr("ncbatch.driver.jobs.follow", interrupted)
-    follow: Callable[..., int] = cluster._follow
+    follow: Callable[..., int] = jobs._follow
     from ncbatch.driver.jobs import DEFAULT_DASHBOARD, Dashboard
 
     assert follow(None, "job", Dashboard(DEFAULT_DASHBOARD, "the default")) == code

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ncbatch.console import duration, size
 from ncbatch.report.page import Report
+from ncbatch.words import duration, size
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, Literal
 
-from ncbatch.console import size
 from ncbatch.report.bd_rate import Curve, bd_rate
 from ncbatch.report.errors import NoOverlapError
 from ncbatch.report.evaluation import Evaluation
 from ncbatch.report.overview import Overview
 from ncbatch.report.series import AMORTIZED, Means
+from ncbatch.words import size
 
 _BD_COLUMNS = ("series", "reference", "bd_rate_pchip_percent", "bd_rate_cubic_percent", "why_not")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ncbatch.cli import main
+from ncbatch.cli.main import main
 from tests.end_to_end.command_line import Done, Running, Said, environment, wait_for
 from tests.servers import S3Server, free_port
 

@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 import torch
 
-from ncbatch.cli import build_parser, main
+from ncbatch.cli.encode import _files
+from ncbatch.cli.main import build_parser, main
+from ncbatch.cli.parser import PrintCompletion
 from ncbatch.codec.bits_back.bbvi import BbviSettings
 from ncbatch.codec.bits_back.pack_file import Entry, PackHeader, write_header, write_section
 from ncbatch.codec.bitstream import Bitstream, serialise
-from ncbatch.commands.encoding import _files
 from ncbatch.errors import NcbatchError
 from ncbatch.exit_codes import ExitCode
 from ncbatch.models.catalog import builtin_facts, builtin_file
 from ncbatch.models.source import describe_model
-from ncbatch.parser import PrintCompletion
 from ncbatch.store import StoreOptions
 from ncbatch.store.objects import read_object
 from tests.end_to_end.command_line import ROOT, Said, environment

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.synthetic_run import FAILURES, make_synthetic_run
-from ncbatch.cli import main
+from ncbatch.cli.main import main
 from ncbatch.metrics.failures import failure_class
 from ncbatch.metrics.schema import SCHEMA
 from ncbatch.metrics.table import read_table

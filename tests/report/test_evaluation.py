@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from ncbatch.cli import main
+from ncbatch.cli.main import main
 from ncbatch.errors import RunError
 from ncbatch.metrics.table import read_table
 from ncbatch.report.bd_rate import Curve

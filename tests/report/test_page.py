@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import pytest
 
-from ncbatch.cli import main
+from ncbatch.cli.main import main
 from ncbatch.report.comparisons import _opening
 from ncbatch.report.evaluation import evaluate
 from ncbatch.report.links import Links

@@ -7,10 +7,19 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ncbatch.cli import build_parser
-from ncbatch.commands.common import message_words
-from ncbatch.commands.demonstration import _words
-from ncbatch.demo import BUDGET_SECONDS, CANDIDATES, IMAGES, Choice, Speed, choose, copy_images, words_of
+from ncbatch.cli.common import message_words
+from ncbatch.cli.demo import _words
+from ncbatch.cli.demonstration import (
+    BUDGET_SECONDS,
+    CANDIDATES,
+    IMAGES,
+    Choice,
+    Speed,
+    choose,
+    copy_images,
+    words_of,
+)
+from ncbatch.cli.main import build_parser
 from tests.runs.workbench import Workbench, make_variant, sga
 
 AVX2 = Speed(base=6e-6, step=8.5e-7)

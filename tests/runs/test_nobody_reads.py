@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from ncbatch import process
-from ncbatch.cli import main
-from ncbatch.console import out
+from ncbatch.cli import process
+from ncbatch.cli.console import out
+from ncbatch.cli.main import main
 from ncbatch.models.loading import keep_model
 from ncbatch.worker.unit import run_unit
 from tests.runs.workbench import ATTEMPTS, CHECKPOINT, Workbench, picture

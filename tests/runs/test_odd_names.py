@@ -14,7 +14,7 @@ NAMES = {"é.png": "é.png", "日本.png": "日本.png", os.fsdecode(b"caf\xe9.p
 
 _RUN = r"""
 import pickle, sys
-from ncbatch.cli import main
+from ncbatch.cli.main import main
 from ncbatch.codec.recipe import ClassicalRecipe
 from ncbatch.plan.spec import Variant
 from ncbatch.worker.unit import run_unit

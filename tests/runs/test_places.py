@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ncbatch import layout
-from ncbatch.cli import main
+from ncbatch.cli.main import main
 from ncbatch.driver.encode_corpus import encode_corpus
 from ncbatch.driver.options import EncodeOptions
 from ncbatch.errors import UsageError

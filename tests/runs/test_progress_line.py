@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from ncbatch.console import counted, progress_line
+from ncbatch.cli.console import counted
+from ncbatch.cli.progress_line import progress_line
 from ncbatch.driver.progress import Snapshot, VariantCount
 
 

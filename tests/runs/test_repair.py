@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from ncbatch import layout
-from ncbatch.cli import build_parser
+from ncbatch.cli.common import store_words
+from ncbatch.cli.encode import make_run_spec
+from ncbatch.cli.encode_command import encode_command
+from ncbatch.cli.main import build_parser
 from ncbatch.codec.recipe import ClassicalRecipe, Recipe
-from ncbatch.commands.common import store_words
-from ncbatch.commands.encode_command import encode_command
-from ncbatch.commands.encoding import make_run_spec
 from ncbatch.decoding.repair import Loss, Repair, plan_repair, restore_models
 from ncbatch.decoding.run_reader import Finding, RunReader
 from ncbatch.driver.driver import Driver, Pace

@@ -8,9 +8,9 @@ from typing import Any, get_args
 import pytest
 
 from ncbatch import layout
-from ncbatch.arguments.jobs import encode_words
-from ncbatch.cli import build_parser
-from ncbatch.commands.encoding import encode_options
+from ncbatch.cli.encode import encode_options
+from ncbatch.cli.job_arguments import encode_words
+from ncbatch.cli.main import build_parser
 from ncbatch.driver.encode_corpus import failed_before
 from ncbatch.driver.schedule import Before
 from ncbatch.images.checks import ErrorClass

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ncbatch.cli import main
+from ncbatch.cli.main import main
 from ncbatch.driver.lease import Lease, LeaseFile, _boot_id
 from ncbatch.driver.progress import Snapshot, announce, end_early, read_status, write_status
 from ncbatch.driver.standing import standing
@@ -187,7 +187,7 @@ def test_watching_ends_with_the_run(local: Workbench, capsys: pytest.CaptureFixt
         lease.release()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ncbatch.commands.run_status.time.sleep", finish)
+        patch.setattr("ncbatch.cli.status.time.sleep", finish)
         code, told = _status(local, capsys, "--watch", "0.5")
     assert code == 0
     assert "running, 25 %, 1 worker" in told

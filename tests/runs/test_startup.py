@@ -22,7 +22,7 @@ HEAVY = (*TORCH_AND_RAY, *TABLES, *OTHERS)
 
 _PROGRAM = """
 import sys
-from ncbatch.cli import main
+from ncbatch.cli.main import main
 try:
     code = main(sys.argv[2:])
 except SystemExit as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from ncbatch.flag_types import (
+from ncbatch.cli.flag_types import (
     at_least_zero,
     cpu_count,
     error_classes,

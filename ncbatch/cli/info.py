@@ -6,10 +6,11 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ncbatch.commands.common import store_options
-from ncbatch.console import out, print_table, size
+from ncbatch.cli.common import store_options
+from ncbatch.cli.console import out, print_table
 from ncbatch.errors import UsageError
 from ncbatch.exit_codes import ExitCode
+from ncbatch.words import size
 
 if TYPE_CHECKING:
     from ncbatch.codec.bits_back.pack_file import PackFile

@@ -7,12 +7,13 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ncbatch.commands.common import open_run_store, store_options
-from ncbatch.commands.planning import print_cost
-from ncbatch.console import duration, out, print_table, progress_display
+from ncbatch.cli.common import open_run_store, store_options
+from ncbatch.cli.console import out, print_table, progress_display
+from ncbatch.cli.dry_run import print_cost
 from ncbatch.errors import UsageError, unknown
 from ncbatch.exit_codes import ExitCode
 from ncbatch.store import open_store
+from ncbatch.words import duration
 
 if TYPE_CHECKING:
     from ncbatch.codec.model.checkpoint import Checkpoint

@@ -7,22 +7,17 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from rich import console
 
 from ncbatch.errors import UsageError
-from ncbatch.words import counted
-
-if TYPE_CHECKING:
-    from ncbatch.driver.progress import Snapshot
 
 
 class Console(console.Console):
     """Without rich's habit of ending the process when nobody reads any more.
 
-    Of standard output that is an error, which ends a command (see `ncbatch.process`). Messages are dropped
-    then: work does not end because nobody listens.
+    Of standard output that is an error, which ends a command (see `ncbatch.cli.process`). Messages are
+    dropped then: work does not end because nobody listens.
     """
 
     def on_broken_pipe(self) -> None:
@@ -43,7 +38,6 @@ log = logging.getLogger("ncbatch")
 
 _LINE_SECONDS = 10.0
 _NO_TERMINAL = 10_000  # columns
-_LOGGED_COLUMNS = 71
 _FILE_ONLY = "ncbatch.shown"
 """Logger of what standard error shows anyway: for the log file."""
 
@@ -86,57 +80,6 @@ def say_error(message: str) -> None:
     """The line a command ends with, on standard error and in the log file."""
     err.print(message)
     logging.getLogger(_FILE_ONLY).error(message)
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words a person reads at a glance."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
-
-
-def size(count: float) -> str:
-    """Bytes with a decimal prefix."""
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if count < 1000 or unit == "TB":
-            break
-        count /= 1000
-    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-
-
-def progress_line(snapshot: Snapshot, width: int | None = None) -> str:
-    """A snapshot in one line.
-
-    Args:
-        width: columns. What does not fit is left out, the least important first. By default the terminal's,
-            or what is left of 80 columns beside the time of a logged line.
-    """
-    if width is None:
-        width = err.width if err.is_terminal else _LOGGED_COLUMNS
-    done, running = snapshot.ok + snapshot.failed, snapshot.state == "running"
-    head = f"{done}/{snapshot.images} {snapshot.noun}"
-    if not running:
-        head = f"{snapshot.state}: {head}"
-    if snapshot.fraction is not None and not snapshot.is_over:
-        head += f", {int(100 * snapshot.fraction)} %"
-    parts = {"count": head}
-    if snapshot.failed:
-        parts["failed"] = f"{snapshot.failed} failed"
-    if snapshot.pending and snapshot.eta_seconds is not None and not snapshot.is_over:
-        parts["eta"] = f"ETA {duration(snapshot.eta_seconds)}"
-    parts["time"] = f"{counted(snapshot.workers, 'workers')}, {duration(snapshot.elapsed_seconds)}"
-    if snapshot.mean_bpp is not None and snapshot.mean_psnr is not None:
-        parts["means"] = f"{snapshot.mean_bpp:.3f} bpp, {snapshot.mean_psnr:.2f} dB"
-    if snapshot.images_per_second is not None:
-        parts["rate"] = f"{snapshot.images_per_second:.2g} {snapshot.noun}/s"
-    for name in ("rate", "means", "time"):
-        line = " | ".join(parts.values())
-        if len(line) <= width:
-            break
-        parts.pop(name, None)
-    return " | ".join(parts.values())
 
 
 @contextmanager

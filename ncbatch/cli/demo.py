@@ -6,15 +6,15 @@ import argparse
 import logging
 from pathlib import Path
 
-from ncbatch.commands.common import message_words
-from ncbatch.console import out, print_table
+from ncbatch.cli.common import message_words
+from ncbatch.cli.console import out, print_table
 from ncbatch.store import open_store
 
 log = logging.getLogger(__name__)
 
 
 def demo(args: argparse.Namespace) -> int:
-    from ncbatch import cli
+    from ncbatch.cli import main
     from ncbatch.metrics.query import query as run_query
 
     folder = Path(args.folder)
@@ -22,7 +22,7 @@ def demo(args: argparse.Namespace) -> int:
     corpus, *flags = _words(folder, output)
     words = ["encode", corpus, str(output), *flags]
     log.info("ncbatch %s", " ".join(words))
-    code = cli.main([*words, *message_words(args)])
+    code = main.main([*words, *message_words(args)])
     if code:
         return code
     table = run_query(
@@ -39,7 +39,7 @@ def demo(args: argparse.Namespace) -> int:
 
 def _words(folder: Path, output: Path) -> list[str]:
     """Corpus and flags: those of the demonstration that stands there, or what this machine can do."""
-    from ncbatch.demo import PRESET, choose, copy_images, measure, words_of
+    from ncbatch.cli.demonstration import PRESET, choose, copy_images, measure, words_of
     from ncbatch.plan.sizing import local_workers
     from ncbatch.plan.spec import stored_spec
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import get_args
 
-from ncbatch.arguments.common import (
+from ncbatch.cli.arguments import (
     RUN,
     dry_run_argument,
     how_arguments,
@@ -13,8 +13,8 @@ from ncbatch.arguments.common import (
     price_argument,
     which_arguments,
 )
+from ncbatch.cli.flag_types import Numbers, key_text, natural, positive_float, positive_int, quality
 from ncbatch.codec.methods import CODECS, Method
-from ncbatch.flag_types import Numbers, key_text, natural, positive_float, positive_int, quality
 
 
 def report_arguments(parser: argparse.ArgumentParser) -> None:

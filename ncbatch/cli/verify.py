@@ -9,9 +9,9 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from ncbatch.commands.common import open_run, open_run_store, store_options, store_words
-from ncbatch.commands.reading import report_findings
-from ncbatch.console import err, out, print_table
+from ncbatch.cli.common import open_run, open_run_store, store_options, store_words
+from ncbatch.cli.console import err, out, print_table
+from ncbatch.cli.decode import report_findings
 from ncbatch.exit_codes import ExitCode
 from ncbatch.store import Store
 from ncbatch.words import counted
@@ -108,7 +108,7 @@ def _print_what_mends(
     args: argparse.Namespace, spec: RunSpec, output: Store, planned: int, unplanned: int
 ) -> None:
     """The commands that go on from damaged rows that are planned again, and from those that are not."""
-    from ncbatch.commands.encode_command import encode_command
+    from ncbatch.cli.encode_command import encode_command
 
     if unplanned:
         command = shlex.join(["ncbatch", "verify", args.output, "--repair", *store_words(args)])

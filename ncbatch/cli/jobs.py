@@ -8,13 +8,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ncbatch.commands.common import open_corpus, store_options
-from ncbatch.commands.encoding import encode_options, make_run_spec
-from ncbatch.commands.planning import print_plan
-from ncbatch.console import duration, err, out, print_table
+from ncbatch.cli.common import open_corpus, store_options
+from ncbatch.cli.console import err, out, print_table
+from ncbatch.cli.dry_run import print_plan
+from ncbatch.cli.encode import encode_options, make_run_spec
 from ncbatch.errors import Terminated, UsageError
 from ncbatch.exit_codes import ExitCode
 from ncbatch.store import open_store
+from ncbatch.words import duration
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def submit(args: argparse.Namespace) -> int:
-    from ncbatch.arguments.jobs import encode_words
+    from ncbatch.cli.job_arguments import encode_words
     from ncbatch.driver import jobs
 
     dashboard = jobs.find_dashboard(args.dashboard)

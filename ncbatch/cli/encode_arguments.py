@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import get_args
 
-from ncbatch.arguments.common import how_arguments, place_arguments, which_arguments
+from ncbatch.cli.arguments import how_arguments, place_arguments, which_arguments
+from ncbatch.cli.flag_types import at_least_zero, natural, positive_float, positive_int, quality
 from ncbatch.codec.methods import CODECS, INFERENCE, PRESETS, Method, Rounding
-from ncbatch.flag_types import at_least_zero, natural, positive_float, positive_int, quality
 
 
 def encode_arguments(parser: argparse.ArgumentParser) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from ncbatch import commands
-from ncbatch.arguments.common import RUN, Adder
-from ncbatch.flag_types import key_text, natural, positive_float, positive_int
+from ncbatch.cli import commands
+from ncbatch.cli.arguments import RUN, Adder
+from ncbatch.cli.flag_types import key_text, natural, positive_float, positive_int
 
 
 def reading_commands(command: Adder) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from ncbatch import commands
-from ncbatch.arguments.common import Adder, key_pattern_arguments, price_argument
-from ncbatch.flag_types import Numbers, natural, positive_float, positive_int, thread_count, worker_count
+from ncbatch.cli import commands
+from ncbatch.cli.arguments import Adder, key_pattern_arguments, price_argument
+from ncbatch.cli.flag_types import Numbers, natural, positive_float, positive_int, thread_count, worker_count
 
 
 def model_commands(command: Adder) -> None:

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ncbatch.commands.common import open_run, store_options
-from ncbatch.console import out, print_table
+from ncbatch.cli.common import open_run, store_options
+from ncbatch.cli.console import out, print_table
 from ncbatch.errors import UsageError
 from ncbatch.exit_codes import ExitCode
 

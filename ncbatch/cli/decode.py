@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ncbatch.commands.common import open_run, store_options
-from ncbatch.console import err, out
+from ncbatch.cli.common import open_run, store_options
+from ncbatch.cli.console import err, out
 from ncbatch.errors import UsageError
 from ncbatch.exit_codes import ExitCode
 from ncbatch.words import counted

@@ -9,10 +9,10 @@ import time
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from ncbatch.commands.common import open_run_store, store_words
-from ncbatch.console import duration, out, print_table, size
+from ncbatch.cli.common import open_run_store, store_words
+from ncbatch.cli.console import out, print_table
 from ncbatch.errors import Terminated
-from ncbatch.words import counted
+from ncbatch.words import counted, duration, size
 
 if TYPE_CHECKING:
     from ncbatch.driver.progress import Snapshot

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from ncbatch.arguments.common import dry_run_argument, price_argument
-from ncbatch.arguments.encoding import encode_arguments
+from ncbatch.cli.arguments import dry_run_argument, price_argument
+from ncbatch.cli.encode_arguments import encode_arguments
 
 
 def submit_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ncbatch.commands.common import open_run_store, store_options
-from ncbatch.console import err, out, print_table
+from ncbatch.cli.common import open_run_store, store_options
+from ncbatch.cli.console import err, out, print_table
 from ncbatch.errors import UsageError
 from ncbatch.exit_codes import ExitCode
 from ncbatch.store import Store

@@ -5,13 +5,21 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from ncbatch import __version__, commands, process, signals
-from ncbatch.arguments import encoding, jobs, models, reading, reports
-from ncbatch.arguments.common import Command, dry_run_argument, price_argument
-from ncbatch.console import configure_logging, say_error
+from ncbatch import __version__, signals
+from ncbatch.cli import (
+    commands,
+    encode_arguments,
+    job_arguments,
+    model_arguments,
+    process,
+    read_arguments,
+    report_arguments,
+)
+from ncbatch.cli.arguments import Command, dry_run_argument, price_argument
+from ncbatch.cli.console import configure_logging, say_error
+from ncbatch.cli.parser import ENVIRONMENT_FLAGS, Parser, PrintCompletion, variable
 from ncbatch.errors import NcbatchError, StoppedByPolicyError, Terminated
 from ncbatch.exit_codes import ExitCode, table
-from ncbatch.parser import ENVIRONMENT_FLAGS, Parser, PrintCompletion, variable
 
 _EPILOG = f"""\
 exit codes:
@@ -135,29 +143,31 @@ def build_parser() -> argparse.ArgumentParser:
         return sub
 
     encode = command("encode", commands.encode, "encode a corpus, or continue an interrupted run")
-    encoding.encode_arguments(encode)
+    encode_arguments.encode_arguments(encode)
     dry_run_argument(encode)
     encode.add_argument("--json", action="store_true", help="print the summary as one JSON object")
     price_argument(encode)
-    encoding.demo_arguments(
+    encode_arguments.demo_arguments(
         command("demo", commands.demo, "encode a few images that come with scikit-image", common)
     )
-    encoding.pack_arguments(
+    encode_arguments.pack_arguments(
         command("pack", commands.pack, "put several images into one file, with bits-back")
     )
-    reading.reading_commands(command)
-    reports.report_arguments(
+    read_arguments.reading_commands(command)
+    report_arguments.report_arguments(
         command("report", commands.report, "write an HTML page about a run, with figures and tables")
     )
-    reports.evaluate_arguments(
+    report_arguments.evaluate_arguments(
         command("evaluate", commands.evaluate, "encode by several methods and codecs, and report on them")
     )
-    jobs.submit_arguments(command("submit", commands.submit, "encode as a job on a Ray cluster"))
-    jobs.job_arguments(command("job", commands.job, "list, follow, read or stop submitted jobs", common))
-    models.train_arguments(
+    job_arguments.submit_arguments(command("submit", commands.submit, "encode as a job on a Ray cluster"))
+    job_arguments.job_arguments(
+        command("job", commands.job, "list, follow, read or stop submitted jobs", common)
+    )
+    model_arguments.train_arguments(
         command("train", commands.train, "train models, or continue an interrupted training")
     )
-    models.model_commands(command)
+    model_arguments.model_commands(command)
     for each in parsers:
         each.describe_environment()
         each.show_last("object storage", "messages")

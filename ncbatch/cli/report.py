@@ -8,8 +8,8 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, get_args
 
-from ncbatch.commands.common import open_run, store_options
-from ncbatch.console import out
+from ncbatch.cli.common import open_run, store_options
+from ncbatch.cli.console import out
 from ncbatch.errors import NcbatchError, UsageError, unknown
 from ncbatch.store import join_uri, open_store
 
@@ -100,9 +100,9 @@ def _published(args: argparse.Namespace, evaluation: Evaluation) -> list[Curve]:
 def evaluate(args: argparse.Namespace) -> int:
     """A run of methods x models and codecs x qualities, and the report on it."""
     _check_flags(args)  # not only when the run is over
+    from ncbatch.cli.dry_run import print_plan
+    from ncbatch.cli.encode import encode_and_summarise, encode_options, which_images
     from ncbatch.codec.methods import BITS_BACK_METHODS, CODECS, Method
-    from ncbatch.commands.encoding import encode_and_summarise, encode_options, which_images
-    from ncbatch.commands.planning import print_plan
     from ncbatch.models import catalog
     from ncbatch.plan.request import Request, expand, make_spec
 

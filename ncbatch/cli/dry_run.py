@@ -6,10 +6,11 @@ import argparse
 import logging
 from typing import TYPE_CHECKING
 
-from ncbatch.commands.common import open_run_store
-from ncbatch.console import duration, out, print_table, size
+from ncbatch.cli.common import open_run_store
+from ncbatch.cli.console import out, print_table
 from ncbatch.exit_codes import ExitCode
 from ncbatch.store import open_store
+from ncbatch.words import duration, size
 
 if TYPE_CHECKING:
     from ncbatch.driver.options import EncodeOptions

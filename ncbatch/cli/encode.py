@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ncbatch.commands.common import open_corpus, open_run_store, store_options, store_words
-from ncbatch.commands.planning import print_plan
-from ncbatch.commands.run_status import print_summary, summary_content
-from ncbatch.console import err, out, print_table, progress_display, progress_line, size
+from ncbatch.cli.common import open_corpus, open_run_store, store_options, store_words
+from ncbatch.cli.console import err, out, print_table, progress_display
+from ncbatch.cli.dry_run import print_plan
+from ncbatch.cli.status import print_summary, summary_content
 from ncbatch.errors import UsageError, first_problem
 from ncbatch.exit_codes import ExitCode
 from ncbatch.store import StoreOptions, join_uri, open_store
+from ncbatch.words import size
 
 if TYPE_CHECKING:
     from ncbatch.driver.options import EncodeOptions
@@ -100,6 +101,7 @@ def encode(args: argparse.Namespace) -> int:
 
 def encode_and_summarise(args: argparse.Namespace, spec: RunSpec, options: EncodeOptions) -> int:
     places = _checked(args, spec, options)
+    from ncbatch.cli.progress_line import progress_line
     from ncbatch.driver.encode_corpus import encode_corpus  # torch and Ray, which take seconds
 
     with progress_display() as show:
