@@ -15,7 +15,7 @@ from ncbatch.plan.spec import RunSpec
 from ncbatch.store import Store, StoreOptions, open_store
 from ncbatch.worker.unit import run_unit
 from ncbatch.worker.workspace import Workspace
-from tests.runs.workbench import CHECKPOINT, MODEL, encoded_as, picture
+from tests.workbench import CHECKPOINT, MODEL, encoded_as, picture
 
 FIGURES = (
     "rd_psnr", "rate_savings", "image_savings", "convergence", "rounding_probability", "annealed_objective",

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from ncbatch.store import open_store
@@ -10,14 +9,6 @@ from ncbatch.training.photographs import Photographs, read_photographs
 from ncbatch.training.settings import TrainingSettings
 
 TINY = {"n": 8, "m": 12, "crop": 64, "batch_size": 4, "warmup": 2}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def picture(seed: int, height: int, width: int) -> np.ndarray:
