@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ncbatch.images.read import read_picture, write_png
+from ncbatch.images.read import read_image, write_png
 
 HALVES = ("search", "report")
 
@@ -21,7 +21,7 @@ HALVES = ("search", "report")
 def photographs(folder: Path) -> dict[str, np.ndarray]:
     """By name, in the order of their names."""
     paths = sorted(p for p in folder.iterdir() if p.suffix in (".png", ".jpg"))
-    return {p.stem: read_picture(p.read_bytes(), alpha="refuse") for p in paths}
+    return {p.stem: read_image(p.read_bytes(), alpha="refuse") for p in paths}
 
 
 def crops(folder: Path, height: int, width: int) -> dict[str, np.ndarray]:

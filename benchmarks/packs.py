@@ -1,11 +1,11 @@
 """Packs of crops of photographs: what they cost, from which length on they pay, and what inference buys.
 
-    python -m benchmarks.packs PHOTOGRAPHS --pictures 32 --size 256 384 --steps 100
-    python -m benchmarks.packs PHOTOGRAPHS --pictures 4 --size 256 384 --steps 100,500,2000,100@0.02
+    python -m benchmarks.packs PHOTOGRAPHS --images 32 --size 256 384 --steps 100
+    python -m benchmarks.packs PHOTOGRAPHS --images 4 --size 256 384 --steps 100,500,2000,100@0.02
 
 The encoder network's y, as plain files of the same model (mean-centred y, z as a point), and in packs: with
 bits-back, and without (z is the mean of the inferred posterior), which tells what bits-back gains from what
-inference does. Break-even: the shortest pack that is smaller than its pictures as files.
+inference does. Break-even: the shortest pack that is smaller than its images as files.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from ncbatch.codec.recipe import Recipe
 from ncbatch.models import zoo
 
 
-def measure(model: Model, pictures: list[np.ndarray], recipe: Recipe) -> None:
-    found = [find(model, [picture], recipe)[0] for picture in pictures]
+def measure(model: Model, images: list[np.ndarray], recipe: Recipe) -> None:
+    found = [find(model, [image], recipe)[0] for image in images]
     started = time.monotonic()
     packed = encode_pack(model, found, recipe)
-    encoding = (time.monotonic() - started) / len(pictures)
+    encoding = (time.monotonic() - started) / len(images)
     started = time.monotonic()
-    assert len(list(PackReader(model, packed.pack.data, max_pixels=10**9).pictures())) == len(pictures)
-    decoding = (time.monotonic() - started) / len(pictures)
+    assert len(list(PackReader(model, packed.pack.data, max_pixels=10**9).images())) == len(images)
+    decoding = (time.monotonic() - started) / len(images)
     coded = [share.coded for share in packed.pack.shares]
     items = [PackItem(f.inferred, f.method, *f.pixels.shape[1::-1], plain=True) for f in found]
     without = write_pack(model, items, inference_settings(recipe))
@@ -43,35 +43,34 @@ def measure(model: Model, pictures: list[np.ndarray], recipe: Recipe) -> None:
     )
     information = np.array([c.bits_y + c.bits_z - (c.bits_back or 0) for c in coded])
     plain = [
-        8 * len(encode(model, [picture], Recipe.amortized(recipe.lmbda))[0].outcome.data)
-        for picture in pictures
+        8 * len(encode(model, [image], Recipe.amortized(recipe.lmbda))[0].outcome.data) for image in images
     ]
     rate = f" at {recipe.bbvi_learning_rate:g}" if recipe.bbvi_learning_rate else ""
     print(
         f"{recipe.method}, {recipe.bbvi_steps} steps{rate}: "
         f"{net.sum() / 8:.0f} bytes, files {sum(plain) / 8:.0f}"
     )
-    if len(pictures) > 1:
+    if len(images) > 1:
         over = net[1:].sum() / information[1:].sum() - 1
         worst = (net[1:] / information[1:] - 1).max()
-        print(f"  after the first picture: net over information {over:+.3%}, the worst picture {worst:+.3%}")
+        print(f"  after the first image: net over information {over:+.3%}, the worst image {worst:+.3%}")
         for what, others in (("plain files", np.array(plain)), ("the pack without bits-back", without_net)):
-            print(f"  against {what} after the first picture: {net[1:].sum() / others[1:].sum() - 1:+.2%}")
+            print(f"  against {what} after the first image: {net[1:].sum() / others[1:].sum() - 1:+.2%}")
     gains = np.cumsum(np.array(plain) - net)
     paid = np.flatnonzero(gains > 0)
-    print(f"  break-even length: {paid[0] + 1 if len(paid) else f'beyond {len(pictures)}'}")
+    print(f"  break-even length: {paid[0] + 1 if len(paid) else f'beyond {len(images)}'}")
     back = [(c.bits_z, c.bits_back) for c in coded if c.bits_back is not None]
     if back:
         lent, returned = np.mean(back, 0) / 8
-        print(f"  z of a picture: {lent:.0f} bytes, of which {returned:.0f} come back")
-    print(f"  {encoding:.2f} s a picture to encode and check, {decoding:.2f} s to decode", flush=True)
+        print(f"  z of an image: {lent:.0f} bytes, of which {returned:.0f} come back")
+    print(f"  {encoding:.2f} s an image to encode and check, {decoding:.2f} s to decode", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="packs measured")
     parser.add_argument("photographs", type=Path)
     parser.add_argument("--model", default="bits-back-0.010")
-    parser.add_argument("--pictures", type=int, default=8)
+    parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--size", type=int, nargs=2, default=(256, 384), metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--steps", default="300", help="of inference, several by commas; 100@0.02: at a rate")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -80,12 +79,12 @@ def main() -> None:
     keep_freed_memory()
     model = Model(zoo.load_builtin(args.model))
     lmbda = model.info.lmbda
-    pictures = many_crops(args.photographs, args.pictures, *args.size)
-    measure(model, pictures, Recipe(method="bits-back", lmbda=lmbda))
+    images = many_crops(args.photographs, args.images, *args.size)
+    measure(model, images, Recipe(method="bits-back", lmbda=lmbda))
     for word in args.steps.split(","):
         steps, _, rate = word.partition("@")
         fields = {"bbvi_steps": int(steps), "bbvi_learning_rate": float(rate or 3e-3)}
-        measure(model, pictures, Recipe(method="bits-back+bbvi", lmbda=lmbda, **fields))
+        measure(model, images, Recipe(method="bits-back+bbvi", lmbda=lmbda, **fields))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Peak memory of encoding one large picture in a worker's process.
+"""Peak memory of encoding one large image in a worker's process.
 
     python -m benchmarks.peak_memory [--megapixels 24] [--steps 3]
 
@@ -29,7 +29,7 @@ def peak_gib() -> float:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Peak memory of encoding one large picture.")
+    parser = argparse.ArgumentParser(description="Peak memory of encoding one large image.")
     parser.add_argument("--megapixels", type=float, default=24.0)
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)

@@ -22,7 +22,7 @@ from ncbatch.codec.allocator import keep_freed_memory
 from ncbatch.codec.model.hyperprior import Model, to_tensor
 from ncbatch.codec.recipe import Recipe
 from ncbatch.codec.refinement.batch import Refinement, Target
-from ncbatch.codec.refinement.noise import Noise
+from ncbatch.codec.refinement.noise import ImageNoise
 from ncbatch.models.loading import load_model
 from ncbatch.plan.request import make_variant, read_spec_file
 from ncbatch.store import StoreOptions
@@ -32,7 +32,7 @@ OPTIONS = StoreOptions()
 
 def saved(model: Model, pixels: np.ndarray, recipe: Recipe) -> float:
     """Share of the amortized loss."""
-    target = Target(pixels.shape[0], pixels.shape[1], Noise(recipe.seed, pixels.tobytes()))
+    target = Target(pixels.shape[0], pixels.shape[1], ImageNoise(recipe.seed, pixels.tobytes()))
     work = Refinement(model, to_tensor(pixels, model.device), [target], recipe)
     before = work.best_loss.item()
     work.advance(recipe.steps)
@@ -50,7 +50,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     keep_freed_memory()
-    pictures = list(half_of(crops(args.photographs, *args.size), args.half).values())
+    images = list(half_of(crops(args.photographs, *args.size), args.half).values())
     models: dict[str, Model] = {}
     means: dict[str, float] = {}
     for request in read_spec_file(args.spec, OPTIONS):
@@ -59,12 +59,12 @@ def main() -> None:
         if variant.model not in models:
             models[variant.model] = Model(load_model(variant.model, OPTIONS))
         started = time.monotonic()
-        savings = [saved(models[variant.model], pixels, variant.recipe) for pixels in pictures]
+        savings = [saved(models[variant.model], pixels, variant.recipe) for pixels in images]
         means[variant.name] = float(np.mean(savings))
         share = f", {means[variant.name] / means[args.reference]:.1%} of {args.reference}'s" if (
             args.reference in means
         ) else ""  # fmt: skip
-        seconds = (time.monotonic() - started) / len(pictures)
+        seconds = (time.monotonic() - started) / len(images)
         print(f"{variant.name}: {means[variant.name]:.3%} saved{share}; {seconds:.1f} s a crop", flush=True)
 
 

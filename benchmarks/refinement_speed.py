@@ -26,7 +26,7 @@ from ncbatch.codec.model.checkpoint import Checkpoint
 from ncbatch.codec.model.hyperprior import Latents, Model, to_tensor
 from ncbatch.codec.recipe import Recipe
 from ncbatch.codec.refinement.batch import Refinement, Target
-from ncbatch.codec.refinement.noise import Noise
+from ncbatch.codec.refinement.noise import ImageNoise
 from ncbatch.models import zoo
 
 LMBDA = 0.01
@@ -35,13 +35,13 @@ LMBDA = 0.01
 class StraightforwardLoop:
     """What one would write first."""
 
-    def __init__(self, checkpoint: Checkpoint, picture: Tensor, steps: int) -> None:
+    def __init__(self, checkpoint: Checkpoint, image: Tensor, steps: int) -> None:
         self._network = MeanScaleHyperprior(checkpoint.info.n, checkpoint.info.m)
         # The class's own method also wants the coder's buffers, which nothing here uses.
         torch.nn.Module.load_state_dict(self._network, checkpoint.state_dict(), strict=False)
-        self._picture, self._tau, self._step = picture, Recipe(lmbda=LMBDA, steps=steps).tau, 0
+        self._image, self._tau, self._step = image, Recipe(lmbda=LMBDA, steps=steps).tau, 0
         with torch.no_grad():
-            y = self._network.g_a(picture)
+            y = self._network.g_a(image)
             z = self._network.h_a(y)
         self.y, self.z = y.requires_grad_(), z.requires_grad_()
         self._adam = torch.optim.Adam([self.y, self.z], lr=5e-3)
@@ -72,7 +72,7 @@ class StraightforwardLoop:
         z_likelihoods = self._z_likelihood(z)
         y_likelihoods = network.gaussian_conditional._likelihood(y, scales.clamp_min(0.11), means)
         bits = -sum(torch.log2(p.clamp_min(1e-9)).sum() for p in (y_likelihoods, z_likelihoods))
-        distortion = (network.g_s(y) - self._picture).square().sum()
+        distortion = (network.g_s(y) - self._image).square().sum()
         return bits + LMBDA * 255**2 * distortion / 3
 
     def _z_likelihood(self, z: Tensor) -> Tensor:
@@ -90,11 +90,11 @@ def compare(pixels: np.ndarray, steps: int, block: int) -> dict[str, float]:
     """Runs both loops to the end, `block` steps of each in turn; seconds per step and final R-D losses."""
     checkpoint = zoo.load_builtin("base-0.010")
     model = Model(checkpoint)
-    picture = to_tensor(pixels, model.device)
-    target = Target(pixels.shape[0], pixels.shape[1], Noise(0, b"benchmark"))
-    ours = Refinement(model, picture, [target], Recipe(method="sga", lmbda=LMBDA, steps=steps))
+    image = to_tensor(pixels, model.device)
+    target = Target(pixels.shape[0], pixels.shape[1], ImageNoise(0, b"benchmark"))
+    ours = Refinement(model, image, [target], Recipe(method="sga", lmbda=LMBDA, steps=steps))
     torch.manual_seed(0)
-    plain = StraightforwardLoop(checkpoint, picture, steps)
+    plain = StraightforwardLoop(checkpoint, image, steps)
     seconds: dict[str, list[float]] = {"ours": [], "plain": []}
     for _ in range(steps // block):
         for name, loop in (("ours", ours), ("plain", plain)):
@@ -115,7 +115,7 @@ def compare(pixels: np.ndarray, steps: int, block: int) -> dict[str, float]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Our refinement loop against a straightforward one.")
-    parser.add_argument("picture", nargs="?", type=Path, help="default: scikit-image's astronaut, 512x512")
+    parser.add_argument("image", nargs="?", type=Path, help="default: scikit-image's astronaut, 512x512")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--block", type=int, default=20, help="steps of each loop in turn")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -126,11 +126,11 @@ def main() -> int:
     torch.set_num_threads(args.threads)
     if args.keep_memory:
         keep_freed_memory()
-    if args.picture is None:
+    if args.image is None:
         import skimage
 
-        args.picture = Path(skimage.__file__).parent / "data" / "astronaut.png"
-    pixels = np.asarray(Image.open(args.picture).convert("RGB"))
+        args.image = Path(skimage.__file__).parent / "data" / "astronaut.png"
+    pixels = np.asarray(Image.open(args.image).convert("RGB"))
     result = compare(pixels, args.steps, args.block)
     for name, value in result.items():
         print(f"{name:24} {value:.5g}")

@@ -36,7 +36,7 @@ def main() -> None:
                 store, (folder / "images").as_uri() + "/", args.images, compacted=args.compacted
             )
         begin = time.perf_counter()
-        code = ncbatch(["report", str(output), "--price-per-hour", "2.5", "--no-pictures"])
+        code = ncbatch(["report", str(output), "--price-per-hour", "2.5", "--no-images"])
         print(f"report: {time.perf_counter() - begin:.1f} s, exit code {code}")
         page = output / "report" / "index.html"
         print(f"page: {page.stat().st_size / 1e6:.2f} MB")

@@ -24,7 +24,7 @@ STARTED = datetime(2026, 3, 2, 8, 0, tzinfo=timezone.utc)
 FAILURES = {
     "truncated": "The file ends after 51,200 of 80,412 bytes; copy the file again from its source.",
     "transparent": "Pixels are transparent; choose what lies behind with --alpha white or --alpha black.",
-    "out_of_memory": "the picture does not fit in memory: 412 megapixels",
+    "out_of_memory": "the image does not fit in memory: 412 megapixels",
 }
 """Classes of error with a reason each; by default one image in 150 fails, of the first class most."""
 

@@ -6,10 +6,10 @@ ncbatch encode CROPS/report RUNS/presets --spec benchmarks/presets.yaml
 ncbatch encode CROPS/all RUNS/bits-back --spec benchmarks/bits-back.yaml --unit-seconds 3600
 ncbatch encode CROPS/all RUNS/inference --spec benchmarks/inference.yaml --unit-seconds 3600
 ncbatch encode CROPS/all RUNS/bits-back-fast --spec benchmarks/bits-back-fast.yaml --unit-seconds 3600
-python -m benchmarks.packs PHOTOGRAPHS --pictures 32 --steps 100@0.02 > RUNS/packs32.txt
-python -m benchmarks.packs PHOTOGRAPHS --pictures 32 --steps 100@0.02 --model bits-back-0.0025 > RUNS/low.txt
-python -m benchmarks.packs PHOTOGRAPHS --pictures 32 --size 128 128 --steps 100@0.02 > RUNS/small.txt
-python -m benchmarks.packs PHOTOGRAPHS --pictures 4 --steps 100,500,2000,50@0.03,100@0.02 > RUNS/steps.txt
+python -m benchmarks.packs PHOTOGRAPHS --images 32 --steps 100@0.02 > RUNS/packs32.txt
+python -m benchmarks.packs PHOTOGRAPHS --images 32 --steps 100@0.02 --model bits-back-0.0025 > RUNS/low.txt
+python -m benchmarks.packs PHOTOGRAPHS --images 32 --size 128 128 --steps 100@0.02 > RUNS/small.txt
+python -m benchmarks.packs PHOTOGRAPHS --images 4 --steps 100,500,2000,50@0.03,100@0.02 > RUNS/steps.txt
 python -m benchmarks.tables RUNS
 
 A page is written when all of its runs are there.
@@ -46,11 +46,11 @@ and `bits-back+bbvi` (A5) code the encoder network's y, `sga+bits-back` (M2) ref
 together. `sga` with the bits-back models, as plain files: what of M2's gain is the model's, which was trained
 longer, and not bits-back's. Preset: of refinement, the paper's settings where nothing is said. Inference: its
 steps, which decoding repeats; 150 at 0.01, 2000 at 3e-3, 100 at 0.02. bpp is net: a pack's bytes, shared by
-its pictures as they cost them.
+its images as they cost them.
 """
 PACKS_TEXT = """
 Of the packs: bytes over the information content; bits of z against those of y, and the share of them that
-comes back; the longest decoding of a picture, in the worker that made it.
+comes back; the longest decoding of an image, in the worker that made it.
 """
 PACKS = """
 select variant, 100 * (sum(bpp * width * height) / sum(information_bpp * width * height) - 1) as over,
@@ -63,12 +63,12 @@ BITS_BACK_RUNS = ("bits-back", "inference", "bits-back-fast")
 
 PRINTED = {
     "packs32.txt": "32 crops of 384x256, the model `bits-back-0.010` (`python -m benchmarks.packs "
-    "PHOTOGRAPHS --pictures 32 --steps 100@0.02`). Information: of the z that was drawn, by q's density.",
+    "PHOTOGRAPHS --images 32 --steps 100@0.02`). Information: of the z that was drawn, by q's density.",
     "low.txt": "The same with `bits-back-0.0025`.",
-    "small.txt": "32 crops of 128x128 (`... --pictures 32 --size 128 128 --steps 100@0.02`): what a "
-    "picture's entry and checksums take, 13 bytes and its corrections, counts here.",
+    "small.txt": "32 crops of 128x128 (`... --images 32 --size 128 128 --steps 100@0.02`): what a "
+    "image's entry and checksums take, 13 bytes and its corrections, counts here.",
     "steps.txt": "What steps of inference buy, and what a larger rate does, on four crops of 384x256 "
-    "(`... --pictures 4 --steps 100,500,2000,50@0.03,100@0.02`).",
+    "(`... --images 4 --steps 100,500,2000,50@0.03,100@0.02`).",
 }
 
 METHODS = ("amortized", "sga", "map", "ste", "uniform-noise", "deterministic-annealing")

@@ -8,7 +8,7 @@ bitstreams/<variant>/<image key>.ncb      one image; classical codecs have suffi
 packs/<variant>/<unit>-<digest>.ncbp      several images, where a variant uses bits-back
 units/<hh>/<unit>.parquet                 the commit of a unit
 wip/<hh>/<unit>.safetensors               a long unit's state between steps
-wip/<hh>/<unit>/<hash>.safetensors        of a picture that is done, and waits for the rest of its pack
+wip/<hh>/<unit>/<hash>.safetensors        of an image that is done, and waits for the rest of its pack
 traces/<hh>/<unit>.parquet                how a unit's refinements went, where a run was told to trace them
 metrics/part-<n>.parquet                  parts of the compacted table
 lease.json, status.json                   who drives, and how far it is; advisory
@@ -65,13 +65,13 @@ def wip_key(unit: str) -> str:
 
 
 def kept_prefix(unit: str) -> str:
-    """Of what is kept of pictures of a unit that are done."""
+    """Of what is kept of images of a unit that are done."""
     return f"{WIP_PREFIX}{unit[:2]}/{unit}/"
 
 
 def bitstream_stem(variant: str, image_key: str, generation: int) -> str:
     """The key of an image's bitstream up to the attempt and the suffix."""
-    # Without this a picture "a.g1" would share its key with generation 1 of the picture "a".
+    # Without this an image "a.g1" would share its key with generation 1 of the image "a".
     name = _GENERATION_OR_ATTEMPT.sub(r"%2E\1", safe_name(image_key))
     stem = f"{BITSTREAMS_PREFIX}{variant}/{name}"
     return f"{stem}.g{generation}" if generation else stem

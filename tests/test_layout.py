@@ -49,13 +49,13 @@ KEYS = st.one_of(
 
 
 def _names(key: str) -> list[str]:
-    """Every bitstream key that a picture may get."""
+    """Every bitstream key that an image may get."""
     attempts = (None, "0123abcd-7", "0123abcd-71")
     return [layout.bitstream_key("v", key, g, a) for g in (0, 1, 2) for a in attempts]
 
 
 @given(st.lists(KEYS, min_size=2, max_size=6, unique=True))
-def test_no_two_pictures_share_a_key(keys: list[str]) -> None:
+def test_no_two_images_share_a_key(keys: list[str]) -> None:
     names = [name for key in keys for name in _names(key)]
     assert len(set(names)) == len(names)
     # and on a file system, none is a folder that another needs
@@ -99,7 +99,7 @@ def test_plain_keys_stay_as_they_are(key: str) -> None:
     assert layout.bitstream_key("sga", key, 0) == f"bitstreams/sga/{key}.ncb"
 
 
-def test_generations_and_attempts_are_told_from_pictures() -> None:
+def test_generations_and_attempts_are_told_from_images() -> None:
     assert layout.bitstream_key("v", "a", 1) == "bitstreams/v/a.g1.ncb"
     assert layout.bitstream_key("v", "a.g1", 0) == "bitstreams/v/a%2Eg1.ncb"
     ours = layout.attempt_named(layout.bitstream_stem("v", "a", 0))

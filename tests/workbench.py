@@ -33,7 +33,7 @@ AMORTIZED = Recipe(method="amortized", lmbda=0.01, steps=0)
 ATTEMPTS = tuple(f"{n:08x}-{n}" for n in range(1, 9))
 
 
-def picture(width: int = 64, height: int = 64, seed: int = 0) -> np.ndarray:
+def make_image(width: int = 64, height: int = 64, seed: int = 0) -> np.ndarray:
     """Something smooth with a little noise; uint8[height, width, 3]."""
     random = np.random.default_rng(seed)
     coarse = Image.fromarray(random.integers(0, 256, (3, 3, 3), dtype=np.uint8))
@@ -63,8 +63,8 @@ class Workbench:
     output: Store
     create_only: bool
 
-    def add(self, pictures: Mapping[str, bytes | np.ndarray]) -> None:
-        for key, content in pictures.items():
+    def add(self, images: Mapping[str, bytes | np.ndarray]) -> None:
+        for key, content in images.items():
             self.corpus.put(key, content if isinstance(content, bytes) else encoded_as(content))
 
     def spec(self, *variants: Variant, **fields: Any) -> RunSpec:
@@ -119,7 +119,7 @@ class Workbench:
         return data
 
     def mse(self, row: Row, pixels: np.ndarray) -> float:
-        """Between a picture and what its row's bytes decode to."""
+        """Between an image and what its row's bytes decode to."""
         return float(np.square(decode(MODEL, self.bitstream(row)).astype(float) - pixels).mean())
 
     def keys(self, prefix: str) -> list[str]:

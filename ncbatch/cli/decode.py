@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 def decode(args: argparse.Namespace) -> int:
     suffix = args.source.lower().rpartition(".")[2]
-    if (args.start is not None or args.picture is not None) and suffix != "ncbp":
-        raise UsageError("--from and --picture are of packs, single .ncbp files")
+    if (args.start is not None or args.image is not None) and suffix != "ncbp":
+        raise UsageError("--from and --image are of packs, single .ncbp files")
     if suffix in ("ncb", "ncbp"):
         return _decode_file(args, pack=suffix == "ncbp")
     if Path(args.source).is_file():
@@ -48,13 +48,13 @@ def _decode_file(args: argparse.Namespace, *, pack: bool) -> int:
     from ncbatch.store.objects import require_object
 
     require_object(args.source, store_options(args))
-    alone = args.picture is not None
+    alone = args.image is not None
     destination = _destination(args, one_image=alone or not pack)
     from ncbatch.decoding.files import FileOptions, decode_file, decode_pack_file
 
     options = FileOptions(store_options(args), args.model, args.max_pixels or DEFAULT_LIMITS.max_pixels)
     if pack:
-        first = args.picture if alone else args.start or 0
+        first = args.image if alone else args.start or 0
         names = decode_pack_file(args.source, destination, options, first=first, alone=alone)
     else:
         names = iter([decode_file(args.source, destination, options)])

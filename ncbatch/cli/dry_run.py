@@ -32,14 +32,14 @@ def print_plan(args: argparse.Namespace, spec: RunSpec, options: EncodeOptions) 
     import torch  # takes seconds; what is wrong with the request has been told before
 
     from ncbatch.codec.allocator import keep_freed_memory
-    from ncbatch.plan.run import list_inputs, require_pictures
+    from ncbatch.plan.run import list_inputs, require_images
     from ncbatch.plan.sizing import local_workers, wall_seconds
     from ncbatch.worker.calibration import estimate
 
     torch.set_num_threads(options.threads)  # as a worker does
     keep_freed_memory()
     listing = list_inputs(spec, corpus, options.store, output)
-    require_pictures(spec, listing)
+    require_images(spec, listing)
     pool = options.pool
     workers = local_workers(pool.workers, pool.cpus, pool.gpus, torch.cuda.device_count())
     count = len(spec.variants)

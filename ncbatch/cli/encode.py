@@ -153,7 +153,7 @@ def pack(args: argparse.Namespace) -> int:
         raise UsageError(first_problem(error)) from error
     for uri in [args.side_info] if args.side_info else []:
         require_object(uri, options)
-    uris = _files(args.pictures, options)
+    uris = _files(args.images, options)
     from ncbatch.decoding.files import named_pack, pack_files
 
     packed = pack_files(uris, variant, options, args.side_info)

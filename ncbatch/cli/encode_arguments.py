@@ -137,7 +137,7 @@ def recipe_arguments(what: argparse._ArgumentGroup, *, packs: bool = False) -> N
 
 def pack_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "pictures", nargs="+", metavar="IMAGE",
+        "images", nargs="+", metavar="IMAGE",
         help="image files, folders with images (in the order of their names), or s3:// objects; the pack "
         "keeps their order",
     )  # fmt: skip

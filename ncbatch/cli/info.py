@@ -88,19 +88,19 @@ def _pack(data: bytes) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
     file = PackFile(data, max_pixels=_NO_LIMIT)
     header, entries, problem = file.header, [], None
-    for _ in range(header.pictures):
+    for _ in range(header.images):
         try:
             entries.append(file.next_section().entry)
         except BitstreamError as error:  # those in front of the damage decode
-            problem = f"{error}; {len(entries)} of {header.pictures} images can be decoded"
+            problem = f"{error}; {len(entries)} of {header.images} images can be decoded"
             break
     else:
         problem = _problem_behind(file)
     # The last image stands first in the file.
     images = [
         {
-            "image": header.pictures - 1 - place,
-            **_named(file.names, header.pictures - 1 - place),
+            "image": header.images - 1 - place,
+            **_named(file.names, header.images - 1 - place),
             "width": entry.width,
             "height": entry.height,
             "method": entry.method,
@@ -113,7 +113,7 @@ def _pack(data: bytes) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         "kind": "pack",
         "whole": problem is None,
         "damage": problem,
-        "image_count": header.pictures,
+        "image_count": header.images,
         "bpp": None if problem else _bpp(len(data), pixels),
         "inference": f"{header.inference.steps} steps at a rate of {header.inference.learning_rate:g}"
         if header.inference.steps

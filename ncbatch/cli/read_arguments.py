@@ -61,7 +61,7 @@ def reading_commands(command: Adder) -> None:
     )  # fmt: skip
     part.add_argument("--first", type=natural, dest="start", help=argparse.SUPPRESS)  # its name until now
     part.add_argument(
-        "--picture", type=natural, metavar="N",
+        "--image", "--picture", type=natural, metavar="N",
         help="decode only image N (counted from 0) of a pack; default: all images",
     )  # fmt: skip
     sub = command("failures", commands.failures, "which images of a run failed, why, and what can be done")

@@ -40,7 +40,7 @@ def report(args: argparse.Namespace) -> int:
     options = PageOptions(args.reference, args.price_per_hour, images)
     found = build(evaluation, rows, output, published, options)
     corpus = None
-    if not args.no_pictures:
+    if not args.no_images:
         from ncbatch.report.comparisons import choose, compare
         from ncbatch.report.originals import Images
         from ncbatch.report.thumbnails import read_gallery
@@ -67,8 +67,8 @@ def report(args: argparse.Namespace) -> int:
 
 def _check_flags(args: argparse.Namespace) -> None:
     for flag, given in (("--images", args.images), ("--thumbnails", args.thumbnails)):
-        if args.no_pictures and given:
-            raise UsageError(f"--no-pictures shows no images; leave it out, or {flag}")
+        if args.no_images and given:
+            raise UsageError(f"--no-images shows no images; leave it out, or {flag}")
 
 
 def _published(args: argparse.Namespace, evaluation: Evaluation) -> list[Curve]:

@@ -75,6 +75,7 @@ def page_arguments(parser: argparse.ArgumentParser) -> None:
         help="images to compare behind a slider; default: the two that refinement improves most",
     )  # fmt: skip
     page.add_argument(
+        "--no-images",
         "--no-pictures",
         action="store_true",
         help="show no images, neither small ones nor behind a slider; faster",

@@ -17,7 +17,7 @@ from ncbatch.words import duration
 
 if TYPE_CHECKING:
     from ncbatch.codec.model.checkpoint import Checkpoint
-    from ncbatch.training.ladder import Rung
+    from ncbatch.training.ladder import RatePoint
     from ncbatch.training.session import LogRow
     from ncbatch.training.settings import TrainingSettings
     from ncbatch.training.train import Group, TrainingRequest
@@ -51,7 +51,7 @@ def train(args: argparse.Namespace) -> int:
     out_uri = open_store(args.out, store_options(args), create=True).uri
     with progress_display() as show:
 
-        def train_one(rung: Rung, parent: Checkpoint | None) -> Checkpoint:
+        def train_one(rung: RatePoint, parent: Checkpoint | None) -> Checkpoint:
             line = ProgressLine(rung.name)
             asked = replace(
                 request,
@@ -66,7 +66,7 @@ def train(args: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
-def _print_plan(args: argparse.Namespace, rungs: list[Rung], start: Checkpoint | None) -> int:
+def _print_plan(args: argparse.Namespace, rungs: list[RatePoint], start: Checkpoint | None) -> int:
     """What would be trained, and how long it would take one worker like this machine from the start."""
     import torch
 
@@ -94,9 +94,9 @@ def _print_plan(args: argparse.Namespace, rungs: list[Rung], start: Checkpoint |
     return ExitCode.OK
 
 
-def _rungs(args: argparse.Namespace) -> list[Rung]:
+def _rungs(args: argparse.Namespace) -> list[RatePoint]:
     """What to train. Under the preset `paper` no model starts from another: that is what the paper did."""
-    from ncbatch.training.ladder import Rung, walk
+    from ncbatch.training.ladder import RatePoint, walk
     from ncbatch.training.settings import LADDER
 
     kinds = [kind.strip() for kind in args.kind.split(",")]
@@ -106,11 +106,11 @@ def _rungs(args: argparse.Namespace) -> list[Rung]:
     if args.lmbda is not None:
         if len(kinds) > 1:
             raise UsageError("--lmbda trains one model; give one --kind, or --ladder for several models")
-        return [Rung(kinds[0], args.lmbda)]
+        return [RatePoint(kinds[0], args.lmbda)]
     return walk(args.ladder or list(LADDER), kinds, warm=args.preset == "small")
 
 
-def _settings(args: argparse.Namespace, rung: Rung, start: Checkpoint | None) -> TrainingSettings:
+def _settings(args: argparse.Namespace, rung: RatePoint, start: Checkpoint | None) -> TrainingSettings:
     from ncbatch.training.settings import make_settings
 
     given: dict[str, Any] = {n: getattr(args, n) for n in _FIELDS if getattr(args, n) is not None}
@@ -167,7 +167,7 @@ def _group(args: argparse.Namespace) -> Group | None:
 
 
 class ProgressLine:
-    """A row of the log in one line, beside the last score on the validation photographs."""
+    """A row of the log in one line, beside the last score on the validation images."""
 
     def __init__(self, name: str) -> None:
         self._name, self._score = name, ""

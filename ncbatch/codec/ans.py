@@ -113,7 +113,7 @@ _RUNS_PER_BLOCK = 1024
 class _Runs:
     """Symbols under Gaussians, sorted into runs that share a table.
 
-    Of mean-centred latents there are a few hundred distinct sigmas in a picture, against a hundred thousand
+    Of mean-centred latents there are a few hundred distinct sigmas in an image, against a hundred thousand
     latents; with means between the integers there are nearly as many tables as latents, so they are built a
     block at a time. Coded in ascending order of sigma and of the mean's fraction; the whole part of the mean
     is taken off the symbols.

@@ -96,7 +96,7 @@ def parse(data: bytes, *, max_pixels: int) -> Bitstream:
     Nothing is allocated by what the header says before the checksum and the limits have been checked.
 
     Args:
-        max_pixels: refuse pictures with more.
+        max_pixels: refuse images with more.
 
     Raises:
         BitstreamError: anything that is not a whole, sane `.ncb` file.
@@ -124,11 +124,11 @@ def parse(data: bytes, *, max_pixels: int) -> Bitstream:
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:
-    """Refuses sizes that no picture has, or that are over the limit."""
+    """Refuses sizes that no image has, or that are over the limit."""
     if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE):
-        raise BitstreamError(f"the header claims a picture of {width} x {height}; the file is damaged")
+        raise BitstreamError(f"the header claims an image of {width} x {height}; the file is damaged")
     if width * height > max_pixels:
         raise BitstreamError(
-            f"the picture has {width} x {height} pixels, more than the limit of {max_pixels:,}; "
+            f"the image has {width} x {height} pixels, more than the limit of {max_pixels:,}; "
             "raise it with --max-pixels if you trust the file"
         )

@@ -1,4 +1,4 @@
-"""Classical codecs through well-kept libraries, to compare with: pictures to bytes and back."""
+"""Classical codecs through well-kept libraries, to compare with: images to bytes and back."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from ncbatch.codec.errors import BitstreamError, DecodeCheckError
 from ncbatch.codec.recipe import ClassicalRecipe
+from ncbatch.images.pixels import Pixels
 from ncbatch.images.read import write_png
-
-Pixels = NDArray[np.uint8]
 
 _BPG_SECONDS = 600.0
 _FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -35,7 +33,7 @@ def encode_classical(recipe: ClassicalRecipe, pixels: Pixels) -> bytes:
         pixels: uint8[height, width, 3], RGB.
 
     Raises:
-        DecodeCheckError: the codec cannot code this picture, or is not installed.
+        DecodeCheckError: the codec cannot code this image, or is not installed.
     """
     if recipe.method == "bpg":
         return _run_bpg("bpgenc", ("-q", str(recipe.quality), "-f", "444"), write_png(pixels), ".png", ".bpg")
@@ -45,15 +43,15 @@ def encode_classical(recipe: ClassicalRecipe, pixels: Pixels) -> bytes:
     try:
         Image.fromarray(pixels).save(sink, name, quality=recipe.quality, **options)
     except (OSError, ValueError, RuntimeError) as error:  # each format has limits of its own
-        raise DecodeCheckError(f"{recipe.method} cannot code this picture: {error}") from error
+        raise DecodeCheckError(f"{recipe.method} cannot code this image: {error}") from error
     return sink.getvalue()
 
 
 def decode_classical(recipe: ClassicalRecipe, data: bytes, max_pixels: int) -> Pixels:
-    """The picture, uint8[height, width, 3].
+    """The image, uint8[height, width, 3].
 
     Raises:
-        BitstreamError: the bytes are no such file, or of a larger picture.
+        BitstreamError: the bytes are no such file, or of a larger image.
         DecodeCheckError: BPG's own program is missing or failed.
     """
     if recipe.method == "bpg":
@@ -64,7 +62,7 @@ def decode_classical(recipe: ClassicalRecipe, data: bytes, max_pixels: int) -> P
     try:
         with Image.open(io.BytesIO(data), formats=[name]) as image:
             if image.width * image.height > max_pixels:
-                raise BitstreamError(f"a picture of {image.width}x{image.height} is larger than {max_pixels}")
+                raise BitstreamError(f"an image of {image.width}x{image.height} is larger than {max_pixels}")
             return np.asarray(image.convert("RGB"))
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, RuntimeError) as error:
         raise BitstreamError(f"not a whole {recipe.method} file: {error}") from error

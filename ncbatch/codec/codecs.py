@@ -1,4 +1,4 @@
-"""What a variant's recipe does with pictures: through a model, or by a classical codec."""
+"""What a variant's recipe does with images: through a model, or by a classical codec."""
 
 from __future__ import annotations
 
@@ -6,18 +6,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ncbatch.codec.bits_back.encode import Found, Packed, encode_pack, find, restored
+from ncbatch.codec.bits_back.encode import PackCandidate, VerifiedPack, encode_pack, find, restored
 from ncbatch.codec.classical import decode_classical, encode_classical
-from ncbatch.codec.encode import Encoded, Outcome, Pause, State, encode, evaluate
+from ncbatch.codec.encode import Encoded, Outcome, Pause, RefinementState, encode, evaluate
 from ncbatch.codec.errors import BitstreamError, DecodeCheckError, ModelError
 from ncbatch.codec.model.hyperprior import Model
 from ncbatch.codec.recipe import ClassicalRecipe, Recipe
 from ncbatch.images import distortion
-
-Pixels = NDArray[np.uint8]
+from ncbatch.images.pixels import Pixels
 
 _ADOPTABLE = 1.01  # a standing bitstream may be this much worse than the amortized one, by rounding
 
@@ -30,56 +26,62 @@ class LearnedCoder:
     recipe: Recipe
 
     def encode(
-        self, pictures: Sequence[Pixels], resume_from: State | None = None, on_pause: Pause | None = None
+        self,
+        images: Sequence[Pixels],
+        resume_from: RefinementState | None = None,
+        on_pause: Pause | None = None,
     ) -> list[Encoded]:
         """Encodes a batch; errors as `codec.encode.encode`."""
         if not self.recipe.refines:
-            return encode(self.model, pictures, self.recipe)
-        return encode(self.model, pictures, self.recipe, resume_from=resume_from, on_pause=on_pause)
+            return encode(self.model, images, self.recipe)
+        return encode(self.model, images, self.recipe, resume_from=resume_from, on_pause=on_pause)
 
     def amortized(self, pixels: Pixels) -> Encoded:
         return encode(self.model, [pixels], Recipe.amortized(self.recipe.lmbda))[0]
 
     def measured(self, pixels: Pixels, data: bytes) -> Encoded | None:
-        """Rate and distortion of bytes found, or None when they are not this picture by this variant."""
+        """Rate and distortion of bytes found, or None when they are not this image by this variant."""
         try:
-            _, picture, outcome = evaluate(self.model, pixels, data, self.recipe.lmbda)
+            _, image, outcome = evaluate(self.model, pixels, data, self.recipe.lmbda)
         except (BitstreamError, ModelError, DecodeCheckError):
             return None
         baseline = self.amortized(pixels)
         if outcome.loss > baseline.outcome.loss * _ADOPTABLE:
             return None
-        ms_ssim = distortion.ms_ssim(pixels, picture)
+        ms_ssim = distortion.ms_ssim(pixels, image)
         return Encoded(outcome, baseline.outcome, ms_ssim, baseline.width, baseline.height, 0.0)
 
 
 @dataclass(frozen=True)
 class PackCoder:
-    """Finds latents and posteriors picture by picture, and codes them together with bits-back."""
+    """Finds latents and posteriors image by image, and codes them together with bits-back."""
 
     model: Model
     recipe: Recipe
 
     def find(
-        self, pictures: Sequence[Pixels], resume_from: State | None = None, on_pause: Pause | None = None
-    ) -> list[Found]:
+        self,
+        images: Sequence[Pixels],
+        resume_from: RefinementState | None = None,
+        on_pause: Pause | None = None,
+    ) -> list[PackCandidate]:
         """What a batch becomes; errors as `bits_back.encode.find`."""
-        return find(self.model, pictures, self.recipe, resume_from=resume_from, on_pause=on_pause)
+        return find(self.model, images, self.recipe, resume_from=resume_from, on_pause=on_pause)
 
-    def unrefined(self, pictures: Sequence[Pixels]) -> list[Found]:
+    def unrefined(self, images: Sequence[Pixels]) -> list[PackCandidate]:
         """With the encoder network's latents, where refinement diverged; inference as the recipe says."""
         said = {name: getattr(self.recipe, name) for name in ("lmbda", "bbvi_steps", "bbvi_learning_rate")}
-        return find(self.model, pictures, Recipe(method="bits-back+bbvi", **said))
+        return find(self.model, images, Recipe(method="bits-back+bbvi", **said))
 
-    def restored(self, pixels: Pixels, state: State) -> Found:
+    def restored(self, pixels: Pixels, state: RefinementState) -> PackCandidate:
         return restored(self.model, pixels, self.recipe, state)
 
-    def pack(self, pictures: Sequence[Found]) -> Packed:
+    def pack(self, images: Sequence[PackCandidate]) -> VerifiedPack:
         """Errors as `bits_back.encode.encode_pack`."""
-        return encode_pack(self.model, pictures, self.recipe)
+        return encode_pack(self.model, images, self.recipe)
 
-    def encode(self, pictures: Sequence[Pixels]) -> list[Encoded]:
-        return self.pack(self.find(pictures)).encoded
+    def encode(self, images: Sequence[Pixels]) -> list[Encoded]:
+        return self.pack(self.find(images)).encoded
 
 
 @dataclass(frozen=True)
@@ -89,14 +91,17 @@ class ClassicalCoder:
     recipe: ClassicalRecipe
 
     def encode(
-        self, pictures: Sequence[Pixels], resume_from: State | None = None, on_pause: Pause | None = None
+        self,
+        images: Sequence[Pixels],
+        resume_from: RefinementState | None = None,
+        on_pause: Pause | None = None,
     ) -> list[Encoded]:
-        """Encodes pictures one by one; there is no state to resume from.
+        """Encodes images one by one; there is no state to resume from.
 
         Raises:
-            DecodeCheckError: the codec cannot code a picture, or what it wrote does not decode to its size.
+            DecodeCheckError: the codec cannot code an image, or what it wrote does not decode to its size.
         """
-        return [self._encode(pixels) for pixels in pictures]
+        return [self._encode(pixels) for pixels in images]
 
     def _encode(self, pixels: Pixels) -> Encoded:
         height, width = pixels.shape[:2]
@@ -104,17 +109,17 @@ class ClassicalCoder:
         data = encode_classical(self.recipe, pixels)
         coded = time.monotonic()
         try:
-            picture = decode_classical(self.recipe, data, max_pixels=pixels.size)
+            image = decode_classical(self.recipe, data, max_pixels=pixels.size)
         except BitstreamError as error:
             raise DecodeCheckError(f"what was coded does not decode: {error}") from error
         decode_seconds = time.monotonic() - coded
-        if picture.shape != pixels.shape:
-            raise DecodeCheckError("what was coded decodes to a picture of another size")
-        outcome = Outcome(data, None, None, distortion.mse(pixels, picture), None, decode_seconds)
-        return Encoded(outcome, None, distortion.ms_ssim(pixels, picture), width, height, coded - started)
+        if image.shape != pixels.shape:
+            raise DecodeCheckError("what was coded decodes to an image of another size")
+        outcome = Outcome(data, None, None, distortion.mse(pixels, image), None, decode_seconds)
+        return Encoded(outcome, None, distortion.ms_ssim(pixels, image), width, height, coded - started)
 
     def measured(self, pixels: Pixels, data: bytes) -> Encoded | None:
-        """Of bytes found; they are this picture's exactly if coding it again gives them."""
+        """Of bytes found; they are this image's exactly if coding it again gives them."""
         try:
             encoded = self._encode(pixels)
         except DecodeCheckError:
@@ -123,4 +128,4 @@ class ClassicalCoder:
 
 
 Coder = LearnedCoder | ClassicalCoder
-"""Of variants with a file per picture."""
+"""Of variants with a file per image."""

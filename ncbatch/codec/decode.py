@@ -1,19 +1,18 @@
-"""Bytes to pictures. Sees nothing but the bytes and the model."""
+"""Bytes to images. Sees nothing but the bytes and the model."""
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from ncbatch.codec import ans, bitstream
 from ncbatch.codec.errors import BitstreamError, WrongModelError
 from ncbatch.codec.model.hyperprior import PADDING, Latents, Model, to_pixels
-from ncbatch.images.read import PictureLimits
+from ncbatch.images.pixels import Pixels
+from ncbatch.images.read import ImageLimits
 
 
-def decode(model: Model, data: bytes, *, max_pixels: int = PictureLimits().max_pixels) -> NDArray[np.uint8]:
-    """The picture of an `.ncb` file, uint8[height, width, 3].
+def decode(model: Model, data: bytes, *, max_pixels: int = ImageLimits().max_pixels) -> Pixels:
+    """The image of an `.ncb` file, uint8[height, width, 3].
 
     Raises:
         BitstreamError: not a whole, sane `.ncb` file.
@@ -36,10 +35,10 @@ def decode_latents(model: Model, stream: bitstream.Bitstream) -> Latents:
     _, sigma = model.coding_parameters(z)
     y = torch.from_numpy(ans.pop_gaussian(stack, sigma[0].cpu().numpy()))[None].to(model.device)
     if not stack.is_empty():
-        raise BitstreamError("the payload holds more than the picture; the file is damaged")
+        raise BitstreamError("the payload holds more than the image; the file is damaged")
     return Latents(y, z)
 
 
-def reconstruct(model: Model, latents: Latents, height: int, width: int) -> NDArray[np.uint8]:
-    """The picture that latents stand for, uint8[height, width, 3]."""
+def reconstruct(model: Model, latents: Latents, height: int, width: int) -> Pixels:
+    """The image that latents stand for, uint8[height, width, 3]."""
     return to_pixels(model.synthesise(model.y_hat(latents)), height, width)

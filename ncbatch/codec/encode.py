@@ -1,4 +1,4 @@
-"""Pictures to bytes: analysis, refinement, coding, and the proof that the bytes decode."""
+"""Images to bytes: analysis, refinement, coding, and the proof that the bytes decode."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ncbatch.codec import ans, bitstream
@@ -19,11 +18,11 @@ from ncbatch.codec.methods import STEPS_BETWEEN_PAUSES
 from ncbatch.codec.model.hyperprior import Latents, Model, to_tensor
 from ncbatch.codec.recipe import Recipe
 from ncbatch.codec.refinement.batch import Refinement, Target
-from ncbatch.codec.refinement.noise import Noise
+from ncbatch.codec.refinement.noise import ImageNoise
 from ncbatch.images import distortion
+from ncbatch.images.pixels import Pixels
 
-Pixels = NDArray[np.uint8]
-State = dict[str, Tensor]
+RefinementState = dict[str, Tensor]
 Pause = Callable[[Refinement], None]
 
 
@@ -31,10 +30,10 @@ Pause = Callable[[Refinement], None]
 class Outcome:
     """Rate and distortion of one encoding, measured on its real bytes and its 8-bit reconstruction.
 
-    data: the file, or the picture's section of its pack.
+    data: the file, or the image's section of its pack.
     bits_y, bits_z: information content in bits, which only a learned codec knows; rd_loss: where there is a
-    lmbda; decode_seconds: from bytes to picture.
-    bits_back: of a picture coded with bits-back; net_bytes: of a picture in a pack (see
+    lmbda; decode_seconds: from bytes to image.
+    bits_back: of an image coded with bits-back; net_bytes: of an image in a pack (see
     `bits_back.pack.Share`).
     """
 
@@ -49,7 +48,7 @@ class Outcome:
 
     @property
     def bytes(self) -> int:
-        """What the picture costs."""
+        """What the image costs."""
         return len(self.data) if self.net_bytes is None else self.net_bytes
 
     @property
@@ -65,11 +64,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Encoded:
-    """One picture, encoded and verified.
+    """One image, encoded and verified.
 
     outcome: what is to be published; the amortized encoding where refinement could not improve on it.
     amortized: None of classical codecs.
-    encode_seconds: this picture's share of its batch's time.
+    encode_seconds: this image's share of its batch's time.
     """
 
     outcome: Outcome
@@ -81,24 +80,24 @@ class Encoded:
 
 
 def padded_shape(pixels: Pixels) -> tuple[int, int]:
-    """Height and width after padding; pictures that share it can form a batch."""
+    """Height and width after padding; images that share it can form a batch."""
     height, width = pixels.shape[:2]
     return -height % 64 + height, -width % 64 + width
 
 
 def encode(
     model: Model,
-    pictures: Sequence[Pixels],
+    images: Sequence[Pixels],
     recipe: Recipe,
     *,
-    resume_from: State | None = None,
+    resume_from: RefinementState | None = None,
     on_pause: Pause | None = None,
 ) -> list[Encoded]:
-    """Encodes a batch of pictures that share their padded shape.
+    """Encodes a batch of images that share their padded shape.
 
     Args:
-        pictures: uint8[height, width, 3] each.
-        resume_from: `Refinement.state()` of an interrupted run over the same pictures and recipe.
+        images: uint8[height, width, 3] each.
+        resume_from: `Refinement.state()` of an interrupted run over the same images and recipe.
         on_pause: called before the first step and then every few; may save the refinement's state, or raise
             to stop.
 
@@ -107,30 +106,28 @@ def encode(
         DecodeCheckError: the bytes do not decode to the latents they were made from.
     """
     started = time.monotonic()
-    batch = torch.cat([to_tensor(picture, model.device) for picture in pictures])
+    batch = torch.cat([to_tensor(image, model.device) for image in images])
     if recipe.refines:
-        refinement = refine(model, batch, pictures, recipe, resume_from, on_pause)
+        refinement = refine(model, batch, images, recipe, resume_from, on_pause)
         amortized, best = refinement.amortized, refinement.best
         del refinement
     else:
         amortized = best = model.round(*model.analyse(batch))
     del batch
-    seconds = (time.monotonic() - started) / len(pictures)
-    return [
-        _finish(model, picture, recipe, amortized[i], best[i], seconds) for i, picture in enumerate(pictures)
-    ]
+    seconds = (time.monotonic() - started) / len(images)
+    return [_finish(model, image, recipe, amortized[i], best[i], seconds) for i, image in enumerate(images)]
 
 
 def refine(
     model: Model,
     batch: Tensor,
-    pictures: Sequence[Pixels],
+    images: Sequence[Pixels],
     recipe: Recipe,
-    resume_from: State | None,
+    resume_from: RefinementState | None,
     on_pause: Pause | None,
 ) -> Refinement:
-    """A refinement carried to its end; arguments and errors as of `encode`, `batch` the padded pictures."""
-    targets = [Target(p.shape[0], p.shape[1], Noise(recipe.seed, _fingerprint(p))) for p in pictures]
+    """A refinement carried to its end; arguments and errors as of `encode`, `batch` the padded images."""
+    targets = [Target(p.shape[0], p.shape[1], ImageNoise(recipe.seed, _fingerprint(p))) for p in images]
     refinement = Refinement(model, batch, targets, recipe)
     if resume_from is not None:
         refinement.restore(resume_from)
@@ -143,7 +140,7 @@ def refine(
 
 
 def _fingerprint(pixels: Pixels) -> bytes:
-    """Identifies a picture by its content, so that noise follows it whatever its name."""
+    """Identifies an image by its content, so that noise follows it whatever its name."""
     return hashlib.sha256(str(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes()).digest()
 
 
@@ -151,16 +148,16 @@ def _finish(
     model: Model, pixels: Pixels, recipe: Recipe, amortized: Latents, best: Latents, seconds: float
 ) -> Encoded:
     started = time.monotonic()
-    baseline, picture = _measure(model, pixels, amortized, "amortized", recipe.lmbda)
+    baseline, image = _measure(model, pixels, amortized, "amortized", recipe.lmbda)
     outcome = baseline
     if not best.equals(amortized):
-        refined, refined_picture = _measure(model, pixels, best, recipe.method, recipe.lmbda)
+        refined, refined_image = _measure(model, pixels, best, recipe.method, recipe.lmbda)
         if refined.loss < baseline.loss:
-            outcome, picture = refined, refined_picture
+            outcome, image = refined, refined_image
     return Encoded(
         outcome=outcome,
         amortized=baseline,
-        ms_ssim=distortion.ms_ssim(pixels, picture),
+        ms_ssim=distortion.ms_ssim(pixels, image),
         width=pixels.shape[1],
         height=pixels.shape[0],
         encode_seconds=seconds + time.monotonic() - started,
@@ -173,34 +170,34 @@ def _measure(
     """Codes latents, decodes the bytes again, and measures what the decoder sees."""
     height, width = pixels.shape[:2]
     data = write(model, latents, method, height, width)
-    decoded, picture, outcome = evaluate(model, pixels, data, lmbda)
+    decoded, image, outcome = evaluate(model, pixels, data, lmbda)
     if not decoded.equals(latents):
         raise DecodeCheckError("the coded bytes do not decode to the latents they were made from")
-    return outcome, picture
+    return outcome, image
 
 
 def evaluate(model: Model, pixels: Pixels, data: bytes, lmbda: float) -> tuple[Latents, Pixels, Outcome]:
-    """Decodes an `.ncb` file and compares it with the picture it was made from.
+    """Decodes an `.ncb` file and compares it with the image it was made from.
 
     Raises:
         BitstreamError, WrongModelError: as `decode.decode`.
-        DecodeCheckError: the file holds a picture of another size.
+        DecodeCheckError: the file holds an image of another size.
     """
     started = time.monotonic()
     stream = bitstream.parse(data, max_pixels=pixels.size)
     if (stream.height, stream.width) != pixels.shape[:2]:
-        raise DecodeCheckError("the file holds a picture of another size")
+        raise DecodeCheckError("the file holds an image of another size")
     latents = decode_latents(model, stream)
-    picture = reconstruct(model, latents, stream.height, stream.width)
+    image = reconstruct(model, latents, stream.height, stream.width)
     seconds = time.monotonic() - started
-    error = distortion.mse(pixels, picture)
+    error = distortion.mse(pixels, image)
     bits_y, bits_z = (bits.item() for bits in model.information(latents))
     rd_loss = len(data) * 8 / (stream.height * stream.width) + lmbda * error
-    return latents, picture, Outcome(data, bits_y, bits_z, error, rd_loss, seconds)
+    return latents, image, Outcome(data, bits_y, bits_z, error, rd_loss, seconds)
 
 
 def write(model: Model, latents: Latents, method: str, height: int, width: int) -> bytes:
-    """The `.ncb` file of one picture's latents."""
+    """The `.ncb` file of one image's latents."""
     _, sigma = model.coding_parameters(latents.z)
     stack = ans.new_coder()
     ans.push_gaussian(stack, latents.y[0].cpu().numpy(), sigma[0].cpu().numpy())

@@ -20,11 +20,11 @@ class DecodeCheckError(NcbatchError):
 
 
 class PackCheckError(DecodeCheckError):
-    """A picture of a pack does not decode, with bits-back or without. picture: its index."""
+    """An image of a pack does not decode, with bits-back or without. image: its index."""
 
-    def __init__(self, picture: int) -> None:
-        super().__init__("the picture's part of the pack does not decode to what was coded")
-        self.picture = picture
+    def __init__(self, image: int) -> None:
+        super().__init__("the image's part of the pack does not decode to what was coded")
+        self.image = image
 
 
 class BitstreamError(NcbatchError):

@@ -127,12 +127,12 @@ class Recipe(pydantic.BaseModel, frozen=True, extra="forbid"):
 
     @property
     def uses_bits_back(self) -> bool:
-        """Whether its pictures are coded together, in packs."""
+        """Whether its images are coded together, in packs."""
         return self.method in BITS_BACK
 
     @property
     def suffix(self) -> str:
-        """Of the names of files with one picture."""
+        """Of the names of files with one image."""
         return "ncb"
 
     def tau(self, step: int) -> float:
@@ -173,7 +173,7 @@ class ClassicalRecipe(pydantic.BaseModel, frozen=True, extra="forbid"):
 
     @property
     def suffix(self) -> str:
-        """Of the names of files with one picture."""
+        """Of the names of files with one image."""
         return _SUFFIXES[self.method]
 
 

@@ -57,7 +57,7 @@ class DecodedNames:
         return not taken and self._files.isdisjoint(_folders(folded))
 
 
-def picture_name(image_key: str) -> str:
+def image_name(image_key: str) -> str:
     """The object name of a decoded image: the key with `.png` in the place of its suffix.
 
     What no folder can hold is escaped as in URIs (empty and hidden parts, `..`, control characters); a name
@@ -68,7 +68,7 @@ def picture_name(image_key: str) -> str:
 
 def file_name(bitstream: str) -> str:
     """The object name of a decoded single file, which may be called as it is in a run."""
-    return picture_name(layout.unescaped(bitstream.removesuffix(".ncb")))
+    return image_name(layout.unescaped(bitstream.removesuffix(".ncb")))
 
 
 def _candidates(image_key: str) -> Iterator[str]:

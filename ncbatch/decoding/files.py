@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ncbatch import layout
-from ncbatch.codec.bits_back.encode import Packed, encode_pack, find
+from ncbatch.codec.bits_back.encode import VerifiedPack, encode_pack, find
 from ncbatch.codec.bits_back.image_stack import borrowed_bytes
 from ncbatch.codec.bits_back.pack import PackReader, pays_for
 from ncbatch.codec.bits_back.pack_file import PackFile, with_names
@@ -22,7 +22,7 @@ from ncbatch.decoding.decoded_names import DecodedNames, file_name
 from ncbatch.decoding.destination import Destination
 from ncbatch.errors import UsageError
 from ncbatch.images.limits import DEFAULT_LIMITS
-from ncbatch.images.read import PictureError, PictureLimits, read_picture, write_png
+from ncbatch.images.read import ImageError, ImageLimits, read_image, write_png
 from ncbatch.metrics.errors import MetricsError
 from ncbatch.metrics.schema import parquet_to_table
 from ncbatch.models.loading import load_model, model_of_file, on_device
@@ -71,21 +71,21 @@ def decode_file(uri: str, destination: Destination, options: FileOptions) -> str
     """
     data = _read(uri, options.store)
     stream = parse(data, max_pixels=options.max_pixels)
-    picture = decode(_model(uri, stream.model_digest, options), data, max_pixels=options.max_pixels)
+    image = decode(_model(uri, stream.model_digest, options), data, max_pixels=options.max_pixels)
     name = file_name(name_in_uri(uri))
-    return destination.write(name, write_png(picture))
+    return destination.write(name, write_png(image))
 
 
 def decode_pack_file(
     uri: str, destination: Destination, options: FileOptions, *, first: int = 0, alone: bool = False
 ) -> Iterator[str]:
-    """Decodes a `.ncbp` file from its last picture to `first`, and yields the name of each object written.
+    """Decodes a `.ncbp` file from its last image to `first`, and yields the name of each object written.
 
     Args:
         alone: of those, only `first` is written.
 
-    Pictures are named by the pack itself, or by the run that it lies in, else by their numbers. The side
-    information, if there is any, comes with picture 0, in an object of its own.
+    Images are named by the pack itself, or by the run that it lies in, else by their numbers. The side
+    information, if there is any, comes with image 0, in an object of its own.
 
     Raises:
         BitstreamError: the file is damaged; what was yielded is good. ModelError: its model is unknown here.
@@ -93,31 +93,31 @@ def decode_pack_file(
     """
     data = _read(uri, options.store)
     file = PackFile(data, max_pixels=options.max_pixels)
-    if not 0 <= first < max(file.header.pictures, 1):
-        raise UsageError(f"there is no picture {first}: the pack has {file.header.pictures}, counted from 0")
+    if not 0 <= first < max(file.header.images, 1):
+        raise UsageError(f"there is no image {first}: the pack has {file.header.images}, counted from 0")
     known = _model(uri, file.header.model_digest, options)
     names = _png_names(file, uri, options.store)
     reader = PackReader(known, data, max_pixels=options.max_pixels)
-    for unpacked in reader.pictures(first):
+    for unpacked in reader.images(first):
         if alone and unpacked.index != first:
             continue
-        picture = to_pixels(
+        image = to_pixels(
             known.synthesise(unpacked.y_hat.float()), unpacked.entry.height, unpacked.entry.width
         )
-        yield destination.write(names[unpacked.index], write_png(picture))
+        yield destination.write(names[unpacked.index], write_png(image))
     if reader.side_information and not alone:
         yield destination.write(SIDE_INFORMATION, reader.side_information)
 
 
 def _png_names(file: PackFile, uri: str, options: StoreOptions) -> list[str]:
-    """Of a pack's pictures, distinct whichever of them are decoded, also where case does not count."""
+    """Of a pack's images, distinct whichever of them are decoded, also where case does not count."""
     if file.names is not None:
         # What a file says is not to lead out of the destination, nor into folders of it.
         keys = [name.decode("utf-8", "backslashreplace").rpartition("/")[2] for name in file.names]
     else:
         keys = _keys_in_run(uri, options)
-    if len(keys) != file.header.pictures:
-        return [f"{index:05d}.png" for index in range(file.header.pictures)]
+    if len(keys) != file.header.images:
+        return [f"{index:05d}.png" for index in range(file.header.images)]
     distinct: dict[str, int] = {}
     for index, key in enumerate(keys):
         while key in distinct:  # images of several folders may have one name; the first keeps it
@@ -141,34 +141,34 @@ def _keys_in_run(uri: str, options: StoreOptions) -> list[str]:
 
 
 def named_pack(data: bytes, uris: Sequence[str]) -> bytes:
-    """A pack that holds the names of the files its pictures came from, too."""
+    """A pack that holds the names of the files its images came from, too."""
     return with_names(data, [name_in_uri(uri).encode() for uri in uris])
 
 
 def pack_files(
     uris: Sequence[str], variant: Variant, options: StoreOptions, side_information: str | None
-) -> Packed:
-    """Packs pictures, in their order.
+) -> VerifiedPack:
+    """Packs images, in their order.
 
     Args:
-        side_information: a file whose bytes pay for the first picture, and come out again.
+        side_information: a file whose bytes pay for the first image, and come out again.
 
     Raises:
-        UsageError: a picture is none or cannot be coded, or the side information is too short.
+        UsageError: an image is none or cannot be coded, or the side information is too short.
     """
     recipe = variant.recipe
     assert variant.model is not None and isinstance(recipe, Recipe)
     model = on_device(load_model(variant.model, options))
     side = _read(side_information, options) if side_information is not None else b""
-    limits, pictures = PictureLimits(max_pixels=variant.max_pixels), []
+    limits, images = ImageLimits(max_pixels=variant.max_pixels), []
     for uri in uris:
         try:
             data = _read(uri, options)
-            pictures.append(read_picture(data, alpha=variant.alpha, limits=limits, name=uri))
-        except PictureError as error:
+            images.append(read_image(data, alpha=variant.alpha, limits=limits, name=uri))
+        except ImageError as error:
             raise UsageError(f"{uri} cannot be packed: {error}") from error
     found = []
-    for uri, pixels in zip(uris, pictures, strict=True):
+    for uri, pixels in zip(uris, images, strict=True):
         try:
             found += find(model, [pixels], recipe)
         except DivergedError as error:
@@ -184,4 +184,4 @@ def pack_files(
     try:
         return encode_pack(model, found, recipe, side_information=side)
     except PackCheckError as error:
-        raise UsageError(f"{uris[error.picture]} cannot be packed: {error}") from error
+        raise UsageError(f"{uris[error.image]} cannot be packed: {error}") from error

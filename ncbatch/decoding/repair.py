@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Loss:
+class LostImage:
     """A damaged row that encoding again cannot restore, and what can be done about it."""
 
     image_key: str
@@ -38,7 +38,7 @@ class Repair:
     """What becomes of damaged rows. planned: how many the next `encode` makes anew; losses: the others."""
 
     planned: int
-    losses: tuple[Loss, ...]
+    losses: tuple[LostImage, ...]
 
 
 def restore_models(output: Store, spec: RunSpec, options: StoreOptions) -> None:
@@ -90,9 +90,11 @@ def plan_repair(output: Store, corpus: Store, damaged: Sequence[StandingRow]) ->
         if info is not None and info.etag == image.etag:
             restorable.append(row)
         elif info is None:
-            losses.append(Loss(row.image_key, row.variant, "its input is gone from the corpus; put it back"))
+            losses.append(
+                LostImage(row.image_key, row.variant, "its input is gone from the corpus; put it back")
+            )
         else:
             why = "its input has changed; the same encode command takes the new version"
-            losses.append(Loss(row.image_key, row.variant, why))
+            losses.append(LostImage(row.image_key, row.variant, why))
     extend(stored, output, lambda units: not_yet_again(units, restorable), usual_unit_pixels(units))
     return Repair(len(restorable), tuple(losses))

@@ -1,4 +1,4 @@
-"""Reading a finished or running run back: decoding its pictures, checking its bytes."""
+"""Reading a finished or running run back: decoding its images, checking its bytes."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from ncbatch.codec.bits_back.pack import OpenPack
 from ncbatch.codec.classical import decode_classical
@@ -20,6 +17,7 @@ from ncbatch.codec.recipe import ClassicalRecipe
 from ncbatch.decoding.decoded_names import NAMES, NAMES_HEADER, DecodedNames
 from ncbatch.decoding.destination import Destination, OccupiedError
 from ncbatch.errors import UsageError
+from ncbatch.images.pixels import Pixels
 from ncbatch.images.read import write_png
 from ncbatch.metrics.table import read_table
 from ncbatch.models.loading import kept_model, on_device
@@ -82,8 +80,8 @@ class RunReader:
         except ObjectNotFound as error:
             raise BitstreamError(f"{row['bitstream_key']} is missing") from error
 
-    def picture(self, image_key: str, variant: str) -> NDArray[np.uint8]:
-        """The decoded picture of an ok row, uint8[height, width, 3].
+    def image(self, image_key: str, variant: str) -> Pixels:
+        """The decoded image of an ok row, uint8[height, width, 3].
 
         Raises:
             BitstreamError, ModelError: its bytes are missing or damaged.
@@ -101,17 +99,17 @@ class RunReader:
         image_key, variant = row["image_key"], row["variant"]
         damaged = StandingRow(variant, image_key, row["generation"], error_class=None)
         try:
-            picture = self.decode_row(row)
+            image = self.decode_row(row)
         except ModelError as error:
             return Finding(image_key, variant, problem=str(error))
         except (BitstreamError, DecodeCheckError) as error:
             return Finding(image_key, variant, problem=str(error), damaged=damaged)
-        if picture.shape[:2] != (row["height"], row["width"]):
-            problem = "it decodes to a picture of another size"
+        if image.shape[:2] != (row["height"], row["width"]):
+            problem = "it decodes to an image of another size"
             return Finding(image_key, variant, problem=problem, damaged=damaged)
         return Finding(image_key, variant)
 
-    def decode_row(self, row: dict[str, Any]) -> NDArray[np.uint8]:
+    def decode_row(self, row: dict[str, Any]) -> Pixels:
         """The decoded image of an ok row that has the columns which `rows` have.
 
         Raises:
@@ -119,15 +117,15 @@ class RunReader:
         """
         variant = self._variants[row["variant"]]
         if variant.recipe.uses_bits_back:
-            return self._packed_picture(row, variant)
+            return self._packed_image(row, variant)
         data = self._bytes(row)
         _check(row, data)
         if isinstance(variant.recipe, ClassicalRecipe):
             return decode_classical(variant.recipe, data, max_pixels=variant.max_pixels)
         return decode(self._model(row["model_digest"]), data, max_pixels=variant.max_pixels)
 
-    def _packed_picture(self, row: dict[str, Any], variant: Variant) -> NDArray[np.uint8]:
-        """A variant's last pack stays open, since decoding starts from its last picture."""
+    def _packed_image(self, row: dict[str, Any], variant: Variant) -> Pixels:
+        """A variant's last pack stays open, since decoding starts from its last image."""
         found = self._packs.get(variant.name)
         if found is None or found.key != row["bitstream_key"]:
             found = self._packs[variant.name] = _OpenObject(row["bitstream_key"], self._bytes(row))
@@ -135,10 +133,10 @@ class RunReader:
         if found.pack is None:
             model = self._model(row["model_digest"])
             found.pack = OpenPack(model, found.data, max_pixels=variant.max_pixels)
-        return found.pack.picture(row["offset"])
+        return found.pack.image(row["offset"])
 
     def decode_into(self, destination: Destination) -> Iterator[Finding]:
-        """Writes every ok row's picture as PNG, under the names of `DecodedNames`.
+        """Writes every ok row's image as PNG, under the names of `DecodedNames`.
 
         Which of them are not what one would expect is told in an object `names.csv`. Where something else
         stands in the place of an image, that is the image's problem.
@@ -179,6 +177,6 @@ def _write_names(destination: Destination, table: bytes) -> None:
 
 
 def _check(row: dict[str, Any], part: bytes) -> None:
-    """Compares a picture's bytes with its row."""
+    """Compares an image's bytes with its row."""
     if len(part) != row["length"] or hashlib.sha256(part).hexdigest() != row["sha256"]:
         raise BitstreamError(f"{row['bitstream_key']} is not what was committed: its hash differs")

@@ -55,7 +55,7 @@ def start_ray(address: str | None, size: PoolConfig) -> PoolConfig:
 
 def _quieten() -> None:
     """Keeps Ray's own messages out of a user's sight; they are in its logs."""
-    # That Ray protects itself by a token is no news to somebody who encodes pictures.
+    # That Ray protects itself by a token is no news to somebody who encodes images.
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
 
     # A page about every dead worker would go to standard output, which is for results. No setting stops it.

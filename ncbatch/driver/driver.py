@@ -16,9 +16,9 @@ from ncbatch import signals
 from ncbatch.driver.forecast import Forecast
 from ncbatch.driver.lease import Heartbeat
 from ncbatch.driver.options import Deadlines
-from ncbatch.driver.pool import Lost, Pool
-from ncbatch.driver.progress import Progress, Snapshot, State, write_status
-from ncbatch.driver.schedule import Before, Call, Kind, Policy, Schedule
+from ncbatch.driver.pool import LostCall, Pool
+from ncbatch.driver.progress import Progress, RunState, Snapshot, write_status
+from ncbatch.driver.schedule import Call, CallKind, EarlierFailures, Policy, Schedule
 from ncbatch.metrics.unit_result import UnitResult
 from ncbatch.plan.run import Run
 from ncbatch.plan.units import Unit
@@ -32,7 +32,7 @@ _POSTPONE_SECONDS = 15.0
 _TICK_SECONDS = 0.5
 
 
-class Pace:
+class SpeedEstimate:
     """Seconds per pixel by variant: calibrated first, then as observed."""
 
     def __init__(self, calibrated: dict[str, float]) -> None:
@@ -62,12 +62,12 @@ class Driver:
         output: Store,
         pool: Pool,
         heartbeat: Heartbeat,
-        pace: Pace,
+        pace: SpeedEstimate,
         *,
         policy: Policy,
         deadlines: Deadlines,
         show: Callable[[Snapshot], None],
-        before: Before | None = None,
+        before: EarlierFailures | None = None,
     ) -> None:
         self._units = {unit.id: unit for unit in run.units}
         self._output, self._pool, self._heartbeat, self._pace = output, pool, heartbeat, pace
@@ -125,7 +125,7 @@ class Driver:
             raise KeyboardInterrupt
         return stopped
 
-    def _end(self, state: State) -> None:
+    def _end(self, state: RunState) -> None:
         self.progress.state = state
         self._report(at_once=True)
 
@@ -173,14 +173,14 @@ class Driver:
                 self.progress.add(unit.variant, result)
                 self.progress.forecast.committed(unit.id, time.monotonic())
                 self._pace.observe(unit, seconds)
-            case None if call.kind is Kind.PROBE:
+            case None if call.kind is CallKind.PROBE:
                 schedule.probed(call)
             case StoreFailure():
                 log.warning("a worker cannot use the store: %s", result.message)
                 schedule.postponed(call, time.monotonic() + _POSTPONE_SECONDS, result.message)
-            case Lost(preempted=True):
+            case LostCall(preempted=True):
                 schedule.interrupted(call)
-            case Lost():
+            case LostCall():
                 schedule.struck(call, result.reason)
             case _:
                 raise AssertionError(f"a worker answered {result!r} to {call}")

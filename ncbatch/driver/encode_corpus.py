@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from ray.exceptions import RayError
 
 from ncbatch import signals
-from ncbatch.driver.driver import Driver, Pace
+from ncbatch.driver.driver import Driver, SpeedEstimate
 from ncbatch.driver.lease import Heartbeat, Lease
 from ncbatch.driver.options import EncodeOptions
 from ncbatch.driver.pool import Pool
-from ncbatch.driver.progress import Snapshot, State, announce, end_early
-from ncbatch.driver.schedule import Before
+from ncbatch.driver.progress import RunState, Snapshot, announce, end_early
+from ncbatch.driver.schedule import EarlierFailures
 from ncbatch.errors import RunError, StoppedByPolicyError
 from ncbatch.metrics.failures import failure_class
 from ncbatch.metrics.summary import SUMMARY_COLUMNS, Summary, summarise
@@ -24,7 +24,7 @@ from ncbatch.plan import sizing
 from ncbatch.plan.corpus import Listing
 from ncbatch.plan.generations import failed_rows
 from ncbatch.plan.places import Places
-from ncbatch.plan.run import Run, committed_results, list_inputs, open_run, require_pictures
+from ncbatch.plan.run import Run, committed_results, list_inputs, open_run, require_images
 from ncbatch.plan.spec import RunSpec
 from ncbatch.plan.units import PlannedImage
 from ncbatch.store import Store, StoreError, honours_create_only
@@ -50,11 +50,11 @@ def encode_corpus(places: Places, options: EncodeOptions, show: Callable[[Snapsh
     output = places.output
     listing = list_inputs(places.asked, places.corpus, options.store, output)
     if places.stored is None:
-        require_pictures(places.asked, listing)
+        require_images(places.asked, listing)
     lease = Lease(output)
     with signals.handled():  # so that SIGTERM, too, ends with the workers killed and the lease released
         lease.take(force=options.force)
-        state: State = "stopped"
+        state: RunState = "stopped"
         try:
             announce(output, "planning" if places.stored is None else "starting", lease.driver)
             with Heartbeat(lease) as heartbeat:
@@ -137,7 +137,7 @@ def _drive(
 
         run = open_run(spec, listing, output, pixels_per_unit, options.retry)
         pool.grow(len(run.pending))
-        pace = Pace({unit.variant: seconds_per_pixel(unit.variant) for unit in run.pending})
+        pace = SpeedEstimate({unit.variant: seconds_per_pixel(unit.variant) for unit in run.pending})
         driver = Driver(
             run, output, pool, heartbeat, pace,
             policy=options.policy, deadlines=options.deadlines, show=show,
@@ -150,10 +150,10 @@ def _drive(
         return stopped, driver.images
 
 
-def failed_before(output: Store, run: Run) -> Before:
+def failed_before(output: Store, run: Run) -> EarlierFailures:
     """How many of the pending images have a row already, which says that they failed."""
     again = {(unit.variant, image.key) for unit in run.pending if unit.generation for image in unit.images}
     if not again:
-        return Before()
+        return EarlierFailures()
     failed = [row for row in failed_rows(output) if (row.variant, row.image_key) in again]
-    return Before(len(failed), sum(failure_class(row.error_class or "").kills for row in failed))
+    return EarlierFailures(len(failed), sum(failure_class(row.error_class or "").kills for row in failed))

@@ -37,7 +37,7 @@ _LOGS = "look at the workers' logs, worker-*.err in the logs/ folder of Ray's se
 
 
 @dataclass(frozen=True)
-class Lost:
+class LostCall:
     """A call whose worker is gone.
 
     reason: an error class; preempted: the node was taken away, which is nobody's fault; died: for good.
@@ -224,12 +224,12 @@ class Pool:
             call, slot.call, slot.ref, slot.deadline = slot.call, None, None, float("inf")
             if isinstance(result, WorkerInfo):
                 slot.info = result
-            elif isinstance(result, Lost) and result.reason != "internal_error":
+            elif isinstance(result, LostCall) and result.reason != "internal_error":
                 if call is None and not result.preempted:
                     self._start_failed(result.detail)
                 self._revive(slot, died=result.died)
             if call is not None:
-                if not isinstance(result, Lost):
+                if not isinstance(result, LostCall):
                     self._failed_starts = 0
                 yield call, result, time.monotonic() - slot.started
         self._warn_if_scarce()
@@ -239,7 +239,7 @@ class Pool:
             return ray.get(ref)
         except RayTaskError as error:  # the worker lives; its code raised
             log.error("a worker raised:\n%s", error)
-            return Lost("internal_error", _explained(error))
+            return LostCall("internal_error", _explained(error))
         except RayError as error:
             reason = "deadline" if slot.hung else "process_killed"
             preempted = isinstance(error, ActorDiedError) and bool(getattr(error, "preempted", False))
@@ -247,7 +247,7 @@ class Pool:
             detail = _explained(error)
             log.warning("lost a worker%s: %s", where, detail)
             slot.hung = False
-            return Lost(reason, detail, preempted, died=isinstance(error, ActorDiedError))
+            return LostCall(reason, detail, preempted, died=isinstance(error, ActorDiedError))
 
     def _start_failed(self, detail: str) -> None:
         self._failed_starts += 1

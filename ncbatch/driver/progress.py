@@ -15,7 +15,7 @@ from ncbatch.driver.forecast import Forecast
 from ncbatch.metrics.unit_result import UnitResult
 from ncbatch.store import ObjectNotFound, Store
 
-State = Literal["planning", "starting", "running", "finishing", "finished", "interrupted", "stopped"]
+RunState = Literal["planning", "starting", "running", "finishing", "finished", "interrupted", "stopped"]
 
 
 class VariantCount(pydantic.BaseModel, frozen=True):
@@ -39,7 +39,7 @@ class Snapshot(pydantic.BaseModel, frozen=True):
         None where there are several variants, of which they would mean nothing.
     """
 
-    state: State
+    state: RunState
     images: int = 0
     ok: int = 0
     failed: int = 0
@@ -100,7 +100,7 @@ class Progress:
         self.forecast = forecast
         self._resumed = 0
         self._started = time.monotonic()
-        self.state: State = "starting"
+        self.state: RunState = "starting"
         self.workers = 0
 
     def add(self, variant: str, result: UnitResult, *, resumed: bool = False) -> None:
@@ -144,12 +144,12 @@ class Progress:
         )
 
 
-def announce(output: Store, state: State, driver: str) -> None:
+def announce(output: Store, state: RunState, driver: str) -> None:
     """Says in `status.json` that a driver is up, before it can count anything."""
     write_status(output, Snapshot(state=state, updated_at=datetime.now(timezone.utc), driver=driver))
 
 
-def end_early(output: Store, driver: str, state: State) -> None:
+def end_early(output: Store, driver: str, state: RunState) -> None:
     """For a driver that ends before it has driven: its word says so, or goes where no run was planned."""
     said = read_status(output)
     if said is None or said.driver != driver or said.state not in ("planning", "starting"):

@@ -30,7 +30,7 @@ STRIKES_TO_GIVE_UP = 2
 """Strikes of a unit after its images have all been probed."""
 
 
-class Kind(Enum):
+class CallKind(Enum):
     UNIT = auto()
     """Do the unit and commit it, without the poisoned images."""
     PROBE = auto()
@@ -46,7 +46,7 @@ class Call:
     """
 
     unit: str
-    kind: Kind
+    kind: CallKind
     number: int
     image: str | None = None
     poisoned: Mapping[str, str] = field(default_factory=dict)
@@ -82,7 +82,7 @@ class Policy:
 
 
 @dataclass(frozen=True)
-class Before:
+class EarlierFailures:
     """Of the images to be done: how many failed before, and how many of them were lost with their worker.
 
     When they do so again it is no news, and no reason to stop.
@@ -106,11 +106,11 @@ class Schedule:
         units: Mapping[str, Collection[str]],
         weights: Mapping[str, float],
         policy: Policy | None = None,
-        before: Before | None = None,
+        before: EarlierFailures | None = None,
     ) -> None:
         self._units = {unit: _UnitState(tuple(images)) for unit, images in units.items()}
         self._policy = policy or Policy()
-        self._before = before or Before()
+        self._before = before or EarlierFailures()
         self._order = {unit: n for n, unit in enumerate(sorted(units, key=lambda u: (-weights[u], u)))}
         self._ready: list[tuple[int, str]] = [(n, unit) for unit, n in self._order.items()]
         heapq.heapify(self._ready)
@@ -147,12 +147,12 @@ class Schedule:
             if state is not None and state.to_probe:
                 image = state.to_probe.pop()
                 state.probing.add(image)
-                return self._call(self._probes[-1], Kind.PROBE, image)
+                return self._call(self._probes[-1], CallKind.PROBE, image)
             self._probes.pop()
         while self._ready:
             unit = heapq.heappop(self._ready)[1]
             if unit in self._units:
-                return self._call(unit, Kind.UNIT)
+                return self._call(unit, CallKind.UNIT)
         return None
 
     def committed(self, call: Call, ok: int, failed: int) -> None:
@@ -192,7 +192,7 @@ class Schedule:
         state = self._units.get(call.unit)
         if state is None:
             return
-        if call.kind is Kind.PROBE:
+        if call.kind is CallKind.PROBE:
             assert call.image is not None
             state.poisoned[call.image] = reason
             self._probe_done(call)
@@ -218,7 +218,7 @@ class Schedule:
             self._stop = f"the store failed {self._refusals} times in a row: {reason}"
         heapq.heappush(self._later, (until, call.number, call))
 
-    def _call(self, unit: str, kind: Kind, image: str | None = None) -> Call:
+    def _call(self, unit: str, kind: CallKind, image: str | None = None) -> Call:
         self._calls += 1
         return Call(unit, kind, self._calls, image, dict(self._units[unit].poisoned))
 
@@ -230,7 +230,7 @@ class Schedule:
         state = self._units.get(call.unit)
         if state is None:
             return
-        if call.kind is Kind.PROBE:
+        if call.kind is CallKind.PROBE:
             assert call.image is not None and state.to_probe is not None
             state.probing.discard(call.image)
             state.to_probe.append(call.image)

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Literal
 
 from ncbatch.driver.lease import LeaseFile
-from ncbatch.driver.progress import Snapshot, State
+from ncbatch.driver.progress import RunState, Snapshot
 
 _SILENCE_SECONDS = 60.0
 """A driver at work writes its status every ten seconds."""
@@ -21,7 +21,7 @@ class Standing:
     explanation: of the state, for people.
     """
 
-    state: State | Literal["planned", "lost"]
+    state: RunState | Literal["planned", "lost"]
     explanation: str
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from ncbatch.errors import NcbatchError
-from ncbatch.images.limits import MAX_SIDE, PictureLimits
+from ncbatch.images.limits import MAX_SIDE, ImageLimits
 
 ErrorClass = Literal["empty", "unreadable", "truncated", "unsupported", "too_large", "transparent"]
 
@@ -19,7 +19,7 @@ _FIX: dict[ErrorClass, str] = {
 }
 
 
-class PictureError(NcbatchError):
+class ImageError(NcbatchError):
     """One image that cannot be read.
 
     Attributes:
@@ -38,12 +38,12 @@ class PictureError(NcbatchError):
         return f"{self.what[:1].upper()}{self.what[1:]}; {self.fix or _FIX[self.error_class]}."
 
 
-def check_size(width: int, height: int, limits: PictureLimits) -> None:
-    """Raise PictureError unless an image of this size in pixels is within the limits."""
+def check_size(width: int, height: int, limits: ImageLimits) -> None:
+    """Raise ImageError unless an image of this size in pixels is within the limits."""
     if max(width, height) > MAX_SIDE:
-        raise PictureError("too_large", f"{width} x {height} pixels: no side may exceed {MAX_SIDE}")
+        raise ImageError("too_large", f"{width} x {height} pixels: no side may exceed {MAX_SIDE}")
     if width * height > limits.max_pixels:
-        raise PictureError(
+        raise ImageError(
             "too_large",
             f"{width} x {height} pixels: the limit is {limits.max_pixels} in all",
             "scale or cut the image, or raise --max-pixels where there is memory for it",

@@ -1,17 +1,18 @@
-"""Distortion between two 8-bit pictures."""
+"""Distortion between two 8-bit images."""
 
 import math
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pytorch_msssim import ms_ssim as _ms_ssim
 
-_ROWS = 256  # bounds the memory of the differences, whatever the picture's size
+from ncbatch.images.pixels import Pixels
+
+_ROWS = 256  # bounds the memory of the differences, whatever the image's size
 _SMALLEST_SIDE = 161  # below, five scales of an 11-tap window do not fit
 
 
-def mse(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+def mse(a: Pixels, b: Pixels) -> float:
     """Mean squared error over all samples, on 0..255; [height, width, 3] each."""
     total = 0
     for top in range(0, len(a), _ROWS):
@@ -21,17 +22,17 @@ def mse(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
 
 
 def psnr(mean_squared_error: float) -> float:
-    """Peak signal-to-noise ratio in dB; infinite for identical pictures."""
+    """Peak signal-to-noise ratio in dB; infinite for identical images."""
     return 10 * math.log10(255**2 / mean_squared_error) if mean_squared_error else math.inf
 
 
-def ms_ssim(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float | None:
-    """Multi-scale SSIM (Wang et al. 2003), mean over channels; None for pictures under 161 pixels a side."""
+def ms_ssim(a: Pixels, b: Pixels) -> float | None:
+    """Multi-scale SSIM (Wang et al. 2003), mean over channels; None for images under 161 pixels a side."""
     if min(a.shape[:2]) < _SMALLEST_SIDE:
         return None
 
-    def plane(picture: NDArray[np.uint8], channel: int) -> torch.Tensor:
-        return torch.from_numpy(picture[None, None, :, :, channel].astype(np.float32))
+    def plane(image: Pixels, channel: int) -> torch.Tensor:
+        return torch.from_numpy(image[None, None, :, :, channel].astype(np.float32))
 
     # One channel at a time: the value is a mean over channels anyway, and the peak is a third.
     values = [_ms_ssim(plane(a, c), plane(b, c), data_range=255.0).item() for c in range(3)]

@@ -9,7 +9,7 @@ import pyvips
 import simplejpeg
 
 from ncbatch.images import libvips
-from ncbatch.images.checks import PictureError
+from ncbatch.images.checks import ImageError
 
 _CODING = {1: "GRAY", 3: "RGB", 4: "CMYK"}
 # A few bytes behind the last coded block are what some cameras pad with; more of them are lost blocks.
@@ -25,24 +25,24 @@ def jpeg_pixels(data: bytes, shape: tuple[int, int, int]) -> np.ndarray:
     all blocks behind it. simplejpeg passes every warning on; libvips is asked where simplejpeg is not able,
     which is where TurboJPEG has no name for how the chroma is sampled.
 
-    Raises PictureError, and pyvips.Error for a kind of JPEG that neither reads.
+    Raises ImageError, and pyvips.Error for a kind of JPEG that neither reads.
     """
     channels = shape[2]
     if channels not in _CODING:
-        raise PictureError("unsupported", f"JPEG files of {channels} channels are not read")
+        raise ImageError("unsupported", f"JPEG files of {channels} channels are not read")
     data = _OTHER_REVISION.sub(b"\\1\1", data)  # libjpeg warns of those, which harm no pixel
     try:
         return _decoded(data, shape)
     except ValueError as error:
         text = str(error)
     if text.startswith("Premature end of JPEG file"):
-        raise PictureError("truncated", "the JPEG file ends before its end marker")
+        raise ImageError("truncated", "the JPEG file ends before its end marker")
     if text.startswith("Corrupt JPEG data"):
-        raise PictureError("unreadable", f"the JPEG file is damaged: {text.partition(': ')[2]}")
+        raise ImageError("unreadable", f"the JPEG file is damaged: {text.partition(': ')[2]}")
     try:
         found = libvips.pixels(libvips.opened(data, "jpegload"))
     except pyvips.Error:
-        raise PictureError("unsupported", f"libjpeg cannot read this JPEG file: {text}") from None
+        raise ImageError("unsupported", f"libjpeg cannot read this JPEG file: {text}") from None
     return 255 - found if channels == 4 else found
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyvips
 
-from ncbatch.images.checks import PictureError
+from ncbatch.images.checks import ImageError
 
 # What libvips warns of is refused here, or harms no pixel.
 logging.getLogger("pyvips").setLevel(logging.ERROR)
@@ -41,10 +41,10 @@ def pixels(image: pyvips.Image) -> np.ndarray:
 
     Raises:
         pyvips.Error: the data are damaged, or of a kind that libvips was built without.
-        PictureError: the samples are no whole numbers of 8 or 16 bits.
+        ImageError: the samples are no whole numbers of 8 or 16 bits.
     """
     if image.format not in ("uchar", "ushort") or image.coding != "none":
-        raise PictureError("unsupported", f"images with samples of type {image.format} are not read")
+        raise ImageError("unsupported", f"images with samples of type {image.format} are not read")
     dtype = np.uint8 if image.format == "uchar" else np.uint16
     with _ALONE:
         pyvips.vips_lib.vips_error_clear()

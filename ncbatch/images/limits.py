@@ -8,10 +8,10 @@ MAX_SIDE = 65535  # an .ncb stores each side in 16 bits
 
 
 @dataclass(frozen=True)
-class PictureLimits:
+class ImageLimits:
     """What is refused from an image's header alone, before memory is spent on its pixels."""
 
     max_pixels: int = 100_000_000
 
 
-DEFAULT_LIMITS = PictureLimits()
+DEFAULT_LIMITS = ImageLimits()

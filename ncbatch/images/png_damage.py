@@ -5,28 +5,28 @@ from __future__ import annotations
 import struct
 import zlib
 
-from ncbatch.images.checks import PictureError
+from ncbatch.images.checks import ImageError
 
 
-def png_damage(data: bytes) -> PictureError:
+def png_damage(data: bytes) -> ImageError:
     """What is wrong with a PNG file that libvips refuses: cut off, damaged, or of another kind."""
     start, kind = 8, b""
     while kind != b"IEND":
         if start + 12 > len(data):
-            return PictureError("truncated", "the PNG file stops before its end marker")
+            return ImageError("truncated", "the PNG file stops before its end marker")
         (length,) = struct.unpack_from(">I", data, start)
         kind, end = data[start + 4 : start + 8], start + 12 + length
         if end > len(data):
-            return PictureError("truncated", f"the PNG file stops inside a {_shown(kind)} chunk")
+            return ImageError("truncated", f"the PNG file stops inside a {_shown(kind)} chunk")
         critical = not kind[0] & 0x20  # of the others, whatever they hold, no pixel depends
         if critical and zlib.crc32(memoryview(data)[start + 4 : end - 4]) != int.from_bytes(
             data[end - 4 : end], "big"
         ):
-            return PictureError("unreadable", f"the PNG file has a wrong checksum in a {_shown(kind)} chunk")
+            return ImageError("unreadable", f"the PNG file has a wrong checksum in a {_shown(kind)} chunk")
         if critical and kind not in (b"IHDR", b"PLTE", b"IDAT", b"IEND"):
-            return PictureError("unsupported", f"PNG files with {_shown(kind)} chunks are not read")
+            return ImageError("unsupported", f"PNG files with {_shown(kind)} chunks are not read")
         start = end
-    return PictureError("unreadable", "the compressed pixels of the PNG file are damaged or incomplete")
+    return ImageError("unreadable", "the compressed pixels of the PNG file are damaged or incomplete")
 
 
 def _shown(kind: bytes) -> str:

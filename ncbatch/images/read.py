@@ -17,24 +17,24 @@ from PIL import Image
 from PIL.BmpImagePlugin import BmpImageFile
 
 from ncbatch.images import libvips
-from ncbatch.images.checks import ErrorClass, PictureError, check_size
+from ncbatch.images.checks import ErrorClass, ImageError, check_size
 from ncbatch.images.jpeg_pixels import jpeg_pixels
-from ncbatch.images.limits import DEFAULT_LIMITS, MAX_SIDE, PictureLimits
+from ncbatch.images.limits import DEFAULT_LIMITS, MAX_SIDE, ImageLimits
 from ncbatch.images.png_damage import png_damage
 from ncbatch.images.samples import Alpha, Samples, printed
 from ncbatch.images.tiff_directory import exif_orientation
 from ncbatch.images.tiff_reader import read_tiff
 
-__all__ = ["MAX_SIDE", "Alpha", "ErrorClass", "PictureError", "PictureLimits", "read_picture", "write_png"]
+__all__ = ["MAX_SIDE", "Alpha", "ErrorClass", "ImageError", "ImageLimits", "read_image", "write_png"]
 
 log = logging.getLogger(__name__)
 
 
-def read_picture(
+def read_image(
     data: bytes,
     *,
     alpha: Alpha = "refuse",
-    limits: PictureLimits = DEFAULT_LIMITS,
+    limits: ImageLimits = DEFAULT_LIMITS,
     name: str | None = None,
 ) -> np.ndarray:
     """Decode a PNG, JPEG, WebP, TIFF, BMP or GIF to RGB.
@@ -46,28 +46,28 @@ def read_picture(
     Of a file that holds several images the first is read: in a TIFF the first of full resolution. Under
     `name`, if it is given, a warning is logged that says how many pages or frames were left out.
 
-    Raises PictureError for everything that the bytes can be blamed for, a JPEG's also for what libjpeg warns
+    Raises ImageError for everything that the bytes can be blamed for, a JPEG's also for what libjpeg warns
     of. JPEG and most of TIFF have no checksums: damage that leaves coded data well-formed is not seen.
     """
     if not data:
-        raise PictureError("empty", "the file holds no bytes")
+        raise ImageError("empty", "the file holds no bytes")
     kind, read = _reader(data)
     try:
         samples = read(data, limits)
         pixels = samples.rgb(alpha)
-    except PictureError:
+    except ImageError:
         raise
     except MemoryError as error:
-        raise PictureError("too_large", "the image does not fit into memory") from error
+        raise ImageError("too_large", "the image does not fit into memory") from error
     except pyvips.Error as error:
         reason = libvips.reason(error)
         if "unexpected end of" in reason.lower():
-            raise PictureError("truncated", f"the {kind} file is cut off") from error
-        raise PictureError("unsupported", f"the {kind} file cannot be read by libvips: {reason}") from error
+            raise ImageError("truncated", f"the {kind} file is cut off") from error
+        raise ImageError("unsupported", f"the {kind} file cannot be read by libvips: {reason}") from error
     except Exception as error:
         # Hostile bytes make Pillow and NumPy raise whatever there is. None of it may end more than one image.
         what = f"the {kind} file cannot be read ({type(error).__name__}: {error})"
-        raise PictureError("unsupported", what) from error
+        raise ImageError("unsupported", what) from error
     if name is not None and samples.left_out:
         kept = "its first image of full resolution" if kind == "TIFF" else "its first frame"
         log.warning("%s: only %s is read, %d more left out", name, kept, samples.left_out)
@@ -83,7 +83,7 @@ def write_png(pixels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-_Read = Callable[[bytes, PictureLimits], Samples]
+_Read = Callable[[bytes, ImageLimits], Samples]
 
 
 def _reader(data: bytes) -> tuple[str, _Read]:
@@ -101,11 +101,11 @@ def _reader(data: bytes) -> tuple[str, _Read]:
     if data.startswith(b"BM"):
         return "BMP", _bmp
     if data[4:8] in (b"ftyp", b"jP  ", b"JXL "):
-        raise PictureError("unsupported", "HEIF, AVIF, JPEG 2000 and JPEG XL images are not read")
-    raise PictureError("unreadable", "the file is no PNG, JPEG, WebP, TIFF, BMP or GIF file")
+        raise ImageError("unsupported", "HEIF, AVIF, JPEG 2000 and JPEG XL images are not read")
+    raise ImageError("unreadable", "the file is no PNG, JPEG, WebP, TIFF, BMP or GIF file")
 
 
-def _by_libvips(data: bytes, loader: str, limits: PictureLimits) -> Samples:
+def _by_libvips(data: bytes, loader: str, limits: ImageLimits) -> Samples:
     image = libvips.opened(data, loader)
     check_size(image.width, image.height, limits)
     channels = libvips.pixels(image)
@@ -118,7 +118,7 @@ def _by_libvips(data: bytes, loader: str, limits: PictureLimits) -> Samples:
     )
 
 
-def _png(data: bytes, limits: PictureLimits) -> Samples:
+def _png(data: bytes, limits: ImageLimits) -> Samples:
     if len(data) >= 24:
         width, height = struct.unpack_from(">II", data, 16)
         check_size(width, height, limits)  # libpng has limits of its own
@@ -128,46 +128,46 @@ def _png(data: bytes, limits: PictureLimits) -> Samples:
         raise png_damage(data) from error
 
 
-def _gif(data: bytes, limits: PictureLimits) -> Samples:
+def _gif(data: bytes, limits: ImageLimits) -> Samples:
     if len(data) < 10:
-        raise PictureError("truncated", "the GIF file stops inside its header")
+        raise ImageError("truncated", "the GIF file stops inside its header")
     width, height = struct.unpack_from("<HH", data, 6)
     check_size(width, height, limits)
     samples = _by_libvips(data, "gifload", limits)
     if samples.colour.shape[:2] != (height, width):  # libvips takes wide canvases for damage
-        raise PictureError("unsupported", "the first frame of the GIF file does not fill its canvas")
+        raise ImageError("unsupported", "the first frame of the GIF file does not fill its canvas")
     return samples
 
 
-def _webp(data: bytes, limits: PictureLimits) -> Samples:
+def _webp(data: bytes, limits: ImageLimits) -> Samples:
     if len(data) < 12 + 8 or struct.unpack_from("<I", data, 4)[0] + 8 > len(data):
-        raise PictureError("truncated", "the WebP file is shorter than its header says")
+        raise ImageError("truncated", "the WebP file is shorter than its header says")
     return _by_libvips(data, "webpload", limits)
 
 
-def _jpeg(data: bytes, limits: PictureLimits) -> Samples:
+def _jpeg(data: bytes, limits: ImageLimits) -> Samples:
     try:
         header = libvips.opened(data, "jpegload")
     except pyvips.Error as error:
         if b"\xff\xd9" in data:
             raise
-        raise PictureError("truncated", "the JPEG file ends before its end marker") from error
+        raise ImageError("truncated", "the JPEG file ends before its end marker") from error
     check_size(header.width, header.height, limits)
     colour = jpeg_pixels(data, (header.height, header.width, header.bands))
     orientation = exif_orientation(libvips.blob(header, "exif-data"))
     return Samples(printed(255 - colour) if header.bands == 4 else colour, orientation=orientation)
 
 
-def _bmp(data: bytes, limits: PictureLimits) -> Samples:
+def _bmp(data: bytes, limits: ImageLimits) -> Samples:
     try:
         image = BmpImageFile(io.BytesIO(data))
         check_size(*image.size, limits)
         image.load()
-    except PictureError:
+    except ImageError:
         raise
     except Exception as error:
         if len(data) < 6 or struct.unpack_from("<I", data, 2)[0] > len(data):
-            raise PictureError("truncated", "the BMP file is shorter than its header says") from error
+            raise ImageError("truncated", "the BMP file is shorter than its header says") from error
         raise
     colour = np.asarray(image.convert("RGB"))
     alpha = np.asarray(image)[..., 3] if image.mode == "RGBA" else None

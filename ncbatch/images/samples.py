@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from ncbatch.images.checks import PictureError
+from ncbatch.images.checks import ImageError
 
 Alpha = Literal["refuse", "white", "black"]
 
@@ -32,7 +32,7 @@ class Samples:
     def rgb(self, alpha: Alpha) -> np.ndarray:
         """uint8 `[height, width, 3]`, C-contiguous and its own memory.
 
-        Raises PictureError if there are transparent pixels and `alpha` does not say what lies behind them.
+        Raises ImageError if there are transparent pixels and `alpha` does not say what lies behind them.
         """
         colour = to_8_bits(self._flattened(alpha))
         upright = _UPRIGHT[self.orientation](colour)
@@ -43,7 +43,7 @@ class Samples:
         if opacity is None or bool((opacity == top).all()):
             return self.colour
         if alpha == "refuse":
-            raise PictureError("transparent", "the image has transparent pixels")
+            raise ImageError("transparent", "the image has transparent pixels")
         weight = opacity[..., None].astype(np.uint32)
         own: np.ndarray = self.colour.astype(np.uint32)
         behind = top - weight if alpha == "white" else np.zeros_like(weight)  # what shows through

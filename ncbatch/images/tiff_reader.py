@@ -15,8 +15,8 @@ from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from ncbatch.images import libvips
-from ncbatch.images.checks import PictureError, check_size
-from ncbatch.images.limits import PictureLimits
+from ncbatch.images.checks import ImageError, check_size
+from ncbatch.images.limits import ImageLimits
 from ncbatch.images.samples import Samples, printed, to_8_bits
 from ncbatch.images.tiff_directory import Directory, TiffCutError, tiff_directories
 
@@ -52,29 +52,29 @@ class _Layout:
     reference: tuple[float, ...]
 
 
-def read_tiff(data: bytes, limits: PictureLimits) -> Samples:
+def read_tiff(data: bytes, limits: ImageLimits) -> Samples:
     """Decode the first image of full resolution.
 
-    Raises PictureError, and pyvips.Error for what libvips refuses.
+    Raises ImageError, and pyvips.Error for what libvips refuses.
     """
     try:
         directories = tiff_directories(data)
         if not directories:
-            raise PictureError("unsupported", "the TIFF file holds no image")
+            raise ImageError("unsupported", "the TIFF file holds no image")
         full = _full_resolution(directories)
         directory = directories[full[0]]
         layout = _layout(directory)
     except TiffCutError as error:
-        raise PictureError("truncated", f"the TIFF file is cut off: {error}") from error
+        raise ImageError("truncated", f"the TIFF file is cut off: {error}") from error
     _check(layout)
     try:
         samples = _samples(data, full[0], directory, layout, limits)
     except pyvips.Error as error:
         if _is_cut(data, directory):
-            raise PictureError("truncated", "the TIFF file ends inside its pixels") from error
+            raise ImageError("truncated", "the TIFF file ends inside its pixels") from error
         raise
     except TiffCutError as error:
-        raise PictureError("truncated", f"the TIFF file is cut off: {error}") from error
+        raise ImageError("truncated", f"the TIFF file is cut off: {error}") from error
     if layout.compression in _DEFLATE:
         _check_sums(data, directory, max(2 * samples.colour.nbytes * layout.channels, _LEAST_CHECKED))
     samples.orientation = directory.orientation()
@@ -93,18 +93,18 @@ def _full_resolution(directories: list[Directory]) -> list[int]:
         return full
     if len(directories[0].values(330)):
         # As camera raw files do it: what is left here is a preview.
-        raise PictureError("unsupported", "the TIFF file keeps its full resolution in a sub-directory")
+        raise ImageError("unsupported", "the TIFF file keeps its full resolution in a sub-directory")
     return [0]
 
 
 def _layout(directory: Directory) -> _Layout:
     bits = {int(value) for value in directory.values(258, _MOST_CHANNELS)} or {1}
     if len(bits) > 1:
-        raise PictureError("unsupported", "TIFF images whose channels differ in depth are not read")
+        raise ImageError("unsupported", "TIFF images whose channels differ in depth are not read")
     if not {int(value) for value in directory.values(339, _MOST_CHANNELS)} <= {1, 4}:
-        raise PictureError("unsupported", "signed and floating-point TIFF samples have no defined white")
+        raise ImageError("unsupported", "signed and floating-point TIFF samples have no defined white")
     if directory.value(262, -1) == _CMYK and directory.value(332, 1) != 1:
-        raise PictureError("unsupported", "TIFF images of other inks than CMYK are not read")
+        raise ImageError("unsupported", "TIFF images of other inks than CMYK are not read")
     extra = directory.values(338, _MOST_CHANNELS)
     return _Layout(
         photometric=directory.value(262, -1),
@@ -123,26 +123,26 @@ def _check(layout: _Layout) -> None:
     """Refuse what would come out wrong without a word."""
     colours = _COLOURS.get(layout.photometric)
     if layout.photometric < 0:
-        raise PictureError("unsupported", "the TIFF image does not say what its channels are")
+        raise ImageError("unsupported", "the TIFF image does not say what its channels are")
     if colours is None:
-        raise PictureError("unsupported", f"TIFF images of photometric {layout.photometric} are not read")
+        raise ImageError("unsupported", f"TIFF images of photometric {layout.photometric} are not read")
     if layout.channels < colours:
-        raise PictureError("unsupported", "the TIFF image has too few channels for its colours")
+        raise ImageError("unsupported", "the TIFF image has too few channels for its colours")
     if layout.channels > colours + 1 and layout.extra is None:
-        raise PictureError("unsupported", "the TIFF image does not say what its further channels are")
+        raise ImageError("unsupported", "the TIFF image does not say what its further channels are")
     plain = layout.photometric in (1, _RGB) and layout.channels == colours + 1
     if _alpha_kind(layout, colours) == 1 and not plain:
-        raise PictureError("unsupported", "premultiplied alpha is read in RGB and grey TIFF images only")
+        raise ImageError("unsupported", "premultiplied alpha is read in RGB and grey TIFF images only")
     if layout.photometric != _YCBCR:
         return
     sane = len(layout.weights) == 3 and min(layout.weights) > 0 and len(layout.reference) == 6
     if layout.bits != 8 or layout.planar or not sane:
-        raise PictureError(
+        raise ImageError(
             "unsupported", "YCbCr TIFF images are read with 8 bits, one plane and sane coefficients only"
         )
     usual = np.allclose(layout.weights, _BT601, atol=1e-3) and layout.reference == _FULL_RANGE
     if layout.compression in (_OLD_JPEG, _JPEG) and not usual:
-        raise PictureError("unsupported", "JPEG-compressed TIFF images are read with BT.601's YCbCr only")
+        raise ImageError("unsupported", "JPEG-compressed TIFF images are read with BT.601's YCbCr only")
 
 
 def _alpha_kind(layout: _Layout, colours: int) -> int:
@@ -153,12 +153,12 @@ def _alpha_kind(layout: _Layout, colours: int) -> int:
     return next((kind for kind in extra if kind in (1, 2)), 0)
 
 
-def _samples(data: bytes, page: int, directory: Directory, layout: _Layout, limits: PictureLimits) -> Samples:
+def _samples(data: bytes, page: int, directory: Directory, layout: _Layout, limits: ImageLimits) -> Samples:
     colours = _COLOURS[layout.photometric]
     extras = layout.channels - colours
     if layout.planar and layout.channels > 1:
         if layout.photometric == _PALETTE:
-            raise PictureError("unsupported", "palette TIFF images with separate planes are not read")
+            raise ImageError("unsupported", "palette TIFF images with separate planes are not read")
         channels = _planes(page, directory, layout, limits)
     else:
         channels = _unpacked(data, page, directory, layout, limits)
@@ -168,7 +168,7 @@ def _samples(data: bytes, page: int, directory: Directory, layout: _Layout, limi
         layout.subsampled or layout.compression in (_JPEG, _OLD_JPEG)
     )
     if channels.shape[2] != colours + extras and not (converted and extras == 0):
-        raise PictureError("unsupported", "libvips counts other channels than the TIFF file names")
+        raise ImageError("unsupported", "libvips counts other channels than the TIFF file names")
     colour = channels[..., :colours]
     kind = _alpha_kind(layout, _COLOURS[layout.photometric])
     opacity = channels[..., colours + (layout.extra or (2,)).index(kind)] if kind else None
@@ -182,7 +182,7 @@ def _samples(data: bytes, page: int, directory: Directory, layout: _Layout, limi
 
 
 def _unpacked(
-    data: bytes, page: int, directory: Directory, layout: _Layout, limits: PictureLimits
+    data: bytes, page: int, directory: Directory, layout: _Layout, limits: ImageLimits
 ) -> np.ndarray:
     """uint8 or uint16 `[height, width, channels]`, palettes looked up, grey with black at zero."""
     if layout.bits == 12 or layout.compression in _BY_PILLOW:
@@ -209,17 +209,17 @@ def _whole_tiles(directory: Directory, width: int, height: int) -> tuple[int, in
     return -(-width // across) * across, -(-height // down) * down
 
 
-def _planes(page: int, directory: Directory, layout: _Layout, limits: PictureLimits) -> np.ndarray:
+def _planes(page: int, directory: Directory, layout: _Layout, limits: ImageLimits) -> np.ndarray:
     """Planes read one by one: libvips reads tiles of them not at all, and strips of some kinds wrongly."""
     if layout.channels > _MOST_PLANES:
-        raise PictureError("unsupported", f"TIFF images of {layout.channels} planes are not read")
+        raise ImageError("unsupported", f"TIFF images of {layout.channels} planes are not read")
     grey = replace(layout, photometric=1, channels=1, planar=False, extra=None)
     channels: list[np.ndarray] = []
     for number in range(layout.channels):
         data = directory.plane(number, layout.channels)
         plane = _unpacked(data, page, directory, grey, limits)
         if plane.shape[2] != 1:
-            raise PictureError("unsupported", "a plane of the TIFF image has several channels")
+            raise ImageError("unsupported", "a plane of the TIFF image has several channels")
         channels.append(plane)
     if layout.photometric == _WHITE_IS_ZERO:
         channels[0] = np.iinfo(channels[0].dtype).max - channels[0]
@@ -241,7 +241,7 @@ def _to_rgb(ycc: np.ndarray, layout: _Layout) -> np.ndarray:
 
 
 def _by_pillow(
-    data: bytes, page: int, directory: Directory, layout: _Layout, limits: PictureLimits
+    data: bytes, page: int, directory: Directory, layout: _Layout, limits: ImageLimits
 ) -> np.ndarray:
     """Decode what Pillow's libtiff can unpack and libvips' cannot, in the layouts that Pillow has right."""
     colours = _COLOURS[layout.photometric]
@@ -252,7 +252,7 @@ def _by_pillow(
         or (layout.compression == _OLD_JPEG and layout.photometric == _YCBCR)
     )
     mode = {1: "L", 3: "RGB"}.get(colours, "?") if layout.bits == 8 else "I;16"
-    not_read = PictureError("unsupported", f"TIFF images like this are not read with {_named(layout)}")
+    not_read = ImageError("unsupported", f"TIFF images like this are not read with {_named(layout)}")
     if not plain or not (layout.channels == colours or straight):
         raise not_read
     with warnings.catch_warnings():
@@ -268,7 +268,7 @@ def _by_pillow(
             raise not_read from error
         except Image.DecompressionBombError as error:
             what = f"TIFF images so large are not read with {_named(layout)}"
-            raise PictureError("too_large", what) from error
+            raise ImageError("too_large", what) from error
     if image.mode.replace("I;16B", "I;16") != mode + "A" * straight:
         raise not_read
     samples = np.asarray(image)
@@ -323,4 +323,4 @@ def _check_sums(data: bytes, directory: Directory, budget: int) -> None:
                     budget -= len(stream.decompress(packed, 1 << 20))
                     packed = stream.unconsumed_tail
         except zlib.error as error:
-            raise PictureError("unreadable", "the compressed pixels of the TIFF file are damaged") from error
+            raise ImageError("unreadable", "the compressed pixels of the TIFF file are damaged") from error

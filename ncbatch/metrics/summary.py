@@ -19,7 +19,7 @@ SUMMARY_COLUMNS = ("variant", "status", "image_bytes", "length", "bpp", "psnr")
 class Summary:
     """Rows by status; means over the ok rows, None without any; bytes of the ok rows.
 
-    mean_psnr leaves out infinite values (pictures that came back exactly), which would hide all others.
+    mean_psnr leaves out infinite values (images that came back exactly), which would hide all others.
     variants: the same by variant, where there are several.
     """
 

@@ -1,4 +1,4 @@
-"""The side table of a run that traces its refinements: one row per picture and look."""
+"""The side table of a run that traces its refinements: one row per image and look."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pydantic
 
 from ncbatch.codec.errors import ModelError
-from ncbatch.codec.model.info import Described, Kind, describe, read_head
+from ncbatch.codec.model.info import Described, ModelKind, describe, read_head
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
@@ -67,7 +67,7 @@ def describe_builtin(name: str) -> Described:
     return Described(info, digest) if digest else describe(builtin_file(name).read_bytes(), name)
 
 
-def builtin_models(kind: Kind | None = None) -> dict[str, float]:
+def builtin_models(kind: ModelKind | None = None) -> dict[str, float]:
     """Names of the models that ship with the package, and the lmbda each was trained with.
 
     Args:
@@ -84,7 +84,7 @@ def builtin_models(kind: Kind | None = None) -> dict[str, float]:
     return models
 
 
-def nearest_builtin(lmbda: float, kind: Kind = "base") -> str:
+def nearest_builtin(lmbda: float, kind: ModelKind = "base") -> str:
     """The built-in model of a kind trained nearest to `lmbda`, on a logarithmic scale."""
     models = builtin_models(kind)
     return min(models, key=lambda name: max(models[name] / lmbda, lmbda / models[name]))

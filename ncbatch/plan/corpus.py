@@ -75,7 +75,7 @@ def _some(words: Sequence[str]) -> str:
     return shown if len(words) <= _SHOWN else f"{shown} and {len(words) - _SHOWN} more"
 
 
-def _is_picture(key: str) -> bool:
+def _is_image(key: str) -> bool:
     """By suffix; objects without one count, since stores that name by content have none."""
     suffix = PurePosixPath(key).suffix.lstrip(".").lower()
     return not key.endswith("/") and (suffix in SUFFIXES or not suffix)
@@ -90,7 +90,7 @@ def list_corpus(
     `run.json`, and in `output`, where it is yet to be written.
 
     Args:
-        include: shell patterns of keys ("*" also crosses "/"); without any, pictures by their suffix.
+        include: shell patterns of keys ("*" also crosses "/"); without any, images by their suffix.
         exclude: patterns of keys that are left out all the same.
         output: of the run that the listing is for.
     """
@@ -108,7 +108,7 @@ def list_corpus(
         folder, slash, name = info.key.rpartition("/")
         if name == layout.RUN and holds_run(corpus, info.key):
             runs.add(folder + slash)
-        wanted = _matches(info.key, include) if include else _is_picture(info.key)
+        wanted = _matches(info.key, include) if include else _is_image(info.key)
         taken = wanted and not _matches(info.key, exclude)
         objects.append((info.key, PlannedImage(info.key, info.etag, info.size) if taken else None))
     left_out = Counter(run for key, _ in objects if (run := _run_of(key, runs)) is not None)

@@ -22,7 +22,7 @@ from ncbatch.store import ObjectNotFound, Store
 log = logging.getLogger(__name__)
 
 PACK_PICTURES = 8
-"""At least, where a unit becomes a pack: its first picture is coded without bits-back."""
+"""At least, where a unit becomes a pack: its first image is coded without bits-back."""
 
 PixelsPerUnit = Callable[[str, Sequence[PlannedImage]], int]
 """How many pixels make a unit, given the variant's name and its images."""

@@ -77,7 +77,7 @@ def open_run(
 
 
 def list_inputs(spec: RunSpec, corpus: Store, options: StoreOptions, output: Store) -> Listing:
-    """The pictures of the corpus, or those that the manifest names; logs what was left out."""
+    """The images of the corpus, or those that the manifest names; logs what was left out."""
     if spec.manifest:
         listing = read_manifest(spec.manifest, corpus, options)
     else:
@@ -87,11 +87,11 @@ def list_inputs(spec: RunSpec, corpus: Store, options: StoreOptions, output: Sto
     return listing
 
 
-def require_pictures(spec: RunSpec, listing: Listing) -> None:
+def require_images(spec: RunSpec, listing: Listing) -> None:
     """Raises UsageError where there is nothing to encode."""
     if not listing.images:
         raise UsageError(
-            f"{spec.corpus} holds no pictures"
+            f"{spec.corpus} holds no images"
             + (f" ({', '.join(listing.notes())})" if any(listing.notes()) else "")
             + "; check the path, or name them with --include '*.ext'"
         )
@@ -140,7 +140,7 @@ def committed_results(output: Store, run: Run) -> dict[str, UnitResult]:
 
 
 def _plan_first(spec: RunSpec, listing: Listing, output: Store, pixels_per_unit: PixelsPerUnit) -> None:
-    require_pictures(spec, listing)
+    require_images(spec, listing)
     images, variants = len(listing.images), len(spec.variants)
     log.info("planning %d encodings: %d images of %s", images * variants, images, spec.corpus)
     units = cut(spec, {v.name: listing.images for v in spec.variants}, 0, pixels_per_unit)

@@ -13,7 +13,7 @@ import pydantic
 from ncbatch import layout
 from ncbatch.codec.recipe import ClassicalRecipe, Recipe
 from ncbatch.errors import RunError, SpecMismatchError
-from ncbatch.images.limits import PictureLimits
+from ncbatch.images.limits import ImageLimits
 from ncbatch.store import AccessDenied, ObjectNotFound, Store
 
 
@@ -27,7 +27,7 @@ class Variant(pydantic.BaseModel, frozen=True, extra="forbid"):
     model_digest: str | None = None
     recipe: Annotated[Recipe | ClassicalRecipe, pydantic.Field(discriminator="method")]
     alpha: Literal["refuse", "white", "black"] = "refuse"
-    max_pixels: int = pydantic.Field(PictureLimits().max_pixels, gt=0)
+    max_pixels: int = pydantic.Field(ImageLimits().max_pixels, gt=0)
     fall_back: bool = pydantic.Field(
         False, description="the amortized encoding where refinement diverges or a file fails its check"
     )
@@ -48,7 +48,7 @@ class Variant(pydantic.BaseModel, frozen=True, extra="forbid"):
 class RunSpec(pydantic.BaseModel, frozen=True, extra="forbid"):
     """The immutable part of `run.json`.
 
-    corpus: canonical URI. include: patterns of the keys that count as pictures, or none for the default;
+    corpus: canonical URI. include: patterns of the keys that count as images, or none for the default;
         exclude: of keys that are left out all the same.
     create_only: whether the output's store honours create-only puts (see `layout.bitstream_key`).
     """

@@ -10,7 +10,7 @@ from ncbatch.report.evaluation import Evaluation
 from ncbatch.report.originals import Images, Pixels
 from ncbatch.report.rows import SAVED_PERCENT, Rows, quoted
 from ncbatch.report.series import AMORTIZED
-from ncbatch.report.shown_images import Comparison, Shown
+from ncbatch.report.shown_images import ComparedImage, Comparison
 
 _ZOOM = 96  # pixels a side of the crop that is shown enlarged
 _SHOWN_SIDE = 1024  # of larger images a part is shown
@@ -69,7 +69,7 @@ def _opening(rows: Sequence[dict[str, Any]], has_original: bool) -> tuple[int, i
     return 0, min(1, len(rows) - 1 + first)
 
 
-def _cut(shown: Sequence[tuple[str, Pixels]]) -> list[Shown]:
+def _cut(shown: Sequence[tuple[str, Pixels]]) -> list[ComparedImage]:
     """The same part of each: around the crop with the most contrast."""
     height, width = shown[0][1].shape[:2]
     top, left = _busiest(shown[0][1])
@@ -78,7 +78,7 @@ def _cut(shown: Sequence[tuple[str, Pixels]]) -> list[Shown]:
         for start, side in ((top, height), (left, width))
     )
     return [
-        Shown(
+        ComparedImage(
             label,
             write_png(pixels[y : y + _SHOWN_SIDE, x : x + _SHOWN_SIDE]),
             write_png(pixels[top : top + _ZOOM, left : left + _ZOOM]),

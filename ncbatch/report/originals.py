@@ -5,18 +5,15 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ncbatch.codec.errors import BitstreamError, DecodeCheckError, ModelError
 from ncbatch.decoding.run_reader import RunReader
-from ncbatch.images.read import PictureError, read_picture
+from ncbatch.images.pixels import Pixels
+from ncbatch.images.read import ImageError, read_image
 from ncbatch.plan.spec import RunSpec
 from ncbatch.store import Store, StoreError, StoreOptions, open_store
 
 log = logging.getLogger(__name__)
 
-Pixels = NDArray[np.uint8]
 """uint8[height, width, 3]."""
 
 _CANNOT_DECODE = (BitstreamError, DecodeCheckError, ModelError, StoreError)
@@ -39,8 +36,8 @@ class Images:
             return None
         alpha = self._spec.variant(variant).alpha
         try:
-            return read_picture(self.corpus.get(image_key), alpha="white" if alpha == "refuse" else alpha)
-        except (StoreError, PictureError) as error:
+            return read_image(self.corpus.get(image_key), alpha="white" if alpha == "refuse" else alpha)
+        except (StoreError, ImageError) as error:
             log.warning("the original of %s is not shown: %s", image_key, error)
             return None
 

@@ -7,7 +7,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Shown:
+class ComparedImage:
     """One side of the slider, as PNG. whole: up to 1,024 pixels a side; zoom: the crop."""
 
     label: str
@@ -20,7 +20,7 @@ class Comparison:
     """left, right: places in `shown` of what the slider opens with."""
 
     image_key: str
-    shown: tuple[Shown, ...]
+    shown: tuple[ComparedImage, ...]
     left: int
     right: int
 

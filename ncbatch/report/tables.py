@@ -18,7 +18,7 @@ from ncbatch.words import size
 
 _BD_COLUMNS = ("series", "reference", "bd_rate_pchip_percent", "bd_rate_cubic_percent", "why_not")
 
-Kind = Literal["text", "count", "bytes", "time"] | int
+ColumnKind = Literal["text", "count", "bytes", "time"] | int
 """How a value is written; a number: with so many decimals."""
 
 
@@ -28,7 +28,7 @@ class Column:
 
     name: str
     heading: str
-    kind: Kind
+    kind: ColumnKind
 
     @property
     def is_text(self) -> bool:
@@ -114,7 +114,7 @@ def shown(columns: Sequence[Column], rows: Sequence[dict[str, Any]]) -> list[Col
     return [column for column in columns if any(row.get(column.name) not in (None, "") for row in rows)]
 
 
-def cell(value: Any, kind: Kind) -> str:
+def cell(value: Any, kind: ColumnKind) -> str:
     """A value as it is read on the page."""
     if value is None:
         return ""

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import torch
 
-from ncbatch.training.photographs import Photographs
+from ncbatch.training.images import TrainingImages
 from ncbatch.training.settings import TrainingSettings
 from ncbatch.training.trainer import Trainer
 
@@ -22,7 +22,7 @@ def seconds_per_step(settings: TrainingSettings, threads: int) -> float:
     noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     count = _MOST_STEPS + 1
-    trainer = Trainer(settings.model_copy(update={"steps": count}), Photographs([noise]), device)
+    trainer = Trainer(settings.model_copy(update={"steps": count}), TrainingImages([noise]), device)
     steps = trainer.run()
     next(steps)  # the first one pays for libraries and memory
     started, done, taken = time.monotonic(), 0, 0.0

@@ -110,7 +110,7 @@ class FactorizedDensity(nn.Module):
 class MeanScaleHyperprior(nn.Module):
     """The four transforms and p(z).
 
-    g_a: picture [batch, 3, height, width] to y, [batch, m, height / 16, width / 16]; g_s: back.
+    g_a: image [batch, 3, height, width] to y, [batch, m, height / 16, width / 16]; g_s: back.
     h_a: y to z, [batch, n, height / 64, width / 64]; h_s: z to scales and means, [batch, 2 m, ...] as y.
 
     Args:

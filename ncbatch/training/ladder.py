@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ncbatch.codec.model.info import Kind
+from ncbatch.codec.model.info import ModelKind
 
 if TYPE_CHECKING:
     from ncbatch.codec.model.checkpoint import Checkpoint
@@ -18,12 +18,12 @@ _START = 0.02
 
 
 @dataclass(frozen=True)
-class Rung:
+class RatePoint:
     """One model of a ladder; `parent` is trained before it and lends its weights."""
 
-    kind: Kind
+    kind: ModelKind
     lmbda: float
-    parent: Rung | None = None
+    parent: RatePoint | None = None
 
     @property
     def name(self) -> str:
@@ -32,7 +32,7 @@ class Rung:
         return f"{self.kind}-{digits}"
 
 
-def walk(lmbdas: Sequence[float], kinds: Sequence[Kind], *, warm: bool = True) -> list[Rung]:
+def walk(lmbdas: Sequence[float], kinds: Sequence[ModelKind], *, warm: bool = True) -> list[RatePoint]:
     """The order of training: outwards from the rate next to 0.02; bits-back models start from base ones.
 
     Args:
@@ -40,31 +40,31 @@ def walk(lmbdas: Sequence[float], kinds: Sequence[Kind], *, warm: bool = True) -
     """
     rates = sorted(set(lmbdas))
     if not warm:
-        return [Rung(kind, rate) for kind in kinds for rate in rates]
+        return [RatePoint(kind, rate) for kind in kinds for rate in rates]
     start = min(range(len(rates)), key=lambda i: abs(math.log(rates[i] / _START)))
-    base: dict[float, Rung] = {rates[start]: Rung("base", rates[start])}
+    base: dict[float, RatePoint] = {rates[start]: RatePoint("base", rates[start])}
     for i in range(start - 1, -1, -1):
-        base[rates[i]] = Rung("base", rates[i], base[rates[i + 1]])
+        base[rates[i]] = RatePoint("base", rates[i], base[rates[i + 1]])
     for i in range(start + 1, len(rates)):
-        base[rates[i]] = Rung("base", rates[i], base[rates[i - 1]])
+        base[rates[i]] = RatePoint("base", rates[i], base[rates[i - 1]])
     rungs = list(base.values())
     if "bits-back" in kinds:
-        rungs += [Rung("bits-back", rung.lmbda, rung) for rung in list(base.values())]
+        rungs += [RatePoint("bits-back", rung.lmbda, rung) for rung in list(base.values())]
     return rungs
 
 
 def climb(
-    rungs: Sequence[Rung],
+    rungs: Sequence[RatePoint],
     start: Checkpoint | None,
-    train: Callable[[Rung, Checkpoint | None], Checkpoint],
-) -> Iterator[tuple[Rung, Checkpoint]]:
+    train: Callable[[RatePoint, Checkpoint | None], Checkpoint],
+) -> Iterator[tuple[RatePoint, Checkpoint]]:
     """Trains the rungs in their order, each from its parent's weights, yielding each as it is done.
 
     Args:
         start: what the rungs without a parent start from.
         train: trains one from a neighbour's weights, or only reads it where it is trained already.
     """
-    trained: dict[Rung, Checkpoint] = {}
+    trained: dict[RatePoint, Checkpoint] = {}
     for rung in rungs:
         trained[rung] = train(rung, trained[rung.parent] if rung.parent else start)
         yield rung, trained[rung]

@@ -42,7 +42,7 @@ class Losses:
 
 
 @dataclass(frozen=True)
-class Noise:
+class BatchNoise:
     """Of one batch. y: uniform in +-1/2; z: the same for the base kind, standard normal for bits-back."""
 
     y: Tensor
@@ -63,21 +63,21 @@ class TrainableHyperprior(nn.Module):
         if settings.kind == "bits-back":
             self.network.h_a[-1] = nn.Conv2d(settings.n, 2 * settings.n, 5, stride=2, padding=2)
 
-    def noise(self, generators: list[torch.Generator]) -> Noise:
+    def noise(self, generators: list[torch.Generator]) -> BatchNoise:
         """Fresh noise for a batch, one generator per sample."""
         latents = self.settings.crop // 16
         y_shape = (self.settings.m, latents, latents)
         z_shape = (self.settings.n, latents // 4, latents // 4)
         y = torch.stack([torch.rand(y_shape, generator=g) - 0.5 for g in generators])
         if self.settings.kind == "bits-back":
-            return Noise(y, torch.stack([torch.randn(z_shape, generator=g) for g in generators]))
-        return Noise(y, torch.stack([torch.rand(z_shape, generator=g) - 0.5 for g in generators]))
+            return BatchNoise(y, torch.stack([torch.randn(z_shape, generator=g) for g in generators]))
+        return BatchNoise(y, torch.stack([torch.rand(z_shape, generator=g) - 0.5 for g in generators]))
 
-    def forward(self, pictures: Tensor, noise: Noise) -> Losses:
+    def forward(self, images: Tensor, noise: BatchNoise) -> Losses:
         """Losses of a batch, float32[batch, 3, crop, crop] in 0..1."""
         network = self.network
-        pixels = pictures.shape[0] * pictures.shape[2] * pictures.shape[3]
-        y = network.g_a(pictures)
+        pixels = images.shape[0] * images.shape[2] * images.shape[3]
+        y = network.g_a(images)
         parameters = network.h_a(y).float()
         z, bits_z, bits_z_back = self._sample_z(parameters, noise.z)
         scales, means = network.h_s(z).float().chunk(2, 1)
@@ -88,7 +88,7 @@ class TrainableHyperprior(nn.Module):
             bits_y / pixels,
             bits_z / pixels,
             bits_z_back / pixels,
-            F.mse_loss(reconstruction, pictures) * 255**2,
+            F.mse_loss(reconstruction, images) * 255**2,
         )
 
     def _sample_z(self, parameters: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -135,7 +135,7 @@ _GROWING: dict[str, int | None] = {
 
 
 def _widened(weights: dict[str, Tensor], fresh: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights for more channels of y: the old latents and the picture from them stay what they were.
+    """Weights for more channels of y: the old latents and the image from them stay what they were.
 
     New channels keep their fresh weights where they come from, and nothing old listens to them yet.
     """

@@ -24,7 +24,7 @@ from ncbatch import signals
 from ncbatch.codec.model.checkpoint import Checkpoint, export, parse
 from ncbatch.errors import NcbatchError
 from ncbatch.store import ObjectNotFound, Store
-from ncbatch.training.photographs import Photographs
+from ncbatch.training.images import TrainingImages
 from ncbatch.training.settings import TrainingSettings
 from ncbatch.training.trainer import StepReport, Trainer
 from ncbatch.training.validation import Score, score
@@ -38,7 +38,7 @@ _SECONDS_PER_LINE = 2.0  # a hundred steps take minutes on a slow machine: progr
 
 @dataclass
 class LogRow:
-    """Means over `_STEPS_PER_ROW` steps, and the score on the validation photographs where it was taken."""
+    """Means over `_STEPS_PER_ROW` steps, and the score on the validation images where it was taken."""
 
     step: int
     loss: float
@@ -82,7 +82,7 @@ class Session:
     """
 
     settings: TrainingSettings
-    validation: Photographs
+    validation: TrainingImages
     output: Store
     trainer: Trainer
     options: SessionOptions = field(default_factory=SessionOptions)

@@ -1,4 +1,4 @@
-"""What a training is: everything that decides the weights it arrives at, besides the photographs."""
+"""What a training is: everything that decides the weights it arrives at, besides the images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import pydantic
 
-from ncbatch.codec.model.info import Kind
+from ncbatch.codec.model.info import ModelKind
 from ncbatch.errors import UsageError, first_problem
 
 LADDER = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08)
@@ -29,7 +29,7 @@ class TrainingSettings(pydantic.BaseModel, frozen=True, extra="forbid"):
     start_from: digest of the checkpoint whose weights it starts from.
     """
 
-    kind: Kind = "base"
+    kind: ModelKind = "base"
     lmbda: float = pydantic.Field(gt=0, allow_inf_nan=False)
     n: int = pydantic.Field(64, gt=0, le=1024)
     m: int = pydantic.Field(128, gt=0, le=1024)
@@ -53,7 +53,7 @@ class TrainingSettings(pydantic.BaseModel, frozen=True, extra="forbid"):
         return self.learning_rate * warm * (0.01 + 0.99 * cosine)
 
 
-def small(lmbda: float, kind: Kind = "base") -> TrainingSettings:
+def small(lmbda: float, kind: ModelKind = "base") -> TrainingSettings:
     """Of the built-in ladder: N = 64; M = 128, or 192 for the two highest rates.
 
     With 96 channels the transforms alone, nothing rounded, leave a mean squared error of 42 on photographs (a
@@ -62,7 +62,7 @@ def small(lmbda: float, kind: Kind = "base") -> TrainingSettings:
     return TrainingSettings(kind=kind, lmbda=lmbda, m=192 if lmbda >= _HIGH else 128)
 
 
-def paper(lmbda: float, kind: Kind = "base") -> TrainingSettings:
+def paper(lmbda: float, kind: ModelKind = "base") -> TrainingSettings:
     """The paper's own settings: N = 192, or 256 for the two highest rates; millions of steps at 1e-4."""
     channels = 256 if lmbda >= _HIGH else 192
     millions = {0.001: 1, 0.08: 3}.get(lmbda, 2)
@@ -72,7 +72,7 @@ def paper(lmbda: float, kind: Kind = "base") -> TrainingSettings:
     )  # fmt: skip
 
 
-def make_settings(preset: Preset, kind: Kind, lmbda: float, **given: Any) -> TrainingSettings:
+def make_settings(preset: Preset, kind: ModelKind, lmbda: float, **given: Any) -> TrainingSettings:
     """A preset with some of its fields set otherwise.
 
     Raises:

@@ -15,10 +15,10 @@ from ncbatch.codec.model.checkpoint import Checkpoint, parse
 from ncbatch.errors import NcbatchError, UsageError
 from ncbatch.store import Store, StoreOptions, open_store
 from ncbatch.training.network import warm_start
-from ncbatch.training.photographs import Photographs, read_photographs
+from ncbatch.training.images import TrainingImages, read_images
 from ncbatch.training.session import MODEL, LogRow, Session, SessionOptions, finished
 from ncbatch.training.settings import TrainingSettings
-from ncbatch.training.trainer import Trainer, Worker
+from ncbatch.training.trainer import Trainer, TrainingWorker
 
 log = logging.getLogger(__name__)
 
@@ -31,9 +31,9 @@ Show = Callable[[LogRow, int], None]
 class TrainingRequest:
     """One training and where it lives. Travels to the workers.
 
-    keys: of the photographs in the corpus. start: bytes of the checkpoint to start from, of the digest that
+    keys: of the images in the corpus. start: bytes of the checkpoint to start from, of the digest that
     `settings.start_from` says.
-    memory_bytes: of decoded photographs that one worker holds.
+    memory_bytes: of decoded images that one worker holds.
     """
 
     settings: TrainingSettings
@@ -47,13 +47,13 @@ class TrainingRequest:
     threads: int = 1
 
 
-def train_here(request: TrainingRequest, show: Show, worker: Worker | None = None) -> Checkpoint:
+def train_here(request: TrainingRequest, show: Show, worker: TrainingWorker | None = None) -> Checkpoint:
     """Trains in this process, as one worker of several or alone."""
     torch.set_num_threads(request.threads)
     keep_freed_memory()
     corpus = open_store(request.corpus_uri, request.store)
     output = open_store(request.output_uri, request.store, create=True)
-    training, validation = _photographs(request, corpus)
+    training, validation = _images(request, corpus)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trainer = Trainer(request.settings, training, device, worker=worker)
     if request.start is not None:
@@ -62,8 +62,8 @@ def train_here(request: TrainingRequest, show: Show, worker: Worker | None = Non
     return session.run()
 
 
-def _photographs(request: TrainingRequest, corpus: Store) -> tuple[Photographs, Photographs]:
-    """The photographs to train on, and a few spread over the corpus that are never trained on."""
+def _images(request: TrainingRequest, corpus: Store) -> tuple[TrainingImages, TrainingImages]:
+    """The images to train on, and a few spread over the corpus that are never trained on."""
     keys, crop = request.keys, request.settings.crop
     if len(keys) < 2:
         found = "1 image" if keys else "no images"
@@ -74,8 +74,8 @@ def _photographs(request: TrainingRequest, corpus: Store) -> tuple[Photographs, 
     held_out = keys[:: len(keys) // count][:count]
     rest = [key for key in keys if key not in held_out]
     return (
-        read_photographs(corpus, rest, crop, request.memory_bytes),
-        read_photographs(corpus, held_out, crop, request.memory_bytes, "validation"),
+        read_images(corpus, rest, crop, request.memory_bytes),
+        read_images(corpus, held_out, crop, request.memory_bytes, "validation"),
     )
 
 
@@ -94,7 +94,7 @@ def train(request: TrainingRequest, show: Show, group: Group | None = None) -> C
         group: of a Ray that is started; None trains in this process.
 
     Raises:
-        UsageError: the corpus has not two pictures. NcbatchError: the output holds a training with other
+        UsageError: the corpus has not two images. NcbatchError: the output holds a training with other
             settings, or the loss is not finite any more.
     """
     output = open_store(request.output_uri, request.store, create=True)
@@ -122,7 +122,7 @@ def train_on_ray(request: TrainingRequest, show: Show, group: Group) -> Checkpoi
 
     def work() -> None:
         context = ray.train.get_context()
-        worker = Worker(context.get_world_rank(), context.get_world_size())
+        worker = TrainingWorker(context.get_world_rank(), context.get_world_size())
         try:
             train_here(request, lambda row, steps: rows.put((row, steps)), worker)
         except NcbatchError as error:  # all workers meet it, and trying again would not help

@@ -20,8 +20,8 @@ from torch import Tensor
 from ncbatch.codec.model.hyperprior import fast_dtype
 from ncbatch.errors import NcbatchError
 from ncbatch.training.hyperprior import without_constants
-from ncbatch.training.network import Noise, TrainableHyperprior
-from ncbatch.training.photographs import Photographs
+from ncbatch.training.network import BatchNoise, TrainableHyperprior
+from ncbatch.training.images import TrainingImages
 from ncbatch.training.settings import TrainingSettings
 
 _PREFETCHED = 4  # batches drawn ahead by a thread
@@ -43,7 +43,7 @@ class StepReport:
 
 
 @dataclass(frozen=True)
-class Worker:
+class TrainingWorker:
     """This process's part of every batch."""
 
     rank: int = 0
@@ -57,25 +57,25 @@ class Trainer:
     """Weights and optimizers of a training at some step.
 
     Args:
-        photographs: the corpus.
+        images: the corpus.
         worker: which part of every batch is computed here; gradients are averaged over all workers.
     """
 
     def __init__(
         self,
         settings: TrainingSettings,
-        photographs: Photographs,
+        images: TrainingImages,
         device: torch.device,
         *,
-        worker: Worker | None = None,
+        worker: TrainingWorker | None = None,
     ) -> None:
-        worker = worker or Worker()
+        worker = worker or TrainingWorker()
         if settings.batch_size % worker.count:
             raise NcbatchError(
                 f"a batch of {settings.batch_size} cannot be shared evenly by {worker.count} workers; "
                 "choose another --batch-size"
             )
-        self.settings, self.device, self._photographs = settings, device, photographs
+        self.settings, self.device, self._images = settings, device, images
         self.worker = worker
         torch.manual_seed(settings.seed)
         self.model = TrainableHyperprior(settings).to(device)
@@ -96,31 +96,31 @@ class Trainer:
                 for step in range(self.step, min(self.step + _PREFETCHED, self.settings.steps))
             ]
             while self.step < self.settings.steps:
-                pictures, noise = ahead.pop(0).result()
+                images, noise = ahead.pop(0).result()
                 if self.step + _PREFETCHED < self.settings.steps:
                     ahead.append(pool.submit(self._batch, self.step + _PREFETCHED))
-                report = self._advance(pictures, noise)
+                report = self._advance(images, noise)
                 self.step += 1
                 yield report
 
-    def _batch(self, step: int) -> tuple[Tensor, Noise]:
+    def _batch(self, step: int) -> tuple[Tensor, BatchNoise]:
         settings = self.settings
         samples = self.worker.samples(settings.batch_size)
-        crops = [self._photographs.crop(settings.seed, step, i, settings.crop) for i in samples]
+        crops = [self._images.crop(settings.seed, step, i, settings.crop) for i in samples]
         generators = [_generator(settings.seed, step, i) for i in samples]
         return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2), self.model.noise(generators)
 
-    def _advance(self, pictures: Tensor, noise: Noise) -> StepReport:
+    def _advance(self, images: Tensor, noise: BatchNoise) -> StepReport:
         settings = self.settings
         for group in self._adam.param_groups:
             group["lr"] = settings.rate_at(self.step)
         self._adam.zero_grad()
         self._aux.zero_grad()
-        pictures = pictures.to(self.device).float() / 255
-        noise = Noise(noise.y.to(self.device), noise.z.to(self.device))
+        images = images.to(self.device).float() / 255
+        noise = BatchNoise(noise.y.to(self.device), noise.z.to(self.device))
         dtype = fast_dtype(self.device)
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32):
-            losses = self.model(pictures, noise)
+            losses = self.model(images, noise)
         loss = losses.rd_loss(settings.lmbda)
         loss.backward()
         numbers = torch.stack([loss.detach(), losses.bpp.detach(), losses.mse.detach()])
@@ -155,7 +155,7 @@ class Trainer:
         """Everything that `restore` needs."""
         return {
             "settings": self.settings.model_dump(),
-            "photographs": self._photographs.digest,
+            "photographs": self._images.digest,
             "step": self.step,
             "model": self.model.state_dict(),
             "adam": self._adam.state_dict(),
@@ -163,7 +163,7 @@ class Trainer:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        if state.get("photographs", self._photographs.digest) != self._photographs.digest:
+        if state.get("photographs", self._images.digest) != self._images.digest:
             raise NcbatchError(
                 "the training there saw other images; to continue it, give it the same corpus, --include, "
                 "--exclude and --memory, or else choose another --out"

@@ -1,4 +1,4 @@
-"""How good a checkpoint is on photographs it was not trained on, by the codec itself."""
+"""How good a checkpoint is on images it was not trained on, by the codec itself."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from ncbatch.codec.decode import reconstruct
 from ncbatch.codec.model.checkpoint import Checkpoint
 from ncbatch.codec.model.hyperprior import Model, to_tensor
 from ncbatch.images import distortion
-from ncbatch.training.photographs import Photographs
+from ncbatch.training.images import TrainingImages
 
 
 @dataclass(frozen=True)
 class Score:
-    """Means over the photographs, of rounded latents and 8-bit pictures; bpp is information content."""
+    """Means over the images, of rounded latents and 8-bit images; bpp is information content."""
 
     bpp: float
     psnr: float
     rd_loss: float
 
 
-def score(checkpoint: Checkpoint, photographs: Photographs, device: torch.device) -> Score:
+def score(checkpoint: Checkpoint, images: TrainingImages, device: torch.device) -> Score:
     """Scores the amortized encoding."""
     model = Model(checkpoint, device)
     bpps, psnrs, losses = [], [], []
-    for pixels in photographs.pictures:
+    for pixels in images.images:
         latents = model.round(*model.analyse(to_tensor(pixels, device)))
         bpp = sum(bits.item() for bits in model.information(latents)) / (pixels.size / 3)
         error = distortion.mse(pixels, reconstruct(model, latents, *pixels.shape[:2]))

@@ -12,8 +12,8 @@ from ncbatch.codec.errors import DecodeCheckError
 from ncbatch.metrics.schema import Row
 from ncbatch.plan.spec import Variant
 from ncbatch.plan.units import PlannedImage, Unit
-from ncbatch.worker.batches import OUT_OF_MEMORY, Batches, Done, failure_of, refined
-from ncbatch.worker.fetch import Job, open_images
+from ncbatch.worker.batches import OUT_OF_MEMORY, Batches, BatchResult, failure_of, refined
+from ncbatch.worker.fetch import FetchedImage, open_images
 from ncbatch.worker.publish import Publisher
 from ncbatch.worker.rows import Failure, RowWriter, Work
 from ncbatch.worker.tracer import Tracer
@@ -51,7 +51,7 @@ class Attempt:
 
     def _jobs(
         self, images: Sequence[PlannedImage], poisoned: Mapping[str, str], early: list[Row]
-    ) -> Iterator[Job]:
+    ) -> Iterator[FetchedImage]:
         """What there is to encode; rows of the other images go to `early`."""
         for image, job in open_images(self._workspace.corpus, images, self._variant, poisoned):
             if isinstance(job, Failure):
@@ -63,7 +63,7 @@ class Attempt:
             else:
                 early.append(row)
 
-    def _adopted(self, job: Job) -> Row | None:
+    def _adopted(self, job: FetchedImage) -> Row | None:
         """A row for a bitstream that an earlier attempt published before it could commit."""
         started = datetime.now(timezone.utc)
         for key, data in self._publisher.standing(job.image):
@@ -72,15 +72,15 @@ class Attempt:
                 return self._writer.ok(job.image, encoded, key, Work(started, adopted=True))
         return None
 
-    def _encode(self, jobs: Sequence[Job]) -> list[Encoded]:
+    def _encode(self, jobs: Sequence[FetchedImage]) -> list[Encoded]:
         return refined(self._coder.encode, jobs, self.wip, self.tracer, self.progress)
 
-    def _row(self, done: Done[Encoded]) -> Row:
+    def _row(self, done: BatchResult[Encoded]) -> Row:
         if isinstance(done.result, Failure):
             return self._fallen_back(done.job, done.result)
         return self._published(done.job, done.result, Work(done.started_at, batch_size=done.batch_size))
 
-    def _fallen_back(self, job: Job, failure: Failure) -> Row:
+    def _fallen_back(self, job: FetchedImage, failure: Failure) -> Row:
         fall_back = self._variant.fall_back and failure.error_class != OUT_OF_MEMORY
         if not fall_back or not isinstance(self._coder, LearnedCoder):
             return self._writer.failed(job.image, failure)
@@ -92,7 +92,7 @@ class Attempt:
         note = f"fell back to the amortized encoding: {failure.error}"
         return self._published(job, encoded, Work(started, method="amortized", note=note))
 
-    def _published(self, job: Job, encoded: Encoded, work: Work) -> Row:
+    def _published(self, job: FetchedImage, encoded: Encoded, work: Work) -> Row:
         """Publishes an encoding. Where another attempt was faster, its bitstream counts."""
         key = self._publisher.publish(job.image, encoded.outcome.data)
         if key is None:

@@ -1,4 +1,4 @@
-"""Pictures of one padded shape, encoded together; split where the whole cannot be done."""
+"""Images of one padded shape, encoded together; split where the whole cannot be done."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Generic, TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from ncbatch.codec.encode import Pause, State, padded_shape
+from ncbatch.codec.encode import Pause, RefinementState, padded_shape
 from ncbatch.codec.errors import DecodeCheckError, DivergedError
 from ncbatch.codec.refinement.batch import Refinement
-from ncbatch.worker.fetch import Job
+from ncbatch.images.pixels import Pixels
+from ncbatch.worker.fetch import FetchedImage
 from ncbatch.worker.rows import Failure
 from ncbatch.worker.tracer import Tracer
 from ncbatch.worker.unit_progress import UnitProgress
 from ncbatch.worker.work_in_progress import WorkInProgress
 from ncbatch.worker.workspace import Workspace
 
-_HELD_SAMPLES = 200_000_000  # of pictures kept in memory while batches fill up
+_HELD_SAMPLES = 200_000_000  # of images kept in memory while batches fill up
 
 OUT_OF_MEMORY = "out_of_memory"
 
@@ -29,10 +28,10 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Done(Generic[Result]):
+class BatchResult(Generic[Result]):
     """What came of one image: a result of its batch, or why there is none."""
 
-    job: Job
+    job: FetchedImage
     result: Result | Failure
     started_at: datetime
     batch_size: int
@@ -46,12 +45,14 @@ class Batches(Generic[Result]):
             memory.
     """
 
-    def __init__(self, workspace: Workspace, encode: Callable[[Sequence[Job]], Sequence[Result]]) -> None:
+    def __init__(
+        self, workspace: Workspace, encode: Callable[[Sequence[FetchedImage]], Sequence[Result]]
+    ) -> None:
         self._workspace, self._encode = workspace, encode
 
-    def done(self, jobs: Iterable[Job]) -> Iterator[Done[Result]]:
+    def done(self, jobs: Iterable[FetchedImage]) -> Iterator[BatchResult[Result]]:
         """One result per job, as they get done."""
-        batches: dict[tuple[int, int], list[Job]] = {}
+        batches: dict[tuple[int, int], list[FetchedImage]] = {}
         for job in jobs:
             shape = padded_shape(job.pixels)
             batches.setdefault(shape, []).append(job)
@@ -63,7 +64,7 @@ class Batches(Generic[Result]):
         for batch in batches.values():
             yield from self._tried(batch)
 
-    def _tried(self, jobs: list[Job]) -> Iterator[Done[Result]]:
+    def _tried(self, jobs: list[FetchedImage]) -> Iterator[BatchResult[Result]]:
         started = datetime.now(timezone.utc)
         try:
             results = self._encode(jobs)
@@ -73,19 +74,19 @@ class Batches(Generic[Result]):
             failure = failure_of(error)
         else:
             for job, result in zip(jobs, results, strict=True):
-                yield Done(job, result, started, len(jobs))
+                yield BatchResult(job, result, started, len(jobs))
             return
         # Not inside the handlers: while an error is handled, its traceback keeps all that the failed call had
         # in memory.
         if len(jobs) == 1:
-            yield Done(jobs[0], failure, started, 1)
+            yield BatchResult(jobs[0], failure, started, 1)
         elif failure.error_class == OUT_OF_MEMORY:
             yield from self._halved(jobs)
         else:
             for job in jobs:
                 yield from self._tried([job])
 
-    def _halved(self, jobs: list[Job]) -> Iterator[Done[Result]]:
+    def _halved(self, jobs: list[FetchedImage]) -> Iterator[BatchResult[Result]]:
         half = len(jobs) // 2
         self._workspace.batch_size = min(self._workspace.batch_size, half)
         if self._workspace.device.type == "cuda":
@@ -100,7 +101,7 @@ def failure_of(error: DivergedError | DecodeCheckError) -> Failure:
 
 
 def memory_failure(error: MemoryError | RuntimeError) -> Failure:
-    """The failure of a picture for which memory ran out.
+    """The failure of an image for which memory ran out.
 
     Raises:
         MemoryError, RuntimeError: the error, if it says something else.
@@ -109,17 +110,17 @@ def memory_failure(error: MemoryError | RuntimeError) -> Failure:
     ours = isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or "can't allocate" in str(error)
     if not ours:
         raise error
-    return Failure(OUT_OF_MEMORY, f"the picture does not fit in memory: {error}")
+    return Failure(OUT_OF_MEMORY, f"the image does not fit in memory: {error}")
 
 
 def refined(
-    encode: Callable[[list[NDArray[np.uint8]], State | None, Pause], list[Result]],
-    jobs: Sequence[Job],
+    encode: Callable[[list[Pixels], RefinementState | None, Pause], list[Result]],
+    jobs: Sequence[FetchedImage],
     wip: WorkInProgress,
     tracer: Tracer,
     progress: UnitProgress,
 ) -> list[Result]:
-    """Encodes pictures together, from where an earlier attempt got to; saves and looks on the way."""
+    """Encodes images together, from where an earlier attempt got to; saves and looks on the way."""
     images = [job.image for job in jobs]
     state = wip.resume(images)
     tracer.begin(state)

@@ -19,7 +19,7 @@ class Beat:
     begun_at: float = 0.0
 
 
-Report = Callable[[Beat], None]
+BeatSink = Callable[[Beat], None]
 """Takes a beat away at once, wherever it goes."""
 
 

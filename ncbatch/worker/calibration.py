@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from ncbatch.codec.codecs import ClassicalCoder, Coder, LearnedCoder, PackCoder
 from ncbatch.codec.model.hyperprior import Model
 from ncbatch.codec.recipe import Recipe
-from ncbatch.images.read import PictureError, read_picture
+from ncbatch.images.pixels import Pixels
+from ncbatch.images.read import ImageError, read_image
 from ncbatch.models.loading import load_model
 from ncbatch.plan.generations import PACK_PICTURES
 from ncbatch.plan.sizing import pixels_per_unit
@@ -47,12 +47,12 @@ def seconds_per_pixel(coder: Coder | PackCoder) -> float:
 
 def costs_per_pixel(coder: Coder | PackCoder) -> Costs:
     """What encoding a test image of 512 x 512 pixels takes, taken apart."""
-    picture = np.random.default_rng(0).integers(0, 256, (_SIDE, _SIDE, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (_SIDE, _SIDE, 3), dtype=np.uint8)
 
     def timed(**repeated: int) -> float:
         recipe = coder.recipe.model_copy(update=repeated)
         started = time.monotonic()
-        replace(coder, recipe=recipe).encode([picture])  # type: ignore[arg-type]
+        replace(coder, recipe=recipe).encode([image])  # type: ignore[arg-type]
         return time.monotonic() - started
 
     counts = [name for name in _REPEATED if getattr(coder.recipe, name, None)]
@@ -119,14 +119,14 @@ def estimate(
     return found
 
 
-def _samples(images: Sequence[PlannedImage], corpus: Store) -> list[NDArray[np.uint8]]:
-    """Crops of a few readable pictures, spread over the corpus."""
-    found: list[NDArray[np.uint8]] = []
+def _samples(images: Sequence[PlannedImage], corpus: Store) -> list[Pixels]:
+    """Crops of a few readable images, spread over the corpus."""
+    found: list[Pixels] = []
     for image in images[:: max(len(images) // (2 * _SAMPLES), 1)]:
         if len(found) == _SAMPLES:
             break
         try:
-            found.append(read_picture(corpus.get(image.key), alpha="white")[:_SIDE, :_SIDE])
-        except PictureError:
+            found.append(read_image(corpus.get(image.key), alpha="white")[:_SIDE, :_SIDE])
+        except ImageError:
             continue  # the run itself will say so in its row
     return found

@@ -1,14 +1,12 @@
-"""From planned images to pictures, or to the reason why there is none."""
+"""From planned images to images, or to the reason why there is none."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ncbatch.images.read import PictureError, PictureLimits, read_picture
+from ncbatch.images.pixels import Pixels
+from ncbatch.images.read import ImageError, ImageLimits, read_image
 from ncbatch.plan.spec import Variant
 from ncbatch.plan.units import PlannedImage
 from ncbatch.store import AccessDenied, BucketNotFound, ObjectNotFound, Store, StoreError, StoreUnavailable
@@ -16,16 +14,16 @@ from ncbatch.worker.rows import Failure, poisoned_failure
 
 
 @dataclass(frozen=True)
-class Job:
+class FetchedImage:
     """An image to be encoded."""
 
     image: PlannedImage
-    pixels: NDArray[np.uint8]
+    pixels: Pixels
 
 
 def open_images(
     corpus: Store, images: Iterable[PlannedImage], variant: Variant, poisoned: Mapping[str, str]
-) -> Iterator[tuple[PlannedImage, Job | Failure]]:
+) -> Iterator[tuple[PlannedImage, FetchedImage | Failure]]:
     """Opens images one after the other; those that are poisoned are not touched."""
     for image in images:
         if image.key in poisoned:
@@ -34,7 +32,7 @@ def open_images(
             yield image, open_image(corpus, image, variant)
 
 
-def open_image(corpus: Store, image: PlannedImage, variant: Variant) -> Job | Failure:
+def open_image(corpus: Store, image: PlannedImage, variant: Variant) -> FetchedImage | Failure:
     """Fetches and opens an image.
 
     Raises:
@@ -53,7 +51,7 @@ def open_image(corpus: Store, image: PlannedImage, variant: Variant) -> Job | Fa
     if info.etag != image.etag:
         return Failure("changed", "the object changed after the plan was made; run the same command again")
     try:
-        limits = PictureLimits(max_pixels=variant.max_pixels)
-        return Job(image, read_picture(data, alpha=variant.alpha, limits=limits, name=image.key))
-    except PictureError as error:
+        limits = ImageLimits(max_pixels=variant.max_pixels)
+        return FetchedImage(image, read_image(data, alpha=variant.alpha, limits=limits, name=image.key))
+    except ImageError as error:
         return Failure(error.error_class, str(error))

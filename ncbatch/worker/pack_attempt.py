@@ -1,4 +1,4 @@
-"""One attempt at a unit of a bits-back variant: its pictures become one pack."""
+"""One attempt at a unit of a bits-back variant: its images become one pack."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from ncbatch import layout
-from ncbatch.codec.bits_back.encode import Found, Packed
+from ncbatch.codec.bits_back.encode import PackCandidate, VerifiedPack
 from ncbatch.codec.codecs import PackCoder
 from ncbatch.codec.errors import PackCheckError
 from ncbatch.metrics.schema import Row
 from ncbatch.plan.spec import Variant
 from ncbatch.plan.units import PlannedImage, Unit
-from ncbatch.worker.batches import OUT_OF_MEMORY, Batches, Done, failure_of, memory_failure, refined
-from ncbatch.worker.fetch import Job, open_image, open_images
+from ncbatch.worker.batches import OUT_OF_MEMORY, Batches, BatchResult, failure_of, memory_failure, refined
+from ncbatch.worker.fetch import FetchedImage, open_image, open_images
 from ncbatch.worker.rows import Failure, RowWriter, Work
 from ncbatch.worker.tracer import Tracer
 from ncbatch.worker.workspace import Workspace
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class PackAttempt:
-    """One execution of a unit by one worker; nothing is published before all pictures are in the pack."""
+    """One execution of a unit by one worker; nothing is published before all images are in the pack."""
 
     def __init__(
         self, workspace: Workspace, coder: PackCoder, variant: Variant, unit: Unit, attempt: str
@@ -58,17 +58,17 @@ class PackAttempt:
     def probe(self, image: PlannedImage) -> None:
         """Finds what a later attempt packs, and keeps it."""
         job = open_image(self._workspace.corpus, image, self._variant)
-        if isinstance(job, Job):
+        if isinstance(job, FetchedImage):
             for done in self._found([job]):
                 log.info("probed %s: %s", image.key, "ok" if isinstance(done, _Good) else "failed")
 
     def _packed(self, good: list[_Good]) -> Iterator[Row]:
-        """Rows of pictures that become a pack, less those that do not decode or fit in memory."""
+        """Rows of images that become a pack, less those that do not decode or fit in memory."""
         while good:
             try:
                 packed = self._coder.pack([g.found for g in good])
             except PackCheckError as error:
-                unfit, failure = error.picture, failure_of(error)
+                unfit, failure = error.image, failure_of(error)
             except (MemoryError, RuntimeError) as error:
                 unfit = max(range(len(good)), key=lambda i: good[i].job.pixels.size)
                 failure = memory_failure(error)
@@ -77,7 +77,7 @@ class PackAttempt:
                 return
             yield self._writer.failed(good.pop(unfit).job.image, failure)
 
-    def _published(self, good: Sequence[_Good], packed: Packed) -> Iterator[Row]:
+    def _published(self, good: Sequence[_Good], packed: VerifiedPack) -> Iterator[Row]:
         data, output = packed.pack.data, self._workspace.output
         key = layout.pack_key(self._unit.variant, self._unit.id, hashlib.sha256(data).hexdigest())
         adopted = output.head(key) is not None  # an attempt published it that died before it could commit
@@ -95,11 +95,11 @@ class PackAttempt:
             )
             yield self._writer.ok(g.job.image, packed.encoded[i], key, work, packed.pack.shares[i].offset)
 
-    def _found(self, jobs: Sequence[Job]) -> Iterator[_Good | _Bad]:
-        """What every picture becomes, in any order."""
+    def _found(self, jobs: Sequence[FetchedImage]) -> Iterator[_Good | _Bad]:
+        """What every image becomes, in any order."""
         kept = self.wip.kept([job.image for job in jobs])
 
-        def restore(jobs: Sequence[Job]) -> list[Found]:
+        def restore(jobs: Sequence[FetchedImage]) -> list[PackCandidate]:
             return [self._coder.restored(job.pixels, kept[job.image.key]) for job in jobs]
 
         for done in Batches(self._workspace, restore).done(j for j in jobs if j.image.key in kept):
@@ -119,34 +119,34 @@ class PackAttempt:
         refines = self._variant.recipe.refines
         return self._variant.fall_back and refines and failure.error_class != OUT_OF_MEMORY
 
-    def _find(self, jobs: Sequence[Job]) -> list[Found]:
+    def _find(self, jobs: Sequence[FetchedImage]) -> list[PackCandidate]:
         found = refined(self._coder.find, jobs, self.wip, self.tracer, self.progress)
         if self._coder.recipe.refines or self._coder.recipe.bbvi_steps:
             for job, f in zip(jobs, found, strict=True):
                 self.wip.keep(job.image, f.state())
         return found
 
-    def _unrefined(self, jobs: Sequence[Job]) -> list[Found]:
+    def _unrefined(self, jobs: Sequence[FetchedImage]) -> list[PackCandidate]:
         return self._coder.unrefined([job.pixels for job in jobs])
 
 
 @dataclass(frozen=True)
 class _Good:
-    """A picture that can be packed."""
+    """An image that can be packed."""
 
-    job: Job
-    found: Found
+    job: FetchedImage
+    found: PackCandidate
     batch_size: int
     note: str | None
 
 
 @dataclass(frozen=True)
 class _Bad:
-    job: Job
+    job: FetchedImage
     failure: Failure
 
 
-def _told(done: Done[Found], note: str | None = None) -> _Good | _Bad:
+def _told(done: BatchResult[PackCandidate], note: str | None = None) -> _Good | _Bad:
     if isinstance(done.result, Failure):
         return _Bad(done.job, done.result)
     return _Good(done.job, done.result, done.batch_size, note)

@@ -1,6 +1,6 @@
-"""How the refinements of a unit went: a side table with a row per picture and look.
+"""How the refinements of a unit went: a side table with a row per image and look.
 
-A picture that is adopted from an earlier attempt, or was kept by one for its pack, was not refined here and
+An image that is adopted from an earlier attempt, or was kept by one for its pack, was not refined here and
 has no looks.
 """
 
@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 
-from ncbatch.codec.refinement.batch import Look, Refinement
+from ncbatch.codec.refinement.batch import Refinement, TracePoint
 from ncbatch.images.distortion import psnr
 from ncbatch.metrics.traces import write_trace
 from ncbatch.plan.units import PlannedImage, Unit
 from ncbatch.store import Store
 
-State = dict[str, torch.Tensor]
+TracerState = dict[str, torch.Tensor]
 
 _KEY = "trace"
 
@@ -32,16 +32,16 @@ class Tracer:
 
     def __init__(self, output: Store, unit: Unit, every: int) -> None:
         self._output, self._unit, self._every = output, unit, every
-        self._batch: list[list[Look]] = []
+        self._batch: list[list[TracePoint]] = []
         self._rows: list[dict[str, Any]] = []
 
-    def begin(self, state: State | None) -> None:
+    def begin(self, state: TracerState | None) -> None:
         """A batch begins, or goes on from a saved state."""
         self._batch = []
         if state is not None and _KEY in state:
             for looks in state[_KEY].tolist():
                 self._batch.append(
-                    [Look(int(s), None if math.isnan(t) else t, b, m, r) for s, t, b, m, r in looks]
+                    [TracePoint(int(s), None if math.isnan(t) else t, b, m, r) for s, t, b, m, r in looks]
                 )
 
     def look(self, refinement: Refinement) -> None:
@@ -49,8 +49,8 @@ class Tracer:
         if wanted and not (self._batch and self._batch[-1][0].step == refinement.step):
             self._batch.append(refinement.looks())
 
-    def state(self) -> State:
-        """What `begin` needs to go on: float64[looks, pictures, 5]."""
+    def state(self) -> TracerState:
+        """What `begin` needs to go on: float64[looks, images, 5]."""
         if not self._batch:
             return {}
         rows = [

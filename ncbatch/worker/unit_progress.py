@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from ncbatch.codec.recipe import ClassicalRecipe, Recipe
 from ncbatch.plan.units import PlannedImage, Unit
-from ncbatch.worker.beats import Beat, Report
+from ncbatch.worker.beats import Beat, BeatSink
 
 _SECONDS = 1.0
 """Between two beats."""
@@ -25,7 +25,7 @@ class UnitProgress:
         unit: Unit,
         attempt: str,
         recipe: Recipe | ClassicalRecipe,
-        report: Report | None,
+        report: BeatSink | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pixels = {image.key: image.pixels for image in unit.images}

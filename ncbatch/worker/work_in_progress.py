@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from ncbatch import __version__, layout
-from ncbatch.codec.encode import State
+from ncbatch.codec.encode import RefinementState
 from ncbatch.codec.refinement.batch import Refinement
 from ncbatch.plan.spec import Variant
 from ncbatch.plan.units import PlannedImage, Unit
@@ -25,7 +25,7 @@ _TAG = "tag"
 
 class WorkInProgress:
     """The state of the batch a unit is at: one object per unit, overwritten. Beside it, one object for every
-    picture that is done and waits for the others of its pack.
+    image that is done and waits for the others of its pack.
 
     Two attempts may write it at once; each state is whole and says whose it is, so either may be resumed.
 
@@ -47,7 +47,7 @@ class WorkInProgress:
         content += "".join(f"\n{len(i.key)} {i.key} {i.etag}" for i in images)
         return torch.tensor(list(hashlib.sha256(content.encode()).digest()), dtype=torch.uint8)
 
-    def resume(self, images: Sequence[PlannedImage]) -> State | None:
+    def resume(self, images: Sequence[PlannedImage]) -> RefinementState | None:
         """The state that an earlier attempt saved of exactly this batch under this recipe, or None."""
         if not self._refines:
             return None
@@ -62,7 +62,7 @@ class WorkInProgress:
         log.info("continuing at step %d from %s", int(state["step"]), self._key)
         return state
 
-    def _stored(self, key: str) -> State:
+    def _stored(self, key: str) -> RefinementState:
         """What stands at the key, empty where it is nothing or damaged."""
         try:
             return load(self._output.get(key))
@@ -72,11 +72,11 @@ class WorkInProgress:
             log.warning("ignoring %s, which is damaged: %s", key, error)
             return {}
 
-    def keep(self, image: PlannedImage, state: State) -> None:
+    def keep(self, image: PlannedImage, state: RefinementState) -> None:
         """Keeps what was found for an image of the unit until the unit is committed."""
         self._output.put(self._kept_key(image), save(state))
 
-    def kept(self, images: Sequence[PlannedImage]) -> dict[str, State]:
+    def kept(self, images: Sequence[PlannedImage]) -> dict[str, RefinementState]:
         """What earlier attempts kept of images of this unit, by their keys."""
         there = {info.key for info in self._output.list(layout.kept_prefix(self._unit))}
         states = {i.key: self._stored(key) for i in images if (key := self._kept_key(i)) in there}
@@ -88,7 +88,7 @@ class WorkInProgress:
         return f"{layout.kept_prefix(self._unit)}{name}.safetensors"
 
     def save_sometimes(
-        self, refinement: Refinement, images: Sequence[PlannedImage], more: Callable[[], State]
+        self, refinement: Refinement, images: Sequence[PlannedImage], more: Callable[[], RefinementState]
     ) -> None:
         """Saves the refinement's state with `more` beside it, if it is time."""
         early = time.monotonic() - self._saved_at < self._seconds

@@ -16,7 +16,7 @@ from ncbatch.metrics.unit_result import UnitResult
 from ncbatch.plan.spec import RunSpec
 from ncbatch.plan.units import Unit
 from ncbatch.store import Store, StoreError
-from ncbatch.worker.beats import Report
+from ncbatch.worker.beats import BeatSink
 from ncbatch.worker.calibration import seconds_per_pixel
 from ncbatch.worker.unit import probe_image, run_unit
 from ncbatch.worker.workspace import Workspace
@@ -36,7 +36,7 @@ class WorkerConfig:
     batch_size: int = 1
     wip_seconds: float = 60.0
     trace_every: int = 0
-    report: Report | None = None
+    report: BeatSink | None = None
 
 
 @dataclass(frozen=True)

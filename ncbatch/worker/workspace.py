@@ -13,7 +13,7 @@ from ncbatch.models.loading import kept_model
 from ncbatch.plan.spec import RunSpec, Variant
 from ncbatch.plan.units import Unit
 from ncbatch.store import Store
-from ncbatch.worker.beats import Report
+from ncbatch.worker.beats import BeatSink
 from ncbatch.worker.unit_progress import UnitProgress
 from ncbatch.worker.work_in_progress import WorkInProgress
 
@@ -22,7 +22,7 @@ from ncbatch.worker.work_in_progress import WorkInProgress
 class Workspace:
     """What one process needs to do units of a run.
 
-    batch_size: pictures of one padded shape to refine together; halved for good when memory runs out.
+    batch_size: images of one padded shape to refine together; halved for good when memory runs out.
     wip_seconds: between two saves of a refinement's state.
     trace_every: steps between two looks at a refinement, for the side table; 0: none.
     report: where to say how much of a unit is done.
@@ -35,7 +35,7 @@ class Workspace:
     batch_size: int = 1
     wip_seconds: float = 60.0
     trace_every: int = 0
-    report: Report | None = None
+    report: BeatSink | None = None
     _models: dict[str, Model] = field(default_factory=dict)
 
     def coder(self, variant: Variant) -> Coder | PackCoder:

@@ -16,7 +16,7 @@ from ncbatch.cli.console import out
 from ncbatch.cli.main import main
 from ncbatch.models.loading import keep_model
 from ncbatch.worker.unit import run_unit
-from tests.workbench import ATTEMPTS, CHECKPOINT, Workbench, picture
+from tests.workbench import ATTEMPTS, CHECKPOINT, Workbench, make_image
 
 
 @contextmanager
@@ -95,7 +95,7 @@ def test_another_pipe_that_breaks_is_no_success() -> None:
 
 
 def _finished_run(bench: Workbench) -> None:
-    bench.add({"a.png": picture()})
+    bench.add({"a.png": make_image()})
     keep_model(bench.output, CHECKPOINT)
     spec = bench.spec()
     run_unit(bench.workspace(spec), bench.unit(spec), ATTEMPTS[0], {})

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from tests.end_to_end.command_line import HANG_SECONDS, ROOT, environment
-from tests.end_to_end.pictures import save_picture
+from tests.end_to_end.images import save_image
 
 NAMES = {"é.png": "é.png", "日本.png": "日本.png", os.fsdecode(b"caf\xe9.png"): "caf\\xe9.png"}
 
@@ -42,7 +42,7 @@ sys.exit(main(["decode", output.uri, folder + "/decoded"]))
 
 def test_names_that_the_locale_cannot_tell(tmp_path: Path) -> None:
     for seed, name in enumerate(NAMES):
-        save_picture(tmp_path / "in" / name, seed)
+        save_image(tmp_path / "in" / name, seed)
     env = environment(LC_ALL="C", PYTHONCOERCECLOCALE="0", PYTHONUTF8="0")
     command = (sys.executable, "-c", _RUN, str(tmp_path))
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=HANG_SECONDS)

@@ -16,7 +16,7 @@ from ncbatch.driver.progress import Snapshot, announce, end_early, read_status, 
 from ncbatch.driver.standing import standing
 from ncbatch.models.loading import keep_model
 from ncbatch.worker.unit import run_unit
-from tests.workbench import ATTEMPTS, CHECKPOINT, Workbench, make_variant, picture
+from tests.workbench import ATTEMPTS, CHECKPOINT, Workbench, make_image, make_variant
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
 DEAD = 2**22 + 1  # above the largest process id that Linux gives
@@ -83,7 +83,7 @@ def test_a_run_that_is_being_planned_is_no_error(
 
 
 def test_several_variants_have_a_row_each(local: Workbench, capsys: pytest.CaptureFixture[str]) -> None:
-    local.add({f"{n}.png": picture(seed=n) for n in range(3)})
+    local.add({f"{n}.png": make_image(seed=n) for n in range(3)})
     spec = local.spec(make_variant(name="one"), make_variant(name="two", alpha="white"))
     units = local.open(spec).units
     run_unit(local.workspace(spec), units[0], ATTEMPTS[0], {})
@@ -107,12 +107,12 @@ def test_several_variants_have_a_row_each(local: Workbench, capsys: pytest.Captu
 def test_what_was_planned_since_the_run_was_finished_is_told(
     local: Workbench, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    local.add({"a.png": picture()})
+    local.add({"a.png": make_image()})
     spec = local.spec()
     local.encode(spec)
     write_status(local.output, Snapshot(state="finished", updated_at=datetime.now(timezone.utc)))
     assert "finished: every image has a row" in _status(local, capsys)[1]
-    local.add({"b.png": picture()})
+    local.add({"b.png": make_image()})
     local.open(spec)
     told = "planned: 1 image has been planned since the run was finished; the same encode command encodes"
     assert told in _status(local, capsys)[1]
@@ -122,7 +122,7 @@ def test_what_was_planned_since_the_run_was_finished_is_told(
 def test_after_a_repair_status_and_verify_name_the_command_that_encodes(
     local: Workbench, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    local.add({f"{n}.png": picture(seed=n) for n in range(4)})
+    local.add({f"{n}.png": make_image(seed=n) for n in range(4)})
     spec = local.spec()
     local.encode(spec)
     keep_model(local.output, CHECKPOINT)
@@ -158,19 +158,19 @@ def test_after_a_repair_status_and_verify_name_the_command_that_encodes(
 def test_failed_rows_are_told_with_what_can_be_done(
     local: Workbench, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    local.add({"a.png": picture(), "bad.png": b"text"})
+    local.add({"a.png": make_image(), "bad.png": b"text"})
     spec = local.spec()
     local.encode(spec)
     told = _status(local, capsys)[1]
     assert f"`ncbatch failures {local.output.uri}` says what can be done" in told and "--retry-failed" in told
-    local.add({"bad.png": picture(seed=1)})
+    local.add({"bad.png": make_image(seed=1)})
     for unit in local.open(spec).pending:
         run_unit(local.workspace(spec), unit, ATTEMPTS[1], {})
     assert "ncbatch failures" not in _status(local, capsys)[1]
 
 
 def test_watching_ends_with_the_run(local: Workbench, capsys: pytest.CaptureFixture[str]) -> None:
-    local.add({"a.png": picture()})
+    local.add({"a.png": make_image()})
     spec = local.spec()
     unit = local.unit(spec)
     lease = Lease(local.output)
@@ -201,7 +201,7 @@ def test_a_driver_that_ends_early_says_so_or_leaves_nothing(local: Workbench) ->
     assert read_status(local.output) is not None
     end_early(local.output, "me", "stopped")
     assert read_status(local.output) is None, "no run was planned"
-    local.add({"a.png": picture()})
+    local.add({"a.png": make_image()})
     local.open(local.spec())
     announce(local.output, "starting", "me")
     end_early(local.output, "me", "interrupted")

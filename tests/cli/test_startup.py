@@ -13,7 +13,7 @@ import pytest
 
 from ncbatch.worker.unit import run_unit
 from tests.end_to_end.command_line import ROOT, environment
-from tests.workbench import ATTEMPTS, Workbench, picture
+from tests.workbench import ATTEMPTS, Workbench, make_image
 
 TORCH_AND_RAY = ("torch", "ray", "compressai", "constriction")
 TABLES = ("pyarrow", "duckdb", "pandas", "numpy")
@@ -110,7 +110,7 @@ def test_models_of_a_folder_are_checked_without_torch(tmp_path: Path) -> None:
 
 
 def test_reading_a_run_needs_neither_torch_nor_ray(local: Workbench) -> None:
-    local.add({f"{n}.png": picture(seed=n) for n in range(3)})
+    local.add({f"{n}.png": make_image(seed=n) for n in range(3)})
     spec = local.spec()
     for unit in local.open(spec, pixels_per_unit=1).units[:2]:
         run_unit(local.workspace(spec), unit, ATTEMPTS[0], {})

@@ -1,4 +1,4 @@
-"""Fixtures of the codec's tests: the built-in model, and pictures made or shipped with scikit-image."""
+"""Fixtures of the codec's tests: the built-in model, and images made or shipped with scikit-image."""
 
 from pathlib import Path
 
@@ -26,8 +26,8 @@ def photograph() -> np.ndarray:
     """A real photograph, uint8[300, 451, 3]: sides that are no multiples of anything."""
     import skimage
 
-    with Image.open(Path(skimage.__file__).parent / "data" / "chelsea.png") as picture:
-        return np.array(picture.convert("RGB"))
+    with Image.open(Path(skimage.__file__).parent / "data" / "chelsea.png") as image:
+        return np.array(image.convert("RGB"))
 
 
 @pytest.fixture(scope="session")

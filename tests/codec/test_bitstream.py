@@ -21,7 +21,7 @@ def sealed(body: bytes) -> bytes:
 
 @pytest.fixture(scope="module")
 def small(model, photograph) -> bytes:
-    """The file of a 24 x 40 picture."""
+    """The file of a 24 x 40 image."""
     recipe = Recipe(method="amortized", lmbda=0.01, steps=0)
     return encode(model, [photograph[100:124, 100:140]], recipe)[0].outcome.data
 
@@ -65,7 +65,7 @@ def test_forged_headers_allocate_nothing(model, small):
         (head + huge + huge + b"\0", "more than the limit"),
         (head + b"\0" + huge + b"\0", "0 x 65535"),
         (head + b"\xff" * 5, "does not end"),
-        (head + b"\xff\xff\xff\xff\x7f" + huge + b"\0", "claims a picture"),
+        (head + b"\xff\xff\xff\xff\x7f" + huge + b"\0", "claims an image"),
         (head + b"\x10\x10\xff\xff\x7f" + bytes(8), "payload length"),
         (b"NCB\x07" + small[4:13] + b"\x10\x10\0", "version 7"),
         (b"NCB\x01\xc8" + small[5:13] + b"\x10\x10\0", "method number 200"),
@@ -74,16 +74,16 @@ def test_forged_headers_allocate_nothing(model, small):
             decode(model, sealed(body))
 
 
-def test_forged_payloads_give_a_picture_or_one_error(model, small):
+def test_forged_payloads_give_an_image_or_one_error(model, small):
     """Within the limits a forger may have any payload decoded; it must end, quietly."""
     stream = parse(small, max_pixels=10**6)
     for payload in (b"", b"\1\0\0\0", bytes(range(1, 65)), b"\xff" * 256):
         forged = serialise(Bitstream("sga", stream.model_digest, 300, 200, payload))
         try:
-            picture = decode(model, forged)
+            image = decode(model, forged)
         except BitstreamError:
             continue
-        assert picture.shape == (200, 300, 3)
+        assert image.shape == (200, 300, 3)
 
 
 def test_other_models_files_are_refused(model, small):

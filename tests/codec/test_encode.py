@@ -54,8 +54,8 @@ def test_refinement_lowers_the_rd_loss(refined):
 
 
 def test_numbers_are_those_of_the_bytes(model, photograph, refined):
-    picture = decode(model, refined.outcome.data)
-    error = np.mean((picture.astype(float) - photograph) ** 2)
+    image = decode(model, refined.outcome.data)
+    error = np.mean((image.astype(float) - photograph) ** 2)
     assert refined.outcome.mse == pytest.approx(error)
     bpp = len(refined.outcome.data) * 8 / (300 * 451)
     assert refined.outcome.rd_loss == pytest.approx(bpp + 0.01 * error)
@@ -104,7 +104,7 @@ def test_every_size(model, photograph, shape):
         assert decode(model, encoded.outcome.data).shape == pixels.shape
 
 
-def test_extreme_pictures(model):
+def test_extreme_images(model):
     """Noise and flat black or white: all symbols far from what the model knows."""
     noise = np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)
     for pixels in (noise, np.zeros((64, 64, 3), np.uint8), np.full((64, 64, 3), 255, np.uint8)):
@@ -113,9 +113,9 @@ def test_extreme_pictures(model):
 
 
 def test_noise_follows_the_seed(model, photograph):
-    picture = photograph[:64, :128]
+    image = photograph[:64, :128]
     results = {
-        seed: encode(model, [picture], Recipe(method="sga", lmbda=0.01, steps=30, seed=seed))[0].outcome.data
+        seed: encode(model, [image], Recipe(method="sga", lmbda=0.01, steps=30, seed=seed))[0].outcome.data
         for seed in (0, 1)
     }
     assert results[0] != results[1]
@@ -137,7 +137,7 @@ def test_bytes_that_do_not_decode_are_never_returned(model, photograph, monkeypa
         encode(model, [photograph[:64, :64]], AMORTIZED)
 
 
-def test_evaluate_refuses_a_picture_of_another_size(model, photograph):
+def test_evaluate_refuses_an_image_of_another_size(model, photograph):
     data = encode(model, [photograph[:64, :64]], AMORTIZED)[0].outcome.data
     with pytest.raises(DecodeCheckError, match="another size"):
         evaluate(model, photograph[:64, :65], data, 0.01)

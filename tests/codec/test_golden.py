@@ -10,7 +10,7 @@ stay loadable from somewhere else before its files may be given up; until then t
 digest.
 
 `index.json` holds, per `.ncb` file, the SHA-256 of y_hat in units of 1/256 as little-endian int64, in the
-order of its dimensions, and the sum of all samples of the picture.
+order of its dimensions, and the sum of all samples of the image.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ GOLDEN = Path(__file__).parent / "golden"
 FILES: dict[str, dict[str, Any]] = json.loads((GOLDEN / "index.json").read_text())["files"]
 TINY = GOLDEN / "tiny"
 TINY_FILES: dict[str, dict[str, Any]] = json.loads((TINY / "index.json").read_text())
-# Of the integers y_hat of three.ncbp's pictures, as int64; its own checksums have only 16 bits for them.
+# Of the integers y_hat of three.ncbp's images, as int64; its own checksums have only 16 bits for them.
 THREE = [
     "9112ebbd115b3e1deff074f3df403f5d7be1f5de534fd53d92f8a57973c8f7bf",
     "578fc5bb0909dc1413d20d16f618b9c4d9812f2281989d857623eba2ed382146",
@@ -74,8 +74,8 @@ def test_a_file_from_elsewhere_decodes_to_the_same_latents(name: str) -> None:
     assert f"{stream.width}x{stream.height}-{stream.method}" in name
     latents = decode_latents(model, stream)
     assert digest_of(model.y_hat(latents).double() * UNIT) == said["y_hat_sha256"]
-    picture = reconstruct(model, latents, stream.height, stream.width)
-    assert abs(int(picture.sum(dtype=np.int64)) - said["pixels_sum"]) <= _LEVELS * picture.size
+    image = reconstruct(model, latents, stream.height, stream.width)
+    assert abs(int(image.sum(dtype=np.int64)) - said["pixels_sum"]) <= _LEVELS * image.size
 
 
 def test_a_pack_from_elsewhere_decodes_to_the_same_latents() -> None:
@@ -83,11 +83,11 @@ def test_a_pack_from_elsewhere_decodes_to_the_same_latents() -> None:
     model = model_of("379a10758dbcaac942a261e927a334d5b470e356af6c97e02ea857278c02bfba")
     reader = PackReader(model, data, max_pixels=10**6)
     digests = {}
-    for unpacked in reader.pictures():
+    for unpacked in reader.images():
         entry = unpacked.entry
         digests[unpacked.index] = digest_of(unpacked.y_hat)
-        picture = to_pixels(model.synthesise(unpacked.y_hat.float()), entry.height, entry.width)
-        assert picture.shape == (96, 128, 3)
+        image = to_pixels(model.synthesise(unpacked.y_hat.float()), entry.height, entry.width)
+        assert image.shape == (96, 128, 3)
     assert [digests[i] for i in range(3)] == THREE
     assert reader.side_information == b""
 
@@ -123,13 +123,13 @@ def test_a_tiny_models_file_decodes_to_the_same_latents(name: str) -> None:
 
 
 def test_the_tiny_packs_have_what_they_are_there_for() -> None:
-    corrected = [u.entry.corrections for u in read_tiny_pack("corrected.ncbp").pictures()]
+    corrected = [u.entry.corrections for u in read_tiny_pack("corrected.ncbp").images()]
     assert sum(map(bool, corrected)) == 2
-    entries = [u.entry for u in read_tiny_pack("partly-plain.ncbp").pictures()]
+    entries = [u.entry for u in read_tiny_pack("partly-plain.ncbp").images()]
     assert [entry.posterior is None for entry in reversed(entries)] == [True, True, False, True, False]
     name = "inferred-named-with-side-information.ncbp"
     reader = read_tiny_pack(name)
-    assert len(list(reader.pictures())) == 5
+    assert len(list(reader.images())) == 5
     assert reader.side_information == b"bits of something else"
     names = PackFile((TINY / name).read_bytes(), max_pixels=MAX_PIXELS).names
     assert names is not None

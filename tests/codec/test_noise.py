@@ -2,25 +2,25 @@ import numpy as np
 import torch
 
 from ncbatch.codec.refinement import noise
-from ncbatch.codec.refinement.noise import Noise
+from ncbatch.codec.refinement.noise import ImageNoise
 
 COUNTER = torch.arange(100_000, dtype=torch.int32)
 
 
 def test_numbers_are_uniform_and_open():
-    uniform = Noise(0, b"a").uniform("y", 0, COUNTER).numpy()
+    uniform = ImageNoise(0, b"a").uniform("y", 0, COUNTER).numpy()
     assert uniform.min() > 0 and uniform.max() < 1
     counts = np.histogram(uniform, bins=50, range=(0, 1))[0]
     assert ((counts - 2000) ** 2 / 2000).sum() < 90  # chi-squared, 49 degrees of freedom
 
 
 def test_every_ingredient_gives_other_numbers_and_none_is_correlated():
-    base = Noise(0, b"a").uniform("y", 0, COUNTER)
+    base = ImageNoise(0, b"a").uniform("y", 0, COUNTER)
     others = [
-        Noise(1, b"a").uniform("y", 0, COUNTER),
-        Noise(0, b"b").uniform("y", 0, COUNTER),
-        Noise(0, b"a").uniform("z", 0, COUNTER),
-        Noise(0, b"a").uniform("y", 1, COUNTER),
+        ImageNoise(1, b"a").uniform("y", 0, COUNTER),
+        ImageNoise(0, b"b").uniform("y", 0, COUNTER),
+        ImageNoise(0, b"a").uniform("z", 0, COUNTER),
+        ImageNoise(0, b"a").uniform("y", 1, COUNTER),
         base.roll(1),
         base.roll(48),
     ]
@@ -31,12 +31,12 @@ def test_every_ingredient_gives_other_numbers_and_none_is_correlated():
 
 def test_numbers_are_fixed_for_good():
     # Stored variants name a seed: the numbers may never change between versions.
-    uniform = Noise(7, b"picture").uniform("z", 12, torch.arange(3, dtype=torch.int32))
+    uniform = ImageNoise(7, b"picture").uniform("z", 12, torch.arange(3, dtype=torch.int32))
     assert uniform.tolist() == [0.553795337677002, 0.621785044670105, 0.6199048757553101]
 
 
 def test_the_largest_number_is_below_one(monkeypatch):
     monkeypatch.setattr(noise, "_mixed", lambda x: torch.full_like(x, -1))  # all bits set
-    largest = noise.Noise(0, b"picture").uniform("y", 0, torch.zeros(1, dtype=torch.int32))
+    largest = noise.ImageNoise(0, b"picture").uniform("y", 0, torch.zeros(1, dtype=torch.int32))
     assert 0.999999 < largest.item() < 1
     assert bool(torch.log1p(-largest).isfinite())

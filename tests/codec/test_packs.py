@@ -1,4 +1,4 @@
-"""Packs from pictures to bytes and back."""
+"""Packs from images to bytes and back."""
 
 import math
 import zlib
@@ -30,8 +30,8 @@ RECIPE = Recipe(method="bits-back+bbvi", lmbda=0.01, bbvi_steps=8)
 PIXELS = 10**6
 
 
-def find(model, pictures, recipe=RECIPE):
-    return [find_all(model, [picture], recipe)[0] for picture in pictures]
+def find(model, images, recipe=RECIPE):
+    return [find_all(model, [image], recipe)[0] for image in images]
 
 
 @pytest.fixture(scope="module")
@@ -46,19 +46,19 @@ def packed(posterior_model, found):
 
 def decoded(model, data):
     reader = PackReader(model, data, max_pixels=PIXELS)
-    return {unpacked.index: unpacked.y_hat for unpacked in reader.pictures()}, reader.side_information
+    return {unpacked.index: unpacked.y_hat for unpacked in reader.images()}, reader.side_information
 
 
 @pytest.mark.parametrize("method", ["bits-back", "bits-back+bbvi", "sga+bits-back"])
-def test_pictures_come_back(posterior_model, crops, method):
+def test_images_come_back(posterior_model, crops, method):
     steps = {} if method == "bits-back" else {"bbvi_steps": 3}
     steps |= {"steps": 2} if method.startswith("sga") else {}
     recipe = Recipe(method=method, lmbda=0.01, **steps)
-    pictures = find(posterior_model, crops, recipe)
-    result = encode(posterior_model, pictures, recipe)
+    images = find(posterior_model, crops, recipe)
+    result = encode(posterior_model, images, recipe)
     out, side = decoded(posterior_model, result.pack.data)
     assert sorted(out) == list(range(len(crops))) and side == b""
-    assert all(torch.equal(out[i], picture.y_hat) for i, picture in enumerate(pictures))
+    assert all(torch.equal(out[i], image.y_hat) for i, image in enumerate(images))
     assert result.plain == frozenset()
     assert [share.coded.bits_back is None for share in result.pack.shares] == [True, False, False, False]
 
@@ -67,7 +67,7 @@ def test_shares_add_up_to_the_file(packed):
     shares, data = packed.pack.shares, packed.pack.data
     assert sum(share.net_bytes for share in shares) == len(data) and packed.pack.side_bytes == 0
     ordered = sorted(shares, key=lambda share: share.offset)
-    assert ordered == shares[::-1]  # the picture packed last comes first
+    assert ordered == shares[::-1]  # the image packed last comes first
     ends = [share.offset + share.length for share in ordered]
     assert [share.offset for share in ordered] == [0, *ends[:-1]] and ends[-1] == len(data)
 
@@ -89,40 +89,40 @@ def test_bits_back_costs_less_than_coding_z_without(posterior_model, packed, fou
 def test_rows_say_what_decodes(posterior_model, packed, found, crops):
     opened = OpenPack(posterior_model, packed.pack.data, max_pixels=PIXELS)
     for crop, encoded, share in zip(crops, packed.encoded, packed.pack.shares, strict=True):
-        picture = opened.picture(share.offset)
-        assert picture.shape == crop.shape
-        mse = np.square(picture.astype(float) - crop).mean()
+        image = opened.image(share.offset)
+        assert image.shape == crop.shape
+        mse = np.square(image.astype(float) - crop).mean()
         assert encoded.outcome.mse == pytest.approx(mse)
         assert encoded.outcome.data == packed.pack.data[share.offset : share.offset + share.length]
         bpp = 8 * share.net_bytes / (crop.size / 3)
         assert encoded.outcome.loss == pytest.approx(bpp + 0.01 * mse)
-    with pytest.raises(BitstreamError, match="no picture there"):
-        opened.picture(7)
+    with pytest.raises(BitstreamError, match="no image there"):
+        opened.image(7)
 
 
 def test_a_suffix_needs_only_the_front_of_the_file(posterior_model, packed, found):
     share = packed.pack.shares[2]
     front = packed.pack.data[: share.offset + share.length]
     reader = PackReader(posterior_model, front, max_pixels=PIXELS)
-    out = {unpacked.index: unpacked.y_hat for unpacked in reader.pictures(first=2)}
+    out = {unpacked.index: unpacked.y_hat for unpacked in reader.images(first=2)}
     assert sorted(out) == [2, 3]
     assert all(torch.equal(out[i], found[i].y_hat) for i in out)
 
 
-def test_cut_short_it_says_which_pictures_are_lost(posterior_model, packed):
+def test_cut_short_it_says_which_images_are_lost(posterior_model, packed):
     data, shares = packed.pack.data, packed.pack.shares
     for length in (len(data) - 1, shares[0].offset, shares[1].offset + 5, shares[3].length - 1):
         whole = [i for i, share in enumerate(shares) if share.offset + share.length <= length]
         lost = 4 - len(whole)
         out = []
-        words = "picture 0 is lost" if lost == 1 else f"pictures 0 to {lost - 1} are lost"
+        words = "image 0 is lost" if lost == 1 else f"images 0 to {lost - 1} are lost"
         with pytest.raises(BitstreamError, match=words):
-            for unpacked in PackReader(posterior_model, data[:length], max_pixels=PIXELS).pictures():
+            for unpacked in PackReader(posterior_model, data[:length], max_pixels=PIXELS).images():
                 out.append(unpacked.index)
         assert sorted(out) == whole
 
 
-def test_a_flipped_bit_loses_the_pictures_from_there_on_and_no_others(posterior_model, packed, found):
+def test_a_flipped_bit_loses_the_images_from_there_on_and_no_others(posterior_model, packed, found):
     data, shares = packed.pack.data, packed.pack.shares
     header = len(pack_file.write_header(packed_header(packed)))
     random = np.random.default_rng(0)
@@ -132,13 +132,13 @@ def test_a_flipped_bit_loses_the_pictures_from_there_on_and_no_others(posterior_
         hit = next(i for i, s in enumerate(shares) if s.offset <= position < s.offset + s.length)
         out = []
         with pytest.raises((BitstreamError, ModelError)):
-            for unpacked in PackReader(posterior_model, bytes(damaged), max_pixels=PIXELS).pictures():
+            for unpacked in PackReader(posterior_model, bytes(damaged), max_pixels=PIXELS).images():
                 assert torch.equal(unpacked.y_hat, found[unpacked.index].y_hat)
                 out.append(unpacked.index)
         assert sorted(out) == list(range(hit + 1, 4)), position
 
 
-def test_side_information_pays_for_the_first_picture_and_comes_back(posterior_model, found):
+def test_side_information_pays_for_the_first_image_and_comes_back(posterior_model, found):
     needed = image_stack.borrowed_bytes(found[0].inferred)
     side = np.random.default_rng(1).bytes(needed + 100)
     result = encode(posterior_model, found[:1], RECIPE, side_information=side)
@@ -150,25 +150,25 @@ def test_side_information_pays_for_the_first_picture_and_comes_back(posterior_mo
     assert decoded(posterior_model, short.pack.data)[1] == side[: needed // 2]
 
 
-def test_side_information_behind_another_posterior_costs_no_picture(posterior_model, found, monkeypatch):
+def test_side_information_behind_another_posterior_costs_no_image(posterior_model, found, monkeypatch):
     side = bytes(range(256)) * 8
     data = encode(posterior_model, found[:1], RECIPE, side_information=side).pack.data
     _perturbed(monkeypatch, 1.0)
-    pictures = PackReader(posterior_model, data, max_pixels=PIXELS).pictures()
-    assert torch.equal(next(pictures).y_hat, found[0].y_hat)
-    with pytest.raises(PosteriorMismatchError, match=r"all pictures .* came out, but not .*versions"):
-        next(pictures)
+    images = PackReader(posterior_model, data, max_pixels=PIXELS).images()
+    assert torch.equal(next(images).y_hat, found[0].y_hat)
+    with pytest.raises(PosteriorMismatchError, match=r"all images .* came out, but not .*versions"):
+        next(images)
 
 
-def test_damaged_side_information_costs_no_picture(posterior_model, found):
+def test_damaged_side_information_costs_no_image(posterior_model, found):
     side = bytes(range(256)) * 8
     data = bytearray(encode(posterior_model, found, RECIPE, side_information=side).pack.data)
     data[-6] ^= 1
     out = []
-    with pytest.raises(BitstreamError, match="all pictures"):
-        out += PackReader(posterior_model, bytes(data), max_pixels=PIXELS).pictures()
+    with pytest.raises(BitstreamError, match="all images"):
+        out += PackReader(posterior_model, bytes(data), max_pixels=PIXELS).images()
         raise AssertionError
-    opened = PackReader(posterior_model, bytes(data), max_pixels=PIXELS).pictures()
+    opened = PackReader(posterior_model, bytes(data), max_pixels=PIXELS).images()
     assert [next(opened).index for _ in range(4)] == [3, 2, 1, 0]
 
 
@@ -185,17 +185,17 @@ def _perturbed(monkeypatch, size):
 def test_a_slightly_different_decoder_decodes(posterior_model, found, packed, monkeypatch):
     _perturbed(monkeypatch, 1e-9)
     out, _ = decoded(posterior_model, packed.pack.data)
-    assert all(torch.equal(out[i], picture.y_hat) for i, picture in enumerate(found))
+    assert all(torch.equal(out[i], image.y_hat) for i, image in enumerate(found))
 
 
-def test_a_different_decoder_says_so_and_shows_no_wrong_picture(posterior_model, crops, monkeypatch):
+def test_a_different_decoder_says_so_and_shows_no_wrong_image(posterior_model, crops, monkeypatch):
     recipe = RECIPE.model_copy(update={"bbvi_steps": 60})
     found = find(posterior_model, crops, recipe)
     data = encode(posterior_model, found, recipe).pack.data
     _perturbed(monkeypatch, 1e-2)
     out = []
-    with pytest.raises(PosteriorMismatchError, match=r"pictures 0 to \d are lost.*versions"):
-        for unpacked in PackReader(posterior_model, data, max_pixels=PIXELS).pictures():
+    with pytest.raises(PosteriorMismatchError, match=r"images 0 to \d are lost.*versions"):
+        for unpacked in PackReader(posterior_model, data, max_pixels=PIXELS).images():
             assert torch.equal(unpacked.y_hat, found[unpacked.index].y_hat)
             out.append(unpacked.index)
     assert out
@@ -212,7 +212,7 @@ def test_a_model_without_posterior_is_refused(model, crops):
 
 
 @pytest.mark.parametrize("change", [0.1, math.nan])
-def test_a_picture_that_fails_its_check_is_coded_without_bits_back(
+def test_an_image_that_fails_its_check_is_coded_without_bits_back(
     posterior_model, found, monkeypatch, change
 ):
     """Its inference comes out differently when it is repeated."""
@@ -228,21 +228,21 @@ def test_a_picture_that_fails_its_check_is_coded_without_bits_back(
     result = encode(posterior_model, found, RECIPE)
     assert result.plain == {2}
     out, _ = decoded(posterior_model, result.pack.data)
-    assert all(torch.equal(out[i], picture.y_hat) for i, picture in enumerate(found))
+    assert all(torch.equal(out[i], image.y_hat) for i, image in enumerate(found))
 
 
-def test_a_picture_that_does_not_decode_at_all_is_named(posterior_model, found, monkeypatch):
-    real = image_stack.pop_picture
+def test_an_image_that_does_not_decode_at_all_is_named(posterior_model, found, monkeypatch):
+    real = image_stack.pop_image
 
     def broken(stack, model, entry):
         if (entry.height, entry.width) == found[1].pixels.shape[:2]:
             raise BitstreamError("no")
         return real(stack, model, entry)
 
-    monkeypatch.setattr("ncbatch.codec.bits_back.pack.pop_picture", broken)
+    monkeypatch.setattr("ncbatch.codec.bits_back.pack.pop_image", broken)
     with pytest.raises(PackCheckError) as caught:
         encode(posterior_model, found, RECIPE)
-    assert caught.value.picture == 1
+    assert caught.value.image == 1
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ def test_an_entry_that_lies_is_an_error(posterior_model, found, monkeypatch, fie
         assert len(decoded(posterior_model, data)[0]) == 4
         return
     with pytest.raises(BitstreamError, match="lost"):
-        for unpacked in PackReader(posterior_model, data, max_pixels=PIXELS).pictures():
+        for unpacked in PackReader(posterior_model, data, max_pixels=PIXELS).images():
             out.append(unpacked.index)
             assert torch.equal(unpacked.y_hat, found[unpacked.index].y_hat)
     assert 3 in out and 1 not in out
@@ -276,11 +276,11 @@ def test_an_entry_that_lies_is_an_error(posterior_model, found, monkeypatch, fie
 def test_a_size_is_said_once_for_neighbours_that_share_it(posterior_model, crops):
     """An entry and its checksums then take 13 bytes, and what its corrections take."""
     crop = crops[0]
-    pictures = find(posterior_model, [crop, crop[:, ::-1].copy(), crop[::-1].copy(), crop[:-1]])
-    pack = encode(posterior_model, pictures, RECIPE).pack
+    images = find(posterior_model, [crop, crop[:, ::-1].copy(), crop[::-1].copy(), crop[:-1]])
+    pack = encode(posterior_model, images, RECIPE).pack
     file = pack_file.PackFile(pack.data, max_pixels=PIXELS)
-    entries = [file.next_section().entry for _ in pictures][::-1]
-    assert [(e.height, e.width) for e in entries] == [p.pixels.shape[:2] for p in pictures]
+    entries = [file.next_section().entry for _ in images][::-1]
+    assert [(e.height, e.width) for e in entries] == [p.pixels.shape[:2] for p in images]
     overheads = [share.net_bytes - 4 * share.coded.words for share in pack.shares]
     corrections = [len(pack_file._coded_corrections(e.corrections)) for e in entries]
     assert overheads[0] == 9  # without bits-back
@@ -311,11 +311,11 @@ def test_more_corrections_than_an_encoder_writes_take_no_memory(packed):
 
 def test_the_size_is_looked_at_before_anything_is_made_of_it(packed):
     _check_section(packed, bytes([0]) + leb128(60_000) + leb128(60_000) + bytes(20), "--max-pixels")
-    _check_section(packed, bytes([0, 0, 5]) + bytes(20), "claims a picture of 0 x 5")
+    _check_section(packed, bytes([0, 0, 5]) + bytes(20), "claims an image of 0 x 5")
     _check_section(packed, b"", "a number that does not end")
 
 
-def test_what_was_kept_of_pictures_makes_the_same_pack(posterior_model, packed, found, crops):
+def test_what_was_kept_of_images_makes_the_same_pack(posterior_model, packed, found, crops):
     again = [restored(posterior_model, c, RECIPE, f.state()) for c, f in zip(crops, found, strict=True)]
     assert encode(posterior_model, again, RECIPE).pack.data == packed.pack.data
 
@@ -344,7 +344,7 @@ def test_a_header_that_asks_for_too_much_is_refused(posterior_model, packed, inf
 def test_side_information_that_is_not_there_takes_no_memory(posterior_model, packed, side_bytes):
     data = _with_header(packed, side_bytes=side_bytes) + pack_file.write_side_words(np.empty(0, np.uint32))
     with pytest.raises(BitstreamError, match="less side information than it says"):
-        list(PackReader(posterior_model, data, max_pixels=PIXELS).pictures())
+        list(PackReader(posterior_model, data, max_pixels=PIXELS).images())
 
 
 def test_a_pack_that_names_a_base_model_is_refused(model, packed):
@@ -366,20 +366,20 @@ def test_side_information_costs_the_same_whatever_it_holds(posterior_model, foun
 
 
 def test_side_information_pays_or_not(posterior_model, found):
-    picture = found[0].inferred
-    needed = image_stack.borrowed_bytes(picture)
-    assert pack.pays_for(posterior_model, picture, bytes(2 * needed))
-    assert not pack.pays_for(posterior_model, picture, bytes(needed // 2))
+    image = found[0].inferred
+    needed = image_stack.borrowed_bytes(image)
+    assert pack.pays_for(posterior_model, image, bytes(2 * needed))
+    assert not pack.pays_for(posterior_model, image, bytes(needed // 2))
 
 
 def test_chaotic_inference_is_noticed_by_the_encoder(posterior_model, crops):
-    """At a rate that no recipe takes: the picture would not decode on another machine, so it goes without."""
+    """At a rate that no recipe takes: the image would not decode on another machine, so it goes without."""
     settings = {"bbvi_steps": 500, "bbvi_learning_rate": 3.0}
     recipe = RECIPE.model_copy(update=settings)
-    pictures = find(posterior_model, crops[:2], recipe)
+    images = find(posterior_model, crops[:2], recipe)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pack_file, "MAX_BBVI_LEARNING_RATE", 3.0)
-        assert encode(posterior_model, pictures, recipe).plain == {1}
+        assert encode(posterior_model, images, recipe).plain == {1}
 
 
 def test_another_memory_layout_decodes_the_same(posterior_model, packed, found, monkeypatch):
@@ -392,7 +392,7 @@ def test_another_memory_layout_decodes_the_same(posterior_model, packed, found, 
         pairs = [bbvi.infer(m, found[0].y_hat, settings)[0] for m in (posterior_model, fresh)]
         assert 0 < (pairs[0] - pairs[1]).abs().max() < 1e-9
         out, _ = decoded(fresh, packed.pack.data)
-    assert all(torch.equal(out[i], picture.y_hat) for i, picture in enumerate(found))
+    assert all(torch.equal(out[i], image.y_hat) for i, image in enumerate(found))
 
 
 # Names
@@ -409,7 +409,7 @@ def named(packed):
 def same(model, data, found):
     out, _ = decoded(model, data)
     return sorted(out) == list(range(len(found))) and all(
-        torch.equal(out[i], picture.y_hat) for i, picture in enumerate(found)
+        torch.equal(out[i], image.y_hat) for i, image in enumerate(found)
     )
 
 
@@ -432,7 +432,7 @@ def test_names_beside_side_information(posterior_model, found):
     assert decoded(posterior_model, data)[1] == side and same(posterior_model, data, found)
 
 
-def test_damaged_names_cost_no_picture(posterior_model, packed, found, named):
+def test_damaged_names_cost_no_image(posterior_model, packed, found, named):
     at = len(named) - len(packed.pack.data)  # the names begin somewhere in front of the first section
     header, position = pack_file._read_header(named)
     assert 0 < header.names_bytes < at
@@ -456,11 +456,11 @@ def test_names_that_lie_are_none(posterior_model, packed, found, named, content)
 def test_names_longer_than_the_file_are_an_error(posterior_model, packed):
     header, position = pack_file._read_header(packed.pack.data)
     data = pack_file.write_header(replace(header, names_bytes=10**6)) + packed.pack.data[position:]
-    with pytest.raises(BitstreamError, match="pictures 0 to 3 are lost"):
+    with pytest.raises(BitstreamError, match="images 0 to 3 are lost"):
         decoded(posterior_model, data)
 
 
 @pytest.mark.parametrize("names", [NAMES[:3], [*NAMES[:3], b"a\0b"]])
-def test_a_pack_takes_one_name_a_picture(packed, names):
-    with pytest.raises(ValueError, match="one name a picture"):
+def test_a_pack_takes_one_name_an_image(packed, names):
+    with pytest.raises(ValueError, match="one name an image"):
         pack_file.with_names(packed.pack.data, names)

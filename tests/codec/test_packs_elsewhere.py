@@ -30,7 +30,7 @@ if strided:  # the float64 transforms get their weights and inputs in torch's de
     for name in ("precise_hyper_analysis", "precise_hyper_synthesis"):
         getattr(model, name)
 reader = PackReader(model, data, max_pixels=10**7)
-sums = {u.index: hashlib.sha256(u.y_hat.numpy().tobytes()).hexdigest() for u in reader.pictures()}
+sums = {u.index: hashlib.sha256(u.y_hat.numpy().tobytes()).hexdigest() for u in reader.images()}
 json.dump([[sums[i] for i in sorted(sums)], hashlib.sha256(reader.side_information).hexdigest()], sys.stdout)
 """
 
@@ -54,8 +54,8 @@ def photographs() -> list[np.ndarray]:
 
     crops = []
     for name in ("astronaut.png", "chelsea.png", "coffee.png"):
-        with Image.open(Path(skimage.__file__).parent / "data" / name) as picture:
-            pixels = np.array(picture.convert("RGB"))
+        with Image.open(Path(skimage.__file__).parent / "data" / name) as image:
+            pixels = np.array(image.convert("RGB"))
         crops += [
             pixels[t : t + 64, left : left + 64] for t in (40, 110, 180) for left in (20, 120, 220, 320)
         ]
@@ -66,11 +66,11 @@ def photographs() -> list[np.ndarray]:
 @pytest.mark.parametrize(("count", "steps"), [(1, 60), (2, 60), (8, 60), (32, 60), (2, 2000)])
 def test_packs_decode_everywhere(posterior_model, photographs, tmp_path, count, steps):
     recipe = Recipe(method="bits-back+bbvi", lmbda=0.01, bbvi_steps=steps)
-    pictures = [find(posterior_model, [p], recipe)[0] for p in photographs[:count]]
-    packed = encode_pack(posterior_model, pictures, recipe, side_information=SIDE)
+    images = [find(posterior_model, [p], recipe)[0] for p in photographs[:count]]
+    packed = encode_pack(posterior_model, images, recipe, side_information=SIDE)
     assert packed.plain == frozenset()
     (tmp_path / "pack").write_bytes(packed.pack.data)
-    y_hats = [hashlib.sha256(picture.y_hat.numpy().tobytes()).hexdigest() for picture in pictures]
+    y_hats = [hashlib.sha256(image.y_hat.numpy().tobytes()).hexdigest() for image in images]
     expected = [y_hats, hashlib.sha256(SIDE).hexdigest()]
     for where, (threads, layout, variables) in ELSEWHERE.items():
         done = subprocess.run(

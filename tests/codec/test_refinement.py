@@ -14,22 +14,22 @@ from ncbatch.codec.model.hyperprior import to_tensor
 from ncbatch.codec.recipe import Recipe
 from ncbatch.codec.refinement.batch import Refinement, Target
 from ncbatch.codec.refinement.loop import JointRefinement
-from ncbatch.codec.refinement.noise import Noise
+from ncbatch.codec.refinement.noise import ImageNoise
 
 
-def refinement(model, pictures, steps=10, kind=Refinement, **settings):
-    batch = torch.cat([to_tensor(p, model.device) for p in pictures])
-    targets = [Target(p.shape[0], p.shape[1], Noise(0, p.tobytes())) for p in pictures]
+def refinement(model, images, steps=10, kind=Refinement, **settings):
+    batch = torch.cat([to_tensor(p, model.device) for p in images])
+    targets = [Target(p.shape[0], p.shape[1], ImageNoise(0, p.tobytes())) for p in images]
     return kind(model, batch, targets, Recipe(lmbda=0.01, steps=steps, **settings))
 
 
-def joint_refinement(model, pictures, **settings) -> JointRefinement:
-    return refinement(model, pictures, kind=JointRefinement, **settings)
+def joint_refinement(model, images, **settings) -> JointRefinement:
+    return refinement(model, images, kind=JointRefinement, **settings)
 
 
 @pytest.fixture(scope="module")
 def crops(photograph) -> list[np.ndarray]:
-    """Four pictures of one padded shape, 128 x 192, with different true sizes."""
+    """Four images of one padded shape, 128 x 192, with different true sizes."""
     return [
         photograph[:128, :192],
         photograph[100:228, 200:392],
@@ -44,7 +44,7 @@ def test_the_same_alone_and_in_a_batch_of_four(model, crops):
     for i, crop in enumerate(crops):
         alone = refinement(model, [crop])
         alone.advance(10)
-        assert together.best[i].equals(alone.best), f"picture {i}"
+        assert together.best[i].equals(alone.best), f"image {i}"
         assert torch.equal(together.variables["y"][i : i + 1], alone.variables["y"])
 
 
@@ -127,8 +127,8 @@ def test_a_state_from_before_the_first_step_can_be_restored(model, crops):
 
 
 def test_loss_of_rounded_latents_falls(model, photograph):
-    picture = photograph[:128, :192]
-    work = refinement(model, [picture], steps=100, check_every=20)
+    image = photograph[:128, :192]
+    work = refinement(model, [image], steps=100, check_every=20)
     before = work.best_loss.item()
     work.advance(100)
     assert work.best_loss.item() < 0.985 * before
@@ -146,8 +146,8 @@ def test_loss_of_rounded_latents_falls(model, photograph):
     ],
 )
 def test_every_method_improves_on_the_amortized_latents(model, photograph, fields, saved):
-    picture = photograph[:128, :192]
-    work = refinement(model, [picture], **{"steps": 60, "check_every": 20, **fields})
+    image = photograph[:128, :192]
+    work = refinement(model, [image], **{"steps": 60, "check_every": 20, **fields})
     before = work.best_loss.item()
     while not work.done:
         work.advance(20)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ncbatch.codec.recipe import Recipe
-from ncbatch.codec.refinement.noise import Noise
+from ncbatch.codec.refinement.noise import ImageNoise
 from ncbatch.codec.refinement.relaxation import Relaxation, rounding_logit, stochastic_gumbel_annealing
 
 
@@ -27,7 +27,7 @@ def test_samples_round_up_as_often_as_the_closed_form_says(fraction):
     """The relaxed sample is above one half exactly when the categorical sample is the ceiling."""
     tau, count = 0.5, 200_000
     counter = torch.arange(count, dtype=torch.int32)
-    uniform = Noise(3, b"picture").uniform("y", 0, counter)
+    uniform = ImageNoise(3, b"picture").uniform("y", 0, counter)
     sample = stochastic_gumbel_annealing(torch.full((count,), 4 + fraction), tau, uniform) - 4
     expected = closed_form(fraction, tau)
     deviation = math.sqrt(expected * (1 - expected) / count)

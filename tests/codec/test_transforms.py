@@ -45,13 +45,13 @@ def test_gradients_are_autograds(checkpoint, network):
     assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-4 * theirs.abs().max().item())
 
 
-def test_subpixels_are_the_picture_rearranged(checkpoint):
+def test_subpixels_are_the_image_rearranged(checkpoint):
     y = torch.randn(1, 128, 4, 6, generator=torch.Generator().manual_seed(0))
     weights = checkpoint.section("g_s")
-    picture = Transform(weights, "g_s", torch.float32, CPU)(y)
+    image = Transform(weights, "g_s", torch.float32, CPU)(y)
     subpixels = Transform(weights, "g_s", torch.float32, CPU, subpixels=True)(y)
     assert subpixels.shape == (1, 12, 32, 48)
-    assert torch.allclose(torch.pixel_shuffle(subpixels, 2), picture, atol=1e-5)
+    assert torch.allclose(torch.pixel_shuffle(subpixels, 2), image, atol=1e-5)
 
 
 def test_inverse_gdn_gradient_is_the_finite_difference():
@@ -108,11 +108,11 @@ def test_tiles_give_what_the_whole_gives(model, monkeypatch):
     from ncbatch.codec.model import hyperprior as module
 
     generator = torch.Generator().manual_seed(0)
-    pictures = torch.rand(1, 3, 128, 192, generator=generator)
+    images = torch.rand(1, 3, 128, 192, generator=generator)
     y = torch.randn(1, 128, 8, 12, generator=generator)
-    whole_y, whole = model.analyse(pictures)[0], model.synthesise(y)
+    whole_y, whole = model.analyse(images)[0], model.synthesise(y)
     monkeypatch.setattr(module, "_TILE", 3)
-    assert torch.allclose(model.analyse(pictures)[0], whole_y, atol=1e-4)
+    assert torch.allclose(model.analyse(images)[0], whole_y, atol=1e-4)
     assert torch.allclose(model.synthesise(y), whole, atol=1e-5)
     monkeypatch.setattr(module, "_HALO", 1)
     assert not torch.allclose(model.synthesise(y), whole, atol=1e-4)

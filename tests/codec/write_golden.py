@@ -136,7 +136,7 @@ def told(model: Model, data: bytes) -> list[dict[str, Any]]:
         pixels = reconstruct(model, latents, stream.height, stream.width)
         return [_told(stream.method, y_hat, pixels)]
     images = {}
-    for unpacked in PackReader(model, data, max_pixels=MAX_PIXELS).pictures():
+    for unpacked in PackReader(model, data, max_pixels=MAX_PIXELS).images():
         entry = unpacked.entry
         pixels = to_pixels(model.synthesise(unpacked.y_hat.float()), entry.height, entry.width)
         images[unpacked.index] = _told(entry.method, unpacked.y_hat, pixels)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ncbatch.decoding.decoded_names import DecodedNames, file_name, picture_name
+from ncbatch.decoding.decoded_names import DecodedNames, file_name, image_name
 from ncbatch.store import open_store
 
 PARTS = st.text(st.sampled_from("aA.é\u0301e\\x5c9~%\n\t日 "), max_size=5) | st.sampled_from(
@@ -40,7 +40,7 @@ KEYS = st.lists(PARTS, min_size=1, max_size=4).map("/".join).filter(bool)
     ],
 )
 def test_names_stay_readable(key: str, name: str) -> None:
-    assert picture_name(key) == name
+    assert image_name(key) == name
     assert DecodedNames([key])[key] == name
 
 

@@ -17,9 +17,9 @@ from ncbatch.cli.encode import make_run_spec
 from ncbatch.cli.encode_command import encode_command
 from ncbatch.cli.main import build_parser
 from ncbatch.codec.recipe import ClassicalRecipe, Recipe
-from ncbatch.decoding.repair import Loss, Repair, plan_repair, restore_models
+from ncbatch.decoding.repair import LostImage, Repair, plan_repair, restore_models
 from ncbatch.decoding.run_reader import Finding, RunReader
-from ncbatch.driver.driver import Driver, Pace
+from ncbatch.driver.driver import Driver, SpeedEstimate
 from ncbatch.driver.options import Deadlines
 from ncbatch.driver.schedule import Policy
 from ncbatch.models import zoo
@@ -32,7 +32,7 @@ from ncbatch.report.overview import read_facts
 from ncbatch.store import StoreOptions, open_store
 from ncbatch.worker.unit import run_unit
 from tests.plan.test_retry import Overtaken
-from tests.workbench import ATTEMPTS, CHECKPOINT, Workbench, make_variant, picture, sga
+from tests.workbench import ATTEMPTS, CHECKPOINT, Workbench, make_image, make_variant, sga
 from tests.worker.test_pack_units import PICTURES as PACKED
 from tests.worker.test_pack_units import PLAIN, finish
 from tests.worker.test_pack_units import planned as planned_pack
@@ -57,7 +57,7 @@ HURT = KEYS[:-1]
 
 def encoded(bench: Workbench, *variants: str) -> RunSpec:
     """A finished run of `KEYS`."""
-    bench.add({key: picture(seed=n) for n, key in enumerate(KEYS)})
+    bench.add({key: make_image(seed=n) for n, key in enumerate(KEYS)})
     spec = bench.spec(*(make_variant(name=name) for name in variants or ("v",)))
     keep_model(bench.output, CHECKPOINT)
     work(bench, spec)
@@ -140,7 +140,7 @@ def test_a_verification_and_a_driver_that_plan_at_once_double_nothing(
 
     def others() -> None:
         plan_repair(local.output, local.corpus, [row for row in found if row.image_key in seen])
-        local.add({"new.png": picture(seed=9)})
+        local.add({"new.png": make_image(seed=9)})
         local.open(spec, retry=Retry())
 
     plan_repair(Overtaken(local.output, others), local.corpus, found)  # type: ignore[arg-type]
@@ -163,12 +163,12 @@ def test_what_encoding_cannot_give_back_is_not_planned(local: Workbench) -> None
     spec = encoded(local)
     hurt(local)
     local.corpus.delete("gone.png")
-    local.add({"cut.png": picture(80, 64, seed=8)})
+    local.add({"cut.png": make_image(80, 64, seed=8)})
     repair = plan_repair(local.output, local.corpus, damaged(local))
     assert repair.planned == 2
     assert repair.losses == (
-        Loss("cut.png", "v", "its input has changed; the same encode command takes the new version"),
-        Loss("gone.png", "v", "its input is gone from the corpus; put it back"),
+        LostImage("cut.png", "v", "its input has changed; the same encode command takes the new version"),
+        LostImage("gone.png", "v", "its input is gone from the corpus; put it back"),
     )
     work(local, spec, 1)
     problems = {f.image_key for f in findings(local) if f.problem}
@@ -177,14 +177,14 @@ def test_what_encoding_cannot_give_back_is_not_planned(local: Workbench) -> None
 
 def test_a_repair_of_an_input_that_is_replaced_then_is_neither_done_nor_counted(local: Workbench) -> None:
     keys = ["a.png", "b.png", "gone.png"]
-    local.add({key: picture(seed=n) for n, key in enumerate(keys)} | {"broken.png": b"text"})
+    local.add({key: make_image(seed=n) for n, key in enumerate(keys)} | {"broken.png": b"text"})
     spec = local.spec()
     keep_model(local.output, CHECKPOINT)
     work(local, spec)
     local.output.delete(str(local.rows()["gone.png"].bitstream_key))
     plan_repair(local.output, local.corpus, damaged(local))
     assert planned(local) == [(1, "v", ["gone.png"])]
-    local.add({"broken.png": picture(seed=8), "gone.png": picture(96, 64, seed=9)})
+    local.add({"broken.png": make_image(seed=8), "gone.png": make_image(96, 64, seed=9)})
     run = local.open(spec)
     assert planned(local) == [(2, "v", ["broken.png", "gone.png"])]
     status = run_status(local.output)
@@ -193,7 +193,7 @@ def test_a_repair_of_an_input_that_is_replaced_then_is_neither_done_nor_counted(
     assert (facts.planned, facts.pending) == (4, 2)
 
     driver = Driver(
-        run, local.output, IdlePool(), IdleHeartbeat(), Pace({"v": 1e-6}),  # type: ignore[arg-type]
+        run, local.output, IdlePool(), IdleHeartbeat(), SpeedEstimate({"v": 1e-6}),  # type: ignore[arg-type]
         policy=Policy(), deadlines=Deadlines(), show=lambda _: None,
     )  # fmt: skip
     driver.resumed(committed_results(local.output, run))
@@ -214,10 +214,10 @@ def test_a_repair_of_an_input_that_is_replaced_then_is_neither_done_nor_counted(
 
 def test_what_is_replaced_of_a_unit_that_was_not_done_is_left_to_the_later_one(local: Workbench) -> None:
     """Else each such image would fail as changed, and many of them would stop the run."""
-    local.add({key: picture(seed=n) for n, key in enumerate(KEYS)})
+    local.add({key: make_image(seed=n) for n, key in enumerate(KEYS)})
     spec = local.spec()
     whole = local.unit(spec)
-    local.add({KEYS[0]: picture(80, 64, seed=8)})
+    local.add({KEYS[0]: make_image(80, 64, seed=8)})
     first, second = local.open(spec).pending
     assert [image.key for image in first.images] == KEYS[1:] and first.id == whole.id
     assert [image.key for image in second.images] == KEYS[:1]
@@ -228,10 +228,10 @@ def test_what_is_replaced_of_a_unit_that_was_not_done_is_left_to_the_later_one(l
 
 
 def test_of_another_drivers_commit_the_superseded_rows_are_not_counted(local: Workbench) -> None:
-    local.add({key: picture(seed=n) for n, key in enumerate(KEYS)})
+    local.add({key: make_image(seed=n) for n, key in enumerate(KEYS)})
     spec = local.spec()
     whole = local.unit(spec)
-    local.add({KEYS[0]: picture(80, 64, seed=8)})
+    local.add({KEYS[0]: make_image(80, 64, seed=8)})
     first, _ = local.open(spec).pending
     result = run_unit(local.workspace(spec), whole, ATTEMPTS[0], {})  # by a driver of before the change
     assert (result.ok, result.failed) == (4, 1)
@@ -240,7 +240,7 @@ def test_of_another_drivers_commit_the_superseded_rows_are_not_counted(local: Wo
 
 
 def test_units_are_as_large_as_the_run_made_them(local: Workbench) -> None:
-    local.add({f"{n}.png": picture(seed=n) for n in range(6)})
+    local.add({f"{n}.png": make_image(seed=n) for n in range(6)})
     spec = local.spec()
     pixels = 2 * local.open(spec, pixels_per_unit=1).units[0].pixels
     local.output.delete(layout.RUN)
@@ -270,10 +270,10 @@ def flip(data: bytes, place: int) -> bytes:
         (["a.png", "b.png", "c.png"], None),
     ],
 )
-def test_the_lost_pictures_of_a_pack_become_a_pack_of_their_own(
+def test_the_lost_images_of_a_pack_become_a_pack_of_their_own(
     local: Workbench, lost: list[str], damage: Callable[[bytes, Mapping[str, Any]], bytes] | None
 ) -> None:
-    """Damage loses the picture it is in and those packed before it, which come after it in the file."""
+    """Damage loses the image it is in and those packed before it, which come after it in the file."""
     spec, unit = planned_pack(local)
     before = finish(local, spec, unit)
     (key,) = local.keys("packs/")
@@ -289,7 +289,7 @@ def test_the_lost_pictures_of_a_pack_become_a_pack_of_their_own(
     rows, reader = local.rows(), RunReader(local.output)
     for name, pixels in PACKED.items():
         assert rows[name].generation == (name in lost)
-        error = np.square(reader.picture(name, "v").astype(float) - pixels).mean()
+        error = np.square(reader.image(name, "v").astype(float) - pixels).mean()
         assert rows[name].mse == pytest.approx(error)
         assert name in lost or rows[name] == before[name]
     assert len({row.bitstream_key for row in rows.values()}) == (2 if len(lost) < len(PACKED) else 1)
@@ -316,7 +316,7 @@ def test_lost_models_are_put_back_and_nothing_is_encoded_again(local: Workbench,
 def test_a_model_that_cannot_be_had_is_left_to_the_verification(
     local: Workbench, caplog: pytest.LogCaptureFixture
 ) -> None:
-    local.add({"a.png": picture()})
+    local.add({"a.png": make_image()})
     spec = local.spec(make_variant().model_copy(update={"model": "somewhere/gone.safetensors"}))
     local.encode(spec)
     restore_models(local.output, spec, OPTIONS)
@@ -328,7 +328,7 @@ def test_a_model_that_cannot_be_had_is_left_to_the_verification(
 def test_a_model_of_the_same_name_that_is_another_is_not_put_back(
     local: Workbench, caplog: pytest.LogCaptureFixture
 ) -> None:
-    local.add({"a.png": picture()})
+    local.add({"a.png": make_image()})
     spec = local.spec(make_variant().model_copy(update={"model": "base-0.020"}))
     local.encode(spec)
     restore_models(local.output, spec, OPTIONS)
@@ -375,7 +375,7 @@ BITS_BACK = zoo.load_builtin("bits-back-0.010")
 def test_the_command_that_goes_on_asks_for_the_same_run(
     local: Workbench, variant: Variant, more: dict[str, Any]
 ) -> None:
-    local.add({"a.png": picture()})
+    local.add({"a.png": make_image()})
     keep_model(local.output, CHECKPOINT)
     spec = local.spec(variant, **more)
     server = ["--endpoint-url", "http://127.0.0.1:1", "--region", "a b"]

@@ -1,4 +1,4 @@
-"""Reading a run back: pictures under safe names, and proof that the bytes are there."""
+"""Reading a run back: images under safe names, and proof that the bytes are there."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from ncbatch.models import loading
 from ncbatch.models.loading import keep_model
 from ncbatch.store import Store, StoreOptions, open_store
 from ncbatch.worker.unit import run_unit
-from tests.workbench import AMORTIZED, ATTEMPTS, CHECKPOINT, MODEL, Workbench, make_variant, picture, sga
+from tests.workbench import AMORTIZED, ATTEMPTS, CHECKPOINT, MODEL, Workbench, make_image, make_variant, sga
 
 OPTIONS = StoreOptions()
-PICTURES = {f"{name}.png": picture(seed=n) for n, name in enumerate("abc")}
+PICTURES = {f"{name}.png": make_image(seed=n) for n, name in enumerate("abc")}
 
 
 def _encode(bench: Workbench, *variants: str, **fields: Any) -> None:
@@ -55,19 +55,19 @@ def _written(bench: Workbench, destination: Store, variant: str | None = None) -
     return {finding.image_key: finding.written for finding in findings}
 
 
-def test_every_picture_comes_back(bench: Workbench, destination: Store) -> None:
+def test_every_image_comes_back(bench: Workbench, destination: Store) -> None:
     bench.add({**PICTURES, "bad.png": b"text"})
     _encode(bench)
     names = _written(bench, destination)
-    assert names == {key: key for key in PICTURES}, "failed rows have no picture"
+    assert names == {key: key for key in PICTURES}, "failed rows have no image"
     for key, row in bench.rows().items():
         if row.status == "ok":
             np.testing.assert_array_equal(_png(destination, key), decode(MODEL, bench.bitstream(row)))
 
 
-def test_no_two_pictures_get_one_name(local: Workbench, destination: Store) -> None:
+def test_no_two_images_get_one_name(local: Workbench, destination: Store) -> None:
     keys = ["a.jpg", "a.png", "A.PNG", "a", "b/a.png", "B/A.png"]
-    local.add({key: picture(seed=n) for n, key in enumerate(keys)})
+    local.add({key: make_image(seed=n) for n, key in enumerate(keys)})
     _encode(local)
     names = _written(local, destination)
     assert names.keys() == set(keys)
@@ -90,7 +90,7 @@ def test_strange_keys_go_all_the_way(
         keys += ["../up.png", "a/b", "a//b.png", "../../../etc/x.png", "k" * 900 + ".png", "~", "tab\t.png"]
     if server == "local":
         keys += ["back\\slash.png", "~", "tab\t.png", "line\nfeed.png"]
-    bench.add({key: picture(seed=n) for n, key in enumerate(keys)})
+    bench.add({key: make_image(seed=n) for n, key in enumerate(keys)})
     _encode(bench, include=("*",))
     assert {key: row.status for key, row in bench.rows().items()} == dict.fromkeys(keys, "ok")
     names = _written(bench, destination)
@@ -142,7 +142,7 @@ def test_a_whole_run_is_found_whole(local: Workbench) -> None:
 def test_what_is_missing_or_altered_is_found(bench: Workbench, destination: Store) -> None:
     bench.add(
         {
-            f"{name}.png": picture(seed=n)
+            f"{name}.png": make_image(seed=n)
             for n, name in enumerate(("cut", "flipped", "gone", "other", "whole"))
         }
     )
@@ -171,7 +171,7 @@ def test_what_is_missing_or_altered_is_found(bench: Workbench, destination: Stor
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "flipped"])
 def test_a_run_without_its_model_is_found(local: Workbench, damage: str) -> None:
-    local.add({"a.png": picture()})
+    local.add({"a.png": make_image()})
     _encode(local)
     key = layout.model_key(CHECKPOINT.digest)
     data = local.output.get(key)
@@ -188,7 +188,7 @@ def test_a_run_without_its_model_is_found(local: Workbench, damage: str) -> None
 # Single files
 
 
-def _file(tmp_path: Path, data: bytes, name: str = "my picture.jpg.ncb") -> str:
+def _file(tmp_path: Path, data: bytes, name: str = "my image.jpg.ncb") -> str:
     path = tmp_path / name
     path.write_bytes(data)
     return str(path)
@@ -196,7 +196,7 @@ def _file(tmp_path: Path, data: bytes, name: str = "my picture.jpg.ncb") -> str:
 
 @pytest.fixture(scope="module")
 def stream() -> bytes:
-    return encode(MODEL, [picture()], AMORTIZED)[0].outcome.data
+    return encode(MODEL, [make_image()], AMORTIZED)[0].outcome.data
 
 
 @pytest.mark.parametrize("model", [None, "base-0.010", "kept"])
@@ -207,7 +207,7 @@ def test_a_single_file_is_decoded(
         model = str(tmp_path / "kept.safetensors")
         Path(model).write_bytes(CHECKPOINT.to_bytes())
     name = decode_file(_file(tmp_path, stream), Destination(destination), FileOptions(model=model))
-    assert name == "my picture.png"
+    assert name == "my image.png"
     uri = _file(tmp_path, stream, "%C3%A9.png.ncb")
     named = decode_file(uri, Destination(destination), FileOptions())
     assert named == "é.png"
@@ -215,7 +215,7 @@ def test_a_single_file_is_decoded(
 
 
 def test_a_single_file_of_a_run(local: Workbench, destination: Store) -> None:
-    local.add({"a.png": picture()})
+    local.add({"a.png": make_image()})
     row = local.encode(local.spec(make_variant(sga(2))))["a.png"]
     uri = f"{local.output.uri}{row.bitstream_key}"
     name = decode_file(uri, Destination(destination), FileOptions())
@@ -257,7 +257,7 @@ def test_a_single_file_finds_the_model_of_the_run_around_it(
     tmp_path: Path, local: Workbench, destination: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a model that is not built in; however the file is named, and whatever the run was called."""
-    local.add({"sub/a.png": picture()})
+    local.add({"sub/a.png": make_image()})
     row = local.encode(local.spec())["sub/a.png"]
     keep_model(local.output, CHECKPOINT)
     monkeypatch.setattr(loading, "builtin_models", dict)
@@ -267,7 +267,7 @@ def test_a_single_file_finds_the_model_of_the_run_around_it(
         name = decode_file(uri, Destination(destination), FileOptions())
         np.testing.assert_array_equal(_png(destination, name), expected)
     alone = _file(tmp_path, local.bitstream(row))
-    with pytest.raises(WrongModelError, match=r"nor has a models/ folder above .*my picture\.jpg\.ncb"):
+    with pytest.raises(WrongModelError, match=r"nor has a models/ folder above .*my image\.jpg\.ncb"):
         decode_file(alone, Destination(destination), FileOptions())
 
 
@@ -275,7 +275,7 @@ def test_a_single_file_finds_the_model_of_the_run_around_it(
 def test_a_single_file_in_a_bucket_finds_the_model_of_its_run(
     on_s3: Workbench, destination: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    on_s3.add({"a.png": picture()})
+    on_s3.add({"a.png": make_image()})
     row = on_s3.encode(on_s3.spec())["a.png"]
     keep_model(on_s3.output, CHECKPOINT)
     monkeypatch.setattr(loading, "builtin_models", dict)
@@ -305,7 +305,7 @@ def test_decoding_again_goes_on_and_replaces_nothing_else(local: Workbench, dest
 
 
 def test_the_table_of_names_replaces_only_its_like(local: Workbench, destination: Store) -> None:
-    local.add({"a.jpg": picture(), "a.png": picture(seed=1)})
+    local.add({"a.jpg": make_image(), "a.png": make_image(seed=1)})
     _encode(local)
     destination.put("names.csv", b"somebody's own")
     with pytest.raises(OccupiedError, match=r"names\.csv is there already"):
@@ -319,13 +319,13 @@ def test_the_table_of_names_replaces_only_its_like(local: Workbench, destination
 def test_a_single_file_replaces_nothing_either(tmp_path: Path, destination: Store, stream: bytes) -> None:
     uri = _file(tmp_path, stream)
     for _ in range(2):
-        assert decode_file(uri, Destination(destination), FileOptions()) == "my picture.png"
-    destination.put("my picture.png", b"own")
-    with pytest.raises(OccupiedError, match=r"my%20picture\.png is there already|my picture\.png is there"):
+        assert decode_file(uri, Destination(destination), FileOptions()) == "my image.png"
+    destination.put("my image.png", b"own")
+    with pytest.raises(OccupiedError, match=r"my%20image\.png is there already|my image\.png is there"):
         decode_file(uri, Destination(destination), FileOptions())
-    assert destination.get("my picture.png") == b"own"
+    assert destination.get("my image.png") == b"own"
     decode_file(uri, Destination(destination, overwrite=True), FileOptions())
-    assert destination.get("my picture.png") != b"own"
+    assert destination.get("my image.png") != b"own"
 
 
 @pytest.mark.parametrize("name", ["one.jpg", "deep/er/one.TIFF", "one.avif"])
@@ -349,5 +349,5 @@ def test_a_destination_that_names_a_file_is_that_file(tmp_path: Path, stream: by
     folder.mkdir()
     (folder / "x").write_bytes(b"")
     into = open_destination(str(folder), OPTIONS, one_image=True, overwrite=False)
-    assert decode_file(uri, into, FileOptions()) == "my picture.png"
-    assert (folder / "my picture.png").exists()
+    assert decode_file(uri, into, FileOptions()) == "my image.png"
+    assert (folder / "my image.png").exists()

@@ -10,11 +10,11 @@ from ncbatch.driver.options import EncodeOptions
 from ncbatch.errors import RunError
 from ncbatch.plan.places import open_places
 from ncbatch.store import StoreOptions, StoreUnavailable
-from tests.workbench import Workbench, picture
+from tests.workbench import Workbench, make_image
 
 
 def test_a_row_for_every_encoding(local: Workbench) -> None:
-    local.add({"a.png": picture(), "b.png": b"text"})
+    local.add({"a.png": make_image(), "b.png": b"text"})
     local.encode(local.spec())
     summary = finished_summary(local.output, 2)
     assert (summary.ok, summary.failed) == (1, 1)
@@ -31,7 +31,7 @@ def test_a_store_that_fails_at_the_end_hides_nothing(
     def unavailable(*_: object) -> None:
         raise StoreUnavailable("gone")
 
-    local.add({"a.png": picture()})
+    local.add({"a.png": make_image()})
     places = open_places(local.spec(), local.output.uri, StoreOptions())
     monkeypatch.setattr("ncbatch.driver.encode_corpus._drive", interrupted)
     monkeypatch.setattr("ncbatch.driver.encode_corpus.end_early", unavailable)

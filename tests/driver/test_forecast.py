@@ -15,7 +15,7 @@ from ncbatch.plan.units import PlannedImage, Unit
 from ncbatch.worker.beats import Beat, Board
 from ncbatch.worker.unit import run_unit
 from ncbatch.worker.unit_progress import UnitProgress
-from tests.workbench import ATTEMPTS, Workbench, make_variant, picture, sga
+from tests.workbench import ATTEMPTS, Workbench, make_image, make_variant, sga
 
 
 def at(fraction: float, begun_at: float = 0.0) -> Beat:
@@ -203,7 +203,7 @@ def test_a_board_forgets_attempts_that_are_over() -> None:
 
 
 def test_a_worker_reports_and_goes_on_counting_where_an_earlier_attempt_was(local: Workbench) -> None:
-    local.add({"a.png": picture(64, 64), "b.png": picture(64, 64, seed=1)})
+    local.add({"a.png": make_image(64, 64), "b.png": make_image(64, 64, seed=1)})
     spec = local.spec(make_variant(sga(steps=30)))
     unit = local.unit(spec)
     said: list[Beat] = []

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from ncbatch.driver.schedule import Before, Call, Kind, Policy, Schedule
+from ncbatch.driver.schedule import Call, CallKind, EarlierFailures, Policy, Schedule
 
 
-def schedule(policy: Policy | None = None, before: Before | None = None, **units: str) -> Schedule:
+def schedule(policy: Policy | None = None, before: EarlierFailures | None = None, **units: str) -> Schedule:
     """Units by name with one letter per image; all weigh as many as they have images."""
     return Schedule(
         {unit: list(images) for unit, images in units.items()},
@@ -33,7 +33,7 @@ def calls(pending: Schedule, now: float = 0.0) -> Iterator[Call]:
 def strike(pending: Schedule, unit: str, times: int = 1) -> None:
     for _ in range(times):
         call = called(pending)
-        assert (call.unit, call.kind) == (unit, Kind.UNIT)
+        assert (call.unit, call.kind) == (unit, CallKind.UNIT)
         pending.struck(call, "process_killed")
 
 
@@ -53,7 +53,7 @@ def test_longest_first_and_each_once() -> None:
 def test_a_commit_ends_a_unit() -> None:
     pending = schedule(u="ab")
     call = called(pending)
-    assert (call.kind, call.image, call.poisoned) == (Kind.UNIT, None, {})
+    assert (call.kind, call.image, call.poisoned) == (CallKind.UNIT, None, {})
     pending.committed(call, 2, 0)
     assert pending.finished
     assert pending.stop_reason is None
@@ -72,7 +72,7 @@ def test_the_first_strike_means_again() -> None:
     pending = schedule(u="ab")
     strike(pending, "u")
     call = called(pending)
-    assert (call.unit, call.kind, call.poisoned) == ("u", Kind.UNIT, {})
+    assert (call.unit, call.kind, call.poisoned) == ("u", CallKind.UNIT, {})
 
 
 def test_a_struck_unit_keeps_its_place() -> None:
@@ -85,14 +85,14 @@ def test_the_second_strike_isolates_and_only_the_killer_fails() -> None:
     pending = schedule(u="abc", later="x")
     strike(pending, "u", 2)
     probes = [called(pending) for _ in range(3)]
-    assert [(call.kind, call.image) for call in probes] == [(Kind.PROBE, image) for image in "abc"]
+    assert [(call.kind, call.image) for call in probes] == [(CallKind.PROBE, image) for image in "abc"]
     assert called(pending).unit == "later", "a unit is not called while its images are probed"
     pending.probed(probes[0])
     pending.struck(probes[1], "deadline")
     assert pending.next_call(0.0) is None, "one probe is still out"
     pending.probed(probes[2])
     last = called(pending)
-    assert (last.unit, last.kind, last.poisoned) == ("u", Kind.UNIT, {"b": "deadline"})
+    assert (last.unit, last.kind, last.poisoned) == ("u", CallKind.UNIT, {"b": "deadline"})
     pending.committed(last, 2, 1)
     assert pending.open_units == 1
 
@@ -104,7 +104,7 @@ def test_struck_again_after_its_probes_it_is_given_up() -> None:
         pending.probed(call)
     strike(pending, "u", 2)
     last = called(pending)
-    assert (last.kind, last.poisoned) == (Kind.UNIT, {"a": "process_killed", "b": "process_killed"})
+    assert (last.kind, last.poisoned) == (CallKind.UNIT, {"a": "process_killed", "b": "process_killed"})
 
 
 def test_giving_up_keeps_what_the_probes_found() -> None:
@@ -120,10 +120,10 @@ def test_a_preempted_node_is_no_strike() -> None:
     pending = schedule(u="ab")
     for _ in range(10):
         call = called(pending)
-        assert (call.kind, call.poisoned) == (Kind.UNIT, {})
+        assert (call.kind, call.poisoned) == (CallKind.UNIT, {})
         pending.interrupted(call)
     strike(pending, "u")
-    assert called(pending).kind is Kind.UNIT
+    assert called(pending).kind is CallKind.UNIT
 
 
 def test_an_interrupted_probe_is_done_again() -> None:
@@ -132,9 +132,9 @@ def test_an_interrupted_probe_is_done_again() -> None:
     probe = called(pending)
     pending.interrupted(probe)
     again = called(pending)
-    assert (again.kind, again.image, again.poisoned) == (Kind.PROBE, "a", {})
+    assert (again.kind, again.image, again.poisoned) == (CallKind.PROBE, "a", {})
     pending.probed(again)
-    assert called(pending).kind is Kind.UNIT
+    assert called(pending).kind is CallKind.UNIT
 
 
 def test_a_refused_call_waits() -> None:
@@ -152,7 +152,7 @@ def test_a_refused_probe_waits_too() -> None:
     pending.postponed(called(pending, 10.0), 25.0, "down")
     assert pending.next_call(24.9) is None
     again = called(pending, 25.0)
-    assert (again.kind, again.image) == (Kind.PROBE, "a")
+    assert (again.kind, again.image) == (CallKind.PROBE, "a")
 
 
 def test_the_store_refusing_in_a_row_stops_the_run() -> None:
@@ -241,7 +241,7 @@ def test_late_news_of_a_committed_unit_change_nothing() -> None:
     pending = schedule(u="ab")
     strike(pending, "u", 2)
     first, second = called(pending), called(pending)
-    pending.committed(Call("u", Kind.UNIT, 99), 2, 0)
+    pending.committed(Call("u", CallKind.UNIT, 99), 2, 0)
     pending.struck(first, "process_killed")
     pending.probed(second)
     pending.interrupted(second)
@@ -252,7 +252,7 @@ def test_late_news_of_a_committed_unit_change_nothing() -> None:
 
 def test_what_failed_before_and_fails_again_stops_nothing() -> None:
     units, policy = {"a": "abcdefghij", "b": "klmnopqrst"}, Policy(failed_share=0.05, failed_after=10)
-    pending, again = schedule(policy, **units), schedule(policy, Before(failed=10), **units)
+    pending, again = schedule(policy, **units), schedule(policy, EarlierFailures(failed=10), **units)
     pending.committed(called(pending), 0, 10)
     again.committed(called(again), 0, 10)
     assert pending.stop_reason is not None and again.stop_reason is None
@@ -263,7 +263,7 @@ def test_what_failed_before_and_fails_again_stops_nothing() -> None:
 def test_killers_that_are_tried_again_do_not_stop_a_run() -> None:
     """Ten images that killed their workers before, and all do so again: every one gets its row."""
     images = "abcdefghij"
-    pending = schedule(Policy(deaths=10), Before(failed=10, killed=10), a=images)
+    pending = schedule(Policy(deaths=10), EarlierFailures(failed=10, killed=10), a=images)
     while not pending.finished:
         call = called(pending)
         if len(call.poisoned) == len(images):

@@ -6,7 +6,7 @@ import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from ncbatch.driver.schedule import STRIKES_TO_GIVE_UP, STRIKES_TO_ISOLATE, Call, Kind, Policy, Schedule
+from ncbatch.driver.schedule import STRIKES_TO_GIVE_UP, STRIKES_TO_ISOLATE, Call, CallKind, Policy, Schedule
 
 # The breakers have tests of their own; here they must not end what is to be seen through.
 NEVER_STOP = Policy(failed_share=1.0, deaths=10**6, refusals=10**6)
@@ -44,11 +44,11 @@ class Run(RuleBasedStateMachine):
             return
         assert call.unit not in self.committed
         others = [other for other in self.flying if other.unit == call.unit]
-        if call.kind is Kind.UNIT:
+        if call.kind is CallKind.UNIT:
             assert not others, "a unit is called alone"
         else:
             assert call.image in self.units[call.unit]
-            assert all(other.kind is Kind.PROBE and other.image != call.image for other in others)
+            assert all(other.kind is CallKind.PROBE and other.image != call.image for other in others)
         assert set(call.poisoned) <= self.killers
         self.flying.append(call)
 
@@ -62,7 +62,7 @@ class Run(RuleBasedStateMachine):
         call = self.flying.pop(pick % len(self.flying))
         if self.touched(call) & self.killers:
             self.schedule.struck(call, "process_killed")
-        elif call.kind is Kind.PROBE:
+        elif call.kind is CallKind.PROBE:
             self.schedule.probed(call)
         else:
             self.committed[call.unit] = set(call.poisoned)
@@ -92,7 +92,7 @@ class Run(RuleBasedStateMachine):
     def another_driver_commits(self, pick: int) -> None:
         """A call finds the commit of another driver, which poisoned nobody but killers."""
         call = self.flying.pop(pick % len(self.flying))
-        if call.kind is Kind.UNIT:
+        if call.kind is CallKind.UNIT:
             self.committed[call.unit] = self.killers & set(self.units[call.unit])
             self.schedule.committed(call, 0, 0)
         else:

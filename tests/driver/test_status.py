@@ -17,12 +17,12 @@ from ncbatch.plan.spec import RunSpec
 from ncbatch.plan.status import run_status
 from ncbatch.plan.units import Unit
 from ncbatch.worker.unit import run_unit
-from tests.workbench import ATTEMPTS, Workbench, picture
+from tests.workbench import ATTEMPTS, Workbench, make_image
 
 
 def _half_done(bench: Workbench) -> tuple[RunSpec, list[Unit]]:
     """Four units of one image each, two of them committed, one of these with a failed row."""
-    bench.add({f"{n}.png": picture(seed=n) for n in range(3)} | {"bad.png": b"text"})
+    bench.add({f"{n}.png": make_image(seed=n) for n in range(3)} | {"bad.png": b"text"})
     spec = bench.spec()
     units = list(bench.open(spec, pixels_per_unit=1).units)
     assert len(units) == 4
@@ -37,7 +37,7 @@ def test_a_folder_without_a_run_has_no_status(local: Workbench) -> None:
 
 
 def test_a_planned_run(local: Workbench) -> None:
-    local.add({"a.png": picture()})
+    local.add({"a.png": make_image()})
     spec = local.spec()
     local.open(spec)
     status = run_status(local.output)
@@ -71,7 +71,7 @@ def test_what_another_driver_planned_since_is_not_counted(local: Workbench) -> N
     spec, _ = _half_done(local)
     run = local.open(spec)
     before = committed_results(local.output, run)
-    local.add({"new.png": picture()})
+    local.add({"new.png": make_image()})
     (new,) = set(local.open(spec).units) - set(run.units)
     run_unit(local.workspace(spec), new, ATTEMPTS[1], {})
     now = replace(run, committed=run.committed | {new.id})
@@ -83,7 +83,7 @@ def test_an_image_to_be_done_again_is_pending(local: Workbench) -> None:
     for unit in units[1:3]:
         run_unit(local.workspace(spec), unit, ATTEMPTS[0], {})
     assert run_status(local.output).pending == 0
-    local.add({"1.png": picture(70, 70), "new.png": picture()})
+    local.add({"1.png": make_image(70, 70), "new.png": make_image()})
     run = local.open(spec)
     assert [(u.generation, [i.key for i in u.images]) for u in run.pending] == [(1, ["1.png", "new.png"])]
     status = run_status(local.output)

@@ -10,7 +10,7 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from tests.end_to_end.command_line import environment, ncbatch, running, wait_for
-from tests.end_to_end.pictures import save_pictures
+from tests.end_to_end.images import save_images
 from tests.end_to_end.runs import assert_verified, count, output_store, rows
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -40,7 +40,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
 
 
 def test_a_node_that_is_lost_in_a_unit(cluster: Cluster, tmp_path: Path) -> None:
-    keys = save_pictures(tmp_path / "in", 10)
+    keys = save_images(tmp_path / "in", 10)
     out = output_store(tmp_path / "out")
     lost, _ = cluster.add_node(num_cpus=1), cluster.add_node(num_cpus=1)
     command = ("encode", tmp_path / "in", tmp_path / "out", "--steps", "300")

@@ -26,7 +26,7 @@ from ncbatch.models.source import describe_model
 from ncbatch.store import StoreOptions
 from ncbatch.store.objects import read_object
 from tests.end_to_end.command_line import ROOT, Said, environment
-from tests.end_to_end.pictures import save_pictures
+from tests.end_to_end.images import save_images
 from tests.servers import free_port
 
 COMMANDS = (
@@ -177,7 +177,7 @@ def test_the_environment_gives_defaults(said: Said, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("scheme", ["", "ray://"])
 def test_a_cluster_that_does_not_answer_is_named(said: Said, tmp_path: Path, scheme: str) -> None:
-    save_pictures(tmp_path / "in", 1)
+    save_images(tmp_path / "in", 1)
     address = f"{scheme}127.0.0.1:{free_port()}"
     done = said("encode", tmp_path / "in", tmp_path / "out", "--ray-address", address).expect(1)
     assert f"no Ray cluster answers at {address}" in done.err.splitlines()[-1]
@@ -235,7 +235,7 @@ def test_a_file_is_described_without_decoding_it(said: Said, tmp_path: Path) -> 
     assert "1 of 2 images can be decoded" in told and "whole: no" in told
     (tmp_path / "long.ncbp").write_bytes(whole + b"more")
     found = json.loads(said("info", tmp_path / "long.ncbp", "--json").expect(0).out)
-    assert found["whole"] is False and "bytes follow the last picture" in found["damage"]
+    assert found["whole"] is False and "bytes follow the last image" in found["damage"]
 
     name, digest = "base-0.010", builtin_facts()["base-0.010"].digest
     (tmp_path / "m.safetensors").write_bytes(builtin_file(name).read_bytes())

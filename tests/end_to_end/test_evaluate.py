@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.command_line import Said, ncbatch
-from tests.end_to_end.pictures import save_pictures
+from tests.end_to_end.images import save_images
 
 pytestmark = pytest.mark.ray
 
 
 def test_methods_and_codecs_are_compared(tmp_path: Path) -> None:
-    save_pictures(tmp_path / "in", 2)
+    save_images(tmp_path / "in", 2)
     words = (
         "evaluate",
         tmp_path / "in",

@@ -11,16 +11,16 @@ import pytest
 
 from tests.end_to_end.command_line import Running, ncbatch, running, wait_for
 from tests.end_to_end.conftest import Head
-from tests.end_to_end.pictures import save_picture, save_pictures
+from tests.end_to_end.images import save_image, save_images
 from tests.end_to_end.runs import assert_verified, count, output_store, rows, statuses
 
 pytestmark = pytest.mark.ray
 
 
 def test_images_that_kill_or_hang_fail_alone(head: Head, tmp_path: Path) -> None:
-    keys = save_pictures(tmp_path / "in", 6)
-    save_picture(tmp_path / "in" / "hang.png", 50, fault="hang")
-    save_picture(tmp_path / "in" / "kill.png", 51, fault="kill")
+    keys = save_images(tmp_path / "in", 6)
+    save_image(tmp_path / "in" / "hang.png", 50, fault="hang")
+    save_image(tmp_path / "in" / "kill.png", 51, fault="kill")
     words = ("--method", "amortized", "--workers", "2", "--min-deadline", "15")
     done = ncbatch("encode", tmp_path / "in", tmp_path / "out", *words, "--ray-address", head.address).expect(
         2
@@ -46,7 +46,7 @@ def dying_workers(head: Head) -> Iterator[None]:
 
 @pytest.mark.usefixtures("dying_workers")
 def test_workers_that_do_not_start_stop_the_run(head: Head, tmp_path: Path) -> None:
-    save_pictures(tmp_path / "in", 2)
+    save_images(tmp_path / "in", 2)
     words = ("--method", "amortized", "--workers", "1", "--ray-address", head.address)
     done = ncbatch("encode", tmp_path / "in", tmp_path / "out", *words).expect(3)
     assert "workers died while starting" in done.err.splitlines()[-1]
@@ -70,7 +70,7 @@ def test_too_many_failures_stop_the_run_until_it_is_told_otherwise(head: Head, t
 
 def test_a_killed_worker_and_a_killed_driver_lose_nothing(head: Head, tmp_path: Path) -> None:
     """First a worker in the middle of a unit, then the driver; the same command finishes the run."""
-    keys = save_pictures(tmp_path / "in", 16)
+    keys = save_images(tmp_path / "in", 16)
     out = output_store(tmp_path / "out")
     command = ("encode", tmp_path / "in", tmp_path / "out", "--steps", "400", "--workers", "2")
     with running(*command) as first:

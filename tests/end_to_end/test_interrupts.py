@@ -11,7 +11,7 @@ import pytest
 
 from tests.end_to_end.command_line import running, wait_for
 from tests.end_to_end.conftest import Head
-from tests.end_to_end.pictures import save_pictures
+from tests.end_to_end.images import save_images
 from tests.end_to_end.runs import count, output_store, rows
 from tests.end_to_end.terminal import Terminal
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.ray
 
 
 def test_a_run_is_interrupted_in_every_way_and_goes_on(head: Head, tmp_path: Path) -> None:
-    save_pictures(tmp_path / "in", 16)
+    save_images(tmp_path / "in", 16)
     out = output_store(tmp_path / "out")
     command = ("encode", tmp_path / "in", tmp_path / "out", "--steps", "300", "--workers", "2")
 
@@ -72,7 +72,7 @@ def test_a_run_is_interrupted_in_every_way_and_goes_on(head: Head, tmp_path: Pat
 def test_a_run_is_ended_while_ray_starts(
     tmp_path: Path, number: signal.Signals, seconds: float, code: int, message: str
 ) -> None:
-    save_pictures(tmp_path / "in", 2)
+    save_images(tmp_path / "in", 2)
     words = ("--method", "amortized", "--workers", "1")
     with running("encode", tmp_path / "in", tmp_path / "out", *words) as run:
         wait_for(lambda: "starting Ray on this machine" in run.err, "Ray is being started")

@@ -16,7 +16,7 @@ from PIL import Image
 
 from tests.end_to_end.command_line import Said, environment, ncbatch
 from tests.end_to_end.conftest import Head
-from tests.end_to_end.pictures import save_picture, save_pictures
+from tests.end_to_end.images import save_image, save_images
 from tests.end_to_end.runs import output_store, rows, statuses
 
 pytestmark = pytest.mark.ray
@@ -24,11 +24,11 @@ pytestmark = pytest.mark.ray
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `in/`, five pictures, and `out/`, a finished run of them."""
+    """A folder with `in/`, five images, and `out/`, a finished run of them."""
     folder = tmp_path_factory.mktemp("local")
-    keys = save_pictures(folder / "in", 3)
-    save_picture(folder / "in" / "below" / "sp ace+%25.png", 7, side=96)
-    (folder / "in" / "notes.txt").write_text("not a picture")
+    keys = save_images(folder / "in", 3)
+    save_image(folder / "in" / "below" / "sp ace+%25.png", 7, side=96)
+    (folder / "in" / "notes.txt").write_text("not an image")
     done = ncbatch(*_command(folder)).expect(0)
     assert "4 images ok, 0 failed" in done.out
     assert "passed over 1 object that is excluded" in done.err
@@ -106,8 +106,8 @@ def test_the_same_command_goes_on(head: Head, folder: Path) -> None:
     assert "4 images ok" in again.out and "finished: 4/4 images" in again.err
     assert rows(out) == before and not list(out.list("wip/"))
 
-    save_picture(folder / "in" / "001.png", seed=99, side=80)
-    save_picture(folder / "in" / "new.png", seed=100)
+    save_image(folder / "in" / "001.png", seed=99, side=80)
+    save_image(folder / "in" / "new.png", seed=100)
     (folder / "in" / "torn.png").write_bytes((folder / "in" / "002.png").read_bytes()[:200])
     (folder / "in" / "empty.jpg").write_bytes(b"")
     done = ncbatch(*_command(folder), "--ray-address", head.address).expect(2)
@@ -159,7 +159,7 @@ def test_damage_is_found_planned_again_and_repaired_by_the_command_that_verify_p
 def test_what_cannot_be_encoded_is_said_in_one_line(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     empty = ncbatch("encode", tmp_path / "empty", tmp_path / "out").expect(1)
-    assert "holds no pictures" in empty.message
+    assert "holds no images" in empty.message
     missing = ncbatch("encode", tmp_path / "no", tmp_path / "out").expect(1)
     assert "does not exist" in missing.message
     assert "no run" in ncbatch("status", tmp_path / "empty").expect(1).message

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.command_line import environment, ncbatch
-from tests.end_to_end.pictures import save_picture
+from tests.end_to_end.images import save_image
 from tests.end_to_end.runs import output_store, statuses
 
 pytestmark = pytest.mark.ray
@@ -20,7 +20,7 @@ def test_names_and_outputs_that_are_in_the_way(tmp_path: Path) -> None:
     """Every repetition of a classical codec's run takes what it took at first, and ends well."""
     corpus, out = tmp_path / "in", tmp_path / "in" / "out"
     for seed, name in enumerate(NAMES):
-        save_picture(corpus / name, seed)
+        save_image(corpus / name, seed)
     # Where a name is not ASCII, neither Python nor a library knows what it is.
     env = environment(LC_ALL="C", PYTHONCOERCECLOCALE="0", PYTHONUTF8="0")
     command = ("encode", corpus, out, "--method", "jpeg", "--quality", "50", "--workers", "1")

@@ -11,7 +11,7 @@ import pytest
 
 from tests.end_to_end.command_line import environment, ncbatch, running, wait_for
 from tests.end_to_end.conftest import Head
-from tests.end_to_end.pictures import save_pictures
+from tests.end_to_end.images import save_images
 from tests.end_to_end.runs import assert_verified, count, output_store, rows
 from tests.fault_proxy import FaultProxy
 from tests.servers import S3Server
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.s3]
 
 @dataclass(frozen=True)
 class Bucket:
-    """A bucket with pictures below `raw/`, and the server behind a proxy."""
+    """A bucket with images below `raw/`, and the server behind a proxy."""
 
     server: S3Server
     proxy: FaultProxy
@@ -45,7 +45,7 @@ class Bucket:
 def bucket(s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
     s3_server.use(monkeypatch)
     name = s3_server.make_bucket()
-    keys = save_pictures(tmp_path / "in", 8)
+    keys = save_images(tmp_path / "in", 8)
     for key in keys:
         data = (tmp_path / "in" / key).read_bytes()
         s3_server.client().put_object(Bucket=name, Key=f"raw/{key}", Body=data)
@@ -115,7 +115,7 @@ def test_missing_buckets_and_wrong_credentials(
 ) -> None:
     rclone_server.use(monkeypatch)
     env = environment(**rclone_server.environment())
-    save_pictures(tmp_path / "in", 1)
+    save_images(tmp_path / "in", 1)
     missing = ncbatch("encode", tmp_path / "in", "s3://no-such-bucket-here/out", env=env).expect(1)
     assert "no-such-bucket-here" in missing.message and "does not exist" in missing.message
     name = rclone_server.make_bucket()

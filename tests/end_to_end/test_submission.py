@@ -19,15 +19,15 @@ from ncbatch.driver.jobs import _EXCLUDES, check_dashboard, find_dashboard
 from ncbatch.errors import UsageError
 from tests.end_to_end.command_line import ROOT, environment, ncbatch, wait_for
 from tests.end_to_end.conftest import Head
-from tests.end_to_end.pictures import save_picture, save_pictures
+from tests.end_to_end.images import save_image, save_images
 from tests.end_to_end.runs import output_store, rows
 from tests.servers import free_port
 
 
 @pytest.mark.ray
 def test_a_submitted_run_is_followed_to_its_exit_code(head: Head, tmp_path: Path) -> None:
-    save_pictures(tmp_path / "in", 2)
-    (tmp_path / "in" / "text.png").write_text("not a picture")
+    save_images(tmp_path / "in", 2)
+    (tmp_path / "in" / "text.png").write_text("not an image")
     env = environment(AWS_SECRET_ACCESS_KEY="never-to-travel", RAY_ADDRESS="")
     # Relative paths are of this folder, not of the one the job runs in.
     words = ("submit", "in", "out", "--method", "amortized", "--workers", "1", "--wait")
@@ -64,10 +64,10 @@ def test_a_submitted_run_is_followed_to_its_exit_code(head: Head, tmp_path: Path
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_job_is_stopped_and_ray_job_submit_goes_on(head: Head, tmp_path: Path) -> None:
-    save_pictures(tmp_path / "in", 1)
-    save_picture(tmp_path / "in" / "hang.png", 5, fault="hang")
+    save_images(tmp_path / "in", 1)
+    save_image(tmp_path / "in" / "hang.png", 5, fault="hang")
     out = output_store(tmp_path / "out")
-    # Two workers: whichever picture comes first, the other one is committed.
+    # Two workers: whichever image comes first, the other one is committed.
     encoding = (str(tmp_path / "in"), str(tmp_path / "out"), "--method", "amortized", "--workers", "2")
     submitted = ncbatch("submit", *encoding, "--dashboard", head.dashboard).expect(0)
     job = submitted.out.strip()
@@ -114,7 +114,7 @@ def test_nothing_is_submitted_readable_over_a_network(monkeypatch: pytest.Monkey
 
 
 def test_a_dashboard_that_does_not_answer_is_named(tmp_path: Path) -> None:
-    save_pictures(tmp_path / "in", 1)
+    save_images(tmp_path / "in", 1)
     places = (str(tmp_path / "in"), str(tmp_path / "out"))
     port = free_port()
     nothing = ncbatch("submit", *places, "--dashboard", f"http://127.0.0.1:{port}").expect(1)

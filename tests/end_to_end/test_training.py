@@ -11,7 +11,7 @@ import pytest
 from ncbatch.codec.model.checkpoint import parse
 from ncbatch.models import catalog
 from tests.end_to_end.command_line import Said, ncbatch, running, wait_for
-from tests.end_to_end.pictures import save_pictures
+from tests.end_to_end.images import save_images
 
 SMALL = ("--n", "8", "--m", "12", "--crop", "64", "--batch-size", "2", "--threads", "1")
 
@@ -19,7 +19,7 @@ SMALL = ("--n", "8", "--m", "12", "--crop", "64", "--batch-size", "2", "--thread
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("corpus")
-    save_pictures(folder, 6)
+    save_images(folder, 6)
     return folder
 
 
@@ -113,13 +113,13 @@ def test_checkpoints_that_are_none_are_named(said: Said, corpus: Path, tmp_path:
     assert "N = 64, M = 128 cannot start" in said(*words, "base-0.010").expect(1).err
 
 
-def test_a_corpus_without_pictures_is_named(said: Said, tmp_path: Path) -> None:
+def test_a_corpus_without_images_is_named(said: Said, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "a.txt").write_text("no picture")
-    (tmp_path / "in" / "a.png").write_text("no picture")
+    (tmp_path / "in" / "a.txt").write_text("no image")
+    (tmp_path / "in" / "a.png").write_text("no image")
     words = ("train", tmp_path / "in", "--out", tmp_path / "out", "--lmbda", "0.01", *SMALL)
     assert "holds 1 image; training needs at least two" in said(*words).expect(1).err
-    (tmp_path / "in" / "b.png").write_text("no picture")
+    (tmp_path / "in" / "b.png").write_text("no image")
     assert "holds no usable image" in said(*words).expect(1).err
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ncbatch.images.read import PictureError, read_picture
+from ncbatch.images.read import ImageError, read_image
 
 RNG = np.random.default_rng(7)
 
@@ -19,10 +19,10 @@ def gradient(height: int = 40, width: int = 50) -> np.ndarray:
     return np.stack([x * 5 + y, y * 6, 255 - x - y * 3], axis=-1).clip(0, 255).astype(np.uint8)
 
 
-def save(picture: Image.Image | np.ndarray, file_format: str, **options: object) -> bytes:
-    picture = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
+def save(image: Image.Image | np.ndarray, file_format: str, **options: object) -> bytes:
+    image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
     buffer = io.BytesIO()
-    picture.save(buffer, file_format, **options)
+    image.save(buffer, file_format, **options)
     return buffer.getvalue()
 
 
@@ -112,8 +112,8 @@ def to_8_bits(samples: np.ndarray) -> np.ndarray:
 
 
 def error_class(data: bytes, **options: object) -> str:
-    with pytest.raises(PictureError) as caught:
-        read_picture(data, **options)  # type: ignore[arg-type]
+    with pytest.raises(ImageError) as caught:
+        read_image(data, **options)  # type: ignore[arg-type]
     return caught.value.error_class
 
 

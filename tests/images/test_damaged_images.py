@@ -1,4 +1,4 @@
-"""Files that are cut off, flipped or foreign: an image comes out whole, or a PictureError says why not."""
+"""Files that are cut off, flipped or foreign: an image comes out whole, or a ImageError says why not."""
 
 import resource
 import struct
@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ncbatch.images.read import PictureError, PictureLimits, read_picture
+from ncbatch.images.read import ImageError, ImageLimits, read_image
 from tests.images.image_files import error_class, gradient, png, png16, save, tiff
 
 
 def test_empty_and_foreign_files() -> None:
     assert error_class(b"") == "empty"
     for text in (
-        b"this is no picture\n",
+        b"this is no image\n",
         b"BM",
         b"P3 1 1 255 0 0 0",
         b"%PDF-1.7",
@@ -22,7 +22,7 @@ def test_empty_and_foreign_files() -> None:
         b"\xff\xd8\xff",
     ):
         assert error_class(text) in ("unreadable", "truncated")
-    assert error_class(b"this is no picture\n") == "unreadable"
+    assert error_class(b"this is no image\n") == "unreadable"
 
 
 def gif_of_size(width: int, height: int) -> bytes:
@@ -60,8 +60,8 @@ def jpeg_of_size(width: int, height: int) -> bytes:
 )
 def test_huge_headers_cost_nothing(data: bytes) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(PictureError):
-        read_picture(data)
+    with pytest.raises(ImageError):
+        read_image(data)
     # In kilobytes, of all that the process ever held, which libraries in C have their part in.
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 30_000
 
@@ -102,14 +102,14 @@ DAMAGED = samples_of_every_format()
 
 @pytest.mark.parametrize("name", DAMAGED)
 @pytest.mark.filterwarnings("ignore")
-def test_a_truncated_file_never_gives_a_part_of_the_picture(name: str) -> None:
+def test_a_truncated_file_never_gives_a_part_of_the_image(name: str) -> None:
     data = DAMAGED[name]
-    whole = read_picture(data)
+    whole = read_image(data)
     cuts = {*range(1, 200), *range(max(1, len(data) - 200), len(data)), *range(1, len(data), 23)}
     for cut in sorted(cut for cut in cuts if cut < len(data)):
         try:
-            part = read_picture(data[:cut])
-        except PictureError as error:
+            part = read_image(data[:cut])
+        except ImageError as error:
             assert error.error_class in ("truncated", "unreadable", "unsupported"), f"cut at {cut}: {error}"
         else:
             np.testing.assert_array_equal(part, whole, err_msg=f"cut at {cut} of {len(data)}")
@@ -117,9 +117,9 @@ def test_a_truncated_file_never_gives_a_part_of_the_picture(name: str) -> None:
 
 @pytest.mark.parametrize("name", DAMAGED)
 @pytest.mark.filterwarnings("ignore")
-def test_flipped_bytes_give_an_array_or_a_picture_error(name: str) -> None:
+def test_flipped_bytes_give_an_array_or_an_image_error(name: str) -> None:
     rng = np.random.default_rng(len(name))
-    limits = PictureLimits(max_pixels=1_000_000)
+    limits = ImageLimits(max_pixels=1_000_000)
     for _ in range(150):
         data = bytearray(DAMAGED[name])
         for _ in range(int(rng.integers(1, 4))):
@@ -127,7 +127,7 @@ def test_flipped_bytes_give_an_array_or_a_picture_error(name: str) -> None:
             end = len(data) if rng.random() < 0.5 else min(len(data), 120)
             data[int(rng.integers(0, end))] = int(rng.integers(0, 256))
         try:
-            result = read_picture(bytes(data), alpha="white", limits=limits)
-        except PictureError:
+            result = read_image(bytes(data), alpha="white", limits=limits)
+        except ImageError:
             continue
         assert result.dtype == np.uint8 and result.ndim == 3 and result.shape[2] == 3 and result.size

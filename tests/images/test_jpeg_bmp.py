@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ncbatch.images.read import PictureError, read_picture
+from ncbatch.images.read import ImageError, read_image
 from tests.images.image_files import error_class, exif, gradient, save
 
 
@@ -22,7 +22,7 @@ def by_pillow(data: bytes) -> np.ndarray:
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 def test_the_pixels_are_those_of_libjpeg_turbo(mode: str, options: dict[str, object]) -> None:
     data = save(Image.fromarray(gradient(61, 83)).convert(mode), "JPEG", **options)
-    np.testing.assert_array_equal(read_picture(data), by_pillow(data))
+    np.testing.assert_array_equal(read_image(data), by_pillow(data))
 
 
 @pytest.mark.parametrize("factors", [0x31, 0x13, 0x42])
@@ -31,15 +31,15 @@ def test_sampling_that_turbojpeg_has_no_name_for(factors: int) -> None:
     at = data.index(b"\xff\xc0")
     data[at + 11] = factors  # of the first channel, in blocks by blocks, where there was 1 by 1
     data[at + 5 : at + 9] = struct.pack(">HH", 64, 16)  # so few that the blocks which are there suffice
-    np.testing.assert_array_equal(read_picture(bytes(data)), by_pillow(bytes(data)))
+    np.testing.assert_array_equal(read_image(bytes(data)), by_pillow(bytes(data)))
 
 
 def test_a_hole_in_the_coded_data_is_refused() -> None:
     data = bytearray(save(np.kron(gradient(), np.ones((6, 6, 1), np.uint8)), "JPEG", quality=97))
     middle = len(data) // 2
     data[middle : middle + 400] = bytes(400)
-    with pytest.raises(PictureError, match=r"damaged: .*; open and save the image again") as caught:
-        read_picture(bytes(data))
+    with pytest.raises(ImageError, match=r"damaged: .*; open and save the image again") as caught:
+        read_image(bytes(data))
     assert caught.value.error_class == "unreadable"
 
 
@@ -51,8 +51,8 @@ def test_a_hole_anywhere_is_refused_nearly_always() -> None:
     accepted = 0
     for at in np.linspace(start, len(whole) - 150, 40).astype(int):
         try:
-            read_picture(whole[:at] + bytes(100) + whole[at + 100 :])
-        except PictureError:
+            read_image(whole[:at] + bytes(100) + whole[at + 100 :])
+        except ImageError:
             continue
         accepted += 1
     assert accepted <= 2
@@ -60,7 +60,7 @@ def test_a_hole_anywhere_is_refused_nearly_always() -> None:
 
 def test_padding_before_the_end_marker_harms_nothing() -> None:
     data = save(gradient(), "JPEG")
-    np.testing.assert_array_equal(read_picture(data[:-2] + bytes(2) + data[-2:]), by_pillow(data))
+    np.testing.assert_array_equal(read_image(data[:-2] + bytes(2) + data[-2:]), by_pillow(data))
     assert error_class(data[:-2] + bytes(50) + data[-2:]) == "unreadable"
 
 
@@ -73,22 +73,22 @@ def test_headers_that_say_nothing_about_the_pixels_may_be_odd() -> None:
     twice = revision[:2] + segment + comment + revision[2:]
     for odd in (short, revision, twice, data + b"trailing bytes"):
         assert odd != data
-        np.testing.assert_array_equal(read_picture(odd), by_pillow(data))
+        np.testing.assert_array_equal(read_image(odd), by_pillow(data))
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize(("kind", "count"), [(1, 1), (3, 1), (4, 1), (6, 1), (7, 1), (8, 1), (9, 1), (3, 2)])
 def test_orientation_in_a_number_of_any_type(kind: int, count: int, order: str) -> None:
     plain, turned = (
-        read_picture(save(gradient(), "JPEG", exif=exif(value, kind, count, order))) for value in (1, 6)
+        read_image(save(gradient(), "JPEG", exif=exif(value, kind, count, order))) for value in (1, 6)
     )
     np.testing.assert_array_equal(turned, np.rot90(plain, -1))
 
 
 @pytest.mark.parametrize("value", [0, 9, 255])
 def test_an_orientation_that_is_none_turns_nothing(value: int) -> None:
-    plain = read_picture(save(gradient(), "JPEG"))
-    np.testing.assert_array_equal(read_picture(save(gradient(), "JPEG", exif=exif(value, 3))), plain)
+    plain = read_image(save(gradient(), "JPEG"))
+    np.testing.assert_array_equal(read_image(save(gradient(), "JPEG", exif=exif(value, 3))), plain)
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF"])
@@ -109,7 +109,7 @@ def test_orientation_is_not_taken_from_xmp(file_format: str) -> None:
         options = {"pnginfo": info}
     data = save(gradient(), file_format, **options)
     assert b"tiff:Orientation" in data
-    assert read_picture(data).shape == gradient().shape
+    assert read_image(data).shape == gradient().shape
 
 
 def test_words_are_those_of_the_project_not_of_a_library_alone() -> None:
@@ -118,8 +118,8 @@ def test_words_are_those_of_the_project_not_of_a_library_alone() -> None:
         save(gradient(), "JPEG").replace(b"\xff\xc0", b"\xff\xc3"),
         b"GIF89a" + bytes(9),
     ):
-        with pytest.raises(PictureError) as caught:
-            read_picture(data)
+        with pytest.raises(ImageError) as caught:
+            read_image(data)
         text = str(caught.value)
         assert re.match(r"(The|Lib)[a-z]* ", text) and text.endswith(".") and "\n" not in text, text
 
@@ -156,7 +156,7 @@ def with_fourth(value: np.ndarray | int) -> bytes:
 def test_a_fourth_byte_that_is_the_same_throughout_is_no_transparency(fourth: int, masks: bytes) -> None:
     data = bmp(32, with_fourth(fourth), compression=3 if masks else 0, masks=masks)
     for alpha in ("refuse", "white", "black"):
-        np.testing.assert_array_equal(read_picture(data, alpha=alpha), PIXELS)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(read_image(data, alpha=alpha), PIXELS)  # type: ignore[arg-type]
 
 
 def test_a_bmp_with_an_alpha_channel_in_use() -> None:
@@ -166,28 +166,28 @@ def test_a_bmp_with_an_alpha_channel_in_use() -> None:
     assert error_class(data) == "transparent"
     want = np.full_like(PIXELS, 255)
     want[1, 2] = PIXELS[1, 2]
-    np.testing.assert_array_equal(read_picture(data, alpha="white"), want)
+    np.testing.assert_array_equal(read_image(data, alpha="white"), want)
 
 
 def test_bmp_of_other_depths() -> None:
-    np.testing.assert_array_equal(read_picture(bmp(24, BOTTOM_UP.tobytes())), PIXELS)
-    np.testing.assert_array_equal(read_picture(bmp(24, PIXELS[..., ::-1].tobytes(), height=-3)), PIXELS)
+    np.testing.assert_array_equal(read_image(bmp(24, BOTTOM_UP.tobytes())), PIXELS)
+    np.testing.assert_array_equal(read_image(bmp(24, PIXELS[..., ::-1].tobytes(), height=-3)), PIXELS)
     colours = np.arange(64, dtype=np.uint8).reshape(16, 4) * 3
     indices = np.arange(12).reshape(3, 4) % 16
     want = colours[indices][..., 2::-1]
     eight = indices[::-1].astype(np.uint8).tobytes()
-    np.testing.assert_array_equal(read_picture(bmp(8, eight, palette=colours.tobytes())), want)
+    np.testing.assert_array_equal(read_image(bmp(8, eight, palette=colours.tobytes())), want)
     four = b"".join(bytes([row[0] << 4 | row[1], row[2] << 4 | row[3], 0, 0]) for row in indices[::-1])
-    np.testing.assert_array_equal(read_picture(bmp(4, four, palette=colours.tobytes())), want)
+    np.testing.assert_array_equal(read_image(bmp(4, four, palette=colours.tobytes())), want)
     one = b"".join(
         bytes([sum((v & 1) << 7 - i for i, v in enumerate(row)), 0, 0, 0]) for row in indices[::-1]
     )
     np.testing.assert_array_equal(
-        read_picture(bmp(1, one, palette=colours[:2].tobytes())), colours[indices & 1][..., 2::-1]
+        read_image(bmp(1, one, palette=colours[:2].tobytes())), colours[indices & 1][..., 2::-1]
     )
     fives = np.arange(36).reshape(3, 4, 3) % 32
     packed = (fives[..., 0] << 10 | fives[..., 1] << 5 | fives[..., 2])[::-1].astype("<u2").tobytes()
-    result = read_picture(bmp(16, packed)).astype(int)
+    result = read_image(bmp(16, packed)).astype(int)
     assert np.abs(result - fives * 255 / 31).max() < 1
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ncbatch.images.read import read_picture, write_png
+from ncbatch.images.read import read_image, write_png
 from tests.images.image_files import RNG, deep, error_class, gradient, png, png16, png_chunk, save, to_8_bits
 
 
@@ -17,10 +17,10 @@ from tests.images.image_files import RNG, deep, error_class, gradient, png, png1
 def test_png_of_2_and_4_bits(depth: int) -> None:
     row = np.arange(8) % (2**depth)
     packed = np.packbits(((row[:, None] >> np.arange(depth - 1, -1, -1)) & 1).astype(np.uint8)).tobytes()
-    result = read_picture(png([packed] * 3, 8, 3, depth, 0))
+    result = read_image(png([packed] * 3, 8, 3, depth, 0))
     np.testing.assert_array_equal(result[1, :, 0], row * 255 // (2**depth - 1))
     key = (b"tRNS", struct.pack(">H", 2))
-    result = read_picture(png([packed] * 3, 8, 3, depth, 0, key), alpha="white")
+    result = read_image(png([packed] * 3, 8, 3, depth, 0, key), alpha="white")
     np.testing.assert_array_equal(
         result[1, :, 0], np.where(row == 2, 255, row * 255 // (2**depth - 1)).astype(np.uint8)
     )
@@ -30,7 +30,7 @@ def test_png_of_2_and_4_bits(depth: int) -> None:
 def test_16_bit_png_is_rounded(colour_type: int, channels: int) -> None:
     samples = deep(channels)
     np.testing.assert_array_equal(
-        read_picture(png16(samples, colour_type)), np.broadcast_to(to_8_bits(samples), (6, 9, 3))
+        read_image(png16(samples, colour_type)), np.broadcast_to(to_8_bits(samples), (6, 9, 3))
     )
 
 
@@ -42,11 +42,11 @@ def test_16_bit_png_with_alpha(colour_type: int, channels: int) -> None:
     colour, weight = samples[..., :-1].astype(float), samples[..., -1:].astype(float) / 65535
     for alpha, behind in (("white", 65535.0), ("black", 0.0)):
         want = to_8_bits(colour * weight + behind * (1 - weight))
-        result = read_picture(data, alpha=alpha)  # type: ignore[arg-type]
+        result = read_image(data, alpha=alpha)  # type: ignore[arg-type]
         assert np.abs(result.astype(int) - want).max() <= 1
         assert (result == want).mean() > 0.99
     samples[..., -1] = 65535
-    opaque = read_picture(png16(samples, colour_type))
+    opaque = read_image(png16(samples, colour_type))
     np.testing.assert_array_equal(opaque, np.broadcast_to(to_8_bits(samples[..., :-1]), (6, 9, 3)))
 
 
@@ -56,11 +56,11 @@ def test_colour_keys() -> None:
     assert error_class(data) == "transparent"
     want = pixels.copy()
     want[2, 1] = 255
-    np.testing.assert_array_equal(read_picture(data, alpha="white"), want)
-    assert read_picture(save(pixels, "PNG", transparency=(1, 2, 3))).shape == (4, 4, 3)
+    np.testing.assert_array_equal(read_image(data, alpha="white"), want)
+    assert read_image(save(pixels, "PNG", transparency=(1, 2, 3))).shape == (4, 4, 3)
 
     grey = np.arange(16, dtype=np.uint8).reshape(4, 4)
-    result = read_picture(save(grey, "PNG", transparency=6), alpha="white")
+    result = read_image(save(grey, "PNG", transparency=6), alpha="white")
     np.testing.assert_array_equal(result[..., 0], np.where(grey == 6, 255, grey))
 
     for colour_type, channels in ((0, 1), (2, 3)):
@@ -69,13 +69,13 @@ def test_colour_keys() -> None:
         near = samples.copy()
         near[3, 3, 0] ^= 1  # equal to the key in the high byte only
         assert error_class(png16(samples, colour_type, key)) == "transparent"
-        assert read_picture(png16(near, colour_type, key)).shape == (6, 9, 3)
+        assert read_image(png16(near, colour_type, key)).shape == (6, 9, 3)
 
 
 def test_a_png_with_missing_rows_is_refused_even_when_it_is_well_formed() -> None:
     rows = [row.tobytes() for row in gradient()]
     assert error_class(png(rows[:20], 50, 40, 8, 2)) == "unreadable"
-    assert read_picture(png(rows, 50, 40, 8, 2)).shape == (40, 50, 3)
+    assert read_image(png(rows, 50, 40, 8, 2)).shape == (40, 50, 3)
 
 
 def test_an_interlaced_png_is_counted_right() -> None:
@@ -100,7 +100,7 @@ def test_an_interlaced_png_is_counted_right() -> None:
             data = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header)
             data += png_chunk(b"IDAT", zlib.compress(stream)) + png_chunk(b"IEND", b"")
             if whole:
-                np.testing.assert_array_equal(read_picture(data), gradient(height, width))
+                np.testing.assert_array_equal(read_image(data), gradient(height, width))
             else:
                 assert error_class(data) == "unreadable"
 
@@ -114,9 +114,9 @@ def test_a_png_with_a_damaged_pixel_is_noticed_by_its_checksum() -> None:
 def test_write_png_round_trip() -> None:
     for shape in ((1, 1, 3), (17, 5, 3)):
         pixels = RNG.integers(0, 256, shape).astype(np.uint8)
-        np.testing.assert_array_equal(read_picture(write_png(pixels)), pixels)
+        np.testing.assert_array_equal(read_image(write_png(pixels)), pixels)
     turned = gradient()[::-1].swapaxes(0, 1)
-    np.testing.assert_array_equal(read_picture(write_png(turned)), turned)
+    np.testing.assert_array_equal(read_image(write_png(turned)), turned)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_write_png_refuses_other_arrays(pixels: np.ndarray) -> None:
 )
 def test_broken_ancillary_chunks_do_not_cost_the_image(extra: tuple[bytes, bytes]) -> None:
     rows = [row.tobytes() for row in gradient()]
-    np.testing.assert_array_equal(read_picture(png(rows, 50, 40, 8, 2, extra)), gradient())
+    np.testing.assert_array_equal(read_image(png(rows, 50, 40, 8, 2, extra)), gradient())
 
 
 @pytest.mark.parametrize("place", [33, -12])
@@ -149,7 +149,7 @@ def test_a_wrong_checksum_in_an_ancillary_chunk_harms_nothing(place: int) -> Non
     whole = save(gradient(), "PNG")
     broken = png_chunk(b"tEXt", b"a\0b")[:-1] + b"\0"
     assert broken != png_chunk(b"tEXt", b"a\0b")
-    np.testing.assert_array_equal(read_picture(whole[:place] + broken + whole[place:]), gradient())
+    np.testing.assert_array_equal(read_image(whole[:place] + broken + whole[place:]), gradient())
 
 
 def test_an_unknown_critical_chunk_is_unsupported() -> None:
@@ -200,7 +200,7 @@ def test_every_kind_of_png(colour_type: int, depth: int, adam7: bool) -> None:
         want = (samples[..., :-1] / top * weight + 1 - weight) * 255
     else:
         want = samples / top * 255
-    result = read_picture(data, alpha="white")
+    result = read_image(data, alpha="white")
     want = np.broadcast_to(want, result.shape)
     # Of 16 bits with alpha, two roundings: to 16 bits, then to 8.
     assert np.abs(result - want).max() <= 0.51

@@ -9,7 +9,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from ncbatch.images.read import PictureError, PictureLimits, read_picture
+from ncbatch.images.read import ImageError, ImageLimits, read_image
 from ncbatch.images.tiff_directory import tiff_directories
 from tests.images.image_files import RNG, deep, error_class, gradient, save, tiff, to_8_bits
 
@@ -17,45 +17,43 @@ from tests.images.image_files import RNG, deep, error_class, gradient, save, tif
 def test_cmyk_tiff() -> None:
     inks = np.array([[[0, 0, 0, 0], [255, 0, 0, 0], [0, 0, 0, 255]]], np.uint8)
     data = save(Image.fromarray(inks, mode="CMYK"), "TIFF")
-    np.testing.assert_array_equal(read_picture(data)[0], [[255, 255, 255], [0, 255, 255], [0, 0, 0]])
+    np.testing.assert_array_equal(read_image(data)[0], [[255, 255, 255], [0, 255, 255], [0, 0, 0]])
 
 
 def test_ycbcr_jpeg_in_tiff() -> None:
     pixels = gradient()
     data = save(Image.fromarray(pixels).convert("YCbCr"), "TIFF", compression="jpeg", quality=98)
-    assert np.abs(read_picture(data).astype(int) - pixels).mean() < 4
+    assert np.abs(read_image(data).astype(int) - pixels).mean() < 4
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_16_bit_tiff(order: str) -> None:
     rgb = deep(3)
-    np.testing.assert_array_equal(read_picture(tiff(rgb, 2, order)), to_8_bits(rgb))
+    np.testing.assert_array_equal(read_image(tiff(rgb, 2, order)), to_8_bits(rgb))
     grey = deep(1)
     want = np.repeat(to_8_bits(grey), 3, -1)
-    np.testing.assert_array_equal(read_picture(tiff(grey, 1, order)), want)
+    np.testing.assert_array_equal(read_image(tiff(grey, 1, order)), want)
     rgba = deep(4)
     rgba[..., 3] = 65535
     for kind in (1, 2):
-        np.testing.assert_array_equal(
-            read_picture(tiff(rgba, 2, order, t338=[kind])), to_8_bits(rgba[..., :3])
-        )
+        np.testing.assert_array_equal(read_image(tiff(rgba, 2, order, t338=[kind])), to_8_bits(rgba[..., :3]))
     inks = np.array([[[0, 0, 0, 0], [65535, 0, 0, 0], [0, 0, 0, 65535]]], np.uint16)
     np.testing.assert_array_equal(
-        read_picture(tiff(inks, 5, order))[0], [[255, 255, 255], [0, 255, 255], [0, 0, 0]]
+        read_image(tiff(inks, 5, order))[0], [[255, 255, 255], [0, 255, 255], [0, 0, 0]]
     )
 
 
 def test_16_bit_tiff_where_white_is_zero() -> None:
     grey = deep(1)
-    np.testing.assert_array_equal(read_picture(tiff(grey, 0)), np.repeat(to_8_bits(65535 - grey), 3, -1))
+    np.testing.assert_array_equal(read_image(tiff(grey, 0)), np.repeat(to_8_bits(65535 - grey), 3, -1))
 
 
 def test_premultiplied_alpha_in_a_16_bit_tiff() -> None:
     rgba = np.array([[[20000, 0, 10000, 32768], [0, 0, 0, 0], [65535, 65535, 65535, 65535]]], np.uint16)
     data = tiff(rgba, 2, t338=[1])
-    np.testing.assert_array_equal(read_picture(data, alpha="black"), to_8_bits(rgba[..., :3]))
+    np.testing.assert_array_equal(read_image(data, alpha="black"), to_8_bits(rgba[..., :3]))
     np.testing.assert_array_equal(
-        read_picture(data, alpha="white"), to_8_bits(rgba[..., :3].astype(int) + 65535 - rgba[..., 3:])
+        read_image(data, alpha="white"), to_8_bits(rgba[..., :3].astype(int) + 65535 - rgba[..., 3:])
     )
 
 
@@ -84,24 +82,24 @@ def test_the_first_page_of_full_resolution_is_read() -> None:
         [(pixels, {}), thumbnail],
         [(pixels, {"subfiletype": 1})],  # there is no other
     ):
-        np.testing.assert_array_equal(read_picture(with_tifffile(*pages)), pixels)
+        np.testing.assert_array_equal(read_image(with_tifffile(*pages)), pixels)
 
 
 def test_pages_that_are_left_out_are_said(caplog: pytest.LogCaptureFixture) -> None:
     pixels = gradient()
     thumbnail = (pixels[::8, ::8].copy(), {"subfiletype": 1})
     three = with_tifffile((pixels, {}), thumbnail, (255 - pixels, {}), (pixels[::-1].copy(), {}))
-    np.testing.assert_array_equal(read_picture(three, name="scans/a.tif"), pixels)
+    np.testing.assert_array_equal(read_image(three, name="scans/a.tif"), pixels)
     assert caplog.messages == [
         "scans/a.tif: only its first image of full resolution is read, 2 more left out"
     ]
     caplog.clear()
     frames = [Image.fromarray(np.full((9, 11, 3), value, np.uint8)) for value in (10, 200)]
-    read_picture(save(frames[0], "GIF", save_all=True, append_images=frames[1:]), name="a.gif")
+    read_image(save(frames[0], "GIF", save_all=True, append_images=frames[1:]), name="a.gif")
     assert caplog.messages == ["a.gif: only its first frame is read, 1 more left out"]
     caplog.clear()
-    read_picture(with_tifffile((pixels, {}), thumbnail), name="b.tif")
-    read_picture(three)
+    read_image(with_tifffile((pixels, {}), thumbnail), name="b.tif")
+    read_image(three)
     assert not caplog.messages
 
 
@@ -116,7 +114,7 @@ def test_a_chain_of_directories_that_bites_its_tail_ends() -> None:
     (start,) = struct.unpack_from("<I", data, 4)
     (entries,) = struct.unpack_from("<H", data, start)
     struct.pack_into("<I", data, start + 2 + 12 * entries, start)
-    np.testing.assert_array_equal(read_picture(bytes(data), name="loop"), gradient())
+    np.testing.assert_array_equal(read_image(bytes(data), name="loop"), gradient())
 
 
 def test_hostile_tags_cost_no_more_than_the_file() -> None:
@@ -142,7 +140,7 @@ def test_hostile_tags_cost_no_more_than_the_file() -> None:
 def test_orientation_in_a_number_of_any_type(code: int, count: int, compression: str | None) -> None:
     value = bytes([6]) if code == 7 else (6,) * count if count > 1 else 6
     page = (gradient(), {"extratags": [(274, code, count, value, True)], "compression": compression})
-    np.testing.assert_array_equal(read_picture(with_tifffile(page)), np.rot90(gradient(), -1))
+    np.testing.assert_array_equal(read_image(with_tifffile(page)), np.rot90(gradient(), -1))
 
 
 # ---------------------------------------- layouts
@@ -153,7 +151,7 @@ def test_orientation_in_a_number_of_any_type(code: int, count: int, compression:
 @pytest.mark.parametrize("tile", [None, (16, 16)])
 def test_byte_orders_bigtiff_and_tiles(order: str, big: bool, tile: tuple[int, int] | None) -> None:
     data = with_tifffile((gradient(), {"tile": tile, "compression": "zlib"}), byteorder=order, bigtiff=big)
-    np.testing.assert_array_equal(read_picture(data), gradient())
+    np.testing.assert_array_equal(read_image(data), gradient())
 
 
 @pytest.mark.parametrize("tile", [(512, 512), (1024, 16), (16, 1024)])
@@ -166,10 +164,10 @@ def test_tiles_far_larger_than_the_image(
     pixels = deep(3) if deeper else gradient()
     wanted = to_8_bits(pixels) if deeper else pixels
     options = {"photometric": "rgb", "tile": tile, "compression": compression}
-    np.testing.assert_array_equal(read_picture(with_tifffile((pixels, options))), wanted)
+    np.testing.assert_array_equal(read_image(with_tifffile((pixels, options))), wanted)
     planes = np.ascontiguousarray(pixels.transpose(2, 0, 1))
     data = with_tifffile((planes, options | {"planarconfig": "separate"}))
-    np.testing.assert_array_equal(read_picture(data), wanted)
+    np.testing.assert_array_equal(read_image(data), wanted)
     if compression:
         hole = bytearray(data)
         at = int(tiff_directories(data)[0].values(324)[0])
@@ -184,16 +182,16 @@ def test_separate_planes_of_grey_and_alpha(compression: str | None) -> None:
     for kind in ("unassalpha", "assocalpha"):
         opaque = np.stack([grey, np.full_like(grey, 255)])
         data = with_tifffile((opaque, page | {"extrasamples": [kind]}))
-        np.testing.assert_array_equal(read_picture(data), np.dstack([grey] * 3))
+        np.testing.assert_array_equal(read_image(data), np.dstack([grey] * 3))
         half = np.stack([grey // 2, np.full_like(grey, 128)])
         data = with_tifffile((half, page | {"extrasamples": [kind]}))
         assert error_class(data) == "transparent"
         shown = grey // 2 * (1 if kind == "assocalpha" else 128 / 255)
-        result = read_picture(data, alpha="black")[..., 0]
+        result = read_image(data, alpha="black")[..., 0]
         assert np.abs(result - shown).max() <= 0.51
     other = np.stack([grey, 255 - grey])
     data = with_tifffile((other, page | {"extrasamples": ["unspecified"]}))
-    np.testing.assert_array_equal(read_picture(data), np.dstack([grey] * 3))  # it is no alpha
+    np.testing.assert_array_equal(read_image(data), np.dstack([grey] * 3))  # it is no alpha
 
 
 def test_a_colour_map_of_8_bits() -> None:
@@ -202,7 +200,7 @@ def test_a_colour_map_of_8_bits() -> None:
     want = np.moveaxis(colours[:, indices], 0, -1)
     for scale in (1, 256, 257):
         page = {"photometric": "palette", "colormap": colours * np.uint16(scale)}
-        np.testing.assert_array_equal(read_picture(with_tifffile((indices, page))), want)
+        np.testing.assert_array_equal(read_image(with_tifffile((indices, page))), want)
 
 
 BT601, BT709 = (0.299, 0.587, 0.114), (0.2126, 0.7152, 0.0722)
@@ -237,7 +235,7 @@ def test_ycbcr_by_the_files_own_coefficients(
     extra: dict[str, list[int]] = {"t530": [across, down]}
     data = tiff(coded, 6, rational={529: weights} | ({532: (16, 235, 128, 240, 128, 240)} if studio else {}),
                 body=body.tobytes(), **extra)  # fmt: skip
-    assert np.abs(read_picture(data).astype(int) - pixels).mean() < 1.5
+    assert np.abs(read_image(data).astype(int) - pixels).mean() < 1.5
 
 
 def test_jpeg_in_tiff_with_other_coefficients_is_refused() -> None:
@@ -246,7 +244,7 @@ def test_jpeg_in_tiff_with_other_coefficients_is_refused() -> None:
         tags = [(529, 5, 3, rationals(weights), True)]
         data = with_tifffile((gradient(), page | {"extratags": tags}))
         if read:
-            assert read_picture(data).shape == gradient().shape
+            assert read_image(data).shape == gradient().shape
         else:
             assert error_class(data) == "unsupported"
 
@@ -260,7 +258,7 @@ def test_12_bits(photometric: int) -> None:
     ).astype(np.uint8)
     data = tiff(np.zeros((6, 10, 1), np.uint8), photometric, body=packed.tobytes(), t258=[12])
     want = (samples if photometric else 4095 - samples) * 255 / 4095
-    assert np.abs(read_picture(data)[..., 0] - want).max() <= 0.51
+    assert np.abs(read_image(data)[..., 0] - want).max() <= 0.51
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4])
@@ -272,14 +270,14 @@ def test_few_bits(depth: int, photometric: int) -> None:
     packed = np.packbits(bits.reshape(6, -1).astype(np.uint8), axis=1)
     data = tiff(np.zeros((6, 13, 1), np.uint8), photometric, body=packed.tobytes(), t258=[depth])
     want = (samples if photometric else top - samples) * (255 // top)
-    np.testing.assert_array_equal(read_picture(data)[..., 0], want)
+    np.testing.assert_array_equal(read_image(data)[..., 0], want)
 
 
 @pytest.mark.parametrize("compression", ["group3", "group4", "tiff_ccitt"])
 def test_fax(compression: str) -> None:
     page = np.kron(RNG.integers(0, 2, (10, 16)), np.ones((4, 4), int)) > 0
     data = save(Image.fromarray(page), "TIFF", compression=compression)
-    np.testing.assert_array_equal(read_picture(data)[..., 0], page * np.uint8(255))
+    np.testing.assert_array_equal(read_image(data)[..., 0], page * np.uint8(255))
 
 
 def test_a_file_cut_off_is_truncated_and_an_odd_one_is_not() -> None:
@@ -293,25 +291,25 @@ def test_a_file_cut_off_is_truncated_and_an_odd_one_is_not() -> None:
     assert error_class(unknown) == "unsupported"
     assert error_class(tiff(gradient(), 32803)) == "unsupported"  # a camera's colour filter
     inks = np.dstack([gradient(), gradient()[..., :1]])
-    assert read_picture(tiff(inks, 5, t332=[1])).shape == gradient().shape
+    assert read_image(tiff(inks, 5, t332=[1])).shape == gradient().shape
     assert error_class(tiff(inks, 5, t332=[2])) == "unsupported"  # spot colours
 
 
 def test_a_limit_that_no_flag_raises_does_not_name_the_flag() -> None:
     wide = with_tifffile((np.zeros((1, 65536), np.uint8), {"photometric": "minisblack"}))
-    with pytest.raises(PictureError, match="no side may exceed 65535; scale or cut the image") as caught:
-        read_picture(wide)
+    with pytest.raises(ImageError, match="no side may exceed 65535; scale or cut the image") as caught:
+        read_image(wide)
     assert "--max-pixels" not in str(caught.value)
-    with pytest.raises(PictureError, match="raise --max-pixels"):
-        read_picture(with_tifffile((gradient(), {})), limits=PictureLimits(max_pixels=100))
+    with pytest.raises(ImageError, match="raise --max-pixels"):
+        read_image(with_tifffile((gradient(), {})), limits=ImageLimits(max_pixels=100))
 
 
 def test_harmless_warnings_of_libtiff_do_not_cost_the_image() -> None:
     """Text without its zero, a tag of a wrong type, private tags: what programs write."""
     tags = [(270, 2, 4, b"abcd", True), (33723, 4, 2, (1, 2), True), (65001, 3, 1, 7, True)]
     data = with_tifffile((gradient(), {"extratags": tags}))
-    np.testing.assert_array_equal(read_picture(data), gradient())
-    np.testing.assert_array_equal(read_picture(data.replace(b"abcd\0", b"abcde", 1)), gradient())
+    np.testing.assert_array_equal(read_image(data), gradient())
+    np.testing.assert_array_equal(read_image(data.replace(b"abcd\0", b"abcde", 1)), gradient())
 
 
 @pytest.mark.parametrize("tile", [None, (16, 16)])

@@ -14,7 +14,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from ncbatch.images.read import PictureError, read_picture
+from ncbatch.images.read import ImageError, read_image
 
 HEIGHT, WIDTH = 21, 37
 COLOURS = {"minisblack": 1, "miniswhite": 1, "palette": 1, "rgb": 3, "separated": 4}
@@ -114,8 +114,8 @@ def judged(kind: Kind) -> bool:
     data = kind.written()
     np.testing.assert_array_equal(tifffile.imread(io.BytesIO(data)), kind.stored())
     try:
-        result = read_picture(data, alpha="white")
-    except PictureError as error:
+        result = read_image(data, alpha="white")
+    except ImageError as error:
         assert error.error_class == "unsupported", f"{kind}: {error}"
         return False
     want = kind.over_white()

@@ -31,7 +31,7 @@ def _fill(bench: Workbench, *keys: str) -> None:
     bench.add({key: key.encode() for key in keys})
 
 
-def test_pictures_are_known_by_their_suffix(local: Workbench) -> None:
+def test_images_are_known_by_their_suffix(local: Workbench) -> None:
     _fill(
         local, "a.png", "B.JPG", "sub/c.jpeg", "d.tiff", "e.webp", "0badcafe", "x.d/f", "notes.txt", "g.ncb"
     )
@@ -56,12 +56,10 @@ def test_patterns_take_the_place_of_suffixes(local: Workbench) -> None:
 
 def test_an_empty_folder_has_no_inputs(bench: Workbench) -> None:
     assert list_corpus(bench.corpus) == Listing([])
-    with pytest.raises(UsageError, match=r"holds no pictures; check the path, or name them with --include"):
+    with pytest.raises(UsageError, match=r"holds no images; check the path, or name them with --include"):
         bench.open(bench.spec())
     bench.add({"notes.txt": b"text"})
-    with pytest.raises(
-        UsageError, match=r"holds no pictures \(passed over 1 object that is excluded, or not"
-    ):
+    with pytest.raises(UsageError, match=r"holds no images \(passed over 1 object that is excluded, or not"):
         bench.open(bench.spec())
     assert bench.keys("run.json") == []
 
@@ -130,7 +128,7 @@ def test_a_run_is_no_corpus(bench: Workbench) -> None:
     inner.output.put("bitstreams/v/a.png.jpg", b"its own")
     assert list_corpus(inner.output).images == []
     other = Workbench(inner.output, bench.output, bench.create_only)
-    with pytest.raises(UsageError, match=r"holds no pictures .*objects that belong to runs, in \./"):
+    with pytest.raises(UsageError, match=r"holds no images .*objects that belong to runs, in \./"):
         other.open(other.spec())
 
 

@@ -16,14 +16,14 @@ from ncbatch.plan.places import open_places
 from ncbatch.plan.spec import RunSpec
 from ncbatch.store import Store, StoreOptions, open_store
 from ncbatch.store.s3 import S3Store
-from tests.workbench import CHECKPOINT, Workbench, encoded_as, make_variant, picture
+from tests.workbench import CHECKPOINT, Workbench, encoded_as, make_image, make_variant
 
 QUICK = StoreOptions(retry_seconds=20.0)
 REFUSED: list[tuple[str, tuple[str, ...], str]] = [
     ("in", (), "is the corpus and the output; name another folder for the output"),
     ("in", ("--manifest", "{folder}/list.csv"), "is the corpus and the output"),
     ("in/", ("--dry-run",), "is the corpus and the output"),
-    ("out", ("--include", "zzz*"), "holds no pictures"),
+    ("out", ("--include", "zzz*"), "holds no images"),
     ("out", ("--manifest", "{folder}/text.parquet"), "is neither Parquet nor CSV"),
     ("out", ("--manifest", "{folder}/gone.csv"), "gone.csv"),
     ("done/bitstreams", (), "lies inside the folder of the run"),
@@ -39,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
     bench = Workbench(
         open_store(str(tmp_path / "in"), create=True), open_store(str(tmp_path / "done"), create=True), True
     )
-    bench.add({"a.png": picture()})
+    bench.add({"a.png": make_image()})
     bench.open(bench.spec())
     (tmp_path / "list.csv").write_text("key\na.png\n")
     (tmp_path / "text.parquet").write_text("no table")
@@ -69,7 +69,7 @@ def test_a_run_never_stands_without_its_models(local: Workbench, monkeypatch: py
         raise KeyboardInterrupt
 
     monkeypatch.setattr("ncbatch.driver.encode_corpus._drive", drive)
-    local.add({"a.png": picture()})
+    local.add({"a.png": make_image()})
     places = open_places(local.spec(), local.output.uri, StoreOptions())
     with pytest.raises(KeyboardInterrupt):
         encode_corpus(places, EncodeOptions(), lambda _: None)
@@ -77,7 +77,7 @@ def test_a_run_never_stands_without_its_models(local: Workbench, monkeypatch: py
 
 
 def test_what_is_called_as_a_run_and_is_none_keeps_nothing_out(local: Workbench) -> None:
-    local.add({"a.png": picture()})
+    local.add({"a.png": make_image()})
     local.output.put("run.json", b"[]")
     open_places(local.spec(), local.output.uri + "deeper/", StoreOptions())
 
@@ -94,7 +94,7 @@ def test_a_run_that_lies_in_another_already_goes_on(folder: Path) -> None:
 def test_in_a_bucket_each_folder_above_is_one_request(
     on_s3: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    on_s3.corpus.put("a.png", encoded_as(picture()))
+    on_s3.corpus.put("a.png", encoded_as(make_image()))
     spec: RunSpec = on_s3.spec(make_variant())
     asked: list[str] = []
     get: Callable[[S3Store, str], bytes] = S3Store.get

@@ -12,7 +12,7 @@ from ncbatch.cli.encode import encode_options
 from ncbatch.cli.job_arguments import encode_words
 from ncbatch.cli.main import build_parser
 from ncbatch.driver.encode_corpus import failed_before
-from ncbatch.driver.schedule import Before
+from ncbatch.driver.schedule import EarlierFailures
 from ncbatch.images.checks import ErrorClass
 from ncbatch.metrics.failures import CLASSES, failures_of
 from ncbatch.plan.generations import Retry
@@ -21,7 +21,7 @@ from ncbatch.plan.spec import RunSpec
 from ncbatch.plan.units import Unit
 from ncbatch.worker.batches import OUT_OF_MEMORY, failure_of
 from ncbatch.worker.unit import run_unit
-from tests.workbench import ATTEMPTS, Workbench, make_variant, picture
+from tests.workbench import ATTEMPTS, Workbench, make_image, make_variant
 
 KILLED, HUNG = "process_killed", "deadline"
 ALL = Retry()
@@ -29,7 +29,7 @@ ALL = Retry()
 
 def failed_run(bench: Workbench, poisoned: dict[str, str], *variants: str) -> RunSpec:
     """A finished run of three images and one that is none; some failed because their worker was lost."""
-    bench.add({**{f"{name}.png": picture(seed=n) for n, name in enumerate("abc")}, "bad.png": b"text"})
+    bench.add({**{f"{name}.png": make_image(seed=n) for n, name in enumerate("abc")}, "bad.png": b"text"})
     spec = bench.spec(*(make_variant(name=name) for name in variants or ("v",)))
     for unit in bench.open(spec).units:
         run_unit(bench.workspace(spec), unit, ATTEMPTS[0], poisoned)
@@ -68,7 +68,7 @@ def test_only_the_classes_named(local: Workbench) -> None:
 
 
 def test_only_the_variants_that_failed(local: Workbench) -> None:
-    local.add({"a.png": picture()})
+    local.add({"a.png": make_image()})
     spec = local.spec(make_variant(name="one"), make_variant(name="two"))
     for unit in local.open(spec).units:
         run_unit(local.workspace(spec), unit, ATTEMPTS[0], {"a.png": KILLED} if unit.variant == "two" else {})
@@ -91,7 +91,7 @@ def test_what_is_planned_again_already_is_left_to_that(local: Workbench) -> None
 
 def test_changed_and_failed_at_once_is_planned_once(local: Workbench) -> None:
     spec = failed_run(local, {"a.png": KILLED, "b.png": KILLED})
-    local.add({"a.png": picture(80, 64, seed=9), "new.png": picture(seed=10)})
+    local.add({"a.png": make_image(80, 64, seed=9), "new.png": make_image(seed=10)})
     local.corpus.delete("bad.png")
     run = local.open(spec, retry=ALL)
     assert planned(run.pending) == [(1, "v", ["a.png", "new.png", "b.png"])]
@@ -141,9 +141,9 @@ def test_progress_counts_what_is_tried_again_once(local: Workbench) -> None:
     run = local.open(spec, retry=ALL)
     (result,) = committed_results(local.output, run).values()
     assert (result.ok, result.failed) == (2, 0)
-    assert failed_before(local.output, run) == Before(failed=2, killed=1)
+    assert failed_before(local.output, run) == EarlierFailures(failed=2, killed=1)
     work(local, spec, run.pending)
-    assert failed_before(local.output, local.open(spec)) == Before()
+    assert failed_before(local.output, local.open(spec)) == EarlierFailures()
     counted = committed_results(local.output, local.open(spec)).values()
     assert (sum(r.ok for r in counted), sum(r.failed for r in counted)) == (3, 1)
 
@@ -164,7 +164,7 @@ def test_failures_are_told_by_class_with_examples(bench: Workbench) -> None:
 
 
 def test_a_run_without_failures_has_none(local: Workbench) -> None:
-    local.add({"a.png": picture()})
+    local.add({"a.png": make_image()})
     local.encode(local.spec())
     assert failures_of(local.output, examples=3) == []
 

@@ -13,7 +13,7 @@ from ncbatch.errors import RunError, SpecMismatchError, UsageError
 from ncbatch.plan.request import make_spec
 from ncbatch.plan.spec import RunSpec, check_same, read_run
 from ncbatch.store import StoreOptions
-from tests.workbench import Workbench, make_variant, picture, sga
+from tests.workbench import Workbench, make_image, make_variant, sga
 
 
 def _spec(**fields: Any) -> RunSpec:
@@ -100,7 +100,7 @@ def test_names_that_cannot_be_folders_are_refused(name: str) -> None:
 
 
 def test_another_run_in_the_output_is_refused(local: Workbench) -> None:
-    local.add({"a.png": picture()})
+    local.add({"a.png": make_image()})
     local.open(local.spec())
     before = local.output.get(layout.RUN)
     with pytest.raises(SpecMismatchError, match=r"variants\.v\.recipe\.steps: 0 there, 2 asked for"):
@@ -109,7 +109,7 @@ def test_another_run_in_the_output_is_refused(local: Workbench) -> None:
 
 
 def test_a_run_file_comes_back(local: Workbench) -> None:
-    local.add({"a.png": picture()})
+    local.add({"a.png": make_image()})
     spec = local.spec(make_variant(sga(2), alpha="black"), make_variant(name="w"), include=("*",))
     local.open(spec)
     assert read_run(local.output).spec == spec
@@ -122,7 +122,7 @@ def test_a_folder_without_a_run_is_said_to_be(local: Workbench) -> None:
 
 
 def test_a_damaged_or_newer_run_file_is_said_to_be(local: Workbench) -> None:
-    local.add({"a.png": picture()})
+    local.add({"a.png": make_image()})
     local.open(local.spec())
     data = local.output.get(layout.RUN)
     content = json.loads(data)

@@ -15,7 +15,7 @@ from ncbatch.plan.spec import RunSpec
 from ncbatch.store import Store, StoreOptions, open_store
 from ncbatch.worker.unit import run_unit
 from ncbatch.worker.workspace import Workspace
-from tests.workbench import CHECKPOINT, MODEL, encoded_as, picture
+from tests.workbench import CHECKPOINT, MODEL, encoded_as, make_image
 
 FIGURES = (
     "rd_psnr", "rate_savings", "image_savings", "convergence", "rounding_probability", "annealed_objective",
@@ -37,11 +37,11 @@ def make_run(
     units: int | list[int] | None = None,
     pixels_per_unit: int = 10**12,
 ) -> Store:
-    """Encodes `count` pictures; with `units` only so many of the planned units, or those of that place."""
+    """Encodes `count` images; with `units` only so many of the planned units, or those of that place."""
     corpus = open_store(str(folder / "corpus"), create=True)
     output = open_store(str(folder / "out"), create=True)
     for n in range(count):
-        corpus.put(f"{n}.png", encoded_as(picture(96, 80, seed=n)))
+        corpus.put(f"{n}.png", encoded_as(make_image(96, 80, seed=n)))
     spec: RunSpec = make_spec(corpus.uri, StoreOptions(), requests)
     for name in {variant.model for variant in spec.variants if variant.model}:
         keep_model(output, zoo.load_builtin(name))

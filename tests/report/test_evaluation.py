@@ -193,8 +193,8 @@ def test_nothing_to_report(tmp_path: Path) -> None:
         (("--dataset", "clic"), "there is no 'clic'; the choices are kodak, tecnick, none"),
         (("--images", "x.png"), "no encoded image 'x.png'"),
         (("--images", "0.png,x.png", "--thumbnails", "0"), "no encoded image 'x.png'"),
-        (("--images", "0.png", "--no-pictures"), "leave it out, or --images"),
-        (("--thumbnails", "3", "--no-pictures"), "leave it out, or --thumbnails"),
+        (("--images", "0.png", "--no-images"), "leave it out, or --images"),
+        (("--thumbnails", "3", "--no-images"), "leave it out, or --thumbnails"),
     ],
 )
 def test_wrong_words_are_named(run: Store, tmp_path: Path, capsys, words, message) -> None:

@@ -1,17 +1,17 @@
-"""Fixtures of the training's tests: a tiny network and a few pictures made on the spot."""
+"""Fixtures of the training's tests: a tiny network and a few images made on the spot."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from ncbatch.store import open_store
-from ncbatch.training.photographs import Photographs, read_photographs
+from ncbatch.training.images import TrainingImages, read_images
 from ncbatch.training.settings import TrainingSettings
 
 TINY = {"n": 8, "m": 12, "crop": 64, "batch_size": 4, "warmup": 2}
 
 
-def picture(seed: int, height: int, width: int) -> np.ndarray:
+def make_image(seed: int, height: int, width: int) -> np.ndarray:
     """Smooth colours with an edge and some grain: something to learn."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width] / 40
@@ -23,16 +23,16 @@ def picture(seed: int, height: int, width: int) -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory):
-    """A store with eight pictures."""
+    """A store with eight images."""
     folder = tmp_path_factory.mktemp("corpus")
     for i in range(8):
-        Image.fromarray(picture(i, 100 + 10 * i, 140)).save(folder / f"{i}.png")
+        Image.fromarray(make_image(i, 100 + 10 * i, 140)).save(folder / f"{i}.png")
     return open_store(str(folder))
 
 
 @pytest.fixture(scope="session")
-def photographs(corpus) -> Photographs:
-    return read_photographs(corpus, [info.key for info in corpus.list()], 64, 1 << 30)
+def photographs(corpus) -> TrainingImages:
+    return read_images(corpus, [info.key for info in corpus.list()], 64, 1 << 30)
 
 
 def settings(**fields) -> TrainingSettings:

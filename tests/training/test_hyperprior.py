@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ncbatch.training.hyperprior import GDN, FactorizedDensity, MeanScaleHyperprior, without_constants
-from ncbatch.training.photographs import Photographs
+from ncbatch.training.images import TrainingImages
 from ncbatch.training.session import load_state
 from ncbatch.training.settings import TrainingSettings
 from ncbatch.training.trainer import Trainer
@@ -121,11 +121,11 @@ def test_gdns_parameters_below_their_bound_can_rise_but_not_sink():
     assert not bool(layer.gamma.grad.any())
 
 
-def integer_photographs() -> Photographs:
+def integer_photographs() -> TrainingImages:
     """Of integer arithmetic alone: the same on every machine."""
     y, x = np.mgrid[0:80, 0:96]
     planes = [np.stack([x * 2 + s, y * 3 + 7 * s, (x + y) * (s + 1)], -1) % 256 for s in range(3)]
-    return Photographs([plane.astype(np.uint8) for plane in planes])
+    return TrainingImages([plane.astype(np.uint8) for plane in planes])
 
 
 def test_a_training_by_compressais_modules_goes_on_as_it_would_have():

@@ -32,9 +32,9 @@ def trained(kind: str, seed: int, **fields) -> TrainableHyperprior:
 
 
 def losses(model: TrainableHyperprior):
-    pictures = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        return model(pictures, model.noise([_generator(0, 0, 0)]))
+        return model(images, model.noise([_generator(0, 0, 0)]))
 
 
 def test_a_warm_start_computes_what_its_neighbour_does():
@@ -84,14 +84,14 @@ def test_weights_of_other_channels_or_kinds_are_refused():
         warm_start(trained("bits-back", 2, n=16), bits_back)
 
 
-def test_a_wider_model_starts_from_a_narrow_one_with_the_same_picture():
+def test_a_wider_model_starts_from_a_narrow_one_with_the_same_image():
     source = trained("base", 1)
     checkpoint = export(source.network.state_dict(), lmbda=0.01, dtype=torch.float32)
     target = trained("base", 2, m=20)
     warm_start(target, checkpoint)
-    pictures = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        theirs, ours = source.network.g_a(pictures), target.network.g_a(pictures)
+        theirs, ours = source.network.g_a(images), target.network.g_a(images)
         assert ours.shape[1] == 20 and torch.allclose(ours[:, :12], theirs, atol=1e-6)
         assert torch.allclose(target.network.g_s(ours), source.network.g_s(theirs), atol=1e-6)
         z = source.network.h_a(theirs)

@@ -10,9 +10,9 @@ from ncbatch.codec.model.hyperprior import Model
 from ncbatch.codec.model.prior import FactorizedPrior
 from ncbatch.codec.recipe import Recipe
 from ncbatch.models import catalog, zoo
-from ncbatch.training.network import Noise, TrainableHyperprior
+from ncbatch.training.network import BatchNoise, TrainableHyperprior
 from ncbatch.training.trainer import _generator
-from tests.training.conftest import picture, settings
+from tests.training.conftest import make_image, settings
 
 
 def network(kind: str) -> TrainableHyperprior:
@@ -57,19 +57,19 @@ def test_density_is_the_derivative_of_the_cumulative():
 def test_loss_of_the_base_kind_is_bits_and_squared_error():
     """Against torch's own distributions, given the same noisy latents."""
     model = network("base")
-    pictures = torch.from_numpy(picture(0, 64, 64)).permute(2, 0, 1)[None].float() / 255
+    images = torch.from_numpy(make_image(0, 64, 64)).permute(2, 0, 1)[None].float() / 255
     noise = model.noise([_generator(0, 0, 0)])
     with torch.no_grad():
-        losses = model(pictures, noise)
+        losses = model(images, noise)
         net = model.network
-        y = net.g_a(pictures)
+        y = net.g_a(images)
         z = net.h_a(y) + noise.z
         z_mass = net.entropy_bottleneck.likelihood(z.transpose(0, 1).reshape(8, 1, -1)).clamp_min(1e-9)
         scales, means = net.h_s(z).chunk(2, 1)
         gaussian = torch.distributions.Normal(means.double(), scales.double().clamp_min(0.11))
         noisy = (y + noise.y).double()
         y_mass = (gaussian.cdf(noisy + 0.5) - gaussian.cdf(noisy - 0.5)).clamp_min(1e-9)
-        error = (net.g_s(y + noise.y) - pictures).square().mean() * 255**2
+        error = (net.g_s(y + noise.y) - images).square().mean() * 255**2
     bpp = -(torch.log2(z_mass).sum() + torch.log2(y_mass).sum()) / 64**2
     assert losses.bpp.item() == pytest.approx(bpp.item(), rel=1e-4)
     assert losses.mse.item() == pytest.approx(error.item(), rel=1e-4)
@@ -98,19 +98,19 @@ def test_posteriors_width_is_capped_while_training():
 @pytest.mark.parametrize("kind", ["base", "bits-back"])
 def test_gradients_reach_every_weight(kind):
     model = network(kind)
-    pictures = torch.rand(2, 3, 64, 64)
-    model(pictures, model.noise([_generator(0, 0, i) for i in range(2)])).rd_loss(0.01).backward()
+    images = torch.rand(2, 3, 64, 64)
+    model(images, model.noise([_generator(0, 0, i) for i in range(2)])).rd_loss(0.01).backward()
     for name, parameter in model.named_parameters():
         if not name.endswith("quantiles"):
             assert parameter.grad is not None and bool(parameter.grad.any()), name
 
 
 @pytest.mark.parametrize("kind", ["base", "bits-back"])
-def test_exported_weights_code_real_pictures(kind):
+def test_exported_weights_code_real_images(kind):
     model = network(kind)
     checkpoint = export(model.network.state_dict(), kind=kind, lmbda=0.01)
     assert checkpoint.info.kind == kind
-    pixels = picture(1, 70, 100)
+    pixels = make_image(1, 70, 100)
     codec = Model(checkpoint)
     for recipe in (
         Recipe(method="amortized", lmbda=0.01, steps=0),
@@ -137,4 +137,4 @@ def test_noise_of_a_sample_is_its_own():
     together = model.noise([_generator(1, 5, i) for i in range(3)])
     alone = model.noise([_generator(1, 5, 2)])
     assert torch.equal(together.y[2:], alone.y) and torch.equal(together.z[2:], alone.z)
-    assert isinstance(alone, Noise) and alone.y.abs().max() <= 0.5
+    assert isinstance(alone, BatchNoise) and alone.y.abs().max() <= 0.5

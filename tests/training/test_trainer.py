@@ -11,12 +11,12 @@ from PIL import Image
 
 from ncbatch.errors import NcbatchError, Terminated, UsageError
 from ncbatch.store import open_store
-from ncbatch.training.photographs import Photographs, read_photographs
+from ncbatch.training.images import TrainingImages, read_images
 from ncbatch.training.session import STATE, Session, SessionOptions, load_state
 from ncbatch.training.settings import paper
 from ncbatch.training.train import Group, TrainingRequest, train_here, train_on_ray
 from ncbatch.training.trainer import Trainer, TrainingDivergedError
-from tests.training.conftest import picture, settings
+from tests.training.conftest import make_image, settings
 
 CPU = torch.device("cpu")
 
@@ -25,7 +25,7 @@ import sys
 import torch
 torch.set_num_threads(1)
 from ncbatch.store import open_store
-from ncbatch.training.photographs import read_photographs
+from ncbatch.training.images import read_photographs
 from ncbatch.training.session import Session, SessionOptions
 from ncbatch.training.train import Group, TrainingRequest, train_here, train_on_ray
 from ncbatch.training.trainer import Trainer
@@ -41,7 +41,7 @@ Session(asked, photographs, output, trainer, options, show).run()
 
 
 def session(asked, photographs, output, **options) -> Session:
-    validation = Photographs(photographs.pictures[:1])
+    validation = TrainingImages(photographs.images[:1])
     return Session(asked, validation, output, Trainer(asked, photographs, CPU), **options)
 
 
@@ -127,8 +127,8 @@ def test_progress_is_shown_before_a_row_is_full(photographs, tmp_path, monkeypat
 def test_what_is_in_memory_is_told_in_words(corpus, caplog):
     caplog.set_level("INFO", logger="ncbatch")
     keys = [info.key for info in corpus.list()]
-    read_photographs(corpus, keys[:1], 64, 1 << 30, "validation")
-    read_photographs(corpus, keys[:2], 256, 60_000)
+    read_images(corpus, keys[:1], 64, 1 << 30, "validation")
+    read_images(corpus, keys[:2], 256, 60_000)
     assert caplog.messages == [
         "1 image for validation in memory",
         "1 image for training in memory; 1 smaller than the crop, padded to it; "
@@ -139,7 +139,7 @@ def test_what_is_in_memory_is_told_in_words(corpus, caplog):
 def test_other_photographs_are_refused(photographs, tmp_path):
     output = open_store(str(tmp_path), create=True)
     session(settings(steps=300), photographs, output).save()
-    others = Photographs([255 - pixels for pixels in photographs.pictures])
+    others = TrainingImages([255 - pixels for pixels in photographs.images])
     with pytest.raises(NcbatchError, match="saw other images"):
         session(settings(steps=300), others, output).run()
 
@@ -215,18 +215,18 @@ def test_crops_are_those_of_seed_step_and_index(photographs):
     assert len(crops) == 16
 
 
-def test_unusable_and_small_pictures_are_counted(tmp_path):
-    Image.fromarray(picture(0, 40, 200)).save(tmp_path / "small.png")
-    Image.fromarray(picture(1, 80, 80)).save(tmp_path / "fine.png")
-    (tmp_path / "text.png").write_text("not a picture")
+def test_unusable_and_small_images_are_counted(tmp_path):
+    Image.fromarray(make_image(0, 40, 200)).save(tmp_path / "small.png")
+    Image.fromarray(make_image(1, 80, 80)).save(tmp_path / "fine.png")
+    (tmp_path / "text.png").write_text("not an image")
     corpus = open_store(str(tmp_path))
     keys = [info.key for info in corpus.list()]
-    found = read_photographs(corpus, keys, 64, 1 << 30)
-    assert (len(found.pictures), found.unusable, found.padded) == (2, 1, 1)
-    assert all(min(p.shape[:2]) >= 64 for p in found.pictures)
-    assert len(read_photographs(corpus, keys, 64, 20_000).pictures) == 1  # the other does not fit
+    found = read_images(corpus, keys, 64, 1 << 30)
+    assert (len(found.images), found.unusable, found.padded) == (2, 1, 1)
+    assert all(min(p.shape[:2]) >= 64 for p in found.images)
+    assert len(read_images(corpus, keys, 64, 20_000).images) == 1  # the other does not fit
     with pytest.raises(UsageError, match="no usable image"):
-        read_photographs(corpus, ["text.png"], 64, 1 << 30)
+        read_images(corpus, ["text.png"], 64, 1 << 30)
 
 
 def test_schedules():

@@ -16,7 +16,15 @@ from ncbatch import layout
 from ncbatch.metrics.schema import Row
 from ncbatch.store import StoreError, open_store
 from ncbatch.worker.unit import run_unit
-from tests.workbench import ATTEMPTS, Workbench, assert_one_row_each, encoded_as, make_variant, picture, sga
+from tests.workbench import (
+    ATTEMPTS,
+    Workbench,
+    assert_one_row_each,
+    encoded_as,
+    make_image,
+    make_variant,
+    sga,
+)
 
 
 def _png_header(width: int, height: int) -> bytes:
@@ -35,7 +43,7 @@ def _png_header(width: int, height: int) -> bytes:
 
 
 def _animation() -> bytes:
-    frames = [Image.fromarray(picture(seed=n)).quantize(16) for n in range(3)]
+    frames = [Image.fromarray(make_image(seed=n)).quantize(16) for n in range(3)]
     buffer = io.BytesIO()
     frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:])
     return buffer.getvalue()
@@ -44,19 +52,19 @@ def _animation() -> bytes:
 def _with_alpha(opacity: int) -> bytes:
     alpha = np.full((64, 64, 1), 255, np.uint8)
     alpha[:32] = opacity
-    return encoded_as(np.concatenate([picture(), alpha], axis=2))
+    return encoded_as(np.concatenate([make_image(), alpha], axis=2))
 
 
 def _cmyk() -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(picture()).convert("CMYK").save(buffer, "JPEG")
+    Image.fromarray(make_image()).convert("CMYK").save(buffer, "JPEG")
     return buffer.getvalue()
 
 
 BAD = {
     "zero.png": (b"", "empty", "no bytes; upload the file again"),
-    "text.png": (b"not a picture\n" * 10, "unreadable", "no PNG, JPEG, WebP, TIFF, BMP or GIF file"),
-    "cut.jpg": (encoded_as(picture(128, 128), "JPEG")[:-700], "truncated", "copy the file again"),
+    "text.png": (b"not an image\n" * 10, "unreadable", "no PNG, JPEG, WebP, TIFF, BMP or GIF file"),
+    "cut.jpg": (encoded_as(make_image(128, 128), "JPEG")[:-700], "truncated", "copy the file again"),
     "bomb.png": (_png_header(100_000, 100_000), "too_large", "100000 x 100000 pixels"),
     "wide.png": (_png_header(60_000, 60_000), "too_large", "the limit is 100000000 in all"),
     "alpha.png": (_with_alpha(100), "transparent", "--alpha white or --alpha black"),
@@ -65,9 +73,9 @@ GOOD = {
     "animated.gif": (_animation(), (64, 64)),
     "cmyk.jpg": (_cmyk(), (64, 64)),
     "opaque.png": (_with_alpha(255), (64, 64)),
-    "dot.png": (encoded_as(picture(1, 1)), (1, 1)),
-    "line.png": (encoded_as(picture(1, 1000)), (1, 1000)),
-    "odd.webp": (encoded_as(picture(67, 65), "WEBP"), (67, 65)),
+    "dot.png": (encoded_as(make_image(1, 1)), (1, 1)),
+    "line.png": (encoded_as(make_image(1, 1000)), (1, 1000)),
+    "odd.webp": (encoded_as(make_image(67, 65), "WEBP"), (67, 65)),
 }
 
 
@@ -95,7 +103,7 @@ def test_every_shape_can_be_refined(local: Workbench, key: str) -> None:
 
 
 def test_rows_say_what_their_bytes_are(local: Workbench) -> None:
-    pixels = picture(90, 70)
+    pixels = make_image(90, 70)
     local.add({"a.png": pixels})
     row = local.encode(local.spec(make_variant(sga(20, seed=3))))["a.png"]
     assert row.mse == pytest.approx(local.mse(row, pixels))
@@ -116,23 +124,23 @@ def test_real_alpha_is_composited_where_that_was_asked_for(local: Workbench, alp
     local.add({"alpha.png": _with_alpha(0)})
     row = local.encode(local.spec(make_variant(alpha=alpha)))["alpha.png"]
     upper = np.full((32, 64, 3), 255 if alpha == "white" else 0, np.uint8)
-    behind = np.concatenate([upper, picture()[32:]])
+    behind = np.concatenate([upper, make_image()[32:]])
     assert row.mse == pytest.approx(local.mse(row, behind))
     assert row.psnr is not None and row.psnr > 25
 
 
 def test_a_pixel_limit_is_the_variants(local: Workbench) -> None:
-    local.add({"a.png": picture(64, 65), "b.png": picture(64, 64)})
+    local.add({"a.png": make_image(64, 65), "b.png": make_image(64, 64)})
     rows = local.encode(local.spec(make_variant(max_pixels=64 * 64)))
     assert (rows["a.png"].error_class, rows["b.png"].status) == ("too_large", "ok")
 
 
 def test_inputs_that_changed_or_went_since_the_plan(bench: Workbench) -> None:
-    bench.add({f"{name}.png": picture(seed=n) for n, name in enumerate(("kept", "gone", "changed"))})
+    bench.add({f"{name}.png": make_image(seed=n) for n, name in enumerate(("kept", "gone", "changed"))})
     spec = bench.spec()
     unit = bench.unit(spec)
     bench.corpus.delete("gone.png")
-    bench.add({"changed.png": picture(70, 70, seed=9)})
+    bench.add({"changed.png": make_image(70, 70, seed=9)})
     run_unit(bench.workspace(spec), unit, ATTEMPTS[0], {})
     rows = bench.rows()
     assert rows["kept.png"].status == "ok"
@@ -155,7 +163,7 @@ def _the_same_command_again(bench: Workbench, before: dict[str, Row]) -> None:
 
 
 def test_a_key_that_the_store_does_not_take_fails_alone(local: Workbench) -> None:
-    local.add({"a.png": picture()})
+    local.add({"a.png": make_image()})
     local.output.put("m.csv", b"key,etag,bytes\n../up.png,e,1\na.png,,\n")
     spec = local.spec(manifest=local.output.uri + "m.csv")
     rows = local.encode(spec)
@@ -165,7 +173,7 @@ def test_a_key_that_the_store_does_not_take_fails_alone(local: Workbench) -> Non
 
 def test_a_corpus_that_is_gone_is_no_fault_of_the_images(local: Workbench, tmp_path: Path) -> None:
     """Such as a network folder that one worker does not have."""
-    local.add({"a.png": picture()})
+    local.add({"a.png": make_image()})
     folder = tmp_path / "corpus"
     mounted = replace(local, corpus=open_store(str(folder)))
     spec = mounted.spec()
@@ -177,7 +185,7 @@ def test_a_corpus_that_is_gone_is_no_fault_of_the_images(local: Workbench, tmp_p
 
 
 def test_poisoned_images_are_not_touched(local: Workbench) -> None:
-    local.add({"a.png": picture(), "killer.png": picture(seed=1)})
+    local.add({"a.png": make_image(), "killer.png": make_image(seed=1)})
     spec = local.spec()
     unit = local.unit(spec)
     local.corpus.delete("killer.png")  # touching it would say `missing`

@@ -1,4 +1,4 @@
-"""Pictures that go together, and what happens when they cannot."""
+"""Images that go together, and what happens when they cannot."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ncbatch.plan.spec import RunSpec, Variant
 from ncbatch.plan.units import Unit
 from ncbatch.worker import batches as batches_module
 from ncbatch.worker.unit import run_unit
-from tests.workbench import AMORTIZED, ATTEMPTS, MODEL, Workbench, make_variant, picture, sga
+from tests.workbench import AMORTIZED, ATTEMPTS, MODEL, Workbench, make_image, make_variant, sga
 
 SIZES = {
     "a": (64, 64),
@@ -27,7 +27,7 @@ SIZES = {
     "f": (10, 10),
     "g": (64, 64),
 }
-PICTURES = {f"{name}.png": picture(*size, seed=n) for n, (name, size) in enumerate(SIZES.items())}
+PICTURES = {f"{name}.png": make_image(*size, seed=n) for n, (name, size) in enumerate(SIZES.items())}
 CPU_MESSAGE = "[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory: you tried ..."
 
 
@@ -35,16 +35,16 @@ CPU_MESSAGE = "[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't al
 def batches(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
     """Lets refinement go wrong; returns the list in which the sizes of the batches are noted."""
 
-    def install(trouble: Callable[[Any], BaseException | None] = lambda pictures: None) -> list[int]:
+    def install(trouble: Callable[[Any], BaseException | None] = lambda images: None) -> list[int]:
         sizes = []
 
-        def faulty(model: Any, pictures: Any, recipe: Any, **options: Any) -> Any:
+        def faulty(model: Any, images: Any, recipe: Any, **options: Any) -> Any:
             if recipe.refines:
-                sizes.append(len(pictures))
-                error = trouble(pictures)
+                sizes.append(len(images))
+                error = trouble(images)
                 if error is not None:
                     raise error
-            return encode(model, pictures, recipe, **options)
+            return encode(model, images, recipe, **options)
 
         monkeypatch.setattr(codecs, "encode", faulty)
         return sizes
@@ -53,14 +53,14 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
 
 
 def _planned(
-    bench: Workbench, variant: Variant | None = None, pictures: Any = PICTURES
+    bench: Workbench, variant: Variant | None = None, images: Any = PICTURES
 ) -> tuple[RunSpec, Unit]:
-    bench.add(pictures)
+    bench.add(images)
     spec = bench.spec(variant or make_variant(sga(2)))
     return spec, bench.unit(spec)
 
 
-def test_pictures_of_one_padded_shape_go_together(local: Workbench, batches: Any) -> None:
+def test_images_of_one_padded_shape_go_together(local: Workbench, batches: Any) -> None:
     spec, unit = _planned(local)
     sizes = batches()
     run_unit(local.workspace(spec, batch_size=4), unit, ATTEMPTS[0], {})
@@ -72,7 +72,7 @@ def test_pictures_of_one_padded_shape_go_together(local: Workbench, batches: Any
     assert sorted(row.batch_size or 0 for row in rows.values()) == [1, 2, 2, 4, 4, 4, 4]
 
 
-def test_few_pictures_are_held_in_memory(
+def test_few_images_are_held_in_memory(
     local: Workbench, batches: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batches_module, "_HELD_SAMPLES", 3 * 64 * 64)
@@ -88,21 +88,21 @@ def test_few_pictures_are_held_in_memory(
 def test_out_of_memory_halves_the_batch_and_remembers(
     local: Workbench, batches: Any, error: Exception
 ) -> None:
-    pictures = {f"{n}.png": picture(seed=n) for n in range(8)}
-    spec, unit = _planned(local, pictures=pictures)
+    images = {f"{n}.png": make_image(seed=n) for n in range(8)}
+    spec, unit = _planned(local, images=images)
     sizes = batches(lambda batch: error if len(batch) > 2 else None)
     workspace = local.workspace(spec, batch_size=5)
     run_unit(workspace, unit, ATTEMPTS[0], {})
     assert sizes == [5, 2, 3, 1, 2, 1, 1, 1], "the later ones come in the size that worked"
     assert workspace.batch_size == 1
     rows = local.rows()
-    assert rows.keys() == pictures.keys()
+    assert rows.keys() == images.keys()
     assert {row.status for row in rows.values()} == {"ok"}
 
 
 def test_the_memory_of_a_failed_batch_is_free_again(local: Workbench, batches: Any) -> None:
     """Python keeps what an error came through for as long as the error is being handled."""
-    spec, unit = _planned(local, pictures={"a.png": picture(seed=1), "b.png": picture(seed=2)})
+    spec, unit = _planned(local, images={"a.png": make_image(seed=1), "b.png": make_image(seed=2)})
     handled = []
 
     def trouble(batch: Any) -> BaseException | None:
@@ -114,14 +114,14 @@ def test_the_memory_of_a_failed_batch_is_free_again(local: Workbench, batches: A
     assert handled == [None, None, None]
 
 
-def test_a_single_picture_too_large_for_memory_fails_alone(local: Workbench, batches: Any) -> None:
+def test_a_single_image_too_large_for_memory_fails_alone(local: Workbench, batches: Any) -> None:
     spec, unit = _planned(local)
     batches(lambda batch: MemoryError("19 GiB") if batch[0].shape[1] > 64 else None)
     result = run_unit(local.workspace(spec), unit, ATTEMPTS[0], {})
     failed = {key: row for key, row in local.rows().items() if row.status == "failed"}
     assert failed.keys() == {"b.png", "e.png"}
     assert {row.error_class for row in failed.values()} == {"out_of_memory"}
-    assert {row.error for row in failed.values()} == {"the picture does not fit in memory: 19 GiB"}
+    assert {row.error for row in failed.values()} == {"the image does not fit in memory: 19 GiB"}
     assert (result.ok, result.failed) == (len(PICTURES) - 2, 2)
 
 
@@ -144,11 +144,11 @@ def test_what_diverges_is_never_published(
 def test_where_the_variant_allows_it_the_amortized_encoding_is_published(
     local: Workbench, batches: Any
 ) -> None:
-    spec, unit = _planned(local, make_variant(sga(2), fall_back=True), {"a.png": picture()})
+    spec, unit = _planned(local, make_variant(sga(2), fall_back=True), {"a.png": make_image()})
     batches(lambda batch: DivergedError("at step 50"))
     run_unit(local.workspace(spec), unit, ATTEMPTS[0], {})
     row = local.rows()["a.png"]
-    assert local.bitstream(row) == encode(MODEL, [picture()], AMORTIZED)[0].outcome.data
+    assert local.bitstream(row) == encode(MODEL, [make_image()], AMORTIZED)[0].outcome.data
     assert (row.status, row.method, row.error_class) == ("ok", "amortized", None)
     assert row.error == "fell back to the amortized encoding: at step 50"
 

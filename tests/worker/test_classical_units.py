@@ -9,7 +9,7 @@ from ncbatch.codec.recipe import ClassicalRecipe
 from ncbatch.decoding.run_reader import RunReader
 from ncbatch.plan.spec import Variant
 from ncbatch.worker.unit import run_unit
-from tests.workbench import ATTEMPTS, Workbench, picture
+from tests.workbench import ATTEMPTS, Workbench, make_image
 
 
 def jpeg(quality: int = 60) -> Variant:
@@ -17,7 +17,7 @@ def jpeg(quality: int = 60) -> Variant:
 
 
 def test_rows_have_real_bytes_and_nothing_that_only_models_have(bench: Workbench) -> None:
-    bench.add({"a.png": picture(70, 50), "b.png": b"no picture"})
+    bench.add({"a.png": make_image(70, 50), "b.png": b"no image"})
     rows = bench.encode(bench.spec(jpeg()))
     row = rows["a.png"]
     assert rows["b.png"].status == "failed" and row.status == "ok"
@@ -31,7 +31,7 @@ def test_rows_have_real_bytes_and_nothing_that_only_models_have(bench: Workbench
 
 
 def test_what_an_earlier_attempt_published_is_adopted(bench: Workbench) -> None:
-    bench.add({"a.png": picture()})
+    bench.add({"a.png": make_image()})
     spec = bench.spec(jpeg())
     unit = bench.unit(spec)
     for attempt in ATTEMPTS[:2]:
@@ -42,8 +42,8 @@ def test_what_an_earlier_attempt_published_is_adopted(bench: Workbench) -> None:
     assert row.adopted and len(bench.keys(layout.BITSTREAMS_PREFIX)) == 1
 
 
-def test_bytes_of_another_picture_are_not_adopted(local: Workbench) -> None:
-    local.add({"a.png": picture(seed=1), "b.png": picture(seed=2)})
+def test_bytes_of_another_image_are_not_adopted(local: Workbench) -> None:
+    local.add({"a.png": make_image(seed=1), "b.png": make_image(seed=2)})
     spec = local.spec(jpeg())
     local.encode(spec)
     unit = local.unit(spec)
@@ -60,7 +60,7 @@ def test_bytes_of_another_picture_are_not_adopted(local: Workbench) -> None:
 
 @pytest.mark.parametrize("damage", [lambda data: data[:50], lambda data: b""])
 def test_damaged_bytes_are_found(local: Workbench, damage) -> None:
-    local.add({"a.png": picture()})
+    local.add({"a.png": make_image()})
     row = local.encode(local.spec(jpeg()))["a.png"]
     assert row.bitstream_key is not None
     local.output.put(row.bitstream_key, damage(local.output.get(row.bitstream_key)))

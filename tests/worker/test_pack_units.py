@@ -16,12 +16,12 @@ from ncbatch.codec.bits_back.pack_file import with_names
 from ncbatch.codec.codecs import PackCoder
 from ncbatch.codec.errors import DivergedError
 from ncbatch.codec.recipe import Recipe
-from ncbatch.decoding.decoded_names import picture_name
+from ncbatch.decoding.decoded_names import image_name
 from ncbatch.decoding.destination import Destination, open_destination
 from ncbatch.decoding.files import FileOptions, decode_pack_file, named_pack, pack_files
 from ncbatch.decoding.run_reader import RunReader
 from ncbatch.errors import UsageError
-from ncbatch.images.read import read_picture
+from ncbatch.images.read import read_image
 from ncbatch.metrics.schema import Row
 from ncbatch.models import zoo
 from ncbatch.models.loading import keep_model
@@ -32,11 +32,11 @@ from ncbatch.store import StoreOptions, join_uri, open_store
 from ncbatch.store.objects import read_object
 from ncbatch.worker.calibration import seconds_per_pixel
 from ncbatch.worker.unit import open_attempt, probe_image, run_unit
-from tests.workbench import ATTEMPTS, Workbench, encoded_as, picture
+from tests.workbench import ATTEMPTS, Workbench, encoded_as, make_image
 from tests.worker.test_work_in_progress import DeadlyStore, Killed
 
 CHECKPOINT = zoo.load_builtin("bits-back-0.010")
-PICTURES = {"a.png": picture(seed=1), "b.png": picture(70, 64, seed=2), "c.png": picture(seed=3)}
+PICTURES = {"a.png": make_image(seed=1), "b.png": make_image(70, 64, seed=2), "c.png": make_image(seed=3)}
 OPTIONS = FileOptions(max_pixels=10**6)
 PLAIN = Recipe(method="bits-back+bbvi", lmbda=0.01, bbvi_steps=2)
 
@@ -68,7 +68,7 @@ def check(bench: Workbench, rows: dict[str, Row], keys: Any = PICTURES) -> None:
     for key in keys:
         row, pixels = rows[key], PICTURES[key]
         assert row.status == "ok", row.error
-        decoded = reader.picture(key, "v")
+        decoded = reader.image(key, "v")
         assert row.mse == pytest.approx(np.square(decoded.astype(float) - pixels).mean())
         total += round(row.bpp * pixels.size / 3 / 8)
     (pack,) = {row.bitstream_key for row in rows.values() if row.status == "ok"}
@@ -88,8 +88,8 @@ def test_a_unit_becomes_one_pack(bench: Workbench, recipe: Recipe) -> None:
     assert {row.method for row in rows.values()} == {recipe.method}
 
 
-def test_bad_pictures_are_failed_rows_and_not_in_the_pack(local: Workbench) -> None:
-    local.add({"a.png": b"no picture", **{k: p for k, p in PICTURES.items() if k != "a.png"}})
+def test_bad_images_are_failed_rows_and_not_in_the_pack(local: Workbench) -> None:
+    local.add({"a.png": b"no image", **{k: p for k, p in PICTURES.items() if k != "a.png"}})
     spec, unit = planned(local)
     run_unit(local.workspace(spec), unit, ATTEMPTS[0], {"c.png": "process_killed"})
     rows = local.rows()
@@ -97,8 +97,8 @@ def test_bad_pictures_are_failed_rows_and_not_in_the_pack(local: Workbench) -> N
     assert rows["b.png"].status == "ok"
 
 
-def test_a_unit_without_one_good_picture_has_no_pack(local: Workbench) -> None:
-    local.add(dict.fromkeys(PICTURES, b"no picture"))
+def test_a_unit_without_one_good_image_has_no_pack(local: Workbench) -> None:
+    local.add(dict.fromkeys(PICTURES, b"no image"))
     rows = finish(local, *planned(local))
     assert {row.status for row in rows.values()} == {"failed"} and not local.keys("packs/")
 
@@ -107,7 +107,7 @@ def test_a_unit_without_one_good_picture_has_no_pack(local: Workbench) -> None:
 def test_a_killed_worker_costs_what_was_done_since_the_last_save(
     local: Workbench, saves: int, left: int
 ) -> None:
-    """Of three pictures of twenty steps each, with a save in the middle of each and one when it is done."""
+    """Of three images of twenty steps each, with a save in the middle of each and one when it is done."""
     spec, unit = planned(local, refined())
     workspace = local.workspace(spec, wip_seconds=0.0)
     workspace.output = DeadlyStore(local.output, saves)
@@ -130,7 +130,7 @@ def test_a_killed_worker_costs_what_was_done_since_the_last_save(
     assert local.keys("wip/") == []
 
 
-def test_what_a_picture_becomes_does_not_depend_on_interruptions(local: Workbench, tmp_path: Any) -> None:
+def test_what_an_image_becomes_does_not_depend_on_interruptions(local: Workbench, tmp_path: Any) -> None:
     spec, unit = planned(local, refined())
     workspace = local.workspace(spec, wip_seconds=0.0)
     workspace.output = DeadlyStore(local.output, 5)
@@ -177,13 +177,13 @@ def test_a_damaged_object_of_what_was_kept_is_passed_over(local: Workbench) -> N
 
 
 @pytest.mark.parametrize("broken", ["infer_posterior", "encode"])
-def test_a_picture_too_large_for_memory_fails_alone(
+def test_an_image_too_large_for_memory_fails_alone(
     local: Workbench, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     real = getattr(encode, broken)
 
     def limited(model: Any, what: Any, *rest: Any) -> Any:
-        # y_hat of the picture of 70x64 pixels, or that picture
+        # y_hat of the image of 70x64 pixels, or that image
         if tuple(what[0].shape[-2:]) == (4, 8) or tuple(what[0].shape[:2]) == (64, 70):
             raise MemoryError("too large")
         return real(model, what, *rest)
@@ -194,7 +194,7 @@ def test_a_picture_too_large_for_memory_fails_alone(
     assert rows["b.png"].error_class == "out_of_memory"
 
 
-def test_a_picture_too_large_to_pack_leaves_the_pack_to_the_others(
+def test_an_image_too_large_to_pack_leaves_the_pack_to_the_others(
     local: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = encode._check
@@ -232,13 +232,13 @@ def test_what_a_worker_left_that_died_after_its_commit_goes(local: Workbench) ->
 
 
 @pytest.mark.parametrize("fall_back", [False, True])
-def test_a_picture_that_diverges(local: Workbench, monkeypatch: pytest.MonkeyPatch, fall_back: bool) -> None:
+def test_an_image_that_diverges(local: Workbench, monkeypatch: pytest.MonkeyPatch, fall_back: bool) -> None:
     real = encode.refine
 
-    def diverging(model: Any, batch: Any, pictures: Any, *rest: Any) -> Any:
-        if np.array_equal(pictures[0], PICTURES["b.png"]):
+    def diverging(model: Any, batch: Any, images: Any, *rest: Any) -> Any:
+        if np.array_equal(images[0], PICTURES["b.png"]):
             raise DivergedError("the refinement diverged by step 1; use a smaller learning rate")
-        return real(model, batch, pictures, *rest)
+        return real(model, batch, images, *rest)
 
     monkeypatch.setattr(encode, "refine", diverging)
     rows = finish(local, *planned(local, refined(2), fall_back=fall_back))
@@ -250,23 +250,23 @@ def test_a_picture_that_diverges(local: Workbench, monkeypatch: pytest.MonkeyPat
         assert rows["b.png"].error_class == "diverged"
 
 
-def test_a_picture_that_never_decodes_fails_alone(local: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ncbatch.codec.bits_back.pack import pop_picture
+def test_an_image_that_never_decodes_fails_alone(local: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ncbatch.codec.bits_back.pack import pop_image
     from ncbatch.codec.errors import BitstreamError
 
     def broken(stack: Any, model: Any, entry: Any) -> Any:
         if entry.width == 70:
             raise BitstreamError("no")
-        return pop_picture(stack, model, entry)
+        return pop_image(stack, model, entry)
 
     with monkeypatch.context() as patch:
-        patch.setattr("ncbatch.codec.bits_back.pack.pop_picture", broken)
+        patch.setattr("ncbatch.codec.bits_back.pack.pop_image", broken)
         rows = finish(local, *planned(local))
     check(local, rows, ["a.png", "c.png"])
     assert rows["b.png"].error_class == "decode_check"
 
 
-def test_verify_names_every_picture_that_damage_took_along(local: Workbench) -> None:
+def test_verify_names_every_image_that_damage_took_along(local: Workbench) -> None:
     spec, unit = planned(local)
     rows = finish(local, spec, unit)
     key = rows["b.png"].bitstream_key
@@ -276,14 +276,14 @@ def test_verify_names_every_picture_that_damage_took_along(local: Workbench) -> 
     problems = {f.image_key: f.problem for f in RunReader(local.output).verify()}
     assert problems["c.png"] is None
     assert "hash differs" in problems["b.png"]
-    assert "pictures 0 to 1 are lost" in problems["a.png"]
+    assert "images 0 to 1 are lost" in problems["a.png"]
 
 
 def test_calibration_counts_inference_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     """Encoding infers, and the decode check does it again. On a clock that only inference moves."""
     clock = [0.0]
 
-    def encode(self: PackCoder, pictures: Any) -> None:
+    def encode(self: PackCoder, images: Any) -> None:
         clock[0] += self.recipe.bbvi_steps or 0
 
     monkeypatch.setattr(PackCoder, "encode", encode)
@@ -293,7 +293,7 @@ def test_calibration_counts_inference_twice(monkeypatch: pytest.MonkeyPatch) -> 
     assert seconds_per_pixel(coder) * 512**2 == pytest.approx(1 + 2 * 1000)
 
 
-def test_units_of_packs_have_enough_pictures() -> None:
+def test_units_of_packs_have_enough_images() -> None:
     def sizes(*bytes_of: int) -> list[int]:
         images = [PlannedImage(f"{i}.png", "e", size) for i, size in enumerate(bytes_of)]
         return [len(u.images) for u in make_units(images, "v", "d", 0, 8 * 10_000, at_least=8)]
@@ -335,7 +335,7 @@ def test_a_pack_of_files_and_back(tmp_path: Any) -> None:
     assert list(decode_pack_file(uri, out, OPTIONS, first=2)) == ["00002.png"]
     alone = decode_pack_file(uri, out, OPTIONS, first=1, alone=True)
     assert list(alone) == ["00001.png"]
-    with pytest.raises(UsageError, match="no picture 3: the pack has 3"):
+    with pytest.raises(UsageError, match="no image 3: the pack has 3"):
         list(decode_pack_file(uri, out, OPTIONS, first=3))
 
 
@@ -351,7 +351,7 @@ def test_a_pack_of_files_knows_their_names(tmp_path: Any) -> None:
     album.write_bytes(named_pack(packed.pack.data, [*files, strange.as_uri()]))
     store = open_store(str(tmp_path / "out"), create=True)
     names = list(decode_pack_file(str(album), Destination(store), OPTIONS))
-    expected = ["a.png", "b.png", "c.png", "a~3.png", picture_name(strange.name)]
+    expected = ["a.png", "b.png", "c.png", "a~3.png", image_name(strange.name)]
     assert names == expected[::-1]
     for index in (0, 3):
         asked = decode_pack_file(str(album), Destination(store), OPTIONS, first=index, alone=True)
@@ -391,7 +391,7 @@ def test_a_pack_of_a_run_is_decoded_to_the_names_of_its_images(local: Workbench,
     assert names == ["sub/d.png", "c.png", "b.png", "a.png"]
     reader = RunReader(local.output)
     for image, name in zip(["sub/d.jpg", "c.png", "b.png", "a.png"], names, strict=True):
-        np.testing.assert_array_equal(read_picture(store.get(name)), reader.picture(image, "v"))
+        np.testing.assert_array_equal(read_image(store.get(name)), reader.image(image, "v"))
     moved = tmp_path / "moved.ncbp"
     moved.write_bytes(local.output.get(key))
     assert list(decode_pack_file(str(moved), Destination(store), OPTIONS, first=3)) == ["00003.png"]
@@ -407,13 +407,13 @@ def test_side_information_that_is_too_short_says_how_much_it_takes(tmp_path: Any
         pack_files(_files(tmp_path), _variant(), StoreOptions(), str(side))
 
 
-def test_a_file_that_is_no_picture_is_named(tmp_path: Any) -> None:
-    (tmp_path / "x.png").write_bytes(b"no picture")
+def test_a_file_that_is_no_image_is_named(tmp_path: Any) -> None:
+    (tmp_path / "x.png").write_bytes(b"no image")
     with pytest.raises(UsageError, match=r"x\.png cannot be packed"):
         pack_files([str(tmp_path / "x.png")], _variant(), StoreOptions(), None)
 
 
-def test_pictures_of_a_pack_do_not_depend_on_the_batch(local: Workbench, tmp_path: Any) -> None:
+def test_images_of_a_pack_do_not_depend_on_the_batch(local: Workbench, tmp_path: Any) -> None:
     rows = finish(local, *planned(local, refined(4)), batch_size=4)
     other = Workbench(local.corpus, open_store(str(tmp_path / "other"), create=True), create_only=True)
     alone = finish(other, *planned(other, refined(4)))

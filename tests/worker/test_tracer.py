@@ -8,11 +8,11 @@ from ncbatch import layout
 from ncbatch.codec.recipe import Recipe
 from ncbatch.metrics.traces import read_traces
 from ncbatch.worker.unit import run_unit
-from tests.workbench import ATTEMPTS, Workbench, make_variant, picture, sga
+from tests.workbench import ATTEMPTS, Workbench, make_image, make_variant, sga
 
 
 def traced(bench: Workbench, method: str = "sga", every: int = 20, steps: int = 60) -> list[dict]:
-    bench.add({"a.png": picture(seed=1), "b.png": picture(90, 70, seed=2)})
+    bench.add({"a.png": make_image(seed=1), "b.png": make_image(90, 70, seed=2)})
     recipe = Recipe(method=method, steps=steps, lmbda=0.01)
     bench.encode(bench.spec(make_variant(recipe)), trace_every=every, batch_size=2)
     return read_traces(bench.output).to_pylist()
@@ -44,7 +44,7 @@ def test_nothing_is_traced_unless_asked_for(local: Workbench) -> None:
 
 
 def test_tracing_changes_no_byte_and_an_interrupted_trace_goes_on(local: Workbench, monkeypatch) -> None:
-    local.add({"a.png": picture(seed=3)})
+    local.add({"a.png": make_image(seed=3)})
     spec = local.spec(make_variant(sga(60)))
     unit = local.unit(spec)
     run_unit(local.workspace(spec), unit, ATTEMPTS[0], {})

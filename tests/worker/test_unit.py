@@ -26,25 +26,25 @@ from tests.workbench import (
     MODEL,
     Workbench,
     assert_one_row_each,
+    make_image,
     make_variant,
-    picture,
     sga,
 )
 
-PICTURES = {"a.png": picture(seed=1), "sub/b.png": picture(70, 50, seed=2), "c.png": picture(seed=3)}
+PICTURES = {"a.png": make_image(seed=1), "sub/b.png": make_image(70, 50, seed=2), "c.png": make_image(seed=3)}
 
 
 class Encoder:
-    """Counts the pictures that are encoded in all, and those that are refined; adopting refines none."""
+    """Counts the images that are encoded in all, and those that are refined; adopting refines none."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.all = self.refined = 0
         monkeypatch.setattr(codecs, "encode", self._encode)
 
-    def _encode(self, model: Any, pictures: Any, recipe: Any, **options: Any) -> Any:
-        self.all += len(pictures)
-        self.refined += len(pictures) * recipe.refines
-        return encode(model, pictures, recipe, **options)
+    def _encode(self, model: Any, images: Any, recipe: Any, **options: Any) -> Any:
+        self.all += len(images)
+        self.refined += len(images) * recipe.refines
+        return encode(model, images, recipe, **options)
 
 
 @pytest.fixture
@@ -121,23 +121,23 @@ def test_a_probe_commits_nothing_and_is_adopted(bench: Workbench, encoder: Encod
     assert rows["a.png"].error_class == "process_killed"
 
 
-def _other_pictures_stream() -> bytes:
-    return encode(MODEL, [picture(seed=99)], AMORTIZED)[0].outcome.data
+def _other_images_stream() -> bytes:
+    return encode(MODEL, [make_image(seed=99)], AMORTIZED)[0].outcome.data
 
 
-@pytest.mark.parametrize("standing", [b"NCB" + b"\0" * 40, _other_pictures_stream()])
+@pytest.mark.parametrize("standing", [b"NCB" + b"\0" * 40, _other_images_stream()])
 def test_useless_bytes_at_the_key_are_neither_adopted_nor_in_the_way(
     bench: Workbench, standing: bytes
 ) -> None:
-    bench.add({"a.png": picture(seed=1)})
+    bench.add({"a.png": make_image(seed=1)})
     spec = bench.spec(make_variant(sga(2)))
-    # what an attempt of the same picture would look for
+    # what an attempt of the same image would look for
     key = layout.bitstream_key("v", "a.png", 0, None if bench.create_only else ATTEMPTS[3])
     bench.output.put(key, standing)
     row = bench.encode(spec)["a.png"]
     assert not row.adopted
     assert row.bitstream_key == layout.bitstream_key("v", "a.png", 0, ATTEMPTS[0])
-    assert row.mse == pytest.approx(bench.mse(row, picture(seed=1)))
+    assert row.mse == pytest.approx(bench.mse(row, make_image(seed=1)))
     assert bench.output.get(key) == standing
 
 
@@ -185,11 +185,11 @@ def _let_workers_encode_differently(monkeypatch: pytest.MonkeyPatch) -> None:
     """As two kinds of GPUs would: every call refines with another seed."""
     lock, seeds = threading.Lock(), iter(range(1000))
 
-    def encode_differently(model: Any, pictures: Any, recipe: Any, **options: Any) -> Any:
+    def encode_differently(model: Any, images: Any, recipe: Any, **options: Any) -> Any:
         if recipe.refines:
             with lock:
                 recipe = recipe.model_copy(update={"seed": next(seeds), "steps": 4})
-        return encode(model, pictures, recipe, **options)
+        return encode(model, images, recipe, **options)
 
     monkeypatch.setattr(codecs, "encode", encode_differently)
 
@@ -213,16 +213,16 @@ def test_where_another_attempt_was_faster_its_bitstream_counts(
     local: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It comes to stand while we refine, after we have looked for one to adopt."""
-    local.add({"a.png": picture(seed=1)})
+    local.add({"a.png": make_image(seed=1)})
     spec = local.spec(make_variant(sga(10)))
     unit = local.unit(spec)
 
-    def encode_late(model: Any, pictures: Any, recipe: Any, **options: Any) -> Any:
+    def encode_late(model: Any, images: Any, recipe: Any, **options: Any) -> Any:
         if recipe.refines and not local.keys("units/"):
             monkeypatch.setattr(codecs, "encode", encode)
             run_unit(local.workspace(spec), unit, ATTEMPTS[1], {})
             recipe = recipe.model_copy(update={"seed": 9})
-        return encode(model, pictures, recipe, **options)
+        return encode(model, images, recipe, **options)
 
     monkeypatch.setattr(codecs, "encode", encode_late)
     (late,) = open_attempt(local.workspace(spec), unit, ATTEMPTS[0]).rows(unit.images, {})
@@ -233,7 +233,7 @@ def test_where_another_attempt_was_faster_its_bitstream_counts(
 
 
 def test_a_variant_keeps_to_its_own_bitstreams(local: Workbench) -> None:
-    local.add({"a.png": picture(seed=1)})
+    local.add({"a.png": make_image(seed=1)})
     spec = local.spec(make_variant(sga(20)), make_variant(name="w"))
     rows = []
     for unit, attempt_id in zip(local.open(spec).units, ATTEMPTS, strict=False):

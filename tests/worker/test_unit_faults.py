@@ -14,7 +14,7 @@ from ncbatch.store import AccessDenied, StoreOptions, StoreUnavailable, open_sto
 from ncbatch.worker.unit import run_unit
 from tests.fault_proxy import FaultProxy
 from tests.servers import S3Server
-from tests.workbench import ATTEMPTS, Workbench, assert_one_row_each, picture
+from tests.workbench import ATTEMPTS, Workbench, assert_one_row_each, make_image
 
 pytestmark = pytest.mark.s3
 
@@ -48,7 +48,7 @@ class Faulty:
 def faulty(on_s3: Workbench, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faulty]:
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     monkeypatch.setattr(s3_connection, "_FIRST_WAIT", 0.05)
-    on_s3.add({"a.png": picture(seed=1), "b.png": picture(seed=2)})
+    on_s3.add({"a.png": make_image(seed=1), "b.png": make_image(seed=2)})
     spec = on_s3.spec()
     with FaultProxy(s3_server.endpoint_url) as proxy:
         options = StoreOptions(endpoint_url=proxy.endpoint_url, retry_seconds=1.5)

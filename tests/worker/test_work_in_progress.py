@@ -17,7 +17,7 @@ from ncbatch.worker import work_in_progress
 from ncbatch.worker.unit import open_attempt, run_unit
 from ncbatch.worker.work_in_progress import WorkInProgress
 from ncbatch.worker.workspace import Workspace
-from tests.workbench import ATTEMPTS, Workbench, make_variant, picture, sga
+from tests.workbench import ATTEMPTS, Workbench, make_image, make_variant, sga
 
 STEPS = 40
 
@@ -47,7 +47,7 @@ class DeadlyStore:
 
 
 def _planned(bench: Workbench, **recipe: Any) -> tuple[RunSpec, Unit]:
-    bench.add({"a.png": picture(seed=1), "b.png": picture(70, 64, seed=2)})
+    bench.add({"a.png": make_image(seed=1), "b.png": make_image(70, 64, seed=2)})
     spec = bench.spec(make_variant(sga(STEPS, **recipe)))
     return spec, bench.unit(spec)
 
@@ -79,7 +79,7 @@ def _logged(caplog: pytest.LogCaptureFixture) -> None:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """What the pictures become when nothing happens."""
+    """What the images become when nothing happens."""
     root = tmp_path_factory.mktemp("undisturbed")
     corpus, output = (open_store(str(root / name), create=True) for name in ("in", "out"))
     bench = Workbench(corpus, output, create_only=True)
@@ -111,7 +111,7 @@ def test_killed_again_and_again(local: Workbench, undisturbed: dict[str, bytes])
 def test_a_batch_goes_on_as_a_batch(
     local: Workbench, undisturbed: dict[str, bytes], caplog: pytest.LogCaptureFixture
 ) -> None:
-    local.add({"a.png": picture(seed=1), "c.png": picture(seed=3)})
+    local.add({"a.png": make_image(seed=1), "c.png": make_image(seed=3)})
     spec = local.spec(make_variant(sga(STEPS)))
     unit = local.unit(spec)
     workspace = local.workspace(spec, wip_seconds=0.0, batch_size=2)

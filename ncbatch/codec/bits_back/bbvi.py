@@ -14,10 +14,10 @@ from torch import Tensor
 
 from ncbatch.codec.model.hyperprior import Model
 from ncbatch.codec.model.rates import SCALE_BOUND, bits_back, gaussian_bits, lower_bound
-from ncbatch.codec.refinement.noise import Noise, normal
+from ncbatch.codec.refinement.noise import ImageNoise, normal
 
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
-_NOISE = Noise(0, b"bbvi")
+_NOISE = ImageNoise(0, b"bbvi")
 
 
 @dataclass(frozen=True)

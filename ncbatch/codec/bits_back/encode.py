@@ -1,4 +1,4 @@
-"""Pictures to a pack: latents, posteriors, the file, and the proof that it decodes."""
+"""Images to a pack: latents, posteriors, the file, and the proof that it decodes."""
 
 from __future__ import annotations
 
@@ -6,23 +6,20 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ncbatch.codec.bits_back.bbvi import BbviSettings
 from ncbatch.codec.bits_back.fixed_posterior import Posterior
-from ncbatch.codec.bits_back.image_stack import Inferred, infer_posterior
+from ncbatch.codec.bits_back.image_stack import InferredPosterior, infer_posterior
 from ncbatch.codec.bits_back.pack import Pack, PackItem, PackReader, write_pack
-from ncbatch.codec.encode import Encoded, Outcome, Pause, State, encode, refine
+from ncbatch.codec.encode import Encoded, Outcome, Pause, RefinementState, encode, refine
 from ncbatch.codec.errors import BitstreamError, PackCheckError, PosteriorMismatchError
 from ncbatch.codec.model.hyperprior import Model, to_pixels, to_tensor
 from ncbatch.codec.recipe import Recipe
 from ncbatch.codec.refinement.latents import round_y
 from ncbatch.images import distortion
-
-Pixels = NDArray[np.uint8]
+from ncbatch.images.pixels import Pixels
 
 _DISTURBANCE = 1e-12
 """The decode check repeats inference from a slightly different start, so that what is chaotic fails here and
@@ -30,15 +27,15 @@ not where the pack is decoded. Undisturbed, this machine would always arrive at 
 
 
 @dataclass(frozen=True)
-class Found:
-    """A picture with what was found for it: y_hat and the posterior of z.
+class PackCandidate:
+    """An image with what was found for it: y_hat and the posterior of z.
 
     method: as its entry in the pack says; amortized: its encoding as a plain file by the encoder network;
     seconds: that all of it took.
     """
 
     pixels: Pixels
-    inferred: Inferred
+    inferred: InferredPosterior
     method: str
     amortized: Outcome
     seconds: float
@@ -48,7 +45,7 @@ class Found:
         """int32[1, M, h, w]"""
         return self.inferred.y_hat
 
-    def state(self) -> State:
+    def state(self) -> RefinementState:
         """What was found, for `restored`."""
         posterior, corrections = self.inferred.posterior, self.inferred.corrections
         return {
@@ -61,8 +58,8 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Packed:
-    """A verified pack. encoded: in the order of the pictures; plain: those coded without bits-back because
+class VerifiedPack:
+    """A verified pack. encoded: in the order of the images; plain: those coded without bits-back because
     they failed the decode check."""
 
     pack: Pack
@@ -78,41 +75,43 @@ def inference_settings(recipe: Recipe) -> BbviSettings:
 
 def find(
     model: Model,
-    pictures: Sequence[Pixels],
+    images: Sequence[Pixels],
     recipe: Recipe,
     *,
-    resume_from: State | None = None,
+    resume_from: RefinementState | None = None,
     on_pause: Pause | None = None,
-) -> list[Found]:
-    """Finds y_hat and q(z|y_hat) for pictures that share their padded shape; arguments as of `encode`.
+) -> list[PackCandidate]:
+    """Finds y_hat and q(z|y_hat) for images that share their padded shape; arguments as of `encode`.
 
     Raises:
         ModelError: the model is not of the kind bits-back.
         DivergedError, DecodeCheckError: as `encode`.
     """
     started = time.monotonic()
-    batch = torch.cat([to_tensor(picture, model.device) for picture in pictures])
+    batch = torch.cat([to_tensor(image, model.device) for image in images])
     if recipe.refines:
-        y_hat = refine(model, batch, pictures, recipe, resume_from, on_pause).best.y
+        y_hat = refine(model, batch, images, recipe, resume_from, on_pause).best.y
     else:
         y_hat = round_y(model.analyse(batch)[0])
-    shared = (time.monotonic() - started) / len(pictures)
+    shared = (time.monotonic() - started) / len(images)
     found = []
-    for picture, y in zip(pictures, y_hat, strict=True):
+    for image, y in zip(images, y_hat, strict=True):
         started = time.monotonic()
         inferred = infer_posterior(model, y[None], inference_settings(recipe))
-        amortized = _amortized(model, picture, recipe)
-        found.append(Found(picture, inferred, recipe.method, amortized, shared + time.monotonic() - started))
+        amortized = _amortized(model, image, recipe)
+        found.append(
+            PackCandidate(image, inferred, recipe.method, amortized, shared + time.monotonic() - started)
+        )
     return found
 
 
-def restored(model: Model, pixels: Pixels, recipe: Recipe, state: State) -> Found:
-    """What `Found.state` kept of a picture under this recipe."""
+def restored(model: Model, pixels: Pixels, recipe: Recipe, state: RefinementState) -> PackCandidate:
+    """What `PackCandidate.state` kept of an image under this recipe."""
     posterior = Posterior(state["mean"].numpy(), state["log_variance"].numpy())
     corrections = tuple((index, last_bit) for index, last_bit in state["corrections"].tolist())
-    inferred = Inferred(state["y_hat"].to(model.device), posterior, corrections)
+    inferred = InferredPosterior(state["y_hat"].to(model.device), posterior, corrections)
     amortized = _amortized(model, pixels, recipe)
-    return Found(pixels, inferred, recipe.method, amortized, state["seconds"].item())
+    return PackCandidate(pixels, inferred, recipe.method, amortized, state["seconds"].item())
 
 
 def _amortized(model: Model, pixels: Pixels, recipe: Recipe) -> Outcome:
@@ -120,16 +119,16 @@ def _amortized(model: Model, pixels: Pixels, recipe: Recipe) -> Outcome:
 
 
 def encode_pack(
-    model: Model, pictures: Sequence[Found], recipe: Recipe, *, side_information: bytes = b""
-) -> Packed:
-    """Codes pictures, found by the same recipe, into a pack and decodes it again.
+    model: Model, images: Sequence[PackCandidate], recipe: Recipe, *, side_information: bytes = b""
+) -> VerifiedPack:
+    """Codes images, found by the same recipe, into a pack and decodes it again.
 
     Raises:
-        PackCheckError: a picture does not come out even without bits-back.
+        PackCheckError: an image does not come out even without bits-back.
     """
     items = [
         PackItem(found.inferred, found.method, found.pixels.shape[1], found.pixels.shape[0])
-        for found in pictures
+        for found in images
     ]
     plain: set[int] = set()
     while True:
@@ -141,10 +140,8 @@ def encode_pack(
             raise PackCheckError(failed)
         plain.add(failed)
         items[failed] = replace(items[failed], plain=True)
-    encoded = [
-        _measured(model, found, recipe, pack, i, decode_seconds[i]) for i, found in enumerate(pictures)
-    ]
-    return Packed(pack, encoded, frozenset(plain))
+    encoded = [_measured(model, found, recipe, pack, i, decode_seconds[i]) for i, found in enumerate(images)]
+    return VerifiedPack(pack, encoded, frozenset(plain))
 
 
 def _check(
@@ -153,7 +150,7 @@ def _check(
     """Decodes a pack.
 
     Returns:
-        the picture that does not come out or give its bits back, or None; and the seconds that each took
+        the image that does not come out or give its bits back, or None; and the seconds that each took
         after those behind it in the pack, whose inference it waits for.
     """
     max_pixels = max(item.width * item.height for item in items)
@@ -161,7 +158,7 @@ def _check(
     seconds = [0.0] * len(items)
     index, started = len(items), time.monotonic()
     try:
-        for unpacked in reader.pictures():
+        for unpacked in reader.images():
             index = unpacked.index
             if not torch.equal(unpacked.y_hat, items[index].inferred.y_hat):
                 return index, seconds
@@ -175,13 +172,13 @@ def _check(
 
 
 def _measured(
-    model: Model, found: Found, recipe: Recipe, pack: Pack, index: int, decode_seconds: float
+    model: Model, found: PackCandidate, recipe: Recipe, pack: Pack, index: int, decode_seconds: float
 ) -> Encoded:
     started = time.monotonic()
     height, width = found.pixels.shape[:2]
-    picture = to_pixels(model.synthesise(found.y_hat.float()), height, width)
+    image = to_pixels(model.synthesise(found.y_hat.float()), height, width)
     decode_seconds += time.monotonic() - started
-    share, error = pack.shares[index], distortion.mse(found.pixels, picture)
+    share, error = pack.shares[index], distortion.mse(found.pixels, image)
     outcome = Outcome(
         data=pack.data[share.offset : share.offset + share.length],
         bits_y=share.coded.bits_y,
@@ -195,7 +192,7 @@ def _measured(
     return Encoded(
         outcome=outcome,
         amortized=found.amortized,
-        ms_ssim=distortion.ms_ssim(found.pixels, picture),
+        ms_ssim=distortion.ms_ssim(found.pixels, image),
         width=width,
         height=height,
         encode_seconds=found.seconds + decode_seconds,

@@ -40,7 +40,7 @@ Corrections = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True)
 class Posterior:
-    """Snapped parameters of q(z|y_hat) of one picture, int32[N, h, w] each; in steps."""
+    """Snapped parameters of q(z|y_hat) of one image, int32[N, h, w] each; in steps."""
 
     mean: NDArray[np.int32]
     log_variance: NDArray[np.int32]

@@ -1,8 +1,8 @@
-"""Pictures on an ANS stack, with bits-back: z is drawn from the stack by q(z|y_hat), and its bits come back.
+"""Images on an ANS stack, with bits-back: z is drawn from the stack by q(z|y_hat), and its bits come back.
 
-Encoding a picture draws z with q, pushes y_hat with p(y|z) and pushes z with p(z). Decoding pops z and
-y_hat, infers q(z|y_hat) again, and returns z to the stack, which is then what it was before the picture.
-Pictures that find too little on the stack are coded without: z is then the posterior's mean, rounded to the
+Encoding an image draws z with q, pushes y_hat with p(y|z) and pushes z with p(z). Decoding pops z and
+y_hat, infers q(z|y_hat) again, and returns z to the stack, which is then what it was before the image.
+Images that find too little on the stack are coded without: z is then the posterior's mean, rounded to the
 grid of plain files, and y_hat the same.
 """
 
@@ -33,8 +33,8 @@ _STATE_WORDS = 2  # of the stack: its head, which every operation changes
 
 
 @dataclass(frozen=True)
-class Inferred:
-    """A picture's rounded latents and the posterior of z for them.
+class InferredPosterior:
+    """An image's rounded latents and the posterior of z for them.
 
     y_hat: int32[1, M, h, w]; corrections: see `fixed_posterior`.
     """
@@ -45,8 +45,8 @@ class Inferred:
 
 
 @dataclass(frozen=True)
-class Coded:
-    """What a picture cost on the stack; bits are information content of the z that was coded.
+class CodingCost:
+    """What an image cost on the stack; bits are information content of the z that was coded.
 
     bits_back: None where it was coded without.
     words: by which it made the stack longer; untouched: words of the stack that it did not reach.
@@ -59,7 +59,7 @@ class Coded:
     untouched: int
 
 
-def infer_posterior(model: Model, y_hat: Tensor, settings: BbviSettings) -> Inferred:
+def infer_posterior(model: Model, y_hat: Tensor, settings: BbviSettings) -> InferredPosterior:
     """Infers and snaps q(z|y_hat), as the decoder will.
 
     Raises:
@@ -72,32 +72,32 @@ def infer_posterior(model: Model, y_hat: Tensor, settings: BbviSettings) -> Infe
         )
     mean, log_variance = infer(model, y_hat, settings)
     posterior, corrections = snap(mean[0], log_variance[0])
-    return Inferred(y_hat, posterior, corrections)
+    return InferredPosterior(y_hat, posterior, corrections)
 
 
-def borrowed_bytes(picture: Inferred) -> int:
-    """About as many bytes as a picture must find on the stack: the entropy of q on the fine grid."""
-    sigma = picture.posterior.fixed_sigma / (1 << SIGMA_BITS)
+def borrowed_bytes(image: InferredPosterior) -> int:
+    """About as many bytes as an image must find on the stack: the entropy of q on the fine grid."""
+    sigma = image.posterior.fixed_sigma / (1 << SIGMA_BITS)
     # The variance of the rounding keeps the entropy of narrow posteriors from being negative.
     bits = np.log2(np.sqrt(2 * math.pi * math.e * (sigma**2 + 1 / 12))).sum()
     return math.ceil(bits / 8) + 4 * _STATE_WORDS
 
 
-def push_picture(stack: AnsCoder, model: Model, picture: Inferred) -> Coded | None:
-    """Codes a picture with bits-back; None, and the stack as it was, where it holds too little to draw z."""
+def push_image(stack: AnsCoder, model: Model, image: InferredPosterior) -> CodingCost | None:
+    """Codes an image with bits-back; None, and the stack as it was, where it holds too little to draw z."""
     before = stack.num_words()
-    q = picture.posterior
+    q = image.posterior
     trial = stack.clone()
     z = ans.draw_gaussian(trial, q.fixed_sigma, q.fixed_mean)
     left = trial.num_words()
     if left < _STATE_WORDS:
         return None
     ans.draw_gaussian(stack, q.fixed_sigma, q.fixed_mean)
-    bits_y = _push_y(stack, *_on_host(model.fine_coding_parameters(_batch_of_one(z, model))), picture.y_hat)
+    bits_y = _push_y(stack, *_on_host(model.fine_coding_parameters(_batch_of_one(z, model))), image.y_hat)
     model.fine_tables.push(stack, z)
     values = torch.from_numpy(z).to(model.device).double()[None] * _SPACING
     bits_z = model.precise_prior.bits(values, _SPACING).item()
-    return Coded(bits_y, bits_z, _drawn_bits(q, z), stack.num_words() - before, left - _STATE_WORDS)
+    return CodingCost(bits_y, bits_z, _drawn_bits(q, z), stack.num_words() - before, left - _STATE_WORDS)
 
 
 def _drawn_bits(posterior: Posterior, z: NDArray[np.int32]) -> float:
@@ -107,15 +107,15 @@ def _drawn_bits(posterior: Posterior, z: NDArray[np.int32]) -> float:
     return bits_back(log_variance, noise).sum().item() - z.size * math.log2(_SPACING)
 
 
-def push_plain(stack: AnsCoder, model: Model, picture: Inferred) -> Coded:
-    """Codes a picture without bits-back."""
+def push_plain(stack: AnsCoder, model: Model, image: InferredPosterior) -> CodingCost:
+    """Codes an image without bits-back."""
     before = stack.num_words()
-    mean = picture.posterior.real[0].to(model.device)[None] - model.medians.double()
+    mean = image.posterior.real[0].to(model.device)[None] - model.medians.double()
     z = mean.round().clamp(-MAX_Z_SYMBOL, MAX_Z_SYMBOL).to(torch.int32)
-    bits_y = _push_y(stack, *_on_host(model.coding_parameters(z)), picture.y_hat)
+    bits_y = _push_y(stack, *_on_host(model.coding_parameters(z)), image.y_hat)
     model.z_tables.push(stack, z[0].cpu().numpy())
     bits_z = model.prior.bits(z.float() + model.medians).item()
-    return Coded(bits_y, bits_z, None, stack.num_words() - before, max(before - _STATE_WORDS, 0))
+    return CodingCost(bits_y, bits_z, None, stack.num_words() - before, max(before - _STATE_WORDS, 0))
 
 
 def _push_y(stack: AnsCoder, mu: NDArray[np.int32], sigma: NDArray[np.int32], y_hat: Tensor) -> float:
@@ -127,16 +127,16 @@ def _push_y(stack: AnsCoder, mu: NDArray[np.int32], sigma: NDArray[np.int32], y_
 
 
 @dataclass(frozen=True)
-class Popped:
-    """A decoded picture whose z is not yet given back. z: symbols; y_hat: int32[1, M, h, w]."""
+class DecodedLatents:
+    """A decoded image whose z is not yet given back. z: symbols; y_hat: int32[1, M, h, w]."""
 
     entry: Entry
     z: NDArray[np.int32]
     y_hat: Tensor
 
 
-def pop_picture(stack: AnsCoder, model: Model, entry: Entry) -> Popped:
-    """Decodes the picture that was coded last.
+def pop_image(stack: AnsCoder, model: Model, entry: Entry) -> DecodedLatents:
+    """Decodes the image that was coded last.
 
     Raises:
         BitstreamError: the stack does not hold what the entry says.
@@ -149,13 +149,13 @@ def pop_picture(stack: AnsCoder, model: Model, entry: Entry) -> Popped:
     symbols = ans.pop_gaussian(stack, sigma, mu)
     if checksum(symbols) != entry.latents:
         raise BitstreamError("it does not decode to what was coded")
-    return Popped(entry, z, torch.from_numpy(symbols)[None].to(model.device))
+    return DecodedLatents(entry, z, torch.from_numpy(symbols)[None].to(model.device))
 
 
 def give_back(
-    stack: AnsCoder, model: Model, popped: Popped, settings: BbviSettings, disturbance: float = 0.0
+    stack: AnsCoder, model: Model, popped: DecodedLatents, settings: BbviSettings, disturbance: float = 0.0
 ) -> None:
-    """Returns a picture's z to the stack, which is then what it was before the picture was coded.
+    """Returns an image's z to the stack, which is then what it was before the image was coded.
 
     Args:
         disturbance: see `bbvi.infer`.

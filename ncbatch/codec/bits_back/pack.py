@@ -1,4 +1,4 @@
-"""Packs: pictures chained by bits-back in one file, each paid for by those before it."""
+"""Packs: images chained by bits-back in one file, each paid for by those before it."""
 
 from __future__ import annotations
 
@@ -7,37 +7,35 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ncbatch.codec import ans
 from ncbatch.codec.bits_back import pack_file
 from ncbatch.codec.bits_back.bbvi import BbviSettings
 from ncbatch.codec.bits_back.image_stack import (
-    Coded,
-    Inferred,
-    Popped,
+    CodingCost,
+    DecodedLatents,
+    InferredPosterior,
     checksum,
     give_back,
-    pop_picture,
-    push_picture,
+    pop_image,
+    push_image,
     push_plain,
 )
 from ncbatch.codec.bits_back.pack_file import Entry, PackFile, PackHeader, Section, Words
 from ncbatch.codec.bitstream import short_digest
 from ncbatch.codec.errors import BitstreamError, ModelError, WrongModelError
 from ncbatch.codec.model.hyperprior import Model, to_pixels
-
-Pixels = NDArray[np.uint8]
+from ncbatch.images.pixels import Pixels
 
 _HEAD_BYTES = 8  # of the stack, where leading zeros take no room
 
 
 @dataclass(frozen=True)
 class PackItem:
-    """A picture to be packed. plain: without bits-back, whatever the stack holds."""
+    """An image to be packed. plain: without bits-back, whatever the stack holds."""
 
-    inferred: Inferred
+    inferred: InferredPosterior
     method: str
     width: int
     height: int
@@ -46,24 +44,24 @@ class PackItem:
 
 @dataclass(frozen=True)
 class Share:
-    """A picture's part in a pack.
+    """An image's part in a pack.
 
     offset, length: of its bytes in the file; the first in the file has the header, too. Those of a pack cover
     the file up to the words that only the side information needs.
-    net_bytes: by which the file is longer for it; what later pictures borrow of it is booked to it.
+    net_bytes: by which the file is longer for it; what later images borrow of it is booked to it.
     """
 
     offset: int
     length: int
     net_bytes: int
-    coded: Coded
+    coded: CodingCost
 
 
 @dataclass(frozen=True)
 class Pack:
-    """A written pack; shares in the order of the pictures.
+    """A written pack; shares in the order of the images.
 
-    side_bytes: what side information takes; with the pictures' net bytes, that is the file.
+    side_bytes: what side information takes; with the images' net bytes, that is the file.
     """
 
     data: bytes
@@ -74,15 +72,15 @@ class Pack:
 def write_pack(
     model: Model, items: Sequence[PackItem], settings: BbviSettings, side_information: bytes = b""
 ) -> Pack:
-    """Codes pictures one after the other, each with bits-back as soon as the stack holds enough for it."""
+    """Codes images one after the other, each with bits-back as soon as the stack holds enough for it."""
     stack = _stack_of(side_information)
     side_words = stack.num_words()
     coded = []
     for item in items:
-        done = None if item.plain else push_picture(stack, model, item.inferred)
+        done = None if item.plain else push_image(stack, model, item.inferred)
         coded.append(done or push_plain(stack, model, item.inferred))
     words = stack.get_compressed()
-    # A picture's section begins above what it and all after it leave untouched.
+    # An image's section begins above what it and all after it leave untouched.
     bounds = [min(c.untouched for c in coded[i:]) for i in range(len(coded))] + [len(words)]
     header = pack_file.write_header(
         PackHeader(short_digest(model.digest), settings, len(items), len(side_information))
@@ -105,9 +103,9 @@ def write_pack(
     return Pack(b"".join([*reversed(sections), side]), shares, side_bytes)
 
 
-def pays_for(model: Model, picture: Inferred, side_information: bytes) -> bool:
-    """Whether side information is enough for a first picture to be coded with bits-back."""
-    return push_picture(_stack_of(side_information), model, picture) is not None
+def pays_for(model: Model, image: InferredPosterior, side_information: bytes) -> bool:
+    """Whether side information is enough for a first image to be coded with bits-back."""
+    return push_image(_stack_of(side_information), model, image) is not None
 
 
 def _stack_of(side_information: bytes) -> ans.AnsCoder:
@@ -122,7 +120,7 @@ def _whitened(data: bytes) -> bytes:
     return (np.frombuffer(data, np.uint8) ^ np.frombuffer(stream, np.uint8)).tobytes()
 
 
-def _entry(item: PackItem, coded: Coded) -> Entry:
+def _entry(item: PackItem, coded: CodingCost) -> Entry:
     inferred = item.inferred
     with_bits_back = coded.bits_back is not None
     return Entry(
@@ -137,7 +135,7 @@ def _entry(item: PackItem, coded: Coded) -> Entry:
 
 @dataclass(frozen=True)
 class Unpacked:
-    """A picture out of a pack.
+    """An image out of a pack.
 
     index: in the order of packing; offset: where its share of the file begins; y_hat: int32[1, M, h, w].
     """
@@ -149,10 +147,10 @@ class Unpacked:
 
 
 class PackReader:
-    """Decodes a pack, from the picture packed last to the first.
+    """Decodes a pack, from the image packed last to the first.
 
     Args:
-        max_pixels: of one picture.
+        max_pixels: of one image.
         disturbance: of repeated inference (see `bbvi.infer`); what decodes with it decodes elsewhere.
 
     Raises:
@@ -173,14 +171,14 @@ class PackReader:
         self._model, self._disturbance = model, disturbance
         self._damage: BitstreamError | None = None
         self.side_information: bytes | None = None
-        """Known once all pictures are decoded."""
+        """Known once all images are decoded."""
         self._sections, self._side_words = self._read(file)
 
     def _read(self, file: PackFile) -> tuple[list[Section], Words | None]:
         """The sections up to the first damaged one."""
         sections: list[Section] = []
         try:
-            for _ in range(self.header.pictures):
+            for _ in range(self.header.images):
                 sections.append(file.next_section())
             if self.header.side_bytes:
                 return sections, file.side_words()
@@ -189,25 +187,25 @@ class PackReader:
             self._damage = error
         return sections, None
 
-    def pictures(self, first: int = 0) -> Iterator[Unpacked]:
-        """Decodes the pictures from the last to `first`, and after the very first the side information.
+    def images(self, first: int = 0) -> Iterator[Unpacked]:
+        """Decodes the images from the last to `first`, and after the very first the side information.
 
         Raises:
-            BitstreamError: a picture is damaged; those it was asked for that did not come are lost.
+            BitstreamError: an image is damaged; those it was asked for that did not come are lost.
         """
         words = [section.words for section in self._sections]
         if self._side_words is not None:
             words.append(self._side_words)
         stack = ans.new_coder(pack_file.joined(words).astype("<u4").tobytes())
-        index = self.header.pictures
-        waiting: Popped | None = None
+        index = self.header.images
+        waiting: DecodedLatents | None = None
         for section in self._sections:
             if index <= first:
                 return
             index -= 1
             try:
                 self._give_back(stack, waiting)
-                waiting = pop_picture(stack, self._model, section.entry)
+                waiting = pop_image(stack, self._model, section.entry)
             except BitstreamError as error:
                 raise self._lost(index, error) from error
             offset = 0 if section is self._sections[0] else section.start  # the first has the header, too
@@ -217,7 +215,7 @@ class PackReader:
         if first == 0:
             self._finish(stack, waiting)
 
-    def _finish(self, stack: ans.AnsCoder, waiting: Popped | None) -> None:
+    def _finish(self, stack: ans.AnsCoder, waiting: DecodedLatents | None) -> None:
         """Takes the side information off the stack, which must be empty then."""
         if self._damage is not None:
             raise self._behind(self._damage) from self._damage
@@ -230,35 +228,35 @@ class PackReader:
             raise BitstreamError("the pack has less side information than it says; it is damaged")
         self.side_information = _whitened(ans.pop_bytes(stack, self.header.side_bytes))
         if not stack.is_empty():
-            raise BitstreamError("the pack holds more than its pictures; it is damaged")
+            raise BitstreamError("the pack holds more than its images; it is damaged")
 
-    def _give_back(self, stack: ans.AnsCoder, popped: Popped | None) -> None:
+    def _give_back(self, stack: ans.AnsCoder, popped: DecodedLatents | None) -> None:
         if popped is not None:
             give_back(stack, self._model, popped, self.header.inference, self._disturbance)
 
     def _behind(self, error: BitstreamError) -> BitstreamError:
-        return type(error)(f"all pictures of the pack came out, but not what is behind them: {error}")
+        return type(error)(f"all images of the pack came out, but not what is behind them: {error}")
 
     def _lost(self, index: int, error: BitstreamError) -> BitstreamError:
-        lost = "picture 0 is lost" if index == 0 else f"pictures 0 to {index} are lost"
+        lost = "image 0 is lost" if index == 0 else f"images 0 to {index} are lost"
         kind = type(error)
-        return kind(f"{lost} of the pack's {self.header.pictures}: {error}")
+        return kind(f"{lost} of the pack's {self.header.images}: {error}")
 
 
 class OpenPack:
-    """A pack whose pictures are asked for one by one; what was decoded on the way to one is kept.
+    """A pack whose images are asked for one by one; what was decoded on the way to one is kept.
 
     Args, errors: as `PackReader`.
     """
 
     def __init__(self, model: Model, data: bytes, *, max_pixels: int) -> None:
         self._model = model
-        self._pending = PackReader(model, data, max_pixels=max_pixels).pictures()
+        self._pending = PackReader(model, data, max_pixels=max_pixels).images()
         self._decoded: dict[int, Pixels] = {}
-        self._problem = BitstreamError("the pack has no picture there")
+        self._problem = BitstreamError("the pack has no image there")
 
-    def picture(self, offset: int) -> Pixels:
-        """The picture whose share of the file begins at `offset`.
+    def image(self, offset: int) -> Pixels:
+        """The image whose share of the file begins at `offset`.
 
         Raises:
             BitstreamError: it is damaged, or lost with one that was packed after it.
@@ -268,8 +266,8 @@ class OpenPack:
                 unpacked = next(self._pending, None)
                 if unpacked is None:
                     raise self._problem
-                picture, entry = self._model.synthesise(unpacked.y_hat.float()), unpacked.entry
-                self._decoded[unpacked.offset] = to_pixels(picture, entry.height, entry.width)
+                image, entry = self._model.synthesise(unpacked.y_hat.float()), unpacked.entry
+                self._decoded[unpacked.offset] = to_pixels(image, entry.height, entry.width)
         except BitstreamError as error:
             self._problem = error
             raise

@@ -1,18 +1,18 @@
-"""The `.ncbp` file: several pictures' payloads in one ANS stack.
+"""The `.ncbp` file: several images' payloads in one ANS stack.
 
     header      "NCP", version, first 8 bytes of the model's digest, float64 learning rate of the inference;
-                LEB128: its steps, number of pictures, bytes of side information, and in version 3 bytes of
+                LEB128: its steps, number of images, bytes of side information, and in version 3 bytes of
                 the names; CRC-32 of the header
     names       in version 3 only: the images' file names in UTF-8, in the order of packing, with a zero byte
                 between two of them, compressed by zlib; CRC-32 of that
-    sections    one a picture, the last coded first; then, if there is side information, the words for it
+    sections    one an image, the last coded first; then, if there is side information, the words for it
     a section   its length; entry; its words of the stack; CRC-32 of all that
     an entry    method and flags in a byte; unless they are those of the section in front, width and height;
                 checksums of y_hat and of the posterior; corrections, where there are any
 
-A picture's words are those that neither it nor a picture coded after it takes off the stack again, the last
-pushed first. So whoever decodes from the front has, behind every section, read all that its picture needs: a
-file cut short or damaged loses the pictures from there on, and the pictures before come out. The index of the
+An image's words are those that neither it nor an image coded after it takes off the stack again, the last
+pushed first. So whoever decodes from the front has, behind every section, read all that its image needs: a
+file cut short or damaged loses the images from there on, and the images before come out. The index of the
 pack is these entries; each stands in front of what it describes, where damage to it takes no others along.
 """
 
@@ -53,7 +53,7 @@ Words = NDArray[np.uint32]
 
 @dataclass(frozen=True)
 class Entry:
-    """What a pack says of a picture beside its words.
+    """What a pack says of an image beside its words.
 
     latents: 16 bits of a CRC-32 of y_hat. posterior: CRC-32 of q(z|y_hat); None: coded without bits-back.
     """
@@ -68,20 +68,20 @@ class Entry:
 
 @dataclass(frozen=True)
 class PackHeader:
-    """model_digest: short, in hex. pictures: how many. side_bytes: of side information. names_bytes: of the
-    pictures' names as they are stored; 0: there are none.
+    """model_digest: short, in hex. images: how many. side_bytes: of side information. names_bytes: of the
+    images' names as they are stored; 0: there are none.
     """
 
     model_digest: str
     inference: BbviSettings
-    pictures: int
+    images: int
     side_bytes: int
     names_bytes: int = 0
 
 
 @dataclass(frozen=True)
 class Section:
-    """A picture of a pack. start: of its bytes in the file."""
+    """An image of a pack. start: of its bytes in the file."""
 
     entry: Entry
     words: Words
@@ -96,7 +96,7 @@ def write_header(header: PackHeader) -> bytes:
             bytes.fromhex(header.model_digest),
             struct.pack("<d", header.inference.learning_rate),
             leb128(header.inference.steps),
-            leb128(header.pictures),
+            leb128(header.images),
             leb128(header.side_bytes),
             leb128(header.names_bytes) if header.names_bytes else b"",
         ]
@@ -105,10 +105,10 @@ def write_header(header: PackHeader) -> bytes:
 
 
 def with_names(data: bytes, names: Sequence[bytes]) -> bytes:
-    """A pack with its pictures' file names, in the order of packing; all else in it stays as it was."""
+    """A pack with its images' file names, in the order of packing; all else in it stays as it was."""
     header, position = _read_header(data)
-    if len(names) != header.pictures or any(b"\0" in name for name in names):
-        raise ValueError("a pack takes one name a picture, without zero bytes")
+    if len(names) != header.images or any(b"\0" in name for name in names):
+        raise ValueError("a pack takes one name an image, without zero bytes")
     if header.names_bytes:
         position += header.names_bytes + _CHECKSUM
     content = zlib.compress(b"\0".join(names), 9)
@@ -117,7 +117,7 @@ def with_names(data: bytes, names: Sequence[bytes]) -> bytes:
 
 
 def write_section(entry: Entry, words: Words, in_front: Entry | None) -> bytes:
-    """A picture's section; words in the order of the stack, the last pushed last. in_front: what is there."""
+    """An image's section; words in the order of the stack, the last pushed last. in_front: what is there."""
     flags = _METHOD * METHODS.index(entry.method)
     size = leb128(entry.width) + leb128(entry.height)
     if in_front is not None and (in_front.width, in_front.height) == (entry.width, entry.height):
@@ -166,7 +166,7 @@ class PackFile:
     """A pack's bytes, read from the front.
 
     Args:
-        max_pixels: of one picture.
+        max_pixels: of one image.
 
     Raises:
         BitstreamError: the header is none, or is damaged.
@@ -176,7 +176,7 @@ class PackFile:
         self._data, self._max_pixels = data, max_pixels
         self.header, self._position = _read_header(data)
         self.names: tuple[bytes, ...] | None = self._read_names()
-        """File names of the pictures, in the order of packing; None: not in the pack, or damaged there."""
+        """File names of the images, in the order of packing; None: not in the pack, or damaged there."""
         self._in_front: Entry | None = None
 
     def _read_names(self) -> tuple[bytes, ...] | None:
@@ -189,12 +189,12 @@ class PackFile:
             unpacker = zlib.decompressobj()
             content = unpacker.decompress(self._data[start : end - _CHECKSUM], _MOST_NAMES_BYTES)
         except (BitstreamError, zlib.error):
-            return None  # the pictures are worth more than their names
-        whole = unpacker.eof and content.count(b"\0") + 1 == self.header.pictures
+            return None  # the images are worth more than their names
+        whole = unpacker.eof and content.count(b"\0") + 1 == self.header.images
         return tuple(content.split(b"\0")) if whole else None
 
     def next_section(self) -> Section:
-        """The next picture's section.
+        """The next image's section.
 
         Raises:
             BitstreamError: the file ends before, or the section is damaged.
@@ -208,7 +208,7 @@ class PackFile:
         return Section(entry, words, start)
 
     def side_words(self) -> Words:
-        """The words behind the last picture's section; all the rest of the file."""
+        """The words behind the last image's section; all the rest of the file."""
         start, end = self._position, len(self._data)
         if end - start < _CHECKSUM or (end - start) % 4:
             raise BitstreamError("the file is cut short")
@@ -217,7 +217,7 @@ class PackFile:
 
     def check_end(self) -> None:
         if self._position != len(self._data):
-            raise BitstreamError("bytes follow the last picture; the file is damaged")
+            raise BitstreamError("bytes follow the last image; the file is damaged")
 
     def _parsed(self, content: bytes) -> tuple[Entry, Words]:
         """A section's content."""
@@ -233,7 +233,7 @@ class PackFile:
         elif self._in_front is not None:
             width, height = self._in_front.width, self._in_front.height
         else:
-            raise BitstreamError("the file is damaged: its first picture has no size")
+            raise BitstreamError("the file is damaged: its first image has no size")
         check_size(width, height, self._max_pixels)
         latents, position = _read_number(content, position, _LATENTS_BYTES)
         posterior: int | None = None
@@ -260,33 +260,33 @@ class PackFile:
 def _read_header(data: bytes) -> tuple[PackHeader, int]:
     if data[: len(MAGIC)] != MAGIC:
         raise BitstreamError(
-            "not an .ncbp file, or damaged: it does not start with NCP, so no picture comes out"
+            "not an .ncbp file, or damaged: it does not start with NCP, so no image comes out"
         )
     if len(data) < _FIXED + _CHECKSUM:
         raise BitstreamError(f"cut short: {len(data)} bytes cannot hold a header")
     version = data[len(MAGIC)]
     if version not in (VERSION, VERSION_WITH_NAMES):
         raise BitstreamError(
-            f".ncbp version {version} is unknown ({VERSION_WITH_NAMES} is known), so no picture comes out; "
+            f".ncbp version {version} is unknown ({VERSION_WITH_NAMES} is known), so no image comes out; "
             "use the encoder's version of ncbatch, or fetch the file again if it is damaged"
         )
     digest = data[len(MAGIC) + 1 : len(MAGIC) + 1 + _DIGEST_BYTES].hex()
     (learning_rate,) = struct.unpack_from("<d", data, len(MAGIC) + 1 + _DIGEST_BYTES)
     steps, position = read_leb128(data, _FIXED)
-    pictures, position = read_leb128(data, position)
+    images, position = read_leb128(data, position)
     side_bytes, position = read_leb128(data, position)
     names_bytes = 0
     if version == VERSION_WITH_NAMES:
         names_bytes, position = read_leb128(data, position)
     if _checksum(data[:position]) != data[position : position + _CHECKSUM]:
-        raise BitstreamError("the header is damaged, so none of the pictures comes out; fetch the file again")
+        raise BitstreamError("the header is damaged, so none of the images comes out; fetch the file again")
     # NaN is not within the bounds, either.
     if steps > MAX_BBVI_STEPS or not 0 <= learning_rate <= MAX_BBVI_LEARNING_RATE:
         raise BitstreamError(
             f"the header asks for {steps} steps of inference at the rate {learning_rate:g}, which no encoder "
             "writes; the file is damaged"
         )
-    header = PackHeader(digest, BbviSettings(steps, learning_rate), pictures, side_bytes, names_bytes)
+    header = PackHeader(digest, BbviSettings(steps, learning_rate), images, side_bytes, names_bytes)
     return header, position + _CHECKSUM
 
 

@@ -23,7 +23,14 @@ from ncbatch.codec.model.exact_hyper_synthesis import (
     check_layers,
     quantize_layer,
 )
-from ncbatch.codec.model.info import Kind, ModelInfo, check_digest, digest_of, not_a_checkpoint, read_header
+from ncbatch.codec.model.info import (
+    ModelInfo,
+    ModelKind,
+    check_digest,
+    digest_of,
+    not_a_checkpoint,
+    read_header,
+)
 from ncbatch.codec.model.prior import coding_tables, fixed_point_medians
 from ncbatch.errors import first_line
 
@@ -82,7 +89,11 @@ def _digest(info: ModelInfo, tensors: dict[str, Tensor]) -> str:
 
 
 def export(
-    state_dict: dict[str, Tensor], *, lmbda: float, kind: Kind = "base", dtype: torch.dtype = torch.float16
+    state_dict: dict[str, Tensor],
+    *,
+    lmbda: float,
+    kind: ModelKind = "base",
+    dtype: torch.dtype = torch.float16,
 ) -> Checkpoint:
     """Freezes a trained CompressAI `MeanScaleHyperprior` into a checkpoint.
 

@@ -23,7 +23,7 @@ UNIT = 1 << UNIT_BITS
 FINE_STEP = UNIT // 16
 """Spacing of the grid of z under bits-back, in units of 1 / UNIT. At 0.8 of the spacing, the narrowest
 posterior gives as many bits back as its density says (on a grid of 1/4 a fifth of all got lost); a finer
-grid would change nothing but the bits that the pictures in front must lend."""
+grid would change nothing but the bits that the images in front must lend."""
 
 _ACTIVATION_BITS = 12  # fractional bits between layers
 

@@ -7,7 +7,6 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ncbatch.codec.ans import MAX_SYMBOL, FactorizedTables
@@ -16,14 +15,15 @@ from ncbatch.codec.model.exact_hyper_synthesis import FINE_STEP, MAX_Z_SYMBOL, U
 from ncbatch.codec.model.prior import FactorizedPrior
 from ncbatch.codec.model.rates import gaussian_bits
 from ncbatch.codec.model.transforms import Transform
+from ncbatch.images.pixels import Pixels
 
 STRIDE = 16
 """Pixels per latent and side."""
 
 PADDING = 64
-"""Pixels per hyper-latent and side; pictures are padded to multiples of it."""
+"""Pixels per hyper-latent and side; images are padded to multiples of it."""
 
-_TILE = 56  # latents per side of a tile: 896 pixels, which bounds memory at any picture size
+_TILE = 56  # latents per side of a tile: 896 pixels, which bounds memory at any image size
 _HALO = 2  # latents beyond a tile that its pixels depend on: 1 + 1/2 + 1/4 + 1/8 for four 5x5 layers
 
 
@@ -37,7 +37,7 @@ def fast_dtype(device: torch.device) -> torch.dtype:
 
 @dataclass(frozen=True)
 class Latents:
-    """The integers that a bitstream holds, for a batch of pictures of one size.
+    """The integers that a bitstream holds, for a batch of images of one size.
 
     y: mean-centred symbols, int32[batch, M, h, w]; z: symbols around the medians, int32[batch, N, h/4, w/4].
     """
@@ -79,7 +79,7 @@ class Tile:
         return y[:, :, top:bottom, left:right]
 
     def pixels(self, x: Tensor, scale: int = STRIDE) -> Tensor:
-        """The core's part of a whole picture [batch, channels, height, width], `scale` points per latent."""
+        """The core's part of a whole image [batch, channels, height, width], `scale` points per latent."""
         return x[:, :, self.top * scale : self.bottom * scale, self.left * scale : self.right * scale]
 
     def core(self, crop: Tensor, scale: int = STRIDE) -> Tensor:
@@ -120,7 +120,7 @@ class Model:
 
     @cached_property
     def fast_synthesis(self) -> Transform:
-        """g_s of the refinement loop, which leaves the picture in subpixels (see `Transform`)."""
+        """g_s of the refinement loop, which leaves the image in subpixels (see `Transform`)."""
         section = self._checkpoint.section("g_s")
         return Transform(section, "g_s", fast_dtype(self.device), self.device, subpixels=True)
 
@@ -156,26 +156,26 @@ class Model:
         """float32[1, N, 1, 1]; the grid of z is integers around them."""
         return self._medians.to(torch.float32) / UNIT
 
-    def analyse(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+    def analyse(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """What the encoder network alone gives.
 
         Args:
-            pictures: float32[batch, 3, H, W] in 0..1, sides multiples of PADDING.
+            images: float32[batch, 3, H, W] in 0..1, sides multiples of PADDING.
 
         Returns:
             y float32[batch, M, H/16, W/16] and z float32[batch, N, H/64, W/64], not rounded.
         """
-        # One by one: the kernels chosen for a batch may round differently from those for one picture.
-        pairs = [self._analyse_one(picture[None]) for picture in pictures]
+        # One by one: the kernels chosen for a batch may round differently from those for one image.
+        pairs = [self._analyse_one(image[None]) for image in images]
         return torch.cat([y for y, _ in pairs]), torch.cat([z for _, z in pairs])
 
-    def _analyse_one(self, picture: Tensor) -> tuple[Tensor, Tensor]:
-        height, width = picture.shape[2] // STRIDE, picture.shape[3] // STRIDE
+    def _analyse_one(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        height, width = image.shape[2] // STRIDE, image.shape[3] // STRIDE
         y = torch.empty(1, self.info.m, height, width, device=self.device)
         with torch.no_grad():
             for tile in Tile.cover(height, width):
                 top, bottom, left, right = (side * STRIDE for side in tile.crop)
-                crop = self.analysis(picture[:, :, top:bottom, left:right])
+                crop = self.analysis(image[:, :, top:bottom, left:right])
                 y[:, :, tile.top : tile.bottom, tile.left : tile.right] = tile.core(crop, 1)
             # Of q(z|y) of a bits-back model this is the mean. Contiguous as y is: optimizer states are
             # saved and restored in that layout.
@@ -222,11 +222,11 @@ class Model:
     def synthesise(self, y_hat: Tensor) -> Tensor:
         """The reconstruction, float32[batch, 3, H, W], about 0..1, not clipped."""
         batch, _, height, width = y_hat.shape
-        picture = torch.empty(batch, 3, height * STRIDE, width * STRIDE, device=self.device)
+        image = torch.empty(batch, 3, height * STRIDE, width * STRIDE, device=self.device)
         with torch.no_grad():
             for tile in Tile.cover(height, width):
-                tile.pixels(picture).copy_(tile.core(self.synthesis(tile.latents(y_hat))))
-        return picture
+                tile.pixels(image).copy_(tile.core(self.synthesis(tile.latents(y_hat))))
+        return image
 
 
 def _tables(checkpoint: Checkpoint, grid: str) -> FactorizedTables:
@@ -234,14 +234,14 @@ def _tables(checkpoint: Checkpoint, grid: str) -> FactorizedTables:
     return FactorizedTables(*(section[name].numpy() for name in ("first", "lengths", "frequencies")))
 
 
-def to_tensor(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
-    """A picture [height, width, 3] as float32[1, 3, H, W] in 0..1, padded by replication."""
+def to_tensor(pixels: Pixels, device: torch.device) -> Tensor:
+    """An image [height, width, 3] as float32[1, 3, H, W] in 0..1, padded by replication."""
     height, width = pixels.shape[:2]
     padded = np.pad(pixels, ((0, -height % PADDING), (0, -width % PADDING), (0, 0)), mode="edge")
     return torch.from_numpy(padded).to(device).permute(2, 0, 1)[None].to(torch.float32) / 255
 
 
-def to_pixels(picture: Tensor, height: int, width: int) -> NDArray[np.uint8]:
+def to_pixels(image: Tensor, height: int, width: int) -> Pixels:
     """One reconstruction [1, 3, H, W] as uint8[height, width, 3]."""
-    levels = (picture[0, :, :height, :width] * 255).round().clamp(0, 255)
+    levels = (image[0, :, :height, :width] * 255).round().clamp(0, 255)
     return levels.permute(1, 2, 0).to(torch.uint8).contiguous().cpu().numpy()

@@ -16,7 +16,7 @@ from ncbatch.codec.errors import ModelError
 if TYPE_CHECKING:
     import numpy as np
 
-Kind = Literal["base", "bits-back"]
+ModelKind = Literal["base", "bits-back"]
 """base: p(z) is convolved with a box. bits-back: h_a gives mean and log-variance of q(z|y), and p(z) is a
 density."""
 
@@ -27,7 +27,7 @@ class ModelInfo(pydantic.BaseModel, frozen=True, extra="forbid"):
     """What a checkpoint says of itself."""
 
     format: Literal[1] = 1
-    kind: Kind = "base"
+    kind: ModelKind = "base"
     n: int = pydantic.Field(gt=0, le=1024, description="channels of the transforms and of z")
     m: int = pydantic.Field(gt=0, le=1024, description="channels of y")
     lmbda: float = pydantic.Field(gt=0, description="weight of the MSE the model was trained with")

@@ -1,6 +1,6 @@
 """The four transforms with frozen weights, laid out for speed.
 
-They compute what CompressAI's `MeanScaleHyperprior` computes. Since the weights never change while a picture
+They compute what CompressAI's `MeanScaleHyperprior` computes. Since the weights never change while an image
 is refined, what GDN derives from its weights is computed once, only inputs get gradients, and activations
 are channels-last (and bfloat16, where the caller asks for it).
 """
@@ -55,7 +55,7 @@ class Transform:
         weights: one section of a checkpoint, CompressAI's names ("0.weight", "1.beta", ...).
         kind: "g_a", "h_a", "g_s" or "h_s".
         dtype, device: of the computation; inputs are converted, outputs are left in it.
-        subpixels: of g_s: leave the picture as [batch, 12, height / 2, width / 2], whose `pixel_shuffle` it
+        subpixels: of g_s: leave the image as [batch, 12, height / 2, width / 2], whose `pixel_shuffle` it
             is. The last layer is then an ordinary convolution, twice as fast with its backward pass as the
             transposed one to three channels, and distortion does not care how pixels are arranged.
     """

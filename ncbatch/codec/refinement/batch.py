@@ -16,24 +16,24 @@ from torch import Tensor
 
 from ncbatch.codec.model.hyperprior import Latents, Model
 from ncbatch.codec.recipe import Recipe
-from ncbatch.codec.refinement.loop import JointRefinement, Look, Target
+from ncbatch.codec.refinement.loop import JointRefinement, Target, TracePoint
 
-__all__ = ["Look", "Refinement", "Target"]
+__all__ = ["Refinement", "Target", "TracePoint"]
 
 
 class Refinement:
     """A refinement in progress; `advance` it until `done`, then take `best`.
 
     Args:
-        pictures: float32[batch, 3, H, W] in 0..1, padded.
+        images: float32[batch, 3, H, W] in 0..1, padded.
         targets: one per image.
     """
 
-    def __init__(self, model: Model, pictures: Tensor, targets: Sequence[Target], recipe: Recipe) -> None:
+    def __init__(self, model: Model, images: Tensor, targets: Sequence[Target], recipe: Recipe) -> None:
         self._recipe = recipe
         together = 1 if model.device.type == "cpu" else len(targets)
         self._parts = [
-            JointRefinement(model, pictures[i : i + together], targets[i : i + together], recipe)
+            JointRefinement(model, images[i : i + together], targets[i : i + together], recipe)
             for i in range(0, len(targets), together)
         ]
 
@@ -76,7 +76,7 @@ class Refinement:
             for part in self._parts:
                 part.advance()
 
-    def looks(self) -> list[Look]:
+    def looks(self) -> list[TracePoint]:
         """Where every image of the batch is at this step, rounded; changes nothing."""
         return list(chain.from_iterable(part.looks() for part in self._parts))
 

@@ -29,15 +29,15 @@ Uniform = Callable[[str], Tensor]
 class PointSpace:
     """y, and z as a point.
 
-    All methods take the variables of a batch of pictures.
+    All methods take the variables of a batch of images.
     """
 
     def __init__(self, model: Model) -> None:
         self._model = model
 
-    def begin(self, pictures: Tensor) -> Variables:
-        """What the encoder network gives; pictures as `Model.analyse` takes them."""
-        y, z = self._model.analyse(pictures)
+    def begin(self, images: Tensor) -> Variables:
+        """What the encoder network gives; images as `Model.analyse` takes them."""
+        y, z = self._model.analyse(images)
         return {"y": y, "z": z}
 
     def relaxed(self, variables: Variables, relax: Relax, uniform: Uniform) -> tuple[Tensor, Tensor]:
@@ -66,8 +66,8 @@ class PosteriorSpace:
     def __init__(self, model: Model) -> None:
         self._model = model
 
-    def begin(self, pictures: Tensor) -> Variables:
-        y, _ = self._model.analyse(pictures)
+    def begin(self, images: Tensor) -> Variables:
+        y, _ = self._model.analyse(images)
         with torch.no_grad():
             posteriors = [self._model.hyper_analysis(one[None]) for one in y]  # one by one, as in `analyse`
         mean, log_variance = torch.cat(posteriors).chunk(2, 1)

@@ -18,24 +18,24 @@ from ncbatch.codec.errors import DivergedError
 from ncbatch.codec.model.hyperprior import STRIDE, Latents, Model, Tile
 from ncbatch.codec.recipe import Recipe
 from ncbatch.codec.refinement.latents import latent_space
-from ncbatch.codec.refinement.noise import Noise
+from ncbatch.codec.refinement.noise import ImageNoise
 from ncbatch.codec.refinement.relaxation import Relaxation
 
-_SUBPIXEL_STRIDE = STRIDE // 2  # points of the picture in subpixels per latent and side
+_SUBPIXEL_STRIDE = STRIDE // 2  # points of the image in subpixels per latent and side
 
 
 @dataclass(frozen=True)
 class Target:
-    """One picture of a batch: its true size in pixels and its noise."""
+    """One image of a batch: its true size in pixels and its noise."""
 
     height: int
     width: int
-    noise: Noise
+    noise: ImageNoise
 
 
 @dataclass(frozen=True)
-class Look:
-    """A picture's hard-rounded iterate at a step. information_bpp: bits per pixel; mse: on 0..255."""
+class TracePoint:
+    """An image's hard-rounded iterate at a step. information_bpp: bits per pixel; mse: on 0..255."""
 
     step: int
     tau: float | None
@@ -48,7 +48,7 @@ class JointRefinement:
     """A refinement in progress of images whose variables are one tensor each.
 
     Args:
-        pictures: float32[images, 3, H, W] in 0..1, padded.
+        images: float32[images, 3, H, W] in 0..1, padded.
         targets: one per image.
 
     Attributes:
@@ -57,14 +57,14 @@ class JointRefinement:
         best_loss: float64[images], bits + lmbda * 255^2 * SSE / 3.
     """
 
-    def __init__(self, model: Model, pictures: Tensor, targets: Sequence[Target], recipe: Recipe) -> None:
+    def __init__(self, model: Model, images: Tensor, targets: Sequence[Target], recipe: Recipe) -> None:
         self._model, self._targets, self._recipe = model, targets, recipe
         self._relax = Relaxation(recipe)
-        self._subpixels = _subpixels(pictures)
-        self._mask = _true_pixels(pictures, targets)
+        self._subpixels = _subpixels(images)
+        self._mask = _true_pixels(images, targets)
         self._space = latent_space(model, recipe)
-        self.variables = {name: v.requires_grad_() for name, v in self._space.begin(pictures).items()}
-        self._tiles = Tile.cover(pictures.shape[2] // STRIDE, pictures.shape[3] // STRIDE)
+        self.variables = {name: v.requires_grad_() for name, v in self._space.begin(images).items()}
+        self._tiles = Tile.cover(images.shape[2] // STRIDE, images.shape[3] // STRIDE)
         self._counters = {name: _counter(v) for name, v in self.variables.items()}
         betas = (recipe.beta1, recipe.beta2)
         self._adam = torch.optim.Adam(self.variables.values(), recipe.learning_rate, betas, fused=True)
@@ -85,7 +85,7 @@ class JointRefinement:
             self._keep_best()
 
     def _uniform(self, name: str, step: int | str) -> Tensor:
-        """Noise for a variable, of every picture its own."""
+        """Noise for a variable, of every image its own."""
         counter = self._counters[name]
         return torch.cat([target.noise.uniform(name, step, counter) for target in self._targets])
 
@@ -144,15 +144,15 @@ class JointRefinement:
                 squared_error = squared_error + squares.sum((1, 2, 3))
         return latents, bits, squared_error
 
-    def looks(self) -> list[Look]:
-        """Where every picture of the batch is at this step, rounded; changes nothing."""
+    def looks(self) -> list[TracePoint]:
+        """Where every image of the batch is at this step, rounded; changes nothing."""
         _, bits, squared_error = self._hard()
         tau = self._recipe.tau(self.step) if self._recipe.tau0 is not None else None
         found = []
         for b, e, target in zip(bits.tolist(), squared_error.tolist(), self._targets, strict=True):
             pixels = target.height * target.width
             mse = 255**2 * e / (3 * pixels)
-            found.append(Look(self.step, tau, b / pixels, mse, b / pixels + self._recipe.lmbda * mse))
+            found.append(TracePoint(self.step, tau, b / pixels, mse, b / pixels + self._recipe.lmbda * mse))
         return found
 
     def _keep_best(self) -> None:
@@ -198,21 +198,21 @@ class JointRefinement:
 
 
 def _counter(values: Tensor) -> Tensor:
-    """Numbers the elements of one picture's variable; int32[1, channels, h, w]."""
+    """Numbers the elements of one image's variable; int32[1, channels, h, w]."""
     shape = values.shape[1:]
     return torch.arange(shape.numel(), dtype=torch.int32, device=values.device).view(1, *shape)
 
 
-def _subpixels(pictures: Tensor) -> Tensor:
+def _subpixels(images: Tensor) -> Tensor:
     """[batch, channels, H, W] as [batch, 4 channels, H/2, W/2], laid out as g_s leaves its output."""
-    return F.pixel_unshuffle(pictures, 2).contiguous(memory_format=torch.channels_last)
+    return F.pixel_unshuffle(images, 2).contiguous(memory_format=torch.channels_last)
 
 
-def _true_pixels(pictures: Tensor, targets: Sequence[Target]) -> Tensor | None:
-    """1 where a subpixel is the picture's own, 0 where it is padding; None when there is no padding."""
-    if all((t.height, t.width) == tuple(pictures.shape[2:]) for t in targets):
+def _true_pixels(images: Tensor, targets: Sequence[Target]) -> Tensor | None:
+    """1 where a subpixel is the image's own, 0 where it is padding; None when there is no padding."""
+    if all((t.height, t.width) == tuple(images.shape[2:]) for t in targets):
         return None
-    mask = torch.zeros_like(pictures)
+    mask = torch.zeros_like(images)
     for plane, target in zip(mask, targets, strict=True):
         plane[:, : target.height, : target.width] = 1
     return _subpixels(mask)

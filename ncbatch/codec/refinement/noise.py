@@ -25,12 +25,12 @@ def _mixed(x: Tensor) -> Tensor:
     return x ^ ((x >> 16) & 0xFFFF)
 
 
-class Noise:
-    """The noise of one picture.
+class ImageNoise:
+    """The noise of one image.
 
     Args:
         seed: the variant's seed.
-        image: bytes that identify the picture's content.
+        image: bytes that identify the image's content.
     """
 
     def __init__(self, seed: int, image: bytes) -> None:

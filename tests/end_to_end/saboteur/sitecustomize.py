@@ -1,6 +1,6 @@
 """Faults inside worker processes. Python imports this by itself where the folder is on PYTHONPATH.
 
-A picture whose file contains `ncbatch-test:kill` kills the process that opens it, `ncbatch-test:hang` keeps
+An image whose file contains `ncbatch-test:kill` kills the process that opens it, `ncbatch-test:hang` keeps
 it busy for ever. While NCBATCH_TEST_FLAGS names a folder with a file `die-at-start`, workers do not start.
 """
 
@@ -16,16 +16,16 @@ _TARGET = "ncbatch.worker.fetch"
 
 
 def _sabotage(module):
-    real = module.read_picture
+    real = module.read_image
 
-    def read_picture(data, *args, **kwargs):
+    def read_image(data, *args, **kwargs):
         if b"ncbatch-test:kill" in data:
             os.kill(os.getpid(), signal.SIGKILL)
         if b"ncbatch-test:hang" in data:
             time.sleep(3600)
         return real(data, *args, **kwargs)
 
-    module.read_picture = read_picture
+    module.read_image = read_image
 
 
 class _Finder(importlib.abc.MetaPathFinder):

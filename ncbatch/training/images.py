@@ -10,63 +10,61 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ncbatch.errors import UsageError
-from ncbatch.images.read import PictureError, read_picture
+from ncbatch.images.pixels import Pixels
+from ncbatch.images.read import ImageError, read_image
 from ncbatch.store import Store
 
 log = logging.getLogger(__name__)
-
-Pixels = NDArray[np.uint8]
 
 _READERS = 4
 
 
 @dataclass(frozen=True)
-class Photographs:
-    """Decoded pictures, uint8[height, width, 3] each, in the order of their keys.
+class TrainingImages:
+    """Decoded images, uint8[height, width, 3] each, in the order of their keys.
 
-    unusable: files that are no pictures; padded: pictures smaller than the crop, extended by replication.
+    unusable: files that are no images; padded: images smaller than the crop, extended by replication.
     """
 
-    pictures: list[Pixels]
+    images: list[Pixels]
     unusable: int = 0
     padded: int = 0
 
     @cached_property
     def digest(self) -> str:
-        """Of all pixels: other photographs are other crops, and other weights."""
+        """Of all pixels: other images are other crops, and other weights."""
         digest = hashlib.sha256()
-        for picture in self.pictures:
-            digest.update(str(picture.shape).encode() + picture.tobytes())
+        for image in self.images:
+            digest.update(str(image.shape).encode() + image.tobytes())
         return digest.hexdigest()
 
     def crop(self, seed: int, step: int, index: int, size: int) -> Pixels:
         """The crop that sample `index` of a step sees: the same whoever draws it, whenever."""
         rng = np.random.default_rng([seed, step, index])
-        picture = self.pictures[rng.integers(len(self.pictures))]
-        top = rng.integers(picture.shape[0] - size + 1)
-        left = rng.integers(picture.shape[1] - size + 1)
-        crop = picture[top : top + size, left : left + size]
+        image = self.images[rng.integers(len(self.images))]
+        top = rng.integers(image.shape[0] - size + 1)
+        left = rng.integers(image.shape[1] - size + 1)
+        crop = image[top : top + size, left : left + size]
         return crop[:, ::-1] if rng.random() < 0.5 else crop
 
 
-def read_photographs(
+def read_images(
     corpus: Store, keys: Iterable[str], crop: int, max_bytes: int, purpose: str = "training"
-) -> Photographs:
-    """Reads as many pictures as fit.
+) -> TrainingImages:
+    """Reads as many images as fit.
 
     Args:
         purpose: what they are for, in messages.
-        crop: smaller pictures are padded to it.
-        max_bytes: of decoded pixels to hold; the pictures that do not fit are left out, and said so.
+        crop: smaller images are padded to it.
+        max_bytes: of decoded pixels to hold; the images that do not fit are left out, and said so.
 
     Raises:
-        UsageError: not one usable picture.
+        UsageError: not one usable image.
     """
     keys = list(keys)
-    pictures: list[Pixels] = []
+    images: list[Pixels] = []
     unusable = padded = held = 0
     with ThreadPoolExecutor(_READERS) as pool:
         for pixels in pool.map(lambda key: _read(corpus, key), keys):
@@ -74,12 +72,12 @@ def read_photographs(
                 unusable += 1
             elif held + pixels.nbytes <= max_bytes:
                 padded += min(pixels.shape[:2]) < crop
-                pictures.append(_at_least(pixels, crop))
+                images.append(_at_least(pixels, crop))
                 held += pixels.nbytes
-    if not pictures:
+    if not images:
         raise UsageError(f"{corpus.uri} holds no usable image ({unusable} could not be read)")
-    log.info("%s", _account(purpose, len(keys), len(pictures), unusable, padded))
-    return Photographs(pictures, unusable, padded)
+    log.info("%s", _account(purpose, len(keys), len(images), unusable, padded))
+    return TrainingImages(images, unusable, padded)
 
 
 def _account(purpose: str, count: int, kept: int, unusable: int, padded: int) -> str:
@@ -95,8 +93,8 @@ def _account(purpose: str, count: int, kept: int, unusable: int, padded: int) ->
 
 def _read(corpus: Store, key: str) -> Pixels | None:
     try:
-        return read_picture(corpus.get(key), alpha="white")
-    except PictureError as error:
+        return read_image(corpus.get(key), alpha="white")
+    except ImageError as error:
         log.warning("left out %s: %s", key, error)
         return None
 
