@@ -20,8 +20,8 @@ from torch import Tensor
 from ncbatch.codec.model.hyperprior import fast_dtype
 from ncbatch.errors import NcbatchError
 from ncbatch.training.hyperprior import without_constants
-from ncbatch.training.network import BatchNoise, TrainableHyperprior
 from ncbatch.training.images import TrainingImages
+from ncbatch.training.network import BatchNoise, TrainableHyperprior
 from ncbatch.training.settings import TrainingSettings
 
 _PREFETCHED = 4  # batches drawn ahead by a thread

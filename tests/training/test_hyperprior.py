@@ -121,7 +121,7 @@ def test_gdns_parameters_below_their_bound_can_rise_but_not_sink():
     assert not bool(layer.gamma.grad.any())
 
 
-def integer_photographs() -> TrainingImages:
+def integer_images() -> TrainingImages:
     """Of integer arithmetic alone: the same on every machine."""
     y, x = np.mgrid[0:80, 0:96]
     planes = [np.stack([x * 2 + s, y * 3 + 7 * s, (x + y) * (s + 1)], -1) % 256 for s in range(3)]
@@ -132,7 +132,7 @@ def test_a_training_by_compressais_modules_goes_on_as_it_would_have():
     """The state was saved at step 3 by a release that trained those; `later` is what it saw afterwards."""
     state = load_state(gzip.decompress(OLD_STATE.read_bytes()), OLD_STATE.name)
     assert "network.g_a.1.beta_reparam.pedestal" in state["model"]
-    trainer = Trainer(TrainingSettings(**state["settings"]), integer_photographs(), torch.device("cpu"))
+    trainer = Trainer(TrainingSettings(**state["settings"]), integer_images(), torch.device("cpu"))
     trainer.restore(state)
     assert trainer.step == 3
     reports = [(r.loss, r.gradient_norm) for r in trainer.run()]
@@ -142,12 +142,12 @@ def test_a_training_by_compressais_modules_goes_on_as_it_would_have():
 
 def test_a_saved_state_is_read_back_as_it_was():
     settings = TrainingSettings(lmbda=0.01, steps=4, n=2, m=3, crop=64, batch_size=2, warmup=2)
-    first = Trainer(settings, integer_photographs(), torch.device("cpu"))
+    first = Trainer(settings, integer_images(), torch.device("cpu"))
     reports = first.run()
     for _ in range(2):
         next(reports)
     sink = io.BytesIO()
     torch.save(first.state(), sink)
-    second = Trainer(settings, integer_photographs(), torch.device("cpu"))
+    second = Trainer(settings, integer_images(), torch.device("cpu"))
     second.restore(load_state(sink.getvalue(), "state"))
     assert [r.loss for r in reports] == [r.loss for r in second.run()]

@@ -25,13 +25,13 @@ import sys
 import torch
 torch.set_num_threads(1)
 from ncbatch.store import open_store
-from ncbatch.training.images import read_photographs
+from ncbatch.training.images import read_images
 from ncbatch.training.session import Session, SessionOptions
 from ncbatch.training.train import Group, TrainingRequest, train_here, train_on_ray
 from ncbatch.training.trainer import Trainer
 from tests.training.conftest import settings
 corpus, output, steps = open_store(sys.argv[1]), open_store(sys.argv[2], create=True), int(sys.argv[3])
-photographs = read_photographs(corpus, [i.key for i in corpus.list()], 64, 1 << 30)
+photographs = read_images(corpus, [i.key for i in corpus.list()], 64, 1 << 30)
 asked = settings(steps=steps)
 trainer = Trainer(asked, photographs, torch.device("cpu"))
 options = SessionOptions(save_seconds=0)
