@@ -19,7 +19,7 @@ from ncbatch.codec.recipe import Recipe
 from ncbatch.metrics.schema import Row, parquet_to_table
 from ncbatch.metrics.table import read_table
 from ncbatch.models import zoo
-from ncbatch.plan.generations import Retry
+from ncbatch.plan.retry import Retry
 from ncbatch.plan.run import Run, list_inputs, open_run
 from ncbatch.plan.spec import RunSpec, Variant
 from ncbatch.plan.units import Unit

@@ -23,9 +23,9 @@ from ncbatch.words import size
 
 if TYPE_CHECKING:
     from ncbatch.driver.options import EncodeOptions
-    from ncbatch.plan.generations import Retry
     from ncbatch.plan.places import Places
     from ncbatch.plan.request import Request
+    from ncbatch.plan.retry import Retry
     from ncbatch.plan.spec import RunSpec
 
 log = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ def encode_options(args: argparse.Namespace) -> EncodeOptions:
 
 
 def _retry(classes: str | None) -> Retry | None:
-    from ncbatch.plan.generations import Retry
+    from ncbatch.plan.retry import Retry
 
     if classes is None:
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ncbatch.driver.schedule import Policy
-from ncbatch.plan.generations import Retry
+from ncbatch.plan.retry import Retry
 from ncbatch.store import StoreOptions
 
 

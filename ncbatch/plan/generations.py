@@ -28,13 +28,6 @@ PixelsPerUnit = Callable[[str, Sequence[PlannedImage]], int]
 """How many pixels make a unit, given the variant's name and its images."""
 
 
-@dataclass(frozen=True)
-class Retry:
-    """Failed rows are to be tried again. classes: those of these error classes; None: all."""
-
-    classes: frozenset[str] | None = None
-
-
 Wanted = Mapping[str, Sequence[PlannedImage]]
 """What a generation is to hold: images by the name of a variant."""
 

@@ -19,7 +19,6 @@ from ncbatch.metrics.unit_result import UnitResult
 from ncbatch.plan.corpus import Listing, list_corpus, read_manifest
 from ncbatch.plan.generations import (
     PixelsPerUnit,
-    Retry,
     Wanted,
     cut,
     extend,
@@ -28,6 +27,7 @@ from ncbatch.plan.generations import (
     planned_units,
     without_superseded,
 )
+from ncbatch.plan.retry import Retry
 from ncbatch.plan.spec import RunFile, RunSpec, check_same, read_run, stored_spec
 from ncbatch.plan.units import Unit, changed_images, write_plan
 from ncbatch.store import Store, StoreOptions

@@ -24,7 +24,8 @@ from ncbatch.driver.options import Deadlines
 from ncbatch.driver.schedule import Policy
 from ncbatch.models import zoo
 from ncbatch.models.loading import keep_model, keep_models
-from ncbatch.plan.generations import Retry, StandingRow
+from ncbatch.plan.generations import StandingRow
+from ncbatch.plan.retry import Retry
 from ncbatch.plan.run import committed_results, load_run
 from ncbatch.plan.spec import RunSpec, Variant
 from ncbatch.plan.status import run_status

@@ -15,7 +15,7 @@ from ncbatch.driver.encode_corpus import failed_before
 from ncbatch.driver.schedule import EarlierFailures
 from ncbatch.images.checks import ErrorClass
 from ncbatch.metrics.failures import CLASSES, failures_of
-from ncbatch.plan.generations import Retry
+from ncbatch.plan.retry import Retry
 from ncbatch.plan.run import committed_results, load_run
 from ncbatch.plan.spec import RunSpec
 from ncbatch.plan.units import Unit
