@@ -80,7 +80,7 @@ def is_transient(error: Exception) -> bool:
     return isinstance(error, _LOST_CONNECTION)
 
 
-def summary(error: Exception) -> str:
+def summary(error: BaseException | None) -> str:
     """What was seen, in a few words. Botocore's own text is not used: it may hold URLs with passwords."""
     if isinstance(error, aws.ClientError):
         return f"{code_of(error)}, HTTP status {status_of(error)}"

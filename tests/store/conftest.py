@@ -42,10 +42,8 @@ class Faulty:
 
 @pytest.fixture
 def faulty(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faulty]:
-    """A bucket behind a fault proxy. Botocore makes one attempt, so that it is our loop that is tested,
-    quickly."""
+    """A bucket behind a fault proxy; waits are short."""
     s3_server.use(monkeypatch)
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     monkeypatch.setattr(s3_connection, "_FIRST_WAIT", 0.05)
     bucket = s3_server.make_bucket()
     with FaultProxy(s3_server.endpoint_url) as proxy:

@@ -93,7 +93,6 @@ def test_no_credentials_are_explained_at_once(s3_server: S3Server, monkeypatch: 
     [
         ("AWS_PROFILE", "absent-profile", AccessDenied),
         ("AWS_ENDPOINT_URL", "not a url with pa55word", UsageError),
-        ("AWS_MAX_ATTEMPTS", "many", UsageError),
         ("AWS_DEFAULT_REGION", "not/a region", UsageError),
     ],
 )
@@ -211,12 +210,13 @@ def test_threads_share_one_client(moto_server: S3Server, monkeypatch: pytest.Mon
         assert len({id(made) for made in threads.map(client, range(8))}) == 1
 
 
-def test_the_shipping_default_is_eight_attempts(
+def test_botocore_tries_once_whatever_the_environment_says(
     moto_server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     moto_server.use(monkeypatch)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "5")
     store = open_store("s3://some-bucket")
     assert isinstance(store, S3Store)
     config = store._connection.client().meta.config
-    assert config.retries == {"mode": "standard", "total_max_attempts": 8}
+    assert config.retries == {"mode": "standard", "total_max_attempts": 1}
     assert config.request_checksum_calculation == config.response_checksum_validation == "when_required"

@@ -46,7 +46,6 @@ class Faulty:
 
 @pytest.fixture
 def faulty(on_s3: Workbench, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faulty]:
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     monkeypatch.setattr(s3_connection, "_FIRST_WAIT", 0.05)
     on_s3.add({"a.png": make_image(seed=1), "b.png": make_image(seed=2)})
     spec = on_s3.spec()
