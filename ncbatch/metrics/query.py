@@ -48,6 +48,16 @@ def query_table(table: pa.Table, sql: str) -> pa.Table:
     raise MetricsError("The SQL gives no rows; write a select over the table metrics.")
 
 
+def relation(table: pa.Table, connection: duckdb.DuckDBPyConnection | None = None) -> duckdb.DuckDBPyRelation:
+    """A table as a DuckDB relation.
+
+    Args:
+        table: Any Arrow table; it is not copied.
+        connection: The connection that the relation belongs to; by default DuckDB's own.
+    """
+    return connection.from_arrow(table) if connection is not None else duckdb.from_arrow(table)
+
+
 def _explain(error: duckdb.Error) -> str:
     # DuckDB's message goes on with the line of SQL and a caret under it; a single line has no room for that.
     lines = [line.strip() for line in str(error).split("\n\n")[0].splitlines() if line.strip()]

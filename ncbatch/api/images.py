@@ -1,0 +1,247 @@
+"""Single images through a learned codec: to bytes and back."""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+from typing import Any
+
+import numpy as np
+import pydantic
+import torch
+from PIL import Image
+
+from ncbatch.codec import bitstream
+from ncbatch.codec import decode as decoder
+from ncbatch.codec import encode as encoder
+from ncbatch.codec.bitstream import short_digest
+from ncbatch.codec.errors import WrongModelError
+from ncbatch.codec.model.hyperprior import Model
+from ncbatch.codec.recipe import Recipe
+from ncbatch.errors import UsageError, first_problem
+from ncbatch.images.limits import DEFAULT_LIMITS, MAX_SIDE
+from ncbatch.images.pixels import Pixels
+from ncbatch.images.read import ImageError, ImageLimits, read_image
+from ncbatch.images.samples import Alpha
+from ncbatch.models import catalog
+from ncbatch.models.loading import load_model as load_checkpoint
+from ncbatch.models.loading import model_of_file
+from ncbatch.plan.request import make_variant
+from ncbatch.store import ObjectNotFound, StoreOptions
+from ncbatch.store.objects import no_file, read_object
+
+__all__ = ["Model", "decode", "encode", "load_model"]
+
+Path = str | os.PathLike[str]
+
+
+def load_model(
+    name: Path,
+    *,
+    device: torch.device | str | None = None,
+    endpoint_url: str | None = None,
+    region: str | None = None,
+) -> Model:
+    """Loads a model, frozen, onto a device.
+
+    Args:
+        name: A built-in model (`ncbatch models` lists them), the path or `s3://` URI of a checkpoint, or
+            `compressai:mbt2018-mean/<quality 1..8>`, whose weights CompressAI downloads.
+        device: Where the model computes; by default a GPU if there is one, else the CPU.
+        endpoint_url: The S3 server that an `s3://` URI refers to; by default the environment's.
+        region: The region of that server; by default the environment's.
+
+    Returns:
+        The model. These of its attributes are public: `info`, with `info.lmbda` (the weight of the MSE that
+        it was trained with) and `info.kind` ("base" or "bits-back"); `digest`, the SHA-256 of its contents in
+        hexadecimal; and `device`.
+
+    Raises:
+        NcbatchError: There is no such model, or its file is damaged.
+
+    Example:
+        >>> import ncbatch
+        >>> model = ncbatch.load_model("base-0.010", device="cpu")
+        >>> model.info.lmbda, model.info.kind
+        (0.01, 'base')
+    """
+    target = str(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    name = os.fspath(name)
+    if name in catalog.builtin_models():
+        return _builtin(name, target)
+    return Model(load_checkpoint(name, StoreOptions(endpoint_url=endpoint_url, region=region)), target)
+
+
+@functools.lru_cache(maxsize=4)
+def _builtin(name: str, device: str) -> Model:
+    """Kept, so that coding image after image without a model of one's own does not load it each time."""
+    return Model(load_checkpoint(name, StoreOptions()), device)
+
+
+def encode(
+    image: np.ndarray | Image.Image | Path,
+    model: Model | Path | None = None,
+    *,
+    preset: str | None = None,
+    method: str | None = None,
+    steps: int | None = None,
+    lmbda: float | None = None,
+    seed: int = 0,
+    alpha: Alpha = "refuse",
+) -> bytes:
+    """Compresses one image to the bytes of an `.ncb` file, and decodes them once to check them.
+
+    The latents of the image are optimised for rate + `lmbda` * distortion, which takes seconds to minutes;
+    the method "amortized" leaves that out and takes what the encoder network gives. What is returned depends
+    on the image, the model and the settings only, up to floating-point differences between devices.
+
+    Args:
+        image: uint8[height, width, 3] in RGB (a NumPy array or anything that converts to one); a PIL image,
+            of which the pixels count and not the EXIF orientation; or the path or URI of a PNG, JPEG, WebP,
+            TIFF, BMP or GIF file, whose EXIF orientation is applied.
+        model: As `load_model` returns or takes it; by default the built-in one trained nearest to `lmbda`.
+        preset: "fast" (300 steps), "best" or "paper" (2000 steps each). Without a preset and a method, it is
+            "fast".
+        method: "sga", "map", "ste", "uniform-noise", "deterministic-annealing" or "amortized". The methods
+            with bits-back make packs of several images, which only the command line does.
+        steps: Steps of the refinement, in place of the preset's.
+        lmbda: Weight of the MSE, on the scale 0..255, against bits per pixel; larger means better and longer.
+            By default the model's own, and 0.01 without a model.
+        seed: Of the noise in the refinement.
+        alpha: What lies behind transparent pixels, "white" or "black"; by default an image that has any is
+            refused.
+
+    Returns:
+        The file's bytes. `decode` needs nothing else: they name their model.
+
+    Raises:
+        NcbatchError: A setting is out of range, there is no such file or model, or the image cannot be read.
+        TypeError: `image` is no image at all.
+        ValueError: An array of another type or shape.
+
+    Example:
+        >>> import numpy as np
+        >>> import ncbatch
+        >>> image = np.full((32, 48, 3), 128, np.uint8)
+        >>> data = ncbatch.encode(image, method="amortized")
+        >>> type(data), len(data) < image.nbytes
+        (<class 'bytes'>, True)
+        >>> refined = ncbatch.encode(image, steps=20)
+    """
+    request = {"method": method, "preset": preset, "steps": steps, "lmbda": lmbda, "seed": seed}
+    if preset is None and method is None:
+        request["preset"] = "fast"
+    if isinstance(model, str | os.PathLike):
+        model = load_model(model)
+    if model is not None and lmbda is None:
+        request["lmbda"] = model.info.lmbda
+    recipe = _recipe({name: value for name, value in request.items() if value is not None})
+    if model is None:
+        model = load_model(catalog.nearest_builtin(recipe.lmbda))
+    if model.info.kind != "base":
+        raise UsageError(
+            "a model of the kind bits-back codes packs, which the command line makes: `ncbatch pack`"
+        )
+    return encoder.encode(model, [_pixels(image, alpha)], recipe)[0].outcome.data
+
+
+def _recipe(request: dict[str, Any]) -> Recipe:
+    """The settings of one image, with everything filled in that was left out."""
+    try:
+        recipe = make_variant(request, StoreOptions()).recipe
+    except (UsageError, pydantic.ValidationError) as error:
+        problem = first_problem(error) if isinstance(error, pydantic.ValidationError) else str(error)
+        raise UsageError(problem.removeprefix("--")) from error  # here they are arguments, not flags
+    if not isinstance(recipe, Recipe) or recipe.uses_bits_back:
+        raise UsageError(f"the method {recipe.method} does not make .ncb files; use the command line for it")
+    return recipe
+
+
+def _pixels(image: np.ndarray | Image.Image | Path, alpha: Alpha) -> Pixels:
+    """The image as the codec takes it."""
+    limits = ImageLimits(max_pixels=MAX_SIDE**2)  # the caller knows what fits into memory
+    if isinstance(image, str | os.PathLike):
+        return read_image(_read(os.fspath(image)), alpha=alpha, limits=limits)
+    if isinstance(image, Image.Image):
+        file = io.BytesIO()
+        try:
+            image.save(file, "PNG", compress_level=0)  # one way for palettes, 16 bits and transparency
+        except OSError as error:
+            raise ImageError("unsupported", f"PIL images of mode {image.mode} are not read") from error
+        return read_image(file.getvalue(), alpha=alpha, limits=limits)
+    if isinstance(image, bytes | bytearray | memoryview):
+        raise TypeError(
+            "an image is an array, a PIL image or a path; open the bytes of a file with PIL first"
+        )
+    pixels = np.asarray(image)
+    if pixels.dtype == object:
+        raise TypeError(f"a {type(image).__name__} is no image; give an array, a PIL image or a path")
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+        raise ValueError(
+            f"an image is uint8[height, width, 3], not {pixels.dtype}{list(pixels.shape)}; a torch tensor "
+            "with its channels first becomes one by .permute(1, 2, 0), and samples have to be in 0..255"
+        )
+    if max(pixels.shape[:2]) > MAX_SIDE:
+        raise ValueError(f"an image has up to {MAX_SIDE} pixels a side, not {max(pixels.shape[:2])}")
+    return pixels
+
+
+def decode(
+    data: bytes | bytearray | memoryview | Path,
+    model: Model | Path | None = None,
+    *,
+    max_pixels: int = DEFAULT_LIMITS.max_pixels,
+) -> Pixels:
+    """Decompresses the bytes of an `.ncb` file to the image.
+
+    Args:
+        data: The bytes, or the path or URI of a file.
+        model: The model that made them, as `load_model` returns or takes it. By default it is found by the
+            digest
+            that the bytes hold: among the built-in models, and for a file also in the run that it lies in.
+        max_pixels: Larger images are refused before memory is spent on them.
+
+    Returns:
+        uint8[height, width, 3] in RGB. Its latents are the same on every machine; a sample may differ by one
+        level between devices.
+
+    Raises:
+        NcbatchError: No whole `.ncb` file, or of another or an unknown model.
+
+    Example:
+        >>> import numpy as np
+        >>> import ncbatch
+        >>> data = ncbatch.encode(np.full((32, 48, 3), 128, np.uint8), method="amortized")
+        >>> image = ncbatch.decode(data)
+        >>> image.shape, image.dtype
+        ((32, 48, 3), dtype('uint8'))
+    """
+    uri = os.fspath(data) if isinstance(data, str | os.PathLike) else None
+    content = _read(uri) if uri is not None else bytes(data)  # type: ignore[arg-type]
+    if model is None:
+        digest = bitstream.parse(content, max_pixels=max_pixels).model_digest
+        model = _model_of(digest, uri)
+    elif not isinstance(model, Model):
+        model = load_model(model)
+    return decoder.decode(model, content, max_pixels=max_pixels)
+
+
+def _model_of(digest: str, uri: str | None) -> Model:
+    """The model with a short digest, which a file names."""
+    for name, facts in catalog.builtin_facts().items():
+        if short_digest(facts.digest) == digest:
+            return load_model(name)
+    if uri is None:
+        raise WrongModelError(
+            f"no built-in model has the digest {digest} that made these bytes; give `model`"
+        )
+    return Model(model_of_file(uri, digest, StoreOptions()), "cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _read(uri: str) -> bytes:
+    """The bytes of a file, by its path or URI."""
+    try:
+        return read_object(uri, StoreOptions())
+    except ObjectNotFound as error:
+        raise no_file(uri) from error

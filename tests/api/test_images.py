@@ -1,0 +1,134 @@
+"""The Python API for single images. What the codec makes of them is tested in tests/codec."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import ncbatch
+from ncbatch.codec import bitstream
+from ncbatch.codec.encode import encode as encode_batch
+from ncbatch.codec.recipe import Recipe
+from ncbatch.models.loading import keep_model
+from ncbatch.store import open_store
+from tests.workbench import AMORTIZED, MODEL, encoded_as, make_image
+
+TINY = Path(__file__).parent.parent / "codec" / "golden" / "tiny" / "base.safetensors"
+PIXELS = make_image(80, 48, seed=1)
+
+
+def amortized() -> bytes:
+    return encode_batch(MODEL, [PIXELS], AMORTIZED)[0].outcome.data
+
+
+def test_an_image_may_be_an_array_a_tensor_a_pil_image_or_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(encoded_as(PIXELS))
+    for image in (PIXELS, PIXELS[::-1][::-1], Image.fromarray(PIXELS), path, str(path)):
+        assert ncbatch.encode(image, method="amortized") == amortized(), type(image)
+    tensor = torch.from_numpy(PIXELS)
+    assert ncbatch.encode(tensor, method="amortized") == amortized()  # type: ignore[arg-type]
+
+
+def test_settings_reach_the_recipe() -> None:
+    recipe = Recipe(method="sga", lmbda=0.01, steps=4, seed=3)
+    expected = encode_batch(MODEL, [PIXELS], recipe)[0].outcome.data
+    assert ncbatch.encode(PIXELS, method="sga", steps=4, seed=3) == expected
+    assert ncbatch.encode(PIXELS, MODEL, method="sga", steps=4, seed=3) == expected
+    assert ncbatch.encode(PIXELS, "base-0.010", method="sga", steps=4, seed=3) == expected
+
+
+def test_the_model_is_the_one_nearest_to_lmbda_and_lmbda_is_the_models_own() -> None:
+    data = ncbatch.encode(PIXELS, method="amortized", lmbda=0.045)
+    made_by = bitstream.parse(data, max_pixels=10**6).model_digest
+    assert ncbatch.load_model("base-0.040").digest.startswith(made_by)
+    assert len(data) > len(ncbatch.encode(PIXELS, ncbatch.load_model("base-0.001"), method="amortized"))
+
+
+def test_transparent_pixels_are_refused_unless_it_is_said_what_lies_behind() -> None:
+    opacity = np.full((*PIXELS.shape[:2], 1), 255, np.uint8)
+    opacity[:8] = 0
+    image = Image.fromarray(np.concatenate([PIXELS, opacity], axis=2))
+    with pytest.raises(ncbatch.NcbatchError, match="transparent"):
+        ncbatch.encode(image, method="amortized")
+    decoded = ncbatch.decode(ncbatch.encode(image, method="amortized", alpha="white"))
+    assert decoded[:6].mean() > 230
+
+
+def test_decoding_takes_bytes_or_a_file_and_finds_the_model(tmp_path: Path) -> None:
+    data = amortized()
+    path = tmp_path / "a.ncb"
+    path.write_bytes(data)
+    image = ncbatch.decode(data)
+    assert image.dtype == np.uint8
+    assert image.shape == PIXELS.shape
+    assert np.square(image.astype(float) - PIXELS).mean() < 100
+    for given in (bytearray(data), memoryview(data), path, str(path)):
+        assert np.array_equal(ncbatch.decode(given), image)
+    assert np.array_equal(ncbatch.decode(data, "base-0.010"), image)
+
+
+def test_a_model_that_is_not_built_in_is_found_in_the_run_around_a_file(tmp_path: Path) -> None:
+    model = ncbatch.load_model(TINY)
+    data = ncbatch.encode(PIXELS, model, method="amortized")
+    with pytest.raises(ncbatch.NcbatchError, match="no built-in model has the digest"):
+        ncbatch.decode(data)
+    image = ncbatch.decode(data, model)
+    assert np.array_equal(ncbatch.decode(data, TINY), image)
+
+    from ncbatch.codec.model import checkpoint
+
+    keep_model(open_store(str(tmp_path)), checkpoint.parse(TINY.read_bytes(), "tiny"))
+    path = tmp_path / "bitstreams" / "v" / "a.png.ncb"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(data)
+    assert np.array_equal(ncbatch.decode(path), image)
+
+
+@pytest.mark.parametrize(
+    ("image", "error", "message"),
+    [
+        (np.zeros((4, 4), np.uint8), ValueError, r"not uint8\[4, 4\]"),
+        (np.zeros((3, 40, 40), np.uint8), ValueError, r"permute\(1, 2, 0\)"),
+        (np.zeros((4, 4, 3), np.float32), ValueError, "not float32"),
+        (np.zeros((0, 4, 3), np.uint8), ValueError, r"\[0, 4, 3\]"),
+        (np.zeros((1, 65536, 3), np.uint8), ValueError, "65535 pixels a side"),
+        (b"\x89PNG", TypeError, "open the bytes of a file with PIL"),
+        (object(), TypeError, "a object is no image"),
+        (Image.new("F", (4, 4)), ncbatch.NcbatchError, "mode F"),
+        ("nowhere.png", ncbatch.NcbatchError, "there is no file nowhere.png"),
+    ],
+)
+def test_what_is_no_image(image: object, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        ncbatch.encode(image, method="amortized")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"preset": "quick"}, "^preset: there is no 'quick'"),
+        ({"method": "sgaa"}, "^method: there is no 'sgaa'"),
+        ({"steps": -1}, "^steps: -1 is not at least 0"),
+        ({"method": "sga+bits-back"}, "does not make .ncb files"),
+        ({"method": "jpeg"}, "quality"),
+        ({"model": "base-0.011"}, "there is no model 'base-0.011'"),
+        ({"model": "bits-back-0.010", "method": "amortized"}, "codes packs"),
+    ],
+)
+def test_what_is_no_setting(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ncbatch.NcbatchError, match=message):
+        ncbatch.encode(PIXELS, **settings)  # type: ignore[arg-type]
+
+
+def test_damaged_bytes_are_refused() -> None:
+    data = amortized()
+    for damaged in (data[:-1], b"", data[:20] + b"\0" + data[21:]):
+        with pytest.raises(ncbatch.NcbatchError):
+            ncbatch.decode(damaged)
+    with pytest.raises(ncbatch.NcbatchError, match="more than the limit"):
+        ncbatch.decode(data, max_pixels=100)
