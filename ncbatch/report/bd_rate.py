@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import bjontegaard
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
@@ -36,16 +37,20 @@ class Curve:
         points = [p for p in zip(self.rate, self.quality, strict=True) if np.isfinite(p[1])]
         return Curve(self.name, [rate for rate, _ in points], [quality for _, quality in points])
 
-    def log_rate(self, fit: Fit) -> Callable[[Floats], Floats]:
-        """ln(rate) as a function of quality; of two points with the same quality the cheaper one counts."""
+    def points(self) -> tuple[Floats, Floats]:
+        """Rates and qualities, by rising quality; the cheaper of two points of the same quality counts."""
         cheapest: dict[float, float] = {}
         for rate, quality in zip(self.rate, self.quality, strict=True):
             cheapest[quality] = min(rate, cheapest.get(quality, rate))
-        points = np.array(sorted(cheapest.items()))
-        logs = np.log(points[:, 1])
+        qualities = np.array(sorted(cheapest))
+        return np.array([cheapest[quality] for quality in qualities.tolist()]), qualities
+
+    def log_rate(self, fit: Fit) -> Callable[[Floats], Floats]:
+        """ln(rate) as a function of quality."""
+        rates, qualities = self.points()
         if fit == "pchip":
-            return PchipInterpolator(points[:, 0], logs)
-        return np.poly1d(np.polyfit(points[:, 0], logs, 3))
+            return PchipInterpolator(qualities, np.log(rates))
+        return np.poly1d(np.polyfit(qualities, np.log(rates), 3))
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,8 @@ def bd_rate(reference: Curve, test: Curve, fit: Fit = "pchip") -> float:
         NoOverlapError: too few points, or no quality in common.
     """
     reference, test = reference.finite(), test.finite()
-    quality = _common(reference, test, fit)
-    difference = test.log_rate(fit)(quality) - reference.log_rate(fit)(quality)
-    trapezoids = (difference[1:] + difference[:-1]) / 2  # the samples of quality are evenly spaced
-    return float(np.expm1(trapezoids.mean()))
+    _common(reference, test, fit)
+    percent = bjontegaard.bd_rate(
+        *reference.points(), *test.points(), method=fit, require_matching_points=False, min_overlap=0
+    )
+    return float(percent) / 100
