@@ -27,7 +27,7 @@ def _run(program: str, cwd: Path | None = None, **env: str) -> subprocess.Comple
 
 OWN = """
     import sys
-    from ncbatch import process
+    from ncbatch.cli import process
     def command():
         {body}
     sys.exit(process.run(command, own=True))
