@@ -5,14 +5,14 @@ matching `pop_*` returns the same symbols. Symbols outside a table are coded as 
 value in an Elias-gamma code.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import constriction
 import numpy as np
 from numpy.typing import NDArray
 
 from ncbatch.codec.errors import BitstreamError
-from ncbatch.codec.gaussian_tables import SIGMA_BITS, GaussianTables, gaussian_tables
+from ncbatch.codec.gaussian_tables import SIGMA_BITS, gaussian_tables
 
 # constriction is one binary module: its submodules are attributes, not importable by name.
 _model = constriction.stream.model
@@ -107,54 +107,89 @@ class FactorizedTables:
 
 
 _OFFSETS = 1 << SIGMA_BITS
-_RUNS_PER_BLOCK = 1024
+_TABLES_AT_ONCE = 1024
+_MOST_TABLES = 1 << 17
+"""In the cache; of packs, where nearly every latent has a table of its own, some 30 MB."""
+
+
+class _Table(NamedTuple):
+    """What the coder needs of one Gaussian. escape: the entry that stands for it, the last one."""
+
+    first: int
+    escape: int
+    model: Any
+
+
+_tables: dict[tuple[int, bool], _Table] = {}
+"""By the Gaussian's key (see `_Runs`) and whether it has an escape; for as long as the process lives, since
+an image needs the tables of the one before."""
+
+
+def _tables_of(keys: NDArray[np.int64], *, escape: bool) -> list[_Table]:
+    """Tables by their keys; those that are not there yet are built in one go."""
+    wanted = keys.tolist()
+    missing = [key for key in wanted if (key, escape) not in _tables]
+    if len(_tables) + len(missing) > _MOST_TABLES:
+        _tables.clear()
+        missing = wanted
+    for start in range(0, len(missing), _TABLES_AT_ONCE):
+        block = np.array(missing[start : start + _TABLES_AT_ONCE], dtype=np.int64)
+        built = gaussian_tables(block // _OFFSETS, block % _OFFSETS - _OFFSETS // 2)
+        for index, (key, reach) in enumerate(zip(block.tolist(), built.reach.tolist(), strict=True)):
+            frequencies = built.table(index)
+            model = _model.Categorical(frequencies if escape else frequencies[:-1], perfect=False)
+            _tables[key, escape] = _Table(-reach, 2 * reach + 1, model)
+    return [_tables[key, escape] for key in wanted]
 
 
 class _Runs:
     """Symbols under Gaussians, sorted into runs that share a table.
 
     Of mean-centred latents there are a few hundred distinct sigmas in an image, against a hundred thousand
-    latents; with means between the integers there are nearly as many tables as latents, so they are built a
-    block at a time. Coded in ascending order of sigma and of the mean's fraction; the whole part of the mean
-    is taken off the symbols.
+    latents; with means between the integers there are nearly as many tables as latents. Coded in ascending
+    order of sigma and of the mean's fraction; the whole part of the mean is taken off the symbols.
+
+    A Gaussian's key is sigma * 2**8 + the mean's fraction + 2**7.
     """
 
-    def __init__(self, sigma: NDArray[np.int32], mean: NDArray[np.int32] | None) -> None:
+    def __init__(
+        self, sigma: NDArray[np.int32], mean: NDArray[np.int32] | None, *, escape: bool = True
+    ) -> None:
         self._shape = sigma.shape
-        flat = sigma.reshape(-1).astype(np.int64) * _OFFSETS + _OFFSETS // 2
-        self._whole = np.zeros(sigma.size, dtype=np.int32)
-        if mean is not None:
+        flat = sigma.reshape(-1)
+        if mean is None:
+            # numpy sorts 16 bits by radix, several times as fast as anything longer.
+            self._order = np.argsort(flat.astype(np.uint16), kind="stable")
+            counted = np.bincount(flat, minlength=1)
+            distinct = np.flatnonzero(counted)
+            counts, keys = counted[distinct], distinct.astype(np.int64) * _OFFSETS + _OFFSETS // 2
+            self._whole: NDArray[np.int32] | None = None
+        else:
             self._whole = mean.reshape(-1) + _OFFSETS // 2 >> SIGMA_BITS
-            flat += mean.reshape(-1) - (self._whole << SIGMA_BITS)
-        self._order = np.argsort(flat, kind="stable")
-        distinct, counts = np.unique(flat, return_counts=True)
-        self._ends = np.cumsum(counts).tolist()
-        self._sigma, self._fraction = distinct // _OFFSETS, distinct % _OFFSETS - _OFFSETS // 2
-        self._block: tuple[int, GaussianTables] | None = None
+            fraction = mean.reshape(-1) - (self._whole << SIGMA_BITS)
+            every = flat.astype(np.int64) * _OFFSETS + _OFFSETS // 2 + fraction
+            self._order = np.argsort(every, kind="stable")
+            keys, counts = np.unique(every, return_counts=True)
+        self._counts = counts
+        ends = np.cumsum(counts).tolist()
+        self.slices = [slice(start, end) for start, end in zip([0, *ends][:-1], ends, strict=True)]
+        self.tables = _tables_of(keys, escape=escape)
 
-    def __len__(self) -> int:
-        return len(self._ends)
+    def entries(self, symbols: Symbols) -> tuple[Symbols, NDArray[np.int64]]:
+        """Entries of the runs' tables for symbols, sorted into runs, and each one's number of entries."""
+        ordered = symbols.reshape(-1)
+        if self._whole is not None:
+            ordered = ordered - self._whole
+        first = np.array([table.first for table in self.tables], dtype=np.int32)
+        escape = np.array([table.escape for table in self.tables], dtype=np.int64)
+        return ordered[self._order] - np.repeat(first, self._counts), np.repeat(escape, self._counts)
 
-    def slice(self, index: int) -> slice:
-        """Where a run lies among the sorted symbols."""
-        return slice(self._ends[index - 1] if index else 0, self._ends[index])
-
-    def table(self, index: int) -> tuple[int, NDArray[np.float64]]:
-        """A run's first symbol and its frequencies, the escape's last."""
-        number, place = divmod(index, _RUNS_PER_BLOCK)
-        if self._block is None or self._block[0] != number:
-            block = slice(number * _RUNS_PER_BLOCK, (number + 1) * _RUNS_PER_BLOCK)
-            self._block = number, gaussian_tables(self._sigma[block], self._fraction[block])
-        tables = self._block[1]
-        return -int(tables.reach[place]), tables.table(place)
-
-    def sorted(self, symbols: Symbols) -> Symbols:
-        return (symbols.reshape(-1) - self._whole)[self._order]
-
-    def unsorted(self, ordered: Symbols) -> Symbols:
-        symbols = np.empty_like(ordered)
-        symbols[self._order] = ordered
-        return (symbols + self._whole).reshape(self._shape)
+    def symbols(self, entries: Symbols) -> Symbols:
+        """The symbols that sorted entries stand for, in the shape of sigma."""
+        first = np.array([table.first for table in self.tables], dtype=np.int32)
+        symbols = np.empty_like(entries)
+        symbols[self._order] = entries + np.repeat(first, self._counts)
+        return (symbols if self._whole is None else symbols + self._whole).reshape(self._shape)
 
 
 def push_gaussian(
@@ -164,23 +199,35 @@ def push_gaussian(
 
     Args:
         symbols: int32, any shape; within +-MAX_SYMBOL.
-        sigma: standard deviations in units of 2**-8, same shape; positive.
+        sigma: standard deviations in units of 2**-8, same shape; positive and below 2**16.
         mean: in the same units, same shape; zero by default.
     """
     runs = _Runs(sigma, mean)
-    ordered = runs.sorted(symbols)
-    for index in reversed(range(len(runs))):
-        _push(coder, ordered[runs.slice(index)], *runs.table(index))
+    entries, escapes = runs.entries(symbols)
+    outside = (entries < 0) | (entries >= escapes)
+    escaped = set(
+        np.searchsorted([run.stop for run in runs.slices], np.flatnonzero(outside), "right").tolist()
+    )
+    coded = np.where(outside, escapes, entries).astype(np.int32)
+    for index in reversed(range(len(runs.slices))):
+        run, table = runs.slices[index], runs.tables[index]
+        if index in escaped:
+            for value in (entries[run][outside[run]] + np.int32(table.first))[::-1].tolist():
+                _push_escaped(coder, value)
+        coder.encode_reverse(coded[run], table.model)
 
 
 def pop_gaussian(coder: AnsCoder, sigma: NDArray[np.int32], mean: NDArray[np.int32] | None = None) -> Symbols:
     """Pops what `push_gaussian` pushed; int32 of sigma's shape."""
     runs = _Runs(sigma, mean)
-    ordered = np.empty(sigma.size, dtype=np.int32)
-    for index in range(len(runs)):
-        run = runs.slice(index)
-        ordered[run] = _pop(coder, run.stop - run.start, *runs.table(index))
-    return runs.unsorted(ordered)
+    entries = np.empty(sigma.size, dtype=np.int32)
+    for run, table in zip(runs.slices, runs.tables, strict=True):
+        popped = coder.decode(table.model, run.stop - run.start)
+        entries[run] = popped
+        if popped.max() == table.escape:
+            for place in np.flatnonzero(popped == table.escape).tolist():
+                entries[run.start + place] = _pop_escaped(coder) - table.first
+    return runs.symbols(entries)
 
 
 def draw_gaussian(coder: AnsCoder, sigma: NDArray[np.int32], mean: NDArray[np.int32]) -> Symbols:
@@ -189,13 +236,11 @@ def draw_gaussian(coder: AnsCoder, sigma: NDArray[np.int32], mean: NDArray[np.in
     Without an escape: it has several codes for one value, so a value drawn by it could not be returned as the
     same bits. No symbol lies further than six sigmas from its mean.
     """
-    runs = _Runs(sigma, mean)
-    ordered = np.empty(sigma.size, dtype=np.int32)
-    for index in range(len(runs)):
-        run, (first, frequencies) = runs.slice(index), runs.table(index)
-        model = _model.Categorical(frequencies[:-1], perfect=False)
-        ordered[run] = coder.decode(model, run.stop - run.start) + np.int32(first)
-    return runs.unsorted(ordered)
+    runs = _Runs(sigma, mean, escape=False)
+    entries = np.empty(sigma.size, dtype=np.int32)
+    for run, table in zip(runs.slices, runs.tables, strict=True):
+        entries[run] = coder.decode(table.model, run.stop - run.start)
+    return runs.symbols(entries)
 
 
 def return_gaussian(
@@ -206,14 +251,12 @@ def return_gaussian(
     Raises:
         BitstreamError: a symbol could not have been drawn.
     """
-    runs = _Runs(sigma, mean)
-    ordered = runs.sorted(symbols)
-    for index in reversed(range(len(runs))):
-        first, frequencies = runs.table(index)
-        entries = ordered[runs.slice(index)] - np.int32(first)
-        if entries.min() < 0 or entries.max() >= len(frequencies) - 1:
-            raise BitstreamError("a hyper-latent lies where its posterior never draws; the file is damaged")
-        coder.encode_reverse(entries, _model.Categorical(frequencies[:-1], perfect=False))
+    runs = _Runs(sigma, mean, escape=False)
+    entries, escapes = runs.entries(symbols)
+    if bool(((entries < 0) | (entries >= escapes)).any()):
+        raise BitstreamError("a hyper-latent lies where its posterior never draws; the file is damaged")
+    for run, table in zip(reversed(runs.slices), reversed(runs.tables), strict=True):
+        coder.encode_reverse(entries[run], table.model)
 
 
 def push_bytes(coder: AnsCoder, data: bytes) -> None:
