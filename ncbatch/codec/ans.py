@@ -108,8 +108,8 @@ class FactorizedTables:
 
 _OFFSETS = 1 << SIGMA_BITS
 _TABLES_AT_ONCE = 1024
-_MOST_TABLES = 1 << 17
-"""In the cache; of packs, where nearly every latent has a table of its own, some 30 MB."""
+_MOST_TABLES = 1 << 15
+"""In the cache; of packs, where nearly every latent has a table of its own, some 10 MB."""
 
 
 class _Table(NamedTuple):
