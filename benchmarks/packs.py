@@ -36,7 +36,7 @@ def measure(model: Model, images: list[np.ndarray], recipe: Recipe) -> None:
     assert len(list(PackReader(model, packed.pack.data, max_pixels=10**9).images())) == len(images)
     decoding = (time.monotonic() - started) / len(images)
     coded = [share.coded for share in packed.pack.shares]
-    items = [PackItem(f.inferred, f.method, *f.pixels.shape[1::-1], plain=True) for f in found]
+    items = [PackItem(f.inferred, f.method, f.pixels.shape[1], f.pixels.shape[0], plain=True) for f in found]
     without = write_pack(model, items, inference_settings(recipe))
     net, without_net = (
         np.array([8 * share.net_bytes for share in pack.shares]) for pack in (packed.pack, without)

@@ -137,8 +137,9 @@ def bits_back(runs: Sequence[Store]) -> Iterator[str]:
             if p["back"] is not None:
                 steps = _inference(spec.variant(p["variant"]))
                 shares = (f"{p['over']:+.2f} %", f"{p['z_share']:.1%}", f"{p['back']:.0%}")
-                key = (p["variant"], int(steps or 0))
-                packs.append((key, (p["variant"], steps, *shares, f"{p['decode']:.1f} s")))
+                packs.append(
+                    ((p["variant"], int(steps or 0)), (p["variant"], steps, *shares, f"{p['decode']:.1f} s"))
+                )
     yield from _head(
         "Methods",
         BITS_BACK_TEXT.format(images=evaluate(runs[0]).means[0].images),
@@ -150,8 +151,9 @@ def bits_back(runs: Sequence[Store]) -> Iterator[str]:
     columns = ("lmbda", "preset", "method", "steps", "inference", "bpp", "PSNR dB", "R-D loss", "models")
     yield from _table(columns, [row for _, row in sorted(methods)])
     yield PACKS_TEXT
-    columns = ("variant", "inference", "over", "z / y", "back", "decoding")
-    yield from _table(columns, [row for _, row in sorted(packs)])
+    yield from _table(
+        ("variant", "inference", "over", "z / y", "back", "decoding"), [row for _, row in sorted(packs)]
+    )
 
 
 def _inference(variant: Variant) -> str:
@@ -170,7 +172,7 @@ def _by_rate(means: list[Means], key: Callable[[Means], object]) -> Iterator[str
         groups[m.lmbda or 0].append(m)
     rows = []
     for lmbda in sorted(groups):
-        for m in sorted(groups[lmbda], key=key):  # type: ignore[arg-type, return-value]
+        for m in sorted(groups[lmbda], key=key):  # type: ignore[arg-type]
             row = [f"{lmbda:g}", m.method, str(m.steps), f"{m.bpp:.4f}", f"{m.psnr:.2f}", f"{m.rd_loss:.4f}"]
             rows.append((*row, f"{m.saved_percent:.2f} %"))
     columns = ("lmbda", "method", "steps", "bpp", "PSNR dB", "R-D loss", "saved")
@@ -186,7 +188,7 @@ def _bd_rates(evaluation: Evaluation, run: Store) -> Iterator[str]:
     )
 
 
-def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[str]:
+def _table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
     yield f"| {' | '.join(columns)} |"
     yield "|" + "---|" * len(columns)
     for row in rows:

@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,12 +21,14 @@ from ncbatch.cli.console import print_table
 from ncbatch.metrics.table import read_table
 from ncbatch.plan.spec import read_run
 from ncbatch.store import Store, open_store
+from tests.servers import S3Server
 
 STEPS = os.environ.get("NCBATCH_STEPS", "200")
 
 # Decodes files named on the command line with a number of threads, and prints a hash of each one's y_hat.
 LATENTS = """
 import hashlib, sys, torch
+from collections.abc import Iterator
 from pathlib import Path
 torch.set_num_threads(int(sys.argv[1]))
 from ncbatch.codec import bitstream
@@ -49,7 +52,9 @@ def photographs() -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def outputs(photographs, rclone_server, tmp_path_factory) -> dict[str, Store]:
+def outputs(
+    photographs: list[Path], rclone_server: S3Server, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Store]]:
     """The finished runs of both methods."""
     patch = pytest.MonkeyPatch()
     rclone_server.use(patch)
@@ -73,14 +78,16 @@ def table(output: Store) -> pa.Table:
     return read_table(output)
 
 
-def test_every_image_has_one_row_and_is_ok(outputs, photographs):
+def test_every_image_has_one_row_and_is_ok(outputs: dict[str, Store], photographs: list[Path]) -> None:
     for output in outputs.values():
         rows = table(output)
         assert rows["image_key"].to_pylist() == [p.name for p in photographs]
         assert set(rows["status"].to_pylist()) == {"ok"}
 
 
-def test_fresh_processes_decode_the_same_latents_whatever_their_threads(outputs, tmp_path):
+def test_fresh_processes_decode_the_same_latents_whatever_their_threads(
+    outputs: dict[str, Store], tmp_path: Path
+) -> None:
     for method, output in outputs.items():
         folder = tmp_path / method
         folder.mkdir()
@@ -106,7 +113,7 @@ def test_fresh_processes_decode_the_same_latents_whatever_their_threads(outputs,
         shutil.rmtree(folder)
 
 
-def test_bytes_are_within_the_information_content(outputs):
+def test_bytes_are_within_the_information_content(outputs: dict[str, Store]) -> None:
     for method, output in outputs.items():
         rows = table(output).to_pylist()
         excess = []
@@ -117,7 +124,7 @@ def test_bytes_are_within_the_information_content(outputs):
         print(f"\n{method}: bytes over information content: mean {100 * sum(excess) / len(excess):.3f} %")
 
 
-def test_refinement_lowers_the_rd_loss_of_every_image(outputs):
+def test_refinement_lowers_the_rd_loss_of_every_image(outputs: dict[str, Store]) -> None:
     amortized, refined = (table(outputs[m]).to_pylist() for m in ("amortized", "sga"))
     rows = []
     for a, r in zip(amortized, refined, strict=True):

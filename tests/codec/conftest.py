@@ -17,7 +17,7 @@ def checkpoint() -> Checkpoint:
 
 
 @pytest.fixture(scope="session")
-def model(checkpoint) -> Model:
+def model(checkpoint: Checkpoint) -> Model:
     return Model(checkpoint)
 
 
@@ -37,7 +37,7 @@ def posterior_model() -> Model:
 
 
 @pytest.fixture(scope="session")
-def crops(photograph) -> list[np.ndarray]:
+def crops(photograph: np.ndarray) -> list[np.ndarray]:
     """Four crops of a photograph, of several sizes and shapes."""
     sizes = ((100, 128), (64, 64), (64, 200), (128, 70))  # the first pays for the second
     return [photograph[40 * i : 40 * i + h, 60 * i : 60 * i + w] for i, (h, w) in enumerate(sizes)]

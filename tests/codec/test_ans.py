@@ -23,7 +23,7 @@ def tables() -> FactorizedTables:
         max_size=60,
     )
 )
-def test_gaussian_symbols_come_back(pairs):
+def test_gaussian_symbols_come_back(pairs: list[tuple[int, int]]) -> None:
     symbols = np.array([p[0] for p in pairs], np.int32)
     sigma = np.array([p[1] for p in pairs], np.int32)
     stack = ans.new_coder()
@@ -35,14 +35,14 @@ def test_gaussian_symbols_come_back(pairs):
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.integers(-(2**14), 2**14) | st.integers(-2, 7), min_size=8, max_size=8))
-def test_factorized_symbols_come_back_escapes_included(values):
+def test_factorized_symbols_come_back_escapes_included(values: list[int]) -> None:
     symbols = np.array(values, np.int32).reshape(2, 2, 2)
     stack = ans.new_coder()
     tables().push(stack, symbols)
     assert np.array_equal(tables().pop(ans.new_coder(ans.payload_of(stack)), (2, 2, 2)), symbols)
 
 
-def test_stack_returns_last_pushed_first():
+def test_stack_returns_last_pushed_first() -> None:
     stack = ans.new_coder()
     y, sigma = np.array([3, -7, 0], np.int32), np.array([300, 300, 28], np.int32)
     z = np.array([0, 6], np.int32).reshape(2, 1, 1)
@@ -52,7 +52,7 @@ def test_stack_returns_last_pushed_first():
     assert np.array_equal(ans.pop_gaussian(stack, sigma), y)
 
 
-def test_rate_is_the_information_content():
+def test_rate_is_the_information_content() -> None:
     rng = np.random.default_rng(0)
     sigma = np.clip(np.exp(rng.normal(0, 1.2, 50_000)) * 256, 28, 20_000).astype(np.int32)
     symbols = np.round(rng.normal(size=sigma.shape) * sigma / 256).astype(np.int32)
@@ -65,7 +65,7 @@ def test_rate_is_the_information_content():
     assert len(ans.payload_of(stack)) * 8 == pytest.approx(information, rel=4e-4, abs=64)
 
 
-def test_damaged_payload_gives_symbols_or_one_error():
+def test_damaged_payload_gives_symbols_or_one_error() -> None:
     sigma = np.full(200, 300, np.int32)
     stack = ans.new_coder()
     ans.push_gaussian(stack, np.arange(200, dtype=np.int32) % 5, sigma)
@@ -81,12 +81,12 @@ def test_damaged_payload_gives_symbols_or_one_error():
         assert symbols.shape == sigma.shape and np.abs(symbols).max() <= MAX_SYMBOL
 
 
-def test_payload_ending_in_zeros_is_refused():
+def test_payload_ending_in_zeros_is_refused() -> None:
     with pytest.raises(BitstreamError, match="ANS"):
         ans.new_coder(bytes(8))
 
 
-def test_symbols_around_means_between_integers_come_back_and_cost_what_they_should():
+def test_symbols_around_means_between_integers_come_back_and_cost_what_they_should() -> None:
     random = np.random.default_rng(4)
     sigma = random.integers(28, 900, 20_000).astype(np.int32)
     mean = random.integers(-9000, 9000, 20_000).astype(np.int32)
@@ -104,7 +104,7 @@ def test_symbols_around_means_between_integers_come_back_and_cost_what_they_shou
     assert np.array_equal(ans.pop_gaussian(stack, sigma, mean), symbols)
 
 
-def _posteriors(count):
+def _posteriors(count: int) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng(5)
     return (
         random.integers(51, 3000, (4, count)).astype(np.int32),
@@ -112,7 +112,7 @@ def _posteriors(count):
     )
 
 
-def test_drawn_samples_give_their_bits_back():
+def test_drawn_samples_give_their_bits_back() -> None:
     sigma, mean = _posteriors(200)
     stack = ans.new_coder()
     ans.push_bytes(stack, np.random.default_rng(6).bytes(2000))
@@ -126,7 +126,7 @@ def test_drawn_samples_give_their_bits_back():
     assert ans.payload_of(stack) == before
 
 
-def test_a_sample_that_cannot_have_been_drawn_is_refused():
+def test_a_sample_that_cannot_have_been_drawn_is_refused() -> None:
     sigma, mean = _posteriors(3)
     drawn = mean // 256
     drawn[2, 1] += 7 * sigma[2, 1] // 256 + 4
@@ -135,7 +135,7 @@ def test_a_sample_that_cannot_have_been_drawn_is_refused():
 
 
 @pytest.mark.parametrize("data", [b"", b"\0\0\0\0\0", bytes(range(256)) * 3 + b"\0"])
-def test_bytes_come_back(data):
+def test_bytes_come_back(data: bytes) -> None:
     stack = ans.new_coder()
     ans.push_bytes(stack, data)
     assert ans.pop_bytes(stack, len(data)) == data

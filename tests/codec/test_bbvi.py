@@ -1,29 +1,32 @@
 import math
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from ncbatch.codec.bits_back import bbvi
 from ncbatch.codec.bits_back.bbvi import BbviSettings, infer, net_rate, rate_gradient
-from ncbatch.codec.model.hyperprior import to_tensor
+from ncbatch.codec.model.hyperprior import Model, to_tensor
 from ncbatch.codec.refinement.latents import round_y
 
 
 @pytest.fixture(scope="module")
-def y_hat(posterior_model, crops):
+def y_hat(posterior_model: Model, crops: list[np.ndarray]) -> Tensor:
     return round_y(posterior_model.analyse(to_tensor(crops[1], posterior_model.device))[0])
 
 
-def start(model, y_hat):
+def start(model: Model, y_hat: Tensor) -> Tensor:
     return torch.cat(infer(model, y_hat, BbviSettings(0, 0.0)), 1)
 
 
-def test_without_steps_it_is_the_encoder_network(posterior_model, y_hat):
+def test_without_steps_it_is_the_encoder_network(posterior_model: Model, y_hat: Tensor) -> None:
     network = posterior_model.hyper_analysis(y_hat.float())
     assert torch.allclose(start(posterior_model, y_hat).float(), network, atol=1e-4)
 
 
-def test_gradient_is_the_finite_difference(posterior_model, y_hat):
+def test_gradient_is_the_finite_difference(posterior_model: Model, y_hat: Tensor) -> None:
     parameters = start(posterior_model, y_hat)
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(parameters.chunk(2, 1)[0].shape, generator=generator, dtype=torch.float64)
@@ -39,7 +42,7 @@ def test_gradient_is_the_finite_difference(posterior_model, y_hat):
         assert (up - down) / (2 * step) == pytest.approx((gradient * direction).sum().item(), rel=1e-4)
 
 
-def test_the_rate_is_bits_of_y_and_z_less_those_got_back(posterior_model, y_hat):
+def test_the_rate_is_bits_of_y_and_z_less_those_got_back(posterior_model: Model, y_hat: Tensor) -> None:
     """Against torch's own distributions, and the prior's density by differences of its cumulative."""
     parameters = start(posterior_model, y_hat)
     mean, log_variance = parameters.chunk(2, 1)
@@ -58,10 +61,10 @@ def test_the_rate_is_bits_of_y_and_z_less_those_got_back(posterior_model, y_hat)
     assert rate.item() == pytest.approx(expected.item(), rel=1e-4)
 
 
-def test_inference_saves_bits(posterior_model, y_hat):
+def test_inference_saves_bits(posterior_model: Model, y_hat: Tensor) -> None:
     noise = torch.randn(30, *start(posterior_model, y_hat).chunk(2, 1)[0].shape, dtype=torch.float64)
 
-    def rate(parameters):
+    def rate(parameters: Tensor) -> float:
         with torch.no_grad():
             return sum(net_rate(posterior_model, y_hat.double(), parameters, n).item() for n in noise)
 
@@ -69,13 +72,15 @@ def test_inference_saves_bits(posterior_model, y_hat):
     assert rate(inferred) < rate(start(posterior_model, y_hat))
 
 
-def test_twice_the_same_and_nearly_so_with_noisy_gradients(posterior_model, y_hat, monkeypatch):
+def test_twice_the_same_and_nearly_so_with_noisy_gradients(
+    posterior_model: Model, y_hat: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = BbviSettings(30, 3e-3)
     first, second = (torch.cat(infer(posterior_model, y_hat, settings), 1) for _ in range(2))
     assert torch.equal(first, second)
     generator = torch.Generator().manual_seed(0)
 
-    def noisy(*args):
+    def noisy(*args: Any) -> Tensor:
         gradient = rate_gradient(*args)
         return gradient * (1 + 1e-9 * torch.randn(gradient.shape, generator=generator, dtype=torch.float64))
 

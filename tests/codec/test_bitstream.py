@@ -1,5 +1,6 @@
 import zlib
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +10,7 @@ from ncbatch.codec.bitstream import Bitstream, parse, serialise
 from ncbatch.codec.decode import decode
 from ncbatch.codec.encode import encode
 from ncbatch.codec.errors import BitstreamError, WrongModelError
+from ncbatch.codec.model.hyperprior import Model
 from ncbatch.codec.recipe import Recipe
 
 DIGEST = "0123456789abcdef"
@@ -20,7 +22,7 @@ def sealed(body: bytes) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def small(model, photograph) -> bytes:
+def small(model: Model, photograph: np.ndarray) -> bytes:
     """The file of a 24 x 40 image."""
     recipe = Recipe(method="amortized", lmbda=0.01, steps=0)
     return encode(model, [photograph[100:124, 100:140]], recipe)[0].outcome.data
@@ -32,14 +34,14 @@ def small(model, photograph) -> bytes:
     st.integers(1, 65535),
     st.binary(max_size=400).map(lambda b: b[: len(b) // 4 * 4]),
 )
-def test_round_trip_and_header_size(method, width, height, payload):
+def test_round_trip_and_header_size(method: str, width: int, height: int, payload: bytes) -> None:
     stream = Bitstream(method, DIGEST, width, height, payload)
     data = serialise(stream)
     assert parse(data, max_pixels=2**32) == stream
     assert len(data) - len(payload) < 32
 
 
-def test_every_flipped_byte_is_one_error(model, small):
+def test_every_flipped_byte_is_one_error(model: Model, small: bytes) -> None:
     assert decode(model, small).shape == (24, 40, 3)
     for position in range(len(small)):
         for flip in (0x01, 0x80, 0xFF):
@@ -49,7 +51,7 @@ def test_every_flipped_byte_is_one_error(model, small):
                 decode(model, bytes(damaged))
 
 
-def test_every_shorter_and_longer_file_is_one_error(model, small):
+def test_every_shorter_and_longer_file_is_one_error(model: Model, small: bytes) -> None:
     for length in range(len(small)):
         with pytest.raises(BitstreamError):
             decode(model, small[:length])
@@ -58,7 +60,7 @@ def test_every_shorter_and_longer_file_is_one_error(model, small):
             decode(model, small + extra)
 
 
-def test_forged_headers_allocate_nothing(model, small):
+def test_forged_headers_allocate_nothing(model: Model, small: bytes) -> None:
     huge = b"\xff\xff\x03"  # 65535 as LEB128
     head = small[:13]
     for body, message in [
@@ -74,7 +76,7 @@ def test_forged_headers_allocate_nothing(model, small):
             decode(model, sealed(body))
 
 
-def test_forged_payloads_give_an_image_or_one_error(model, small):
+def test_forged_payloads_give_an_image_or_one_error(model: Model, small: bytes) -> None:
     """Within the limits a forger may have any payload decoded; it must end, quietly."""
     stream = parse(small, max_pixels=10**6)
     for payload in (b"", b"\1\0\0\0", bytes(range(1, 65)), b"\xff" * 256):
@@ -86,14 +88,14 @@ def test_forged_payloads_give_an_image_or_one_error(model, small):
         assert image.shape == (200, 300, 3)
 
 
-def test_other_models_files_are_refused(model, small):
+def test_other_models_files_are_refused(model: Model, small: bytes) -> None:
     stream = parse(small, max_pixels=10**6)
     other = serialise(Bitstream(stream.method, DIGEST, stream.width, stream.height, stream.payload))
     with pytest.raises(WrongModelError, match=DIGEST):
         decode(model, other)
 
 
-def test_not_an_ncb_file(model):
+def test_not_an_ncb_file(model: Model) -> None:
     for data in (b"", b"NC", b"\x89PNG\r\n\x1a\n" + bytes(100), b"hello"):
         with pytest.raises(BitstreamError, match="NCB"):
             decode(model, data)

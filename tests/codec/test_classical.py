@@ -1,4 +1,5 @@
 import stat
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ INSTALLED = ("jpeg", "webp", "avif", "hevc")
 
 
 @pytest.mark.parametrize("codec", INSTALLED)
-def test_more_quality_is_more_bytes_and_less_error(codec, photograph):
+def test_more_quality_is_more_bytes_and_less_error(codec: str, photograph: np.ndarray) -> None:
     pixels = photograph[:131, :203]  # odd sides: nothing is lost at the edges
     sizes, errors = [], []
     for quality in (20, 50, 90):
@@ -27,13 +28,13 @@ def test_more_quality_is_more_bytes_and_less_error(codec, photograph):
 
 
 @pytest.mark.parametrize("codec", INSTALLED)
-def test_coding_twice_gives_the_same_bytes(codec, photograph):
+def test_coding_twice_gives_the_same_bytes(codec: str, photograph: np.ndarray) -> None:
     recipe = ClassicalRecipe(method=codec, quality=50)
     assert encode_classical(recipe, photograph[:64, :64]) == encode_classical(recipe, photograph[:64, :64])
 
 
 @pytest.mark.parametrize("codec", INSTALLED)
-def test_bytes_that_are_no_such_file_are_one_error(codec, photograph):
+def test_bytes_that_are_no_such_file_are_one_error(codec: str, photograph: np.ndarray) -> None:
     recipe = ClassicalRecipe(method=codec, quality=50)
     data = encode_classical(recipe, photograph[:64, :64])
     other = ClassicalRecipe(method="webp" if codec == "jpeg" else "jpeg", quality=50)
@@ -44,19 +45,23 @@ def test_bytes_that_are_no_such_file_are_one_error(codec, photograph):
         decode_classical(recipe, data, max_pixels=100)
 
 
-def test_qualities_out_of_range_are_refused():
+def test_qualities_out_of_range_are_refused() -> None:
     for method, quality in (("jpeg", 101), ("jpeg", -1), ("bpg", 52)):
         with pytest.raises(ValueError, match="quality"):
             ClassicalRecipe(method=method, quality=quality)
 
 
-def test_bpg_where_it_is_not_installed(photograph, monkeypatch, tmp_path):
+def test_bpg_where_it_is_not_installed(
+    photograph: np.ndarray, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(DecodeCheckError, match="bpgenc is not on the PATH"):
         encode_classical(ClassicalRecipe(method="bpg", quality=30), photograph[:64, :64])
 
 
-def test_bpg_through_programs_of_that_name(photograph, monkeypatch, tmp_path):
+def test_bpg_through_programs_of_that_name(
+    photograph: np.ndarray, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Stand-ins that copy: what is tested is how they are called and believed."""
     for name in ("bpgenc", "bpgdec"):
         program = tmp_path / name

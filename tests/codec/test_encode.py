@@ -1,6 +1,8 @@
 import hashlib
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydantic
@@ -9,10 +11,11 @@ import torch
 
 from ncbatch.codec import bitstream
 from ncbatch.codec.decode import decode, decode_latents
-from ncbatch.codec.encode import encode, evaluate
+from ncbatch.codec.encode import Encoded, encode, evaluate
 from ncbatch.codec.errors import DecodeCheckError
+from ncbatch.codec.model.checkpoint import Checkpoint
 from ncbatch.codec.model.exact_hyper_synthesis import UNIT
-from ncbatch.codec.model.hyperprior import to_tensor
+from ncbatch.codec.model.hyperprior import Latents, Model, to_tensor
 from ncbatch.codec.model.rates import gaussian_bits
 from ncbatch.codec.recipe import Recipe
 from ncbatch.images import distortion
@@ -38,29 +41,31 @@ def fingerprint(y_hat: torch.Tensor) -> str:
 
 
 @pytest.fixture(scope="module")
-def refined(model, photograph):
+def refined(model: Model, photograph: np.ndarray) -> Encoded:
     torch.set_num_threads(1)
     return encode(model, [photograph], Recipe(method="sga", lmbda=0.01, steps=40))[0]
 
 
-def test_bytes_are_the_information_content_and_little_more(refined):
+def test_bytes_are_the_information_content_and_little_more(refined: Encoded) -> None:
     for outcome in (refined.outcome, refined.amortized):
+        assert outcome is not None and outcome.bits_y is not None and outcome.bits_z is not None
         information = (outcome.bits_y + outcome.bits_z) / 8
         assert information < len(outcome.data) < information * 1.005 + 40
 
 
-def test_refinement_lowers_the_rd_loss(refined):
-    assert refined.outcome.rd_loss < 0.99 * refined.amortized.rd_loss
+def test_refinement_lowers_the_rd_loss(refined: Encoded) -> None:
+    assert refined.amortized is not None
+    assert refined.outcome.loss < 0.99 * refined.amortized.loss
 
 
-def test_numbers_are_those_of_the_bytes(model, photograph, refined):
+def test_numbers_are_those_of_the_bytes(model: Model, photograph: np.ndarray, refined: Encoded) -> None:
     image = decode(model, refined.outcome.data)
     error = np.mean((image.astype(float) - photograph) ** 2)
     assert refined.outcome.mse == pytest.approx(error)
     bpp = len(refined.outcome.data) * 8 / (300 * 451)
     assert refined.outcome.rd_loss == pytest.approx(bpp + 0.01 * error)
     assert refined.outcome.psnr == pytest.approx(10 * np.log10(255**2 / error))
-    assert 0.9 < refined.ms_ssim < 1
+    assert refined.ms_ssim is not None and 0.9 < refined.ms_ssim < 1
 
 
 @pytest.mark.parametrize(
@@ -68,8 +73,12 @@ def test_numbers_are_those_of_the_bytes(model, photograph, refined):
     [{}, {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}],
 )
 def test_a_fresh_process_with_other_threads_decodes_the_same_latents(
-    model, refined, tmp_path, environment, monkeypatch
-):
+    model: Model,
+    refined: Encoded,
+    tmp_path: Path,
+    environment: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     path = tmp_path / "a.ncb"
     path.write_bytes(refined.outcome.data)
     for name, value in environment.items():
@@ -81,7 +90,9 @@ def test_a_fresh_process_with_other_threads_decodes_the_same_latents(
     assert output.strip() == fingerprint(model.y_hat(decode_latents(model, stream)))
 
 
-def test_exact_coding_costs_next_to_nothing(model, checkpoint, photograph):
+def test_exact_coding_costs_next_to_nothing(
+    model: Model, checkpoint: Checkpoint, photograph: np.ndarray
+) -> None:
     """Rate of y with the integer mu and sigma against the float network's, for one photograph."""
     from ncbatch.codec.model.transforms import Transform
 
@@ -97,14 +108,14 @@ def test_exact_coding_costs_next_to_nothing(model, checkpoint, photograph):
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1), (63, 65), (64, 64), (65, 130), (2, 3)])
-def test_every_size(model, photograph, shape):
+def test_every_size(model: Model, photograph: np.ndarray, shape: tuple[int, int]) -> None:
     pixels = np.resize(photograph, (*shape, 3))
     for recipe in (AMORTIZED, Recipe(method="sga", lmbda=0.01, steps=3)):
         encoded = encode(model, [pixels], recipe)[0]
         assert decode(model, encoded.outcome.data).shape == pixels.shape
 
 
-def test_extreme_images(model):
+def test_extreme_images(model: Model) -> None:
     """Noise and flat black or white: all symbols far from what the model knows."""
     noise = np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)
     for pixels in (noise, np.zeros((64, 64, 3), np.uint8), np.full((64, 64, 3), 255, np.uint8)):
@@ -112,7 +123,7 @@ def test_extreme_images(model):
         assert encoded.outcome.mse >= 0 and decode(model, encoded.outcome.data).shape == pixels.shape
 
 
-def test_noise_follows_the_seed(model, photograph):
+def test_noise_follows_the_seed(model: Model, photograph: np.ndarray) -> None:
     image = photograph[:64, :128]
     results = {
         seed: encode(model, [image], Recipe(method="sga", lmbda=0.01, steps=30, seed=seed))[0].outcome.data
@@ -121,13 +132,15 @@ def test_noise_follows_the_seed(model, photograph):
     assert results[0] != results[1]
 
 
-def test_bytes_that_do_not_decode_are_never_returned(model, photograph, monkeypatch):
+def test_bytes_that_do_not_decode_are_never_returned(
+    model: Model, photograph: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A coder that drops an escape, say: the check before publication sees it."""
     from ncbatch.codec import encode as module
 
     genuine = module.write
 
-    def faulty(model, latents, method, height, width):
+    def faulty(model: Model, latents: Latents, method: str, height: int, width: int) -> bytes:
         changed = latents.y.clone()
         changed[0, 0, 0, 0] += 1
         return genuine(model, type(latents)(changed, latents.z), method, height, width)
@@ -137,7 +150,7 @@ def test_bytes_that_do_not_decode_are_never_returned(model, photograph, monkeypa
         encode(model, [photograph[:64, :64]], AMORTIZED)
 
 
-def test_evaluate_refuses_an_image_of_another_size(model, photograph):
+def test_evaluate_refuses_an_image_of_another_size(model: Model, photograph: np.ndarray) -> None:
     data = encode(model, [photograph[:64, :64]], AMORTIZED)[0].outcome.data
     with pytest.raises(DecodeCheckError, match="another size"):
         evaluate(model, photograph[:64, :65], data, 0.01)
@@ -148,12 +161,12 @@ def test_evaluate_refuses_an_image_of_another_size(model, photograph):
     [{"method": "sga", "steps": 0}, {"method": "amortized", "steps": 5}, {"lmbda": 0.0},
      {"lmbda": float("inf")}, {"learning_rate": 0.0}, {"seed": -1}, {"method": "magic"}],
 )  # fmt: skip
-def test_recipes_out_of_range_are_refused(fields):
+def test_recipes_out_of_range_are_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(pydantic.ValidationError):
         Recipe(**{"method": "sga", "lmbda": 0.01, "steps": 10, **fields})
 
 
-def test_quality_measures():
+def test_quality_measures() -> None:
     a = np.random.default_rng(0).integers(0, 256, (300, 200, 3), dtype=np.uint8)
     b = np.clip(a.astype(int) + 3, 0, 255).astype(np.uint8)
     assert distortion.mse(a, b) == pytest.approx(np.mean((a.astype(float) - b) ** 2))

@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from ncbatch.codec.errors import ModelError
 from ncbatch.codec.model import exact_hyper_synthesis
+from ncbatch.codec.model.checkpoint import Checkpoint
 from ncbatch.codec.model.exact_hyper_synthesis import ExactHyperSynthesis, IntegerLayer, quantize_layer
 from ncbatch.codec.model.hyperprior import Model, to_tensor
 
@@ -52,7 +54,7 @@ def z_hat() -> torch.Tensor:
     return torch.randint(-20 * 256, 20 * 256, (2, 64, 5, 7), generator=generator, dtype=torch.int32)
 
 
-def test_floats_give_the_integers_of_integer_arithmetic(checkpoint, z_hat):
+def test_floats_give_the_integers_of_integer_arithmetic(checkpoint: Checkpoint, z_hat: Tensor) -> None:
     layers = checkpoint.integer_layers()
     mu, sigma = ExactHyperSynthesis(layers, CPU)(z_hat)
     for i in range(2):
@@ -61,7 +63,7 @@ def test_floats_give_the_integers_of_integer_arithmetic(checkpoint, z_hat):
         assert np.array_equal(sigma[i].numpy(), scales)
 
 
-def test_the_same_at_the_edge_of_the_range(checkpoint):
+def test_the_same_at_the_edge_of_the_range(checkpoint: Checkpoint) -> None:
     layers = checkpoint.integer_layers()
     z_hat = torch.full((1, 64, 2, 2), exact_hyper_synthesis.MAX_Z_SYMBOL * 256, dtype=torch.int32)
     z_hat[:, ::2] *= -1
@@ -70,7 +72,7 @@ def test_the_same_at_the_edge_of_the_range(checkpoint):
     assert np.array_equal(mu[0].numpy(), means) and np.array_equal(sigma[0].numpy(), scales)
 
 
-def test_independent_of_layout_threads_and_batch(checkpoint, z_hat):
+def test_independent_of_layout_threads_and_batch(checkpoint: Checkpoint, z_hat: Tensor) -> None:
     synthesis = ExactHyperSynthesis(checkpoint.integer_layers(), CPU)
     expected = synthesis(z_hat)
     variants = [
@@ -85,7 +87,7 @@ def test_independent_of_layout_threads_and_batch(checkpoint, z_hat):
         assert all(torch.equal(a, b[1:]) for a, b in zip(alone, expected, strict=True))
 
 
-def test_close_to_the_float_network(checkpoint, model, photograph):
+def test_close_to_the_float_network(checkpoint: Checkpoint, model: Model, photograph: np.ndarray) -> None:
     """On the z of a photograph; what the rounding costs in bits is measured in test_encode."""
     y, z = model.analyse(to_tensor(photograph, CPU))
     symbols = model.round(y, z).z
@@ -104,7 +106,7 @@ def test_close_to_the_float_network(checkpoint, model, photograph):
         assert error.mean() < 0.002 and (error / scales).max() < 0.1
 
 
-def test_weights_that_would_not_be_exact_are_refused():
+def test_weights_that_would_not_be_exact_are_refused() -> None:
     weight = torch.ones(4000, 8, 5, 5)
     with pytest.raises(ModelError, match="too large"):
         quantize_layer(weight, torch.zeros(8), upsamples=True)
@@ -112,7 +114,7 @@ def test_weights_that_would_not_be_exact_are_refused():
         quantize_layer(torch.full((4, 4, 5, 5), torch.nan), torch.zeros(4), upsamples=True)
 
 
-def test_headroom_of_the_builtin_model(checkpoint):
+def test_headroom_of_the_builtin_model(checkpoint: Checkpoint) -> None:
     """Partial sums of real activations stay at least 2**10 below the limit of exactness."""
     for layer, upsamples in zip(checkpoint.integer_layers(), exact_hyper_synthesis.UPSAMPLES, strict=True):
         summed = (0, 2, 3) if upsamples else (1, 2, 3)
@@ -120,13 +122,15 @@ def test_headroom_of_the_builtin_model(checkpoint):
         assert largest * (1 << 15) < (1 << 53) >> 10
 
 
-def test_threads_that_share_a_model_get_their_own_answers(checkpoint, monkeypatch):
+def test_threads_that_share_a_model_get_their_own_answers(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = Model(checkpoint)
     monkeypatch.setattr(model, "_exact", lambda z: (z, z))  # fast, so that the threads meet often
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
 
-    def ask(width):
+    def ask(width: int) -> None:
         for _ in range(3000):
             z = torch.zeros((1, checkpoint.info.n, 1, width), dtype=torch.int32)
             assert model.coding_parameters(z)[0].shape[3] == width

@@ -16,13 +16,13 @@ def parameters(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     return mean, torch.randn(SHAPE, generator=generator, dtype=torch.float64)
 
 
-def test_no_table_entry_depends_on_the_last_bit_of_an_exponential():
+def test_no_table_entry_depends_on_the_last_bit_of_an_exponential() -> None:
     exact = 256 * 16 * np.exp(np.arange(-24, 25, dtype=np.longdouble) / 8)
     assert np.array_equal(_SIGMAS, np.rint(exact).astype(int))
     assert (np.abs(exact - np.floor(exact) - 0.5) > 1e-6).all()
 
 
-def test_snapped_parameters_are_near_to_the_real_ones():
+def test_snapped_parameters_are_near_to_the_real_ones() -> None:
     mean, log_variance = parameters()
     posterior, _ = snap(mean, log_variance)
     snapped_mean, snapped_log_variance = posterior.real
@@ -33,13 +33,13 @@ def test_snapped_parameters_are_near_to_the_real_ones():
     assert np.array_equal(posterior.fixed_mean / 256 / 16, snapped_mean.numpy())
 
 
-def test_what_is_beyond_the_tables_is_clamped():
+def test_what_is_beyond_the_tables_is_clamped() -> None:
     posterior, _ = snap(torch.tensor([[[1e9]]]).double(), torch.tensor([[[-1e9]]]).double())
     assert posterior.fixed_sigma.item() == _SIGMAS[0]
     assert posterior.real[0].item() == 1000
 
 
-def test_a_decoder_within_the_margin_snaps_to_the_same():
+def test_a_decoder_within_the_margin_snaps_to_the_same() -> None:
     mean, log_variance = parameters()
     posterior, corrections = snap(mean, log_variance)
     listed = len(corrections) / (2 * mean.numel())
@@ -51,7 +51,7 @@ def test_a_decoder_within_the_margin_snaps_to_the_same():
         assert other.checksum == posterior.checksum, trial
 
 
-def test_without_the_corrections_it_would_not():
+def test_without_the_corrections_it_would_not() -> None:
     mean, log_variance = parameters()
     posterior, corrections = snap(mean, log_variance)
     assert corrections
@@ -59,19 +59,19 @@ def test_without_the_corrections_it_would_not():
     assert any(other.checksum != posterior.checksum for other in shifted)
 
 
-def test_a_decoder_far_off_is_noticed():
+def test_a_decoder_far_off_is_noticed() -> None:
     mean, log_variance = parameters()
     posterior, corrections = snap(mean, log_variance)
     assert snap_corrected(mean + 0.01, log_variance, corrections).checksum != posterior.checksum
 
 
-def test_a_correction_of_nothing_is_an_error():
+def test_a_correction_of_nothing_is_an_error() -> None:
     with pytest.raises(BitstreamError, match="damaged"):
         snap_corrected(*parameters(), ((2 * 5 * 30 * 40, 1),))
 
 
 @pytest.mark.parametrize("log_variance", [-24, -16, 0, 24])
-def test_as_many_bits_are_drawn_as_the_density_says(log_variance):
+def test_as_many_bits_are_drawn_as_the_density_says(log_variance: float) -> None:
     """On a grid too coarse for the narrowest posteriors it would be fewer, and the rate higher.
 
     The narrowest are 0.8 of the spacing wide, where 0.006 bits of 1.8 are lost by theory.

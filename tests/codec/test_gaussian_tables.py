@@ -11,20 +11,20 @@ def phi(t: float) -> float:
     return 0.5 * math.erfc(-t / math.sqrt(2))
 
 
-def test_distribution_function_is_right_to_its_last_bit():
+def test_distribution_function_is_right_to_its_last_bit() -> None:
     table = _half_distribution()
     expected = np.array([(phi(i / 1024) - 0.5) * 2**30 for i in range(len(table))])
     assert np.all(table <= expected + 1e-6) and np.all(table > expected - 1 - 1e-6)
 
 
-def test_distribution_function_is_the_same_on_every_machine():
+def test_distribution_function_is_the_same_on_every_machine() -> None:
     # The reason for building it from integers. A change of this value makes all old files unreadable.
     digest = hashlib.sha256(_half_distribution().astype("<i8").tobytes()).hexdigest()
     assert digest.startswith("4a950a84e58596d8")
 
 
 @pytest.mark.parametrize("sigma", [28, 29, 100, 256, 2_000, 16_000, 65_535])
-def test_frequencies_are_the_gaussian_masses(sigma):
+def test_frequencies_are_the_gaussian_masses(sigma: int) -> None:
     tables = gaussian_tables(np.array([sigma]))
     table, reach, scale = tables.table(0), int(tables.reach[0]), sigma / 256
     mass = [phi((k + 0.5) / scale) - phi((k - 0.5) / scale) for k in range(-reach, reach + 1)]
@@ -36,7 +36,7 @@ def test_frequencies_are_the_gaussian_masses(sigma):
 
 @pytest.mark.parametrize("sigma", [28, 100, 300, 5_000])
 @pytest.mark.parametrize("offset", [-128, -57, 1, 127])
-def test_frequencies_of_means_between_integers(sigma, offset):
+def test_frequencies_of_means_between_integers(sigma: int, offset: int) -> None:
     tables = gaussian_tables(np.array([sigma]), np.array([offset]))
     table, reach, scale, mean = tables.table(0), int(tables.reach[0]), sigma / 256, offset / 256
     symbols = range(-reach, reach + 1)
@@ -48,7 +48,7 @@ def test_frequencies_of_means_between_integers(sigma, offset):
         assert np.array_equal(table[:-1], mirrored[:-1][::-1])
 
 
-def test_coding_with_the_tables_costs_what_the_gaussian_says():
+def test_coding_with_the_tables_costs_what_the_gaussian_says() -> None:
     """Relative entropy of table to Gaussian, in bits per symbol, at every scale."""
     for sigma in (28, 64, 256, 1024, 8192):
         tables = gaussian_tables(np.array([sigma]))
@@ -59,7 +59,7 @@ def test_coding_with_the_tables_costs_what_the_gaussian_says():
         assert 0 <= np.sum(p[used] * np.log2(p[used] / q[:-1][used])) + 1e-9 < 1e-6
 
 
-def test_tables_of_many_sigmas_are_those_of_each():
+def test_tables_of_many_sigmas_are_those_of_each() -> None:
     sigmas = np.array([28, 31, 500, 4_000])
     together = gaussian_tables(sigmas)
     for i, sigma in enumerate(sigmas):

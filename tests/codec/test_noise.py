@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 
 from ncbatch.codec.refinement import noise
@@ -7,14 +8,14 @@ from ncbatch.codec.refinement.noise import ImageNoise
 COUNTER = torch.arange(100_000, dtype=torch.int32)
 
 
-def test_numbers_are_uniform_and_open():
+def test_numbers_are_uniform_and_open() -> None:
     uniform = ImageNoise(0, b"a").uniform("y", 0, COUNTER).numpy()
     assert uniform.min() > 0 and uniform.max() < 1
     counts = np.histogram(uniform, bins=50, range=(0, 1))[0]
     assert ((counts - 2000) ** 2 / 2000).sum() < 90  # chi-squared, 49 degrees of freedom
 
 
-def test_every_ingredient_gives_other_numbers_and_none_is_correlated():
+def test_every_ingredient_gives_other_numbers_and_none_is_correlated() -> None:
     base = ImageNoise(0, b"a").uniform("y", 0, COUNTER)
     others = [
         ImageNoise(1, b"a").uniform("y", 0, COUNTER),
@@ -29,13 +30,13 @@ def test_every_ingredient_gives_other_numbers_and_none_is_correlated():
         assert abs(correlation) < 0.02
 
 
-def test_numbers_are_fixed_for_good():
+def test_numbers_are_fixed_for_good() -> None:
     # Stored variants name a seed: the numbers may never change between versions.
     uniform = ImageNoise(7, b"picture").uniform("z", 12, torch.arange(3, dtype=torch.int32))
     assert uniform.tolist() == [0.553795337677002, 0.621785044670105, 0.6199048757553101]
 
 
-def test_the_largest_number_is_below_one(monkeypatch):
+def test_the_largest_number_is_below_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(noise, "_mixed", lambda x: torch.full_like(x, -1))  # all bits set
     largest = noise.ImageNoise(0, b"picture").uniform("y", 0, torch.zeros(1, dtype=torch.int32))
     assert 0.999999 < largest.item() < 1

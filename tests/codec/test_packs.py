@@ -3,17 +3,19 @@
 import math
 import zlib
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from ncbatch.codec.bits_back import bbvi, image_stack, pack, pack_file
 from ncbatch.codec.bits_back import encode as encoding
 from ncbatch.codec.bits_back.bbvi import BbviSettings, rate_gradient
+from ncbatch.codec.bits_back.encode import PackCandidate, VerifiedPack, restored
 from ncbatch.codec.bits_back.encode import encode_pack as encode
 from ncbatch.codec.bits_back.encode import find as find_all
-from ncbatch.codec.bits_back.encode import restored
 from ncbatch.codec.bits_back.pack import OpenPack, PackReader
 from ncbatch.codec.bitstream import leb128
 from ncbatch.codec.errors import (
@@ -30,27 +32,27 @@ RECIPE = Recipe(method="bits-back+bbvi", lmbda=0.01, bbvi_steps=8)
 PIXELS = 10**6
 
 
-def find(model, images, recipe=RECIPE):
+def find(model: Model, images: list[np.ndarray], recipe: Recipe = RECIPE) -> list[PackCandidate]:
     return [find_all(model, [image], recipe)[0] for image in images]
 
 
 @pytest.fixture(scope="module")
-def found(posterior_model, crops):
+def found(posterior_model: Model, crops: list[np.ndarray]) -> list[PackCandidate]:
     return find(posterior_model, crops)
 
 
 @pytest.fixture(scope="module")
-def packed(posterior_model, found):
+def packed(posterior_model: Model, found: list[PackCandidate]) -> VerifiedPack:
     return encode(posterior_model, found, RECIPE)
 
 
-def decoded(model, data):
+def decoded(model: Model, data: bytes) -> tuple[dict[int, Tensor], bytes | None]:
     reader = PackReader(model, data, max_pixels=PIXELS)
     return {unpacked.index: unpacked.y_hat for unpacked in reader.images()}, reader.side_information
 
 
 @pytest.mark.parametrize("method", ["bits-back", "bits-back+bbvi", "sga+bits-back"])
-def test_images_come_back(posterior_model, crops, method):
+def test_images_come_back(posterior_model: Model, crops: list[np.ndarray], method: str) -> None:
     steps = {} if method == "bits-back" else {"bbvi_steps": 3}
     steps |= {"steps": 2} if method.startswith("sga") else {}
     recipe = Recipe(method=method, lmbda=0.01, **steps)
@@ -63,7 +65,7 @@ def test_images_come_back(posterior_model, crops, method):
     assert [share.coded.bits_back is None for share in result.pack.shares] == [True, False, False, False]
 
 
-def test_shares_add_up_to_the_file(packed):
+def test_shares_add_up_to_the_file(packed: VerifiedPack) -> None:
     shares, data = packed.pack.shares, packed.pack.data
     assert sum(share.net_bytes for share in shares) == len(data) and packed.pack.side_bytes == 0
     ordered = sorted(shares, key=lambda share: share.offset)
@@ -72,7 +74,7 @@ def test_shares_add_up_to_the_file(packed):
     assert [share.offset for share in ordered] == [0, *ends[:-1]] and ends[-1] == len(data)
 
 
-def test_net_bytes_are_the_information_content(packed):
+def test_net_bytes_are_the_information_content(packed: VerifiedPack) -> None:
     for share in packed.pack.shares:
         coded = share.coded
         bits = coded.bits_y + coded.bits_z - (coded.bits_back or 0.0)
@@ -80,13 +82,18 @@ def test_net_bytes_are_the_information_content(packed):
         assert -64 < 8 * share.net_bytes - bits < 8 * 60 + 0.005 * bits
 
 
-def test_bits_back_costs_less_than_coding_z_without(posterior_model, packed, found):
+def test_bits_back_costs_less_than_coding_z_without(
+    posterior_model: Model, packed: VerifiedPack, found: list[PackCandidate]
+) -> None:
     """z on a fine grid has more bits than on the coarse one, and gets more than the difference back."""
     for share in packed.pack.shares[1:]:
+        assert share.coded.bits_back is not None
         assert share.coded.bits_back > 0.5 * share.coded.bits_z
 
 
-def test_rows_say_what_decodes(posterior_model, packed, found, crops):
+def test_rows_say_what_decodes(
+    posterior_model: Model, packed: VerifiedPack, found: list[PackCandidate], crops: list[np.ndarray]
+) -> None:
     opened = OpenPack(posterior_model, packed.pack.data, max_pixels=PIXELS)
     for crop, encoded, share in zip(crops, packed.encoded, packed.pack.shares, strict=True):
         image = opened.image(share.offset)
@@ -100,7 +107,9 @@ def test_rows_say_what_decodes(posterior_model, packed, found, crops):
         opened.image(7)
 
 
-def test_a_suffix_needs_only_the_front_of_the_file(posterior_model, packed, found):
+def test_a_suffix_needs_only_the_front_of_the_file(
+    posterior_model: Model, packed: VerifiedPack, found: list[PackCandidate]
+) -> None:
     share = packed.pack.shares[2]
     front = packed.pack.data[: share.offset + share.length]
     reader = PackReader(posterior_model, front, max_pixels=PIXELS)
@@ -109,7 +118,7 @@ def test_a_suffix_needs_only_the_front_of_the_file(posterior_model, packed, foun
     assert all(torch.equal(out[i], found[i].y_hat) for i in out)
 
 
-def test_cut_short_it_says_which_images_are_lost(posterior_model, packed):
+def test_cut_short_it_says_which_images_are_lost(posterior_model: Model, packed: VerifiedPack) -> None:
     data, shares = packed.pack.data, packed.pack.shares
     for length in (len(data) - 1, shares[0].offset, shares[1].offset + 5, shares[3].length - 1):
         whole = [i for i, share in enumerate(shares) if share.offset + share.length <= length]
@@ -122,7 +131,9 @@ def test_cut_short_it_says_which_images_are_lost(posterior_model, packed):
         assert sorted(out) == whole
 
 
-def test_a_flipped_bit_loses_the_images_from_there_on_and_no_others(posterior_model, packed, found):
+def test_a_flipped_bit_loses_the_images_from_there_on_and_no_others(
+    posterior_model: Model, packed: VerifiedPack, found: list[PackCandidate]
+) -> None:
     data, shares = packed.pack.data, packed.pack.shares
     header = len(pack_file.write_header(packed_header(packed)))
     random = np.random.default_rng(0)
@@ -138,7 +149,9 @@ def test_a_flipped_bit_loses_the_images_from_there_on_and_no_others(posterior_mo
         assert sorted(out) == list(range(hit + 1, 4)), position
 
 
-def test_side_information_pays_for_the_first_image_and_comes_back(posterior_model, found):
+def test_side_information_pays_for_the_first_image_and_comes_back(
+    posterior_model: Model, found: list[PackCandidate]
+) -> None:
     needed = image_stack.borrowed_bytes(found[0].inferred)
     side = np.random.default_rng(1).bytes(needed + 100)
     result = encode(posterior_model, found[:1], RECIPE, side_information=side)
@@ -150,7 +163,9 @@ def test_side_information_pays_for_the_first_image_and_comes_back(posterior_mode
     assert decoded(posterior_model, short.pack.data)[1] == side[: needed // 2]
 
 
-def test_side_information_behind_another_posterior_costs_no_image(posterior_model, found, monkeypatch):
+def test_side_information_behind_another_posterior_costs_no_image(
+    posterior_model: Model, found: list[PackCandidate], monkeypatch: pytest.MonkeyPatch
+) -> None:
     side = bytes(range(256)) * 8
     data = encode(posterior_model, found[:1], RECIPE, side_information=side).pack.data
     _perturbed(monkeypatch, 1.0)
@@ -160,11 +175,11 @@ def test_side_information_behind_another_posterior_costs_no_image(posterior_mode
         next(images)
 
 
-def test_damaged_side_information_costs_no_image(posterior_model, found):
+def test_damaged_side_information_costs_no_image(posterior_model: Model, found: list[PackCandidate]) -> None:
     side = bytes(range(256)) * 8
     data = bytearray(encode(posterior_model, found, RECIPE, side_information=side).pack.data)
     data[-6] ^= 1
-    out = []
+    out: list[Any] = []
     with pytest.raises(BitstreamError, match="all images"):
         out += PackReader(posterior_model, bytes(data), max_pixels=PIXELS).images()
         raise AssertionError
@@ -172,23 +187,27 @@ def test_damaged_side_information_costs_no_image(posterior_model, found):
     assert [next(opened).index for _ in range(4)] == [3, 2, 1, 0]
 
 
-def _perturbed(monkeypatch, size):
+def _perturbed(monkeypatch: pytest.MonkeyPatch, size: float) -> None:
     generator = torch.Generator().manual_seed(0)
 
-    def perturbed(*args):
+    def perturbed(*args: Any) -> Tensor:
         gradient = rate_gradient(*args)
         return gradient * (1 + size * torch.randn(gradient.shape, generator=generator, dtype=torch.float64))
 
     monkeypatch.setattr(bbvi, "rate_gradient", perturbed)
 
 
-def test_a_slightly_different_decoder_decodes(posterior_model, found, packed, monkeypatch):
+def test_a_slightly_different_decoder_decodes(
+    posterior_model: Model, found: list[PackCandidate], packed: VerifiedPack, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _perturbed(monkeypatch, 1e-9)
     out, _ = decoded(posterior_model, packed.pack.data)
     assert all(torch.equal(out[i], image.y_hat) for i, image in enumerate(found))
 
 
-def test_a_different_decoder_says_so_and_shows_no_wrong_image(posterior_model, crops, monkeypatch):
+def test_a_different_decoder_says_so_and_shows_no_wrong_image(
+    posterior_model: Model, crops: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
     recipe = RECIPE.model_copy(update={"bbvi_steps": 60})
     found = find(posterior_model, crops, recipe)
     data = encode(posterior_model, found, recipe).pack.data
@@ -201,24 +220,26 @@ def test_a_different_decoder_says_so_and_shows_no_wrong_image(posterior_model, c
     assert out
 
 
-def test_another_model_is_refused(model, packed):
+def test_another_model_is_refused(model: Model, packed: VerifiedPack) -> None:
     with pytest.raises(WrongModelError, match="--model"):
         PackReader(model, packed.pack.data, max_pixels=PIXELS)
 
 
-def test_a_model_without_posterior_is_refused(model, crops):
+def test_a_model_without_posterior_is_refused(model: Model, crops: list[np.ndarray]) -> None:
     with pytest.raises(ModelError, match="kind base"):
         find(model, crops[:1])
 
 
 @pytest.mark.parametrize("change", [0.1, math.nan])
 def test_an_image_that_fails_its_check_is_coded_without_bits_back(
-    posterior_model, found, monkeypatch, change
-):
+    posterior_model: Model, found: list[PackCandidate], monkeypatch: pytest.MonkeyPatch, change: float
+) -> None:
     """Its inference comes out differently when it is repeated."""
     real = image_stack.infer
 
-    def unsteady(model, y_hat, settings, disturbance):
+    def unsteady(
+        model: Model, y_hat: Tensor, settings: BbviSettings, disturbance: float
+    ) -> tuple[Tensor, Tensor]:
         mean, log_variance = real(model, y_hat, settings, disturbance)
         if torch.equal(y_hat, found[2].y_hat):
             mean = mean + change
@@ -231,10 +252,12 @@ def test_an_image_that_fails_its_check_is_coded_without_bits_back(
     assert all(torch.equal(out[i], image.y_hat) for i, image in enumerate(found))
 
 
-def test_an_image_that_does_not_decode_at_all_is_named(posterior_model, found, monkeypatch):
+def test_an_image_that_does_not_decode_at_all_is_named(
+    posterior_model: Model, found: list[PackCandidate], monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = image_stack.pop_image
 
-    def broken(stack, model, entry):
+    def broken(stack: Any, model: Model, entry: pack_file.Entry) -> Any:
         if (entry.height, entry.width) == found[1].pixels.shape[:2]:
             raise BitstreamError("no")
         return real(stack, model, entry)
@@ -250,11 +273,17 @@ def test_an_image_that_does_not_decode_at_all_is_named(posterior_model, found, m
     [("width", 0), ("width", 60_000), ("width", 70), ("method", "map"), ("latents", 5), ("posterior", None),
      ("posterior", 7)],
 )  # fmt: skip
-def test_an_entry_that_lies_is_an_error(posterior_model, found, monkeypatch, field, value):
+def test_an_entry_that_lies_is_an_error(
+    posterior_model: Model,
+    found: list[PackCandidate],
+    monkeypatch: pytest.MonkeyPatch,
+    field: str,
+    value: Any,
+) -> None:
     """With a checksum that fits."""
     real = pack_file.write_section
 
-    def lying(entry, words, in_front):
+    def lying(entry: pack_file.Entry, words: Any, in_front: Any) -> Any:
         index = next(i for i, f in enumerate(found) if f.pixels.shape[:2] == (entry.height, entry.width))
         values = {**vars(entry), field: value} if index == 2 else vars(entry)
         return real(pack_file.Entry(**values), words, in_front)
@@ -273,7 +302,9 @@ def test_an_entry_that_lies_is_an_error(posterior_model, found, monkeypatch, fie
     assert 3 in out and 1 not in out
 
 
-def test_a_size_is_said_once_for_neighbours_that_share_it(posterior_model, crops):
+def test_a_size_is_said_once_for_neighbours_that_share_it(
+    posterior_model: Model, crops: list[np.ndarray]
+) -> None:
     """An entry and its checksums then take 13 bytes, and what its corrections take."""
     crop = crops[0]
     images = find(posterior_model, [crop, crop[:, ::-1].copy(), crop[::-1].copy(), crop[:-1]])
@@ -288,11 +319,11 @@ def test_a_size_is_said_once_for_neighbours_that_share_it(posterior_model, crops
     assert overheads[2] == 13 + corrections[2] + 3  # its neighbour is one row shorter; 128 takes two bytes
 
 
-def test_a_first_entry_without_a_size_is_an_error(posterior_model, packed):
+def test_a_first_entry_without_a_size_is_an_error(posterior_model: Model, packed: VerifiedPack) -> None:
     _check_section(packed, bytes([pack_file._SIZE_AS_BEFORE]) + bytes(20), "no size")
 
 
-def _check_section(packed, content, problem):
+def _check_section(packed: VerifiedPack, content: bytes, problem: str) -> None:
     """Reads a pack whose first section has this content, with a checksum that fits."""
     section = leb128(len(content)) + content
     data = pack_file.write_header(packed_header(packed)) + section + pack_file._checksum(section)
@@ -300,7 +331,7 @@ def _check_section(packed, content, problem):
         pack_file.PackFile(data, max_pixels=PIXELS).next_section()
 
 
-def test_more_corrections_than_an_encoder_writes_take_no_memory(packed):
+def test_more_corrections_than_an_encoder_writes_take_no_memory(packed: VerifiedPack) -> None:
     flags = pack_file._WITH_POSTERIOR | pack_file._WITH_CORRECTIONS
     front = bytes([flags, 64, 64]) + bytes(6)
     _check_section(packed, front + leb128(10**6) + bytes(10**6), "it corrects 1,000,000 parameters")
@@ -309,25 +340,27 @@ def test_more_corrections_than_an_encoder_writes_take_no_memory(packed):
     _check_section(packed, front + leb128(32) + bytes(33), "not made of whole words")
 
 
-def test_the_size_is_looked_at_before_anything_is_made_of_it(packed):
+def test_the_size_is_looked_at_before_anything_is_made_of_it(packed: VerifiedPack) -> None:
     _check_section(packed, bytes([0]) + leb128(60_000) + leb128(60_000) + bytes(20), "--max-pixels")
     _check_section(packed, bytes([0, 0, 5]) + bytes(20), "claims an image of 0 x 5")
     _check_section(packed, b"", "a number that does not end")
 
 
-def test_what_was_kept_of_images_makes_the_same_pack(posterior_model, packed, found, crops):
+def test_what_was_kept_of_images_makes_the_same_pack(
+    posterior_model: Model, packed: VerifiedPack, found: list[PackCandidate], crops: list[np.ndarray]
+) -> None:
     again = [restored(posterior_model, c, RECIPE, f.state()) for c, f in zip(crops, found, strict=True)]
     assert encode(posterior_model, again, RECIPE).pack.data == packed.pack.data
 
 
-def _with_header(packed, **fields):
+def _with_header(packed: VerifiedPack, **fields: Any) -> bytes:
     """The pack with another header, whose checksum fits."""
     header = packed_header(packed)
     data = packed.pack.data[len(pack_file.write_header(header)) :]
     return pack_file.write_header(replace(header, **fields)) + data
 
 
-def packed_header(packed):
+def packed_header(packed: VerifiedPack) -> pack_file.PackHeader:
     return pack_file.PackFile(packed.pack.data, max_pixels=PIXELS).header
 
 
@@ -335,25 +368,31 @@ def packed_header(packed):
     "inference",
     [BbviSettings(10**9, 0.003), BbviSettings(8, math.nan), BbviSettings(8, 0.3), BbviSettings(8, -1.0)],
 )
-def test_a_header_that_asks_for_too_much_is_refused(posterior_model, packed, inference):
+def test_a_header_that_asks_for_too_much_is_refused(
+    posterior_model: Model, packed: VerifiedPack, inference: BbviSettings
+) -> None:
     with pytest.raises(BitstreamError, match="steps of inference at the rate"):
         PackReader(posterior_model, _with_header(packed, inference=inference), max_pixels=PIXELS)
 
 
 @pytest.mark.parametrize("side_bytes", [10**5, 2**33])
-def test_side_information_that_is_not_there_takes_no_memory(posterior_model, packed, side_bytes):
+def test_side_information_that_is_not_there_takes_no_memory(
+    posterior_model: Model, packed: VerifiedPack, side_bytes: int
+) -> None:
     data = _with_header(packed, side_bytes=side_bytes) + pack_file.write_side_words(np.empty(0, np.uint32))
     with pytest.raises(BitstreamError, match="less side information than it says"):
         list(PackReader(posterior_model, data, max_pixels=PIXELS).images())
 
 
-def test_a_pack_that_names_a_base_model_is_refused(model, packed):
+def test_a_pack_that_names_a_base_model_is_refused(model: Model, packed: VerifiedPack) -> None:
     data = _with_header(packed, model_digest=model.digest[:16])
     with pytest.raises(ModelError, match="kind base"):
         PackReader(model, data, max_pixels=PIXELS)
 
 
-def test_side_information_costs_the_same_whatever_it_holds(posterior_model, found):
+def test_side_information_costs_the_same_whatever_it_holds(
+    posterior_model: Model, found: list[PackCandidate]
+) -> None:
     """z is drawn from it, and must not fall far from the posterior's mean."""
     needed = image_stack.borrowed_bytes(found[0].inferred) + 2000
     random = np.random.default_rng(2).bytes(needed)
@@ -365,14 +404,14 @@ def test_side_information_costs_the_same_whatever_it_holds(posterior_model, foun
     assert max(costs) - min(costs) <= 16  # of some 150; words have four bytes
 
 
-def test_side_information_pays_or_not(posterior_model, found):
+def test_side_information_pays_or_not(posterior_model: Model, found: list[PackCandidate]) -> None:
     image = found[0].inferred
     needed = image_stack.borrowed_bytes(image)
     assert pack.pays_for(posterior_model, image, bytes(2 * needed))
     assert not pack.pays_for(posterior_model, image, bytes(needed // 2))
 
 
-def test_chaotic_inference_is_noticed_by_the_encoder(posterior_model, crops):
+def test_chaotic_inference_is_noticed_by_the_encoder(posterior_model: Model, crops: list[np.ndarray]) -> None:
     """At a rate that no recipe takes: the image would not decode on another machine, so it goes without."""
     settings = {"bbvi_steps": 500, "bbvi_learning_rate": 3.0}
     recipe = RECIPE.model_copy(update=settings)
@@ -382,7 +421,9 @@ def test_chaotic_inference_is_noticed_by_the_encoder(posterior_model, crops):
         assert encode(posterior_model, images, recipe).plain == {1}
 
 
-def test_another_memory_layout_decodes_the_same(posterior_model, packed, found, monkeypatch):
+def test_another_memory_layout_decodes_the_same(
+    posterior_model: Model, packed: VerifiedPack, found: list[PackCandidate], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Other kernels, other orders of summation."""
     fresh = Model(posterior_model._checkpoint)
     with monkeypatch.context() as patch:
@@ -402,18 +443,20 @@ NAMES = ["é.png".encode(), b"a b.jpg", b"", b"\xff.tif"]
 
 
 @pytest.fixture(scope="module")
-def named(packed):
+def named(packed: VerifiedPack) -> bytes:
     return pack_file.with_names(packed.pack.data, NAMES)
 
 
-def same(model, data, found):
+def same(model: Model, data: bytes, found: list[PackCandidate]) -> bool:
     out, _ = decoded(model, data)
     return sorted(out) == list(range(len(found))) and all(
         torch.equal(out[i], image.y_hat) for i, image in enumerate(found)
     )
 
 
-def test_names_come_back_and_cost_nothing_where_there_are_none(posterior_model, packed, found, named):
+def test_names_come_back_and_cost_nothing_where_there_are_none(
+    posterior_model: Model, packed: VerifiedPack, found: list[PackCandidate], named: bytes
+) -> None:
     assert packed.pack.data[3] == 2 and named[3] == 3, "older readers still take what has no names"
     assert pack_file.PackFile(packed.pack.data, max_pixels=PIXELS).names is None
     assert pack_file.PackFile(named, max_pixels=PIXELS).names == tuple(NAMES)
@@ -423,7 +466,7 @@ def test_names_come_back_and_cost_nothing_where_there_are_none(posterior_model, 
     assert same(posterior_model, again, found)
 
 
-def test_names_beside_side_information(posterior_model, found):
+def test_names_beside_side_information(posterior_model: Model, found: list[PackCandidate]) -> None:
     side = bytes(range(256)) * 16
     data = pack_file.with_names(
         encode(posterior_model, found, RECIPE, side_information=side).pack.data, NAMES
@@ -432,7 +475,9 @@ def test_names_beside_side_information(posterior_model, found):
     assert decoded(posterior_model, data)[1] == side and same(posterior_model, data, found)
 
 
-def test_damaged_names_cost_no_image(posterior_model, packed, found, named):
+def test_damaged_names_cost_no_image(
+    posterior_model: Model, packed: VerifiedPack, found: list[PackCandidate], named: bytes
+) -> None:
     at = len(named) - len(packed.pack.data)  # the names begin somewhere in front of the first section
     header, position = pack_file._read_header(named)
     assert 0 < header.names_bytes < at
@@ -443,7 +488,9 @@ def test_damaged_names_cost_no_image(posterior_model, packed, found, named):
 
 
 @pytest.mark.parametrize("content", [b"\0" * 2, b"\0" * 4, b"x" * (1 << 25)])
-def test_names_that_lie_are_none(posterior_model, packed, found, named, content):
+def test_names_that_lie_are_none(
+    posterior_model: Model, packed: VerifiedPack, found: list[PackCandidate], named: bytes, content: bytes
+) -> None:
     """Too few, too many, or more than memory should be spent on."""
     header, position = pack_file._read_header(packed.pack.data)
     stored = zlib.compress(content)
@@ -453,7 +500,7 @@ def test_names_that_lie_are_none(posterior_model, packed, found, named, content)
     assert same(posterior_model, data, found)
 
 
-def test_names_longer_than_the_file_are_an_error(posterior_model, packed):
+def test_names_longer_than_the_file_are_an_error(posterior_model: Model, packed: VerifiedPack) -> None:
     header, position = pack_file._read_header(packed.pack.data)
     data = pack_file.write_header(replace(header, names_bytes=10**6)) + packed.pack.data[position:]
     with pytest.raises(BitstreamError, match="images 0 to 3 are lost"):
@@ -461,6 +508,6 @@ def test_names_longer_than_the_file_are_an_error(posterior_model, packed):
 
 
 @pytest.mark.parametrize("names", [NAMES[:3], [*NAMES[:3], b"a\0b"]])
-def test_a_pack_takes_one_name_an_image(packed, names):
+def test_a_pack_takes_one_name_an_image(packed: VerifiedPack, names: list[bytes]) -> None:
     with pytest.raises(ValueError, match="one name an image"):
         pack_file.with_names(packed.pack.data, names)

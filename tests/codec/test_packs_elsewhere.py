@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from ncbatch.codec.bits_back.encode import encode_pack, find
+from ncbatch.codec.model.hyperprior import Model
 from ncbatch.codec.recipe import Recipe
 
 SIDE = bytes(range(256)) * 16
@@ -64,7 +65,9 @@ def photographs() -> list[np.ndarray]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("count", "steps"), [(1, 60), (2, 60), (8, 60), (32, 60), (2, 2000)])
-def test_packs_decode_everywhere(posterior_model, photographs, tmp_path, count, steps):
+def test_packs_decode_everywhere(
+    posterior_model: Model, photographs: list[np.ndarray], tmp_path: Path, count: int, steps: int
+) -> None:
     recipe = Recipe(method="bits-back+bbvi", lmbda=0.01, bbvi_steps=steps)
     images = [find(posterior_model, [p], recipe)[0] for p in photographs[:count]]
     packed = encode_pack(posterior_model, images, recipe, side_information=SIDE)

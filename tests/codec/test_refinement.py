@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,25 +11,27 @@ import torch
 from ncbatch.codec.encode import encode
 from ncbatch.codec.errors import DivergedError
 from ncbatch.codec.model import hyperprior as model_module
-from ncbatch.codec.model.hyperprior import to_tensor
+from ncbatch.codec.model.hyperprior import Model, to_tensor
 from ncbatch.codec.recipe import Recipe
 from ncbatch.codec.refinement.batch import Refinement, Target
 from ncbatch.codec.refinement.loop import JointRefinement
 from ncbatch.codec.refinement.noise import ImageNoise
 
 
-def refinement(model, images, steps=10, kind=Refinement, **settings):
+def refinement(
+    model: Model, images: list[np.ndarray], steps: int = 10, kind: type[Any] = Refinement, **settings: Any
+) -> Any:
     batch = torch.cat([to_tensor(p, model.device) for p in images])
     targets = [Target(p.shape[0], p.shape[1], ImageNoise(0, p.tobytes())) for p in images]
     return kind(model, batch, targets, Recipe(lmbda=0.01, steps=steps, **settings))
 
 
-def joint_refinement(model, images, **settings) -> JointRefinement:
+def joint_refinement(model: Model, images: list[np.ndarray], **settings: Any) -> JointRefinement:
     return refinement(model, images, kind=JointRefinement, **settings)
 
 
 @pytest.fixture(scope="module")
-def crops(photograph) -> list[np.ndarray]:
+def crops(photograph: np.ndarray) -> list[np.ndarray]:
     """Four images of one padded shape, 128 x 192, with different true sizes."""
     return [
         photograph[:128, :192],
@@ -38,7 +41,7 @@ def crops(photograph) -> list[np.ndarray]:
     ]
 
 
-def test_the_same_alone_and_in_a_batch_of_four(model, crops):
+def test_the_same_alone_and_in_a_batch_of_four(model: Model, crops: list[np.ndarray]) -> None:
     together = refinement(model, crops)
     together.advance(10)
     for i, crop in enumerate(crops):
@@ -80,7 +83,9 @@ for i, crop in enumerate(crops):
         ("SSE41", "default", 2),
     ],
 )
-def test_a_batch_changes_nothing_whatever_the_instruction_set(crops, tmp_path, isa, capability, threads):
+def test_a_batch_changes_nothing_whatever_the_instruction_set(
+    crops: list[np.ndarray], tmp_path: Path, isa: str, capability: str, threads: int
+) -> None:
     """Kernels are chosen by instruction set, threads and tensor sizes; each choice rounds in its own way."""
     names = []
     for i, crop in enumerate(crops):
@@ -93,14 +98,14 @@ def test_a_batch_changes_nothing_whatever_the_instruction_set(crops, tmp_path, i
     )  # fmt: skip
 
 
-def test_encoding_is_the_same_alone_and_in_a_batch_of_four(model, crops):
+def test_encoding_is_the_same_alone_and_in_a_batch_of_four(model: Model, crops: list[np.ndarray]) -> None:
     recipe = Recipe(method="sga", lmbda=0.01, steps=30)
     together = encode(model, crops, recipe)
     for crop, encoded in zip(crops, together, strict=True):
         assert encode(model, [crop], recipe)[0].outcome.data == encoded.outcome.data
 
 
-def test_going_on_from_a_saved_state_changes_nothing(model, crops):
+def test_going_on_from_a_saved_state_changes_nothing(model: Model, crops: list[np.ndarray]) -> None:
     whole = refinement(model, crops[:2], steps=24, check_every=5)
     whole.advance(24)
     first = refinement(model, crops[:2], steps=24, check_every=5)
@@ -117,7 +122,7 @@ def test_going_on_from_a_saved_state_changes_nothing(model, crops):
     assert second.best.equals(whole.best)
 
 
-def test_a_state_from_before_the_first_step_can_be_restored(model, crops):
+def test_a_state_from_before_the_first_step_can_be_restored(model: Model, crops: list[np.ndarray]) -> None:
     first = refinement(model, crops[:1])
     again = refinement(model, crops[:1])
     again.restore(first.state())
@@ -126,7 +131,7 @@ def test_a_state_from_before_the_first_step_can_be_restored(model, crops):
     assert torch.equal(first.variables["y"], again.variables["y"])
 
 
-def test_loss_of_rounded_latents_falls(model, photograph):
+def test_loss_of_rounded_latents_falls(model: Model, photograph: np.ndarray) -> None:
     image = photograph[:128, :192]
     work = refinement(model, [image], steps=100, check_every=20)
     before = work.best_loss.item()
@@ -145,7 +150,9 @@ def test_loss_of_rounded_latents_falls(model, photograph):
         *(({"method": "sga", "rounding": rounding}, 0.005) for rounding in ("linear", "cosine", "ssl")),
     ],
 )
-def test_every_method_improves_on_the_amortized_latents(model, photograph, fields, saved):
+def test_every_method_improves_on_the_amortized_latents(
+    model: Model, photograph: np.ndarray, fields: dict[str, Any], saved: float
+) -> None:
     image = photograph[:128, :192]
     work = refinement(model, [image], **{"steps": 60, "check_every": 20, **fields})
     before = work.best_loss.item()
@@ -154,7 +161,9 @@ def test_every_method_improves_on_the_amortized_latents(model, photograph, field
     assert work.best_loss.item() < (1 - saved) * before
 
 
-def test_gradient_of_the_loss_is_the_finite_difference(model, photograph, monkeypatch):
+def test_gradient_of_the_loss_is_the_finite_difference(
+    model: Model, photograph: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The whole loss, tiles, padding and all, in float32 with the noise held fixed."""
     monkeypatch.setattr(model_module, "fast_dtype", lambda device: torch.float32)
     work = joint_refinement(model_module.Model(model._checkpoint), [photograph[:60, :100]])
@@ -193,7 +202,7 @@ def loss_and_gradient(work: JointRefinement) -> tuple[dict[str, torch.Tensor], f
     return dict(zip(("y", "z"), gradients, strict=True)), bits.item() + distortion.item()
 
 
-def test_padding_does_not_count(model, photograph):
+def test_padding_does_not_count(model: Model, photograph: np.ndarray) -> None:
     """What lies in the padding of the batch tensor does not change the distortion's gradient."""
     work = joint_refinement(model, [photograph[:100, :150]])
     assert work._mask is not None
@@ -211,7 +220,7 @@ def test_padding_does_not_count(model, photograph):
     assert torch.equal(gradient(), before)
 
 
-def test_divergence_is_an_error(model, photograph):
+def test_divergence_is_an_error(model: Model, photograph: np.ndarray) -> None:
     work = joint_refinement(model, [photograph[:64, :64]], steps=4, check_every=2)
     work.variables["y"].data[0, 0, 0, 0] = torch.nan
     work.advance()

@@ -1,8 +1,10 @@
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from ncbatch.codec.recipe import Recipe
 from ncbatch.codec.refinement.noise import ImageNoise
@@ -17,13 +19,13 @@ def closed_form(fraction: float, tau: float) -> float:
 
 @pytest.mark.parametrize("tau", [0.1, 0.25, 0.5, 1.0])
 @pytest.mark.parametrize("fraction", [0.01, 0.2, 0.5, 0.7, 0.99])
-def test_rounding_probability_is_the_closed_form(fraction, tau):
+def test_rounding_probability_is_the_closed_form(fraction: float, tau: float) -> None:
     logit = rounding_logit(torch.tensor(fraction, dtype=torch.float64), tau)
     assert torch.sigmoid(logit).item() == pytest.approx(closed_form(fraction, tau), rel=1e-9)
 
 
 @pytest.mark.parametrize("fraction", [0.1, 0.4, 0.8])
-def test_samples_round_up_as_often_as_the_closed_form_says(fraction):
+def test_samples_round_up_as_often_as_the_closed_form_says(fraction: float) -> None:
     """The relaxed sample is above one half exactly when the categorical sample is the ceiling."""
     tau, count = 0.5, 200_000
     counter = torch.arange(count, dtype=torch.int32)
@@ -34,7 +36,7 @@ def test_samples_round_up_as_often_as_the_closed_form_says(fraction):
     assert (sample > 0.5).float().mean().item() == pytest.approx(expected, abs=5 * deviation)
 
 
-def test_sample_is_distributed_as_a_gumbel_softmax_of_two():
+def test_sample_is_distributed_as_a_gumbel_softmax_of_two() -> None:
     """One logistic variable stands for the difference of two Gumbel ones: compare all quantiles."""
     tau, fraction, count = 0.3, 0.35, 400_000
     rng = np.random.default_rng(0)
@@ -51,7 +53,7 @@ def test_sample_is_distributed_as_a_gumbel_softmax_of_two():
 
 
 @pytest.mark.parametrize("tau", [0.05, 0.2, 0.5])
-def test_gradient_is_the_finite_difference(tau):
+def test_gradient_is_the_finite_difference(tau: float) -> None:
     generator = torch.Generator().manual_seed(1)
     values = torch.rand(300, generator=generator, dtype=torch.float64) * 0.96 + 0.02
     values += torch.randint(-9, 9, (300,), generator=generator)
@@ -67,7 +69,7 @@ def test_gradient_is_the_finite_difference(tau):
     assert torch.allclose(proxy.grad, difference, rtol=1e-5, atol=1e-6)
 
 
-def test_less_noise_is_less_spread_around_the_same_median():
+def test_less_noise_is_less_spread_around_the_same_median() -> None:
     uniform = (torch.arange(1001, dtype=torch.float64) + 0.5) / 1001
     values = torch.full_like(uniform, 0.3)
     full, half, none = (
@@ -78,20 +80,21 @@ def test_less_noise_is_less_spread_around_the_same_median():
     assert none[0].item() == pytest.approx(0.3**4 / (0.3**4 + 0.7**4))  # tau enters twice
 
 
-def test_cold_samples_are_rounded_values():
+def test_cold_samples_are_rounded_values() -> None:
     values = torch.tensor([0.1, 0.9, -3.2, 7.7])
     sample = stochastic_gumbel_annealing(values, 1e-3, torch.full((4,), 0.5))
     assert torch.allclose(sample, values.round(), atol=1e-4)
 
 
-def test_gradient_survives_whole_numbers():
+def test_gradient_survives_whole_numbers() -> None:
     proxy = torch.tensor([2.0, -1.0], requires_grad=True)
     sample = stochastic_gumbel_annealing(proxy, 0.5, torch.tensor([0.5, 0.5]))
     sample.sum().backward()
-    assert torch.allclose(sample, proxy, atol=1e-3) and bool(proxy.grad.isfinite().all())
+    assert torch.allclose(sample, proxy, atol=1e-3) and proxy.grad is not None
+    assert bool(proxy.grad.isfinite().all())
 
 
-def test_schedule_is_the_papers():
+def test_schedule_is_the_papers() -> None:
     paper = Recipe(lmbda=0.01)
     assert (paper.tau0, paper.annealing_rate, paper.plateau) == (0.5, 1e-3, 700)
     assert paper.tau(0) == paper.tau(700) == 0.5
@@ -101,25 +104,25 @@ def test_schedule_is_the_papers():
     assert [short.tau(t) for t in (0, 70, 150, 200)] == pytest.approx(expected)
 
 
-def test_schedule_of_deterministic_annealing_is_the_papers():
+def test_schedule_of_deterministic_annealing_is_the_papers() -> None:
     recipe = Recipe(method="deterministic-annealing", lmbda=0.01)
     for step in (0, 100, 402, 403, 1000, 2000):
         assert recipe.tau(step) == pytest.approx(min(math.exp(-4e-3 * step), 0.2))
 
 
-def test_naive_schedule_and_free_ones():
+def test_naive_schedule_and_free_ones() -> None:
     naive = Recipe(lmbda=0.01, plateau=0, annealing_rate=2e-3, tau0=0.8)
     assert [naive.tau(t) for t in (0, 500)] == pytest.approx([0.8, 0.8 * math.exp(-1)])
     assert Recipe(lmbda=0.01, steps=100, tau0=1.0).plateau == 35
 
 
-def test_steps_that_come_as_words_have_a_schedule_too():
+def test_steps_that_come_as_words_have_a_schedule_too() -> None:
     assert Recipe(lmbda=0.01, steps="200") == Recipe(lmbda=0.01, steps=200)
     with pytest.raises(ValueError, match="steps"):
         Recipe(lmbda=0.01, steps="many")
 
 
-def test_learning_rates():
+def test_learning_rates() -> None:
     assert Recipe(method="ste", lmbda=0.01).learning_rate == 1e-4
     assert Recipe(method="map", lmbda=0.01).learning_rate == 5e-3
     cosine = Recipe(lmbda=0.01, steps=100, learning_rate=0.05, decay="cosine")
@@ -128,7 +131,7 @@ def test_learning_rates():
 
 
 @pytest.mark.parametrize("method", ["map", "ste", "uniform-noise"])
-def test_methods_without_temperature_say_so(method):
+def test_methods_without_temperature_say_so(method: str) -> None:
     with pytest.raises(ValueError, match="no temperature"):
         Recipe(method=method, lmbda=0.01, tau0=0.5)
     with pytest.raises(ValueError, match="rounding is a setting of the method sga"):
@@ -144,7 +147,7 @@ PROBABILITIES = {
 
 @pytest.mark.parametrize("rounding", PROBABILITIES)
 @pytest.mark.parametrize("fraction", [0.02, 0.3, 0.5, 0.9])
-def test_roundings_of_sga_plus_are_their_closed_forms(rounding, fraction):
+def test_roundings_of_sga_plus_are_their_closed_forms(rounding: Any, fraction: float) -> None:
     up, value = PROBABILITIES[rounding](fraction), torch.tensor(fraction, dtype=torch.float64)
     at_one = torch.sigmoid(rounding_logit(value, 1.0, rounding)).item()
     assert at_one == pytest.approx(up, rel=1e-6)
@@ -153,38 +156,40 @@ def test_roundings_of_sga_plus_are_their_closed_forms(rounding, fraction):
 
 
 @pytest.mark.parametrize("rounding", ["atanh", *PROBABILITIES])
-def test_every_rounding_has_finite_gradients_at_whole_numbers(rounding):
+def test_every_rounding_has_finite_gradients_at_whole_numbers(rounding: Any) -> None:
     values = torch.tensor([2.0, -1.0, 0.5, 1 - 1e-7], requires_grad=True)
     sample = stochastic_gumbel_annealing(values, 0.5, torch.full((4,), 0.3), rounding)
     sample.sum().backward()
-    assert bool(sample.isfinite().all()) and bool(values.grad.isfinite().all())
+    assert bool(sample.isfinite().all()) and values.grad is not None
+    assert bool(values.grad.isfinite().all())
 
 
-def relaxed(values, step=0, uniform=None, **fields):
+def relaxed(values: Tensor, step: int = 0, uniform: Tensor | None = None, **fields: Any) -> Tensor:
     recipe = Recipe(lmbda=0.01, **fields)
     return Relaxation(recipe)(values, step, uniform)
 
 
-def test_map_leaves_values_as_they_are():
+def test_map_leaves_values_as_they_are() -> None:
     values = torch.tensor([0.3, -2.7])
     assert torch.equal(relaxed(values, method="map"), values)
 
 
-def test_straight_through_rounds_with_the_identitys_gradient():
+def test_straight_through_rounds_with_the_identitys_gradient() -> None:
     values = torch.tensor([0.3, -2.7, 4.0], requires_grad=True)
     rounded = relaxed(values, method="ste")
     rounded.sum().backward()
+    assert values.grad is not None
     assert rounded.tolist() == [0.0, -3.0, 4.0] and values.grad.tolist() == [1.0, 1.0, 1.0]
 
 
-def test_uniform_noise_is_the_trainings():
+def test_uniform_noise_is_the_trainings() -> None:
     values, uniform = torch.tensor([0.3, -2.7]), torch.tensor([0.1, 0.9])
     noisy = relaxed(values, uniform=uniform, method="uniform-noise")
     assert torch.allclose(noisy, values + uniform - 0.5)
 
 
 @pytest.mark.parametrize("fraction", [0.1, 0.5, 0.8])
-def test_deterministic_annealing_is_the_mean_under_the_closed_form(fraction):
+def test_deterministic_annealing_is_the_mean_under_the_closed_form(fraction: float) -> None:
     values = torch.tensor([3 + fraction, -5 + fraction], dtype=torch.float64)
     mean = relaxed(values, step=900, method="deterministic-annealing")
     tau = math.exp(-4e-3 * 900)

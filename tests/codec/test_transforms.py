@@ -1,11 +1,12 @@
 """The frozen transforms against CompressAI's own modules."""
 
 from copy import deepcopy
+from typing import Any
 
 import pytest
 import torch
 
-from ncbatch.codec.model.checkpoint import export
+from ncbatch.codec.model.checkpoint import Checkpoint, export
 from ncbatch.codec.model.hyperprior import STRIDE, Model, Tile
 from ncbatch.codec.model.prior import FactorizedPrior
 from ncbatch.codec.model.rates import SCALE_BOUND
@@ -16,7 +17,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def network(checkpoint):
+def network(checkpoint: Checkpoint) -> Any:
     """CompressAI's MeanScaleHyperprior with the built-in weights."""
     models = pytest.importorskip("compressai.models", reason="compares with CompressAI (extra zoo)")
     network = models.MeanScaleHyperprior(checkpoint.info.n, checkpoint.info.m)
@@ -28,7 +29,9 @@ def network(checkpoint):
     ("kind", "shape"),
     [("g_a", (2, 3, 64, 128)), ("h_a", (2, 128, 8, 4)), ("h_s", (2, 64, 2, 1)), ("g_s", (2, 128, 4, 8))],
 )
-def test_transforms_are_compressais(checkpoint, network, kind, shape):
+def test_transforms_are_compressais(
+    checkpoint: Checkpoint, network: Any, kind: str, shape: tuple[int, ...]
+) -> None:
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     ours = Transform(checkpoint.section(kind), kind, torch.float32, CPU)(x)
     with torch.no_grad():
@@ -36,7 +39,7 @@ def test_transforms_are_compressais(checkpoint, network, kind, shape):
     assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4 * theirs.abs().max().item())
 
 
-def test_gradients_are_autograds(checkpoint, network):
+def test_gradients_are_autograds(checkpoint: Checkpoint, network: Any) -> None:
     y = torch.randn(1, 128, 2, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
     weight = torch.randn(1, 3, 32, 48, generator=torch.Generator().manual_seed(1))
     synthesis = Transform(checkpoint.section("g_s"), "g_s", torch.float32, CPU)
@@ -45,7 +48,7 @@ def test_gradients_are_autograds(checkpoint, network):
     assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-4 * theirs.abs().max().item())
 
 
-def test_subpixels_are_the_image_rearranged(checkpoint):
+def test_subpixels_are_the_image_rearranged(checkpoint: Checkpoint) -> None:
     y = torch.randn(1, 128, 4, 6, generator=torch.Generator().manual_seed(0))
     weights = checkpoint.section("g_s")
     image = Transform(weights, "g_s", torch.float32, CPU)(y)
@@ -54,7 +57,7 @@ def test_subpixels_are_the_image_rearranged(checkpoint):
     assert torch.allclose(torch.pixel_shuffle(subpixels, 2), image, atol=1e-5)
 
 
-def test_inverse_gdn_gradient_is_the_finite_difference():
+def test_inverse_gdn_gradient_is_the_finite_difference() -> None:
     generator = torch.Generator().manual_seed(2)
     x = torch.randn(1, 3, 4, 4, dtype=torch.float64, generator=generator, requires_grad=True)
     gamma = torch.rand(3, 3, 1, 1, dtype=torch.float64, generator=generator)
@@ -63,7 +66,7 @@ def test_inverse_gdn_gradient_is_the_finite_difference():
     assert torch.autograd.gradcheck(lambda v: _InverseGDN.apply(v, gamma, beta, transposed), (x,))
 
 
-def test_prior_is_compressais_and_its_gradient_autograds(checkpoint, network):
+def test_prior_is_compressais_and_its_gradient_autograds(checkpoint: Checkpoint, network: Any) -> None:
     z = torch.randn(2, 64, 3, 2, generator=torch.Generator().manual_seed(0)) * 3
     prior = FactorizedPrior(checkpoint.section("prior"), torch.float32, CPU)
     channels = z.transpose(0, 1).reshape(64, -1)
@@ -80,7 +83,7 @@ def test_prior_is_compressais_and_its_gradient_autograds(checkpoint, network):
     assert values.grad is not None and bool(values.grad.isfinite().all()) and bool(values.grad.any())
 
 
-def test_tables_of_z_are_the_density_on_the_grid(checkpoint):
+def test_tables_of_z_are_the_density_on_the_grid(checkpoint: Checkpoint) -> None:
     """Frequencies stored in the checkpoint, against the float64 density; escapes cost next to nothing."""
     coding = checkpoint.section("z")
     prior = FactorizedPrior(checkpoint.section("prior"), torch.float64, CPU)
@@ -96,14 +99,14 @@ def test_tables_of_z_are_the_density_on_the_grid(checkpoint):
 
 
 @pytest.mark.parametrize(("height", "width"), [(4, 4), (68, 4), (64, 132), (100, 100)])
-def test_tiles_cover_every_latent_once(height, width):
+def test_tiles_cover_every_latent_once(height: int, width: int) -> None:
     count = torch.zeros(1, 1, height, width)
     for tile in Tile.cover(height, width):
         count[:, :, tile.top : tile.bottom, tile.left : tile.right] += 1
     assert bool((count == 1).all())
 
 
-def test_tiles_give_what_the_whole_gives(model, monkeypatch):
+def test_tiles_give_what_the_whole_gives(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """Forward and backward: two latents of halo are enough for four 5x5 layers."""
     from ncbatch.codec.model import hyperprior as module
 
@@ -119,13 +122,13 @@ def test_tiles_give_what_the_whole_gives(model, monkeypatch):
     assert STRIDE == 16
 
 
-def test_bound_of_sigma_is_the_coders(model):
+def test_bound_of_sigma_is_the_coders(model: Model) -> None:
     from ncbatch.codec.model.exact_hyper_synthesis import MIN_SIGMA
 
     assert abs(MIN_SIGMA / 256 - SCALE_BOUND) < 1 / 512
 
 
-def test_zoo_sized_weights_load_and_code():
+def test_zoo_sized_weights_load_and_code() -> None:
     """CompressAI's mbt2018-mean of quality 1..4 is MeanScaleHyperprior(128, 192), its weights as they are."""
     from ncbatch.codec.encode import encode
     from ncbatch.codec.recipe import Recipe
@@ -138,6 +141,6 @@ def test_zoo_sized_weights_load_and_code():
     assert encoded.outcome.data.startswith(b"NCB") and (encoded.height, encoded.width) == (40, 70)
 
 
-def test_builtin_model_is_found_by_rate():
+def test_builtin_model_is_found_by_rate() -> None:
     assert "base-0.010" in catalog.builtin_models()
     assert catalog.nearest_builtin(0.0101) == "base-0.010"

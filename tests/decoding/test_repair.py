@@ -144,7 +144,7 @@ def test_a_verification_and_a_driver_that_plan_at_once_double_nothing(
         local.add({"new.png": make_image(seed=9)})
         local.open(spec, retry=Retry())
 
-    plan_repair(Overtaken(local.output, others), local.corpus, found)  # type: ignore[arg-type]
+    plan_repair(Overtaken(local.output, others), local.corpus, found)
     again = [key for _, _, keys in planned(local) for key in keys]
     assert sorted(again) == sorted([*HURT, "new.png"])
     work(local, spec, 1)
@@ -342,7 +342,7 @@ def test_encoding_puts_a_lost_model_back(local: Workbench) -> None:
     key = layout.model_key(CHECKPOINT.digest)
     local.output.delete(key)
     for _ in range(2):
-        keep_models(local.output, spec, OPTIONS)
+        keep_models(local.output, spec.models, OPTIONS)
         assert local.output.get(key) == CHECKPOINT.to_bytes()
 
 

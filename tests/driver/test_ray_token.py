@@ -18,7 +18,7 @@ from tests.servers import free_port
 TOKEN = "0123456789abcdef"
 
 
-class _Gcs(gcs_service_pb2_grpc.NodeInfoGcsServiceServicer):  # type: ignore[misc]
+class _Gcs(gcs_service_pb2_grpc.NodeInfoGcsServiceServicer):
     """A cluster's door. token: asked for; None: open to everybody."""
 
     def __init__(self, token: str | None) -> None:
@@ -28,7 +28,7 @@ class _Gcs(gcs_service_pb2_grpc.NodeInfoGcsServiceServicer):  # type: ignore[mis
         shown = dict(context.invocation_metadata()).get("authorization")
         if self._token is not None and shown != f"Bearer {self._token}":
             context.abort(grpc.StatusCode.UNAUTHENTICATED, "InvalidAuthToken")
-        return gcs_service_pb2.GetClusterIdReply()
+        return gcs_service_pb2.GetClusterIdReply()  # type: ignore[attr-defined]
 
 
 @pytest.fixture(params=[None, TOKEN], ids=["open", "closed"])

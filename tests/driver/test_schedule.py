@@ -9,7 +9,9 @@ import pytest
 from ncbatch.driver.schedule import Call, CallKind, EarlierFailures, Policy, Schedule
 
 
-def schedule(policy: Policy | None = None, before: EarlierFailures | None = None, **units: str) -> Schedule:
+def schedule(
+    policy: Policy | None = None, before: EarlierFailures | None = None, /, **units: str
+) -> Schedule:
     """Units by name with one letter per image; all weigh as many as they have images."""
     return Schedule(
         {unit: list(images) for unit, images in units.items()},

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.ray
 
 def test_methods_and_codecs_are_compared(tmp_path: Path) -> None:
     save_images(tmp_path / "in", 2)
-    words = (
+    learned = (
         "evaluate",
         tmp_path / "in",
         tmp_path / "out",
@@ -23,7 +23,7 @@ def test_methods_and_codecs_are_compared(tmp_path: Path) -> None:
         "--lmbdas",
         "0.01,0.02",
     )
-    words = (*words, "--steps", "20", "--trace", "10", "--codecs", "jpeg,hevc", "--qualities", "30,70")
+    words = (*learned, "--steps", "20", "--trace", "10", "--codecs", "jpeg,hevc", "--qualities", "30,70")
     done = ncbatch(*words, "--workers", "1").expect(0)
     assert done.out.strip().endswith("/out/report/index.html")
     report = tmp_path / "out" / "report"

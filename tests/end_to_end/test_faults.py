@@ -57,8 +57,8 @@ def test_too_many_failures_stop_the_run_until_it_is_told_otherwise(head: Head, t
     (tmp_path / "in").mkdir()
     for n in range(420):
         (tmp_path / "in" / f"{n:03d}.jpg").write_bytes(b"")
-    command = ("encode", tmp_path / "in", tmp_path / "out", "--method", "amortized", "--workers", "1")
-    command = (*command, "--ray-address", head.address)
+    words = ("encode", tmp_path / "in", tmp_path / "out", "--method", "amortized", "--workers", "1")
+    command = (*words, "--ray-address", head.address)
     done = ncbatch(*command).expect(3)
     assert "images failed; look at their errors" in done.err.splitlines()[-1]
     assert 200 <= len(rows(output_store(tmp_path / "out"))) < 420

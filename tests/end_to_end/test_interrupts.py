@@ -37,8 +37,8 @@ def test_a_run_is_interrupted_in_every_way_and_goes_on(head: Head, tmp_path: Pat
     assert count(out, "bitstreams/") == after_first, "what was in flight is finished and committed"
     assert out.head("lease.json") is None
 
-    command = (*command, "--ray-address", head.address)  # where workers start sooner
-    with running(*command) as run:
+    again = (*command, "--ray-address", head.address)  # where workers start sooner
+    with running(*again) as run:
         wait_for(lambda: f" {after_first}/16 images, " in run.err, "resumed work counts as done")
         run.process.send_signal(signal.SIGTERM)
         started = time.monotonic()
@@ -48,7 +48,7 @@ def test_a_run_is_interrupted_in_every_way_and_goes_on(head: Head, tmp_path: Pat
     assert "Traceback" not in done.err
     assert out.head("lease.json") is None
 
-    with Terminal(*command) as terminal:
+    with Terminal(*again) as terminal:
         live = r"\d+/16 images, \d+ % \|.*2 workers"
         wait_for(lambda: re.search(live, terminal.text()), "the live line shows")
         terminal.press_ctrl_c()

@@ -24,8 +24,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_ladder_is_trained_interrupted_and_gone_on_with(corpus: Path, tmp_path: Path) -> None:
-    words = ("train", corpus, "--out", tmp_path / "models", "--ladder", "0.01,0.02", "--kind", "bits-back")
-    words = (*words, *SMALL, "--steps", "3000", "--warm-steps", "40", "--save-minutes", "0.01")
+    ladder = ("train", corpus, "--out", tmp_path / "models", "--ladder", "0.01,0.02", "--kind", "bits-back")
+    words = (*ladder, *SMALL, "--steps", "3000", "--warm-steps", "40", "--save-minutes", "0.01")
     state = tmp_path / "models" / "base-0.020" / "state.pt"
     with running(*words) as command:
         wait_for(state.exists, "the first save")
@@ -64,8 +64,8 @@ def test_sigterm_saves_a_training(corpus: Path, tmp_path: Path) -> None:
 
 
 def test_a_dry_run_trains_nothing(said: Said, corpus: Path, tmp_path: Path) -> None:
-    words = ("train", corpus, "--out", tmp_path / "models", "--ladder", "0.01,0.02", "--kind", "bits-back")
-    words = (*words, *SMALL, "--steps", "100", "--warm-steps", "7", "--dry-run", "--price-per-hour", "3600")
+    ladder = ("train", corpus, "--out", tmp_path / "models", "--ladder", "0.01,0.02", "--kind", "bits-back")
+    words = (*ladder, *SMALL, "--steps", "100", "--warm-steps", "7", "--dry-run", "--price-per-hour", "3600")
     told = said(*words).expect(0).out.splitlines()
     assert [line.split()[0] for line in told[1:5]] == [
         "base-0.020", "base-0.010", "bits-back-0.020", "bits-back-0.010",

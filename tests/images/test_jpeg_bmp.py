@@ -129,7 +129,7 @@ def test_words_are_those_of_the_project_not_of_a_library_alone() -> None:
 
 def bmp(
     bits: int, rows: bytes, *, height: int = 3, compression: int = 0, masks: bytes = b"", palette: bytes = b""
-):
+) -> bytes:
     """4 pixels wide. `masks` makes the header one of version 5."""
     size = 124 if masks else 40
     header = struct.pack(
@@ -156,7 +156,7 @@ def with_fourth(value: np.ndarray | int) -> bytes:
 def test_a_fourth_byte_that_is_the_same_throughout_is_no_transparency(fourth: int, masks: bytes) -> None:
     data = bmp(32, with_fourth(fourth), compression=3 if masks else 0, masks=masks)
     for alpha in ("refuse", "white", "black"):
-        np.testing.assert_array_equal(read_image(data, alpha=alpha), PIXELS)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(read_image(data, alpha=alpha), PIXELS)
 
 
 def test_a_bmp_with_an_alpha_channel_in_use() -> None:

@@ -3,6 +3,7 @@
 import io
 import struct
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,7 +66,7 @@ def test_a_tiff_with_missing_strips_is_refused() -> None:
 # ---------------------------------------- pages
 
 
-def with_tifffile(*pages: tuple[np.ndarray, dict[str, object]], **options: object) -> bytes:
+def with_tifffile(*pages: tuple[np.ndarray, dict[str, Any]], **options: Any) -> bytes:
     buffer = io.BytesIO()
     with tifffile.TiffWriter(buffer, **options) as writer:
         for pixels, described in pages:
@@ -232,7 +233,7 @@ def test_ycbcr_by_the_files_own_coefficients(
     blocks = coded.reshape(40 // down, down, 48 // across, across, 3).swapaxes(1, 2)
     units = [blocks[..., 0].reshape(40 // down, 48 // across, -1), blocks[:, :, 0, 0, 1:]]
     body = np.concatenate(units, axis=-1).astype(np.uint8)
-    extra: dict[str, list[int]] = {"t530": [across, down]}
+    extra: dict[str, Any] = {"t530": [across, down]}
     data = tiff(coded, 6, rational={529: weights} | ({532: (16, 235, 128, 240, 128, 240)} if studio else {}),
                 body=body.tobytes(), **extra)  # fmt: skip
     assert np.abs(read_image(data).astype(int) - pixels).mean() < 1.5

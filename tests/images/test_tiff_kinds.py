@@ -8,6 +8,7 @@ import io
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ class Kind:
     compression: str | None
     predictor: bool
     tile: tuple[int, int] | None
-    byteorder: str
+    byteorder: Any  # "<" or ">"
     bigtiff: bool
 
     def samples(self) -> np.ndarray:

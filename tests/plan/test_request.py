@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ncbatch.codec.recipe import PRESETS
 from ncbatch.errors import NcbatchError, UsageError
 from ncbatch.plan.request import make_spec, read_spec_file
-from ncbatch.plan.spec import Variant
 from ncbatch.store import StoreOptions
 
 OPTIONS = StoreOptions()
 
 
-def variants(folder: Path, text: str) -> dict[str, Variant]:
+def variants(folder: Path, text: str) -> dict[str, Any]:
+    """The variants of a spec file by name; which fields their recipes have depends on the method."""
     (folder / "spec.yaml").write_text(text)
     requests = read_spec_file(str(folder / "spec.yaml"), OPTIONS)
     return {variant.name: variant for variant in make_spec(".", OPTIONS, requests).variants}
@@ -71,7 +72,8 @@ def test_a_models_own_lmbda_is_the_default_and_may_differ(tmp_path: Path) -> Non
     entry = {"model": "base-0.010", "steps": 3}
     (own,) = make_spec(".", OPTIONS, [entry]).variants
     (other,) = make_spec(".", OPTIONS, [entry | {"lmbda": 0.03}]).variants
-    assert (own.recipe.lmbda, other.recipe.lmbda) == (0.01, 0.03)
+    recipes: list[Any] = [own.recipe, other.recipe]
+    assert [recipe.lmbda for recipe in recipes] == [0.01, 0.03]
     assert own.model_digest == other.model_digest and own.digest != other.digest
 
 

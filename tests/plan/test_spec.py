@@ -142,6 +142,7 @@ def _asked(**fields: Any) -> RunSpec:
 
 
 def test_a_request_is_completed() -> None:
+    variant: Any
     (variant,) = _asked().variants
     assert (variant.name, variant.model, variant.recipe.steps) == ("sga", "base-0.010", 2000)
     assert _asked().corpus.startswith("file:///")

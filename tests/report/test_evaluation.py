@@ -197,12 +197,16 @@ def test_nothing_to_report(tmp_path: Path) -> None:
         (("--thumbnails", "3", "--no-images"), "leave it out, or --thumbnails"),
     ],
 )
-def test_wrong_words_are_named(run: Store, tmp_path: Path, capsys, words, message) -> None:
+def test_wrong_words_are_named(
+    run: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], message: str
+) -> None:
     assert main(["report", run.uri, "--out", str(tmp_path), *words]) == 1
     assert message in capsys.readouterr().err
 
 
-def test_a_reference_table_without_columns_is_named(run: Store, tmp_path: Path, capsys) -> None:
+def test_a_reference_table_without_columns_is_named(
+    run: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "points.csv").write_text("method,bpp\nx,1\n")
     words = ["--published", str(tmp_path / "points.csv")]
     assert main(["report", run.uri, "--out", str(tmp_path), *words]) == 1

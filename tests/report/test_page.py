@@ -70,7 +70,9 @@ def test_thumbnails_lie_in_the_page(page: Path) -> None:
     assert text.count('src="data:image/jpeg;base64,') == 4 * 3
 
 
-def test_originals_that_are_gone_leave_the_decoded_ones(tmp_path: Path, capsys) -> None:
+def test_originals_that_are_gone_leave_the_decoded_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     output = make_run(tmp_path, REQUESTS[:1])
     shutil.rmtree(tmp_path / "corpus")
     assert main(["report", output.uri]) == 0
@@ -83,7 +85,7 @@ def test_originals_that_are_gone_leave_the_decoded_ones(tmp_path: Path, capsys) 
     assert "23,040 pixels" in text and "0 megapixels" not in text
 
 
-def test_a_bitstream_that_is_gone_is_left_out(tmp_path: Path, capsys) -> None:
+def test_a_bitstream_that_is_gone_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = make_run(tmp_path, REQUESTS[:1])
     next((tmp_path / "out" / "bitstreams").rglob("1.png.ncb")).unlink()
     assert main(["report", output.uri]) == 0

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from ncbatch.store import (
-    LocalStore,
     ObjectNotFound,
     Store,
     StoreError,
@@ -19,6 +18,7 @@ from ncbatch.store import (
     honours_create_only,
     open_store,
 )
+from ncbatch.store.s3 import S3Store
 from tests.servers import S3Server
 
 pytestmark = pytest.mark.s3
@@ -272,5 +272,5 @@ def test_check_is_silent_about_a_usable_store(store: Store) -> None:
     assert keys(store) == ["k"]
 
 
-def _options(store: Store):  # type: ignore[no-untyped-def]
-    return None if isinstance(store, LocalStore) else store.options  # type: ignore[attr-defined]
+def _options(store: Store) -> StoreOptions | None:
+    return store.options if isinstance(store, S3Store) else None

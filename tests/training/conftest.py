@@ -1,10 +1,12 @@
 """Fixtures of the training's tests: a tiny network and a few images made on the spot."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from ncbatch.store import open_store
+from ncbatch.store import Store, open_store
 from ncbatch.training.images import TrainingImages, read_images
 from ncbatch.training.settings import TrainingSettings
 
@@ -22,7 +24,7 @@ def make_image(seed: int, height: int, width: int) -> np.ndarray:
 
 
 @pytest.fixture(scope="session")
-def corpus(tmp_path_factory):
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """A store with eight images."""
     folder = tmp_path_factory.mktemp("corpus")
     for i in range(8):
@@ -31,9 +33,9 @@ def corpus(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def photographs(corpus) -> TrainingImages:
+def photographs(corpus: Store) -> TrainingImages:
     return read_images(corpus, [info.key for info in corpus.list()], 64, 1 << 30)
 
 
-def settings(**fields) -> TrainingSettings:
+def settings(**fields: Any) -> TrainingSettings:
     return TrainingSettings(**{"lmbda": 0.01, "steps": 6, **TINY, **fields})

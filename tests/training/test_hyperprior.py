@@ -4,6 +4,7 @@ import gzip
 import io
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ def ours_like(network: nn.Module, n: int, m: int) -> MeanScaleHyperprior:
     return ours
 
 
-def test_parameters_are_compressais_by_name_shape_and_order():
+def test_parameters_are_compressais_by_name_shape_and_order() -> None:
     """The order counts, too: an optimizer's state knows its parameters by their numbers."""
     network = theirs(8, 12)
     wanted = [(name, p.shape) for name, p in network.named_parameters()]
@@ -41,7 +42,7 @@ def test_parameters_are_compressais_by_name_shape_and_order():
     assert set(MeanScaleHyperprior(8, 12).state_dict()) == {name for name, _ in wanted}
 
 
-def test_initial_weights_are_distributed_as_compressais():
+def test_initial_weights_are_distributed_as_compressais() -> None:
     network = theirs(24, 32)
     torch.manual_seed(0)
     ours = dict(MeanScaleHyperprior(24, 32).named_parameters())
@@ -55,7 +56,7 @@ def test_initial_weights_are_distributed_as_compressais():
 
 
 @pytest.mark.parametrize("part", ["g_a", "h_a", "h_s", "g_s"])
-def test_transforms_and_their_gradients_are_compressais(part):
+def test_transforms_and_their_gradients_are_compressais(part: str) -> None:
     network = theirs(8, 12)
     with torch.no_grad():  # some parameters of GDN below their bound, where its gradient is special
         for name, parameter in network.named_parameters():
@@ -72,14 +73,15 @@ def test_transforms_and_their_gradients_are_compressais(part):
         gradients = {name: p.grad for name, p in getattr(modules, part).named_parameters()}
         results.append((out, values.grad, gradients))
     (out, wrt_input, wrt_weights), (my_out, my_input, my_weights) = results
+    assert wrt_input is not None and my_input is not None
     assert torch.equal(out, my_out) and torch.equal(wrt_input, my_input)
     assert wrt_weights.keys() == my_weights.keys()
     for name, gradient in wrt_weights.items():
         assert gradient.any() and torch.allclose(my_weights[name], gradient, rtol=1e-5, atol=0), name
 
 
-def test_density_its_gradients_and_its_quantiles_are_compressais():
-    bottleneck = theirs(8, 12).entropy_bottleneck
+def test_density_its_gradients_and_its_quantiles_are_compressais() -> None:
+    bottleneck: Any = theirs(8, 12).entropy_bottleneck
     with torch.no_grad():
         for name, parameter in bottleneck.named_parameters():
             if name != "quantiles":
@@ -95,10 +97,12 @@ def test_density_its_gradients_and_its_quantiles_are_compressais():
     (my_mass.log().sum() + my_loss).backward()
     mine = dict(ours.named_parameters())
     for name, parameter in bottleneck.named_parameters():
-        assert parameter.grad.any() and torch.equal(mine[name].grad, parameter.grad), name
+        gradient = mine[name].grad
+        assert gradient is not None and parameter.grad.any(), name
+        assert torch.equal(gradient, parameter.grad), name
 
 
-def test_gdn_divides_by_the_norm_and_its_inverse_multiplies():
+def test_gdn_divides_by_the_norm_and_its_inverse_multiplies() -> None:
     x = torch.randn(1, 4, 3, 3, generator=torch.Generator().manual_seed(0))
     for inverse in (False, True):
         layer = GDN(4, inverse=inverse)
@@ -108,7 +112,7 @@ def test_gdn_divides_by_the_norm_and_its_inverse_multiplies():
             assert torch.allclose(layer(x), x * norm if inverse else x / norm, atol=1e-5)
 
 
-def test_gdns_parameters_below_their_bound_can_rise_but_not_sink():
+def test_gdns_parameters_below_their_bound_can_rise_but_not_sink() -> None:
     layer = GDN(3)
     with torch.no_grad():
         layer.gamma.fill_(-1.0)  # as a large step of the optimizer may leave them
@@ -116,9 +120,9 @@ def test_gdns_parameters_below_their_bound_can_rise_but_not_sink():
     assert torch.allclose(layer(x), x, atol=1e-5)
     layer(x).sum().backward()  # falls when gamma rises
     assert layer.gamma.grad is not None and bool((layer.gamma.grad < 0).all())
-    layer.gamma.grad = None
+    layer.zero_grad()
     layer(x).sum().neg().backward()
-    assert not bool(layer.gamma.grad.any())
+    assert layer.gamma.grad is not None and not bool(layer.gamma.grad.any())
 
 
 def integer_images() -> TrainingImages:
@@ -128,7 +132,7 @@ def integer_images() -> TrainingImages:
     return TrainingImages([plane.astype(np.uint8) for plane in planes])
 
 
-def test_a_training_by_compressais_modules_goes_on_as_it_would_have():
+def test_a_training_by_compressais_modules_goes_on_as_it_would_have() -> None:
     """The state was saved at step 3 by a release that trained those; `later` is what it saw afterwards."""
     state = load_state(gzip.decompress(OLD_STATE.read_bytes()), OLD_STATE.name)
     assert "network.g_a.1.beta_reparam.pedestal" in state["model"]
@@ -140,7 +144,7 @@ def test_a_training_by_compressais_modules_goes_on_as_it_would_have():
     np.testing.assert_allclose(reports, state["later"], rtol=1e-4)
 
 
-def test_a_saved_state_is_read_back_as_it_was():
+def test_a_saved_state_is_read_back_as_it_was() -> None:
     settings = TrainingSettings(lmbda=0.01, steps=4, n=2, m=3, crop=64, batch_size=2, warmup=2)
     first = Trainer(settings, integer_images(), torch.device("cpu"))
     reports = first.run()

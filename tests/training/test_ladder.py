@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 
@@ -5,13 +7,13 @@ from ncbatch.codec.model.checkpoint import export
 from ncbatch.codec.model.prior import quantile
 from ncbatch.errors import NcbatchError
 from ncbatch.training.ladder import walk
-from ncbatch.training.network import TrainableHyperprior, warm_start
+from ncbatch.training.network import Losses, TrainableHyperprior, warm_start
 from ncbatch.training.settings import LADDER
 from ncbatch.training.trainer import _generator
 from tests.training.conftest import settings
 
 
-def test_the_walk_goes_outwards_from_the_middle():
+def test_the_walk_goes_outwards_from_the_middle() -> None:
     rungs = walk(LADDER, ("base", "bits-back"))
     assert [r.name for r in rungs[:4]] == ["base-0.020", "base-0.010", "base-0.005", "base-0.0025"]
     assert len(rungs) == 14
@@ -19,25 +21,28 @@ def test_the_walk_goes_outwards_from_the_middle():
     for rung in rungs:  # nothing starts from what is not trained yet
         assert rung.parent is None or rung.parent in done
         done.add(rung)
-    assert all(r.parent.kind == "base" and r.parent.lmbda == r.lmbda for r in rungs if r.kind == "bits-back")
+    for rung in rungs:
+        if rung.kind == "bits-back":
+            assert rung.parent is not None
+            assert (rung.parent.kind, rung.parent.lmbda) == ("base", rung.lmbda)
 
 
-def test_bits_back_alone_still_trains_its_base_models():
+def test_bits_back_alone_still_trains_its_base_models() -> None:
     assert [r.name for r in walk([0.02], ("bits-back",))] == ["base-0.020", "bits-back-0.020"]
 
 
-def trained(kind: str, seed: int, **fields) -> TrainableHyperprior:
+def trained(kind: str, seed: int, **fields: Any) -> TrainableHyperprior:
     torch.manual_seed(seed)
     return TrainableHyperprior(settings(kind=kind, **fields))
 
 
-def losses(model: TrainableHyperprior):
+def losses(model: TrainableHyperprior) -> Losses:
     images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         return model(images, model.noise([_generator(0, 0, 0)]))
 
 
-def test_a_warm_start_computes_what_its_neighbour_does():
+def test_a_warm_start_computes_what_its_neighbour_does() -> None:
     source = trained("base", 1)
     checkpoint = export(source.network.state_dict(), lmbda=0.01, dtype=torch.float32)
     target = trained("base", 2)
@@ -47,7 +52,7 @@ def test_a_warm_start_computes_what_its_neighbour_does():
     assert torch.allclose(losses(target).mse, losses(source).mse, rtol=1e-5)
 
 
-def test_bits_back_starts_with_the_mean_of_base():
+def test_bits_back_starts_with_the_mean_of_base() -> None:
     source = trained("base", 1)
     checkpoint = export(source.network.state_dict(), lmbda=0.01, dtype=torch.float32)
     target = trained("bits-back", 2)
@@ -60,7 +65,7 @@ def test_bits_back_starts_with_the_mean_of_base():
     assert losses(target).bpp_y.item() > 0
 
 
-def test_bits_back_starts_with_a_prior_as_wide_as_base_codes_with():
+def test_bits_back_starts_with_a_prior_as_wide_as_base_codes_with() -> None:
     source = trained("base", 1)
     with torch.no_grad():  # one spike, as base models have in channels that carry nothing
         source.network.entropy_bottleneck.matrices[0][0] += 400
@@ -76,7 +81,7 @@ def test_bits_back_starts_with_a_prior_as_wide_as_base_codes_with():
     assert torch.allclose(before[1], after[1], rtol=1e-3, atol=1e-3)
 
 
-def test_weights_of_other_channels_or_kinds_are_refused():
+def test_weights_of_other_channels_or_kinds_are_refused() -> None:
     bits_back = export(trained("bits-back", 1).network.state_dict(), kind="bits-back", lmbda=0.01)
     with pytest.raises(NcbatchError, match="cannot start a base"):
         warm_start(trained("base", 2), bits_back)
@@ -84,7 +89,7 @@ def test_weights_of_other_channels_or_kinds_are_refused():
         warm_start(trained("bits-back", 2, n=16), bits_back)
 
 
-def test_a_wider_model_starts_from_a_narrow_one_with_the_same_image():
+def test_a_wider_model_starts_from_a_narrow_one_with_the_same_image() -> None:
     source = trained("base", 1)
     checkpoint = export(source.network.state_dict(), lmbda=0.01, dtype=torch.float32)
     target = trained("base", 2, m=20)

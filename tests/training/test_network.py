@@ -1,7 +1,9 @@
 import math
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from ncbatch.codec.decode import decode
 from ncbatch.codec.encode import encode
@@ -25,7 +27,7 @@ def network(kind: str) -> TrainableHyperprior:
     return model
 
 
-def test_density_of_z_integrates_to_one():
+def test_density_of_z_integrates_to_one() -> None:
     model = network("bits-back")
     points = torch.linspace(-400, 400, 800_001).expand(8, 1, -1)
     with torch.no_grad():
@@ -34,7 +36,7 @@ def test_density_of_z_integrates_to_one():
 
 
 @pytest.mark.parametrize("name", catalog.builtin_models("bits-back"))
-def test_density_of_a_built_in_model_integrates_to_one(name):
+def test_density_of_a_built_in_model_integrates_to_one(name: str) -> None:
     prior = FactorizedPrior(zoo.load_builtin(name).section("prior"), torch.float64, torch.device("cpu"))
     channels = len(prior.log_density(torch.zeros(64, 1, dtype=torch.float64)))
     points = torch.linspace(-400, 400, 80_001, dtype=torch.float64).expand(channels, -1)
@@ -42,19 +44,19 @@ def test_density_of_a_built_in_model_integrates_to_one(name):
     assert torch.allclose(torch.trapezoid(density, dx=800 / 80_000), torch.ones(64).double(), atol=1e-3)
 
 
-def test_density_is_the_derivative_of_the_cumulative():
+def test_density_is_the_derivative_of_the_cumulative() -> None:
     model = network("bits-back").double()
     points = torch.linspace(-6, 6, 41, dtype=torch.float64).expand(8, 1, -1)
     bottleneck = model.network.entropy_bottleneck
 
-    def cumulative(values):
+    def cumulative(values: Tensor) -> Tensor:
         return torch.sigmoid(bottleneck.logits(values))
 
     slope = (cumulative(points + 1e-5) - cumulative(points - 1e-5)) / 2e-5
     assert torch.allclose(model.log_density(points).exp(), slope, rtol=1e-5, atol=1e-9)
 
 
-def test_loss_of_the_base_kind_is_bits_and_squared_error():
+def test_loss_of_the_base_kind_is_bits_and_squared_error() -> None:
     """Against torch's own distributions, given the same noisy latents."""
     model = network("base")
     images = torch.from_numpy(make_image(0, 64, 64)).permute(2, 0, 1)[None].float() / 255
@@ -76,7 +78,7 @@ def test_loss_of_the_base_kind_is_bits_and_squared_error():
     assert losses.rd_loss(0.02).item() == pytest.approx(bpp.item() + 0.02 * error.item(), rel=1e-4)
 
 
-def test_bits_back_are_those_of_the_posterior_sample():
+def test_bits_back_are_those_of_the_posterior_sample() -> None:
     model = network("bits-back")
     parameters = torch.randn(2, 16, 1, 1)
     noise = torch.randn(2, 8, 1, 1)
@@ -88,7 +90,7 @@ def test_bits_back_are_those_of_the_posterior_sample():
     assert bits_z.item() == pytest.approx(-model.log_density(channels).sum().item() / math.log(2), rel=1e-5)
 
 
-def test_posteriors_width_is_capped_while_training():
+def test_posteriors_width_is_capped_while_training() -> None:
     model = network("bits-back")
     parameters = torch.cat([torch.zeros(1, 8, 1, 1), torch.full((1, 8, 1, 1), 50.0)], 1)
     z, _, _ = model._sample_z(parameters, torch.ones(1, 8, 1, 1))
@@ -96,7 +98,7 @@ def test_posteriors_width_is_capped_while_training():
 
 
 @pytest.mark.parametrize("kind", ["base", "bits-back"])
-def test_gradients_reach_every_weight(kind):
+def test_gradients_reach_every_weight(kind: Any) -> None:
     model = network(kind)
     images = torch.rand(2, 3, 64, 64)
     model(images, model.noise([_generator(0, 0, i) for i in range(2)])).rd_loss(0.01).backward()
@@ -106,7 +108,7 @@ def test_gradients_reach_every_weight(kind):
 
 
 @pytest.mark.parametrize("kind", ["base", "bits-back"])
-def test_exported_weights_code_real_images(kind):
+def test_exported_weights_code_real_images(kind: Any) -> None:
     model = network(kind)
     checkpoint = export(model.network.state_dict(), kind=kind, lmbda=0.01)
     assert checkpoint.info.kind == kind
@@ -118,11 +120,13 @@ def test_exported_weights_code_real_images(kind):
     ):
         encoded = encode(codec, [pixels], recipe)[0]
         assert decode(codec, encoded.outcome.data).shape == pixels.shape
-        information = (encoded.outcome.bits_y + encoded.outcome.bits_z) / 8
-        assert len(encoded.outcome.data) <= information * 1.005 + 40
+        outcome = encoded.outcome
+        assert outcome.bits_y is not None and outcome.bits_z is not None
+        information = (outcome.bits_y + outcome.bits_z) / 8
+        assert len(outcome.data) <= information * 1.005 + 40
 
 
-def test_medians_of_the_bits_back_kind_halve_the_mass():
+def test_medians_of_the_bits_back_kind_halve_the_mass() -> None:
     model = network("bits-back")
     checkpoint = export(model.network.state_dict(), kind="bits-back", lmbda=0.01, dtype=torch.float32)
     medians = checkpoint.tensors["z.median"].float().view(-1, 1, 1) / 256
@@ -132,7 +136,7 @@ def test_medians_of_the_bits_back_kind_halve_the_mass():
     assert torch.allclose(half, torch.full_like(half, 0.5), atol=steepest / 256)
 
 
-def test_noise_of_a_sample_is_its_own():
+def test_noise_of_a_sample_is_its_own() -> None:
     model = network("base")
     together = model.noise([_generator(1, 5, i) for i in range(3)])
     alone = model.noise([_generator(1, 5, 2)])

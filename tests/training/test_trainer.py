@@ -2,6 +2,8 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -10,10 +12,10 @@ import torch
 from PIL import Image
 
 from ncbatch.errors import NcbatchError, Terminated, UsageError
-from ncbatch.store import open_store
+from ncbatch.store import Store, open_store
 from ncbatch.training.images import TrainingImages, read_images
 from ncbatch.training.session import STATE, Session, SessionOptions, load_state
-from ncbatch.training.settings import paper
+from ncbatch.training.settings import TrainingSettings, paper
 from ncbatch.training.train import Group, TrainingRequest, train_here, train_on_ray
 from ncbatch.training.trainer import Trainer, TrainingDivergedError
 from tests.training.conftest import make_image, settings
@@ -40,22 +42,22 @@ Session(asked, photographs, output, trainer, options, show).run()
 """
 
 
-def session(asked, photographs, output, **options) -> Session:
+def session(asked: TrainingSettings, photographs: TrainingImages, output: Store, **options: Any) -> Session:
     validation = TrainingImages(photographs.images[:1])
     return Session(asked, validation, output, Trainer(asked, photographs, CPU), **options)
 
 
-def weights(output) -> bytes:
+def weights(output: Store) -> bytes:
     return output.get("model.safetensors")
 
 
-def test_loss_falls(photographs):
+def test_loss_falls(photographs: TrainingImages) -> None:
     losses = [report.loss for report in Trainer(settings(steps=60), photographs, CPU).run()]
     assert len(losses) == 60 and np.mean(losses[-10:]) < 0.5 * np.mean(losses[:10])
 
 
 @pytest.mark.slow
-def test_killed_and_resumed_arrives_at_the_same_weights(corpus, tmp_path):
+def test_killed_and_resumed_arrives_at_the_same_weights(corpus: Store, tmp_path: Path) -> None:
     """SIGKILL somewhere after the first save; then the same command again."""
     steps = "220"
     command = [sys.executable, "-c", TRAIN, corpus.uri]
@@ -84,7 +86,7 @@ def test_killed_and_resumed_arrives_at_the_same_weights(corpus, tmp_path):
     ).read_bytes()
 
 
-def test_a_finished_training_is_only_read(photographs, tmp_path):
+def test_a_finished_training_is_only_read(photographs: TrainingImages, tmp_path: Path) -> None:
     output = open_store(str(tmp_path), create=True)
     first = session(settings(), photographs, output).run()
     seen = []
@@ -92,14 +94,16 @@ def test_a_finished_training_is_only_read(photographs, tmp_path):
     assert second.digest == first.digest and not seen
 
 
-def test_other_settings_are_refused_with_the_difference(photographs, tmp_path):
+def test_other_settings_are_refused_with_the_difference(photographs: TrainingImages, tmp_path: Path) -> None:
     output = open_store(str(tmp_path), create=True)
     session(settings(), photographs, output).run()
     with pytest.raises(NcbatchError, match=r"learning_rate: 0\.0008 there, 0\.001 asked for"):
         session(settings(learning_rate=1e-3), photographs, output).run()
 
 
-def test_more_steps_under_a_constant_rate_arrive_where_one_training_would(photographs, tmp_path):
+def test_more_steps_under_a_constant_rate_arrive_where_one_training_would(
+    photographs: TrainingImages, tmp_path: Path
+) -> None:
     whole, longer = (open_store(str(tmp_path / name), create=True) for name in ("whole", "longer"))
     session(settings(decay="constant", steps=6), photographs, whole).run()
     session(settings(decay="constant", steps=3), photographs, longer).run()
@@ -109,14 +113,18 @@ def test_more_steps_under_a_constant_rate_arrive_where_one_training_would(photog
         session(settings(decay="constant", steps=4), photographs, longer).run()
 
 
-def test_more_steps_are_refused_where_the_rate_falls_over_them(photographs, tmp_path):
+def test_more_steps_are_refused_where_the_rate_falls_over_them(
+    photographs: TrainingImages, tmp_path: Path
+) -> None:
     output = open_store(str(tmp_path), create=True)
     session(settings(), photographs, output).run()
     with pytest.raises(NcbatchError, match=r"6 steps, not 9; .*--start-from .*model\.safetensors"):
         session(settings(steps=9), photographs, output).run()
 
 
-def test_progress_is_shown_before_a_row_is_full(photographs, tmp_path, monkeypatch):
+def test_progress_is_shown_before_a_row_is_full(
+    photographs: TrainingImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("ncbatch.training.session._SECONDS_PER_LINE", 0.0)
     output, seen = open_store(str(tmp_path), create=True), []
     session(settings(), photographs, output, show=lambda row, n: seen.append(row.step)).run()
@@ -124,7 +132,7 @@ def test_progress_is_shown_before_a_row_is_full(photographs, tmp_path, monkeypat
     assert len(load_state(output.get(STATE), STATE)["log"]) == 1, "the log keeps whole rows only"
 
 
-def test_what_is_in_memory_is_told_in_words(corpus, caplog):
+def test_what_is_in_memory_is_told_in_words(corpus: Store, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", logger="ncbatch")
     keys = [info.key for info in corpus.list()]
     read_images(corpus, keys[:1], 64, 1 << 30, "validation")
@@ -136,15 +144,15 @@ def test_what_is_in_memory_is_told_in_words(corpus, caplog):
     ]
 
 
-def test_other_photographs_are_refused(photographs, tmp_path):
+def test_other_photographs_are_refused(photographs: TrainingImages, tmp_path: Path) -> None:
     output = open_store(str(tmp_path), create=True)
     session(settings(steps=300), photographs, output).save()
-    others = TrainingImages([255 - pixels for pixels in photographs.images])
+    others = TrainingImages([~pixels for pixels in photographs.images])
     with pytest.raises(NcbatchError, match="saw other images"):
         session(settings(steps=300), others, output).run()
 
 
-def test_a_damaged_state_is_one_error(photographs, tmp_path):
+def test_a_damaged_state_is_one_error(photographs: TrainingImages, tmp_path: Path) -> None:
     output = open_store(str(tmp_path), create=True)
     session(settings(), photographs, output).run()
     output.put(STATE, output.get(STATE)[:1000])
@@ -152,10 +160,10 @@ def test_a_damaged_state_is_one_error(photographs, tmp_path):
         session(settings(), photographs, output).run()
 
 
-def test_ctrl_c_saves(photographs, tmp_path):
+def test_ctrl_c_saves(photographs: TrainingImages, tmp_path: Path) -> None:
     output = open_store(str(tmp_path), create=True)
 
-    def interrupt(row, steps):
+    def interrupt(row: Any, steps: int) -> None:
         if row.step == 100:  # a slow machine shows rows before that, too
             raise KeyboardInterrupt
 
@@ -167,19 +175,21 @@ def test_ctrl_c_saves(photographs, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_within_a_step_waits_for_its_end(photographs, tmp_path, number):
+def test_a_signal_within_a_step_waits_for_its_end(
+    photographs: TrainingImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
     """Weights after a step under the number of the step before would train on to others."""
     interrupted = session(settings(), photographs, open_store(str(tmp_path / "a"), create=True))
     real, calls = interrupted.trainer._advance, []
 
-    def advance(*batch):
+    def advance(*batch: Any) -> Any:
         report = real(*batch)
         calls.append(report)
         if len(calls) == 5:
             signal.raise_signal(number)
         return report
 
-    interrupted.trainer._advance = advance
+    monkeypatch.setattr(interrupted.trainer, "_advance", advance)
     before = signal.getsignal(number)
     with pytest.raises(Terminated if number == signal.SIGTERM else KeyboardInterrupt):
         interrupted.run()
@@ -192,13 +202,15 @@ def test_a_signal_within_a_step_waits_for_its_end(photographs, tmp_path, number)
     )
 
 
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(photographs, tmp_path):
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(
+    photographs: TrainingImages, tmp_path: Path
+) -> None:
     output = open_store(str(tmp_path), create=True)
     work = session(settings(steps=300), photographs, output, options=SessionOptions(save_seconds=0))
 
-    def poison(row, steps):
+    def poison(row: Any, steps: int) -> None:
         if row.step == 100:  # rows are shown on the way there, too, on a slow machine
-            work.trainer.model.network.g_a[0].bias.data[0] = torch.nan
+            next(work.trainer.model.network.g_a.parameters()).data.view(-1)[0] = torch.nan
 
     work.show = poison
     with pytest.raises(TrainingDivergedError, match="step 100"):
@@ -209,13 +221,13 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(photographs, t
     assert all(bool(p.isfinite().all()) for p in kept.trainer.model.parameters())
 
 
-def test_crops_are_those_of_seed_step_and_index(photographs):
+def test_crops_are_those_of_seed_step_and_index(photographs: TrainingImages) -> None:
     assert np.array_equal(photographs.crop(0, 3, 1, 64), photographs.crop(0, 3, 1, 64))
     crops = {photographs.crop(0, step, i, 64).tobytes() for step in range(4) for i in range(4)}
     assert len(crops) == 16
 
 
-def test_unusable_and_small_images_are_counted(tmp_path):
+def test_unusable_and_small_images_are_counted(tmp_path: Path) -> None:
     Image.fromarray(make_image(0, 40, 200)).save(tmp_path / "small.png")
     Image.fromarray(make_image(1, 80, 80)).save(tmp_path / "fine.png")
     (tmp_path / "text.png").write_text("not an image")
@@ -229,7 +241,7 @@ def test_unusable_and_small_images_are_counted(tmp_path):
         read_images(corpus, ["text.png"], 64, 1 << 30)
 
 
-def test_schedules():
+def test_schedules() -> None:
     cosine = settings(steps=1000, warmup=10, learning_rate=1e-3)
     assert cosine.rate_at(0) == pytest.approx(1e-4) and cosine.rate_at(500) == pytest.approx(
         5.05e-4, rel=1e-2
@@ -243,7 +255,9 @@ def test_schedules():
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_two_ray_train_workers_compute_what_one_does(corpus, tmp_path, monkeypatch):
+def test_two_ray_train_workers_compute_what_one_does(
+    corpus: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The same losses and weights to float tolerance, with the same global batch."""
     ray = pytest.importorskip("ray")
     monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
@@ -252,7 +266,7 @@ def test_two_ray_train_workers_compute_what_one_does(corpus, tmp_path, monkeypat
     keys = tuple(info.key for info in corpus.list())
     asked = settings(steps=12)
 
-    def request(name):
+    def request(name: str) -> TrainingRequest:
         return TrainingRequest(asked, corpus.uri, keys, str(tmp_path / name))
 
     seen: list[int] = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from ncbatch import layout
@@ -59,7 +61,7 @@ def test_bytes_of_another_image_are_not_adopted(local: Workbench) -> None:
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:50], lambda data: b""])
-def test_damaged_bytes_are_found(local: Workbench, damage) -> None:
+def test_damaged_bytes_are_found(local: Workbench, damage: Callable[[bytes], bytes]) -> None:
     local.add({"a.png": make_image()})
     row = local.encode(local.spec(jpeg()))["a.png"]
     assert row.bitstream_key is not None

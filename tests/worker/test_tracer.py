@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from ncbatch import layout
@@ -43,7 +45,9 @@ def test_nothing_is_traced_unless_asked_for(local: Workbench) -> None:
     assert traced(local, every=0) == [] and local.keys(layout.TRACES_PREFIX) == []
 
 
-def test_tracing_changes_no_byte_and_an_interrupted_trace_goes_on(local: Workbench, monkeypatch) -> None:
+def test_tracing_changes_no_byte_and_an_interrupted_trace_goes_on(
+    local: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     local.add({"a.png": make_image(seed=3)})
     spec = local.spec(make_variant(sga(60)))
     unit = local.unit(spec)
@@ -55,7 +59,7 @@ def test_tracing_changes_no_byte_and_an_interrupted_trace_goes_on(local: Workben
 
     put = type(local.output).put
 
-    def put_and_die(self, key, data):
+    def put_and_die(self: Any, key: str, data: bytes) -> None:
         put(self, key, data)
         if key.startswith("wip/") and len(saved) < 3:
             saved.append(key)

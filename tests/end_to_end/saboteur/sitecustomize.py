@@ -10,15 +10,18 @@ import os
 import signal
 import sys
 import time
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 _TARGET = "ncbatch.worker.fetch"
 
 
-def _sabotage(module):
+def _sabotage(module: Any) -> None:
     real = module.read_image
 
-    def read_image(data, *args, **kwargs):
+    def read_image(data: bytes, *args: Any, **kwargs: Any) -> Any:
         if b"ncbatch-test:kill" in data:
             os.kill(os.getpid(), signal.SIGKILL)
         if b"ncbatch-test:hang" in data:
@@ -31,7 +34,7 @@ def _sabotage(module):
 class _Finder(importlib.abc.MetaPathFinder):
     """Lets the module be found as always, and changes it once it has been executed."""
 
-    def find_spec(self, name, path, target=None):
+    def find_spec(self, name: str, path: Any, target: Any = None) -> ModuleSpec | None:
         if name != _TARGET:
             return None
         if sys.argv[0].endswith("default_worker.py"):  # Ray's worker processes, not its drivers
@@ -40,13 +43,14 @@ class _Finder(importlib.abc.MetaPathFinder):
                 os._exit(7)
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
+        assert spec is not None and spec.loader is not None
         execute = spec.loader.exec_module
 
-        def exec_module(module):
+        def exec_module(module: ModuleType) -> None:
             execute(module)
             _sabotage(module)
 
-        spec.loader.exec_module = exec_module
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
 
 
