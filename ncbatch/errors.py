@@ -40,29 +40,32 @@ class StoppedByPolicyError(RunError):
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, which ends a command as Ctrl-C does."""
+    """Raised in the main thread by SIGTERM, which ends a command as Ctrl-C does."""
 
 
 def unknown(word: str, known: Iterable[str]) -> str:
-    """Of a word that is none of the known ones: what may have been meant, and what there is."""
+    """The message for a word that is none of the known ones: what may have been meant, and the choices."""
     known = list(known)
     return f"there is no {word!r}{meant(word, known)}; the choices are {', '.join(known)}"
 
 
 def meant(word: str, known: Iterable[str]) -> str:
-    """The known word nearest to one that is not, as a question in brackets; nothing where none is near."""
+    """A question in brackets that names the known word nearest to a mistyped one.
+
+    Empty where no known word is near.
+    """
     bare = {name.lstrip("-"): name for name in known}  # dashes make any two flags alike
     near = difflib.get_close_matches(word.lstrip("-"), bare, n=1, cutoff=0.7)
     return f" (did you mean {bare[near[0]]}?)" if near else ""
 
 
 def first_line(error: Exception) -> str:
-    """What a library's error says, for the brackets of a message; its kind where it says nothing."""
+    """The first line of a library's error, for the brackets of a message; its type where it has no text."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def first_problem(error: pydantic.ValidationError) -> str:
-    """What pydantic found first, as a sentence that names the flag."""
+    """The first problem that pydantic found, as a sentence that names the flag."""
     problem = error.errors()[0]
     where = "--" + str(problem["loc"][-1]).replace("_", "-") + ": " if problem["loc"] else ""
     return f"{where}{_in_our_words(problem)}"

@@ -7,7 +7,7 @@ import textwrap
 
 
 class ExitCode(enum.IntEnum):
-    """The exit code of a command. Where a job is followed, its exit code is passed on."""
+    """The exit codes of every command. A command that follows a job passes the job's exit code on."""
 
     OK = 0
     ERROR = 1
@@ -19,6 +19,7 @@ class ExitCode(enum.IntEnum):
 
     @property
     def meaning(self) -> str:
+        """What the code tells a caller, as a clause for `--help` and the docs."""
         return _MEANINGS[self]
 
 
@@ -35,7 +36,7 @@ _MEANINGS = {
 
 
 def table() -> str:
-    """All codes and their meanings, one a line."""
+    """The codes with their meanings, one a line, as `ncbatch --help` shows them."""
     lines = (f"{code.value:<4} {code.meaning}" for code in ExitCode)
     return "\n".join(
         textwrap.fill(line, 100, initial_indent="  ", subsequent_indent=" " * 7) for line in lines

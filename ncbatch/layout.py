@@ -48,24 +48,31 @@ _GENERATION_OR_ATTEMPT = re.compile(rf"\.(g\d+|{_ATTEMPT})$")
 
 
 def generation_key(generation: int) -> str:
+    """The key of a later plan; generation 0 is in `run.json`."""
     return f"{GENERATIONS_PREFIX}{generation:05d}.json"
 
 
 def plan_key(generation: int, digest: str, part: int) -> str:
-    """Named by its content: what a killed planner left behind never stands in the way of another plan."""
+    """The key of one part of a generation's plan.
+
+    It holds a digest of the content, so that what a planner left behind when it was killed never stands in
+    the way of another plan.
+    """
     return f"plan/{generation:05d}-{digest[:16]}-{part:05d}.parquet"
 
 
 def model_key(digest: str) -> str:
+    """The key of the checkpoint with this digest."""
     return f"models/{digest}.safetensors"
 
 
 def wip_key(unit: str) -> str:
+    """The key of the saved state of a unit that is being encoded."""
     return f"{WIP_PREFIX}{unit[:2]}/{unit}.safetensors"
 
 
 def kept_prefix(unit: str) -> str:
-    """Of what is kept of images of a unit that are done."""
+    """The prefix of the saved states of a unit's images that are done and wait for the rest of their pack."""
     return f"{WIP_PREFIX}{unit[:2]}/{unit}/"
 
 
@@ -80,32 +87,36 @@ def bitstream_stem(variant: str, image_key: str, generation: int) -> str:
 def bitstream_key(
     variant: str, image_key: str, generation: int, attempt: str | None = None, suffix: str = "ncb"
 ) -> str:
-    """Where an image's bitstream goes.
+    """The key of an image's bitstream.
 
     Args:
-        attempt: names the object on stores that ignore create-only puts, where two attempts at one key
-            could exchange the bytes under a committed row; None elsewhere.
-        suffix: of the variant's files.
+        attempt: names the object on stores that ignore create-only puts, where two attempts at one key could
+            exchange the bytes under a committed row; None elsewhere.
+        suffix: the suffix of the variant's files, without the dot.
     """
     stem = bitstream_stem(variant, image_key, generation)
     return f"{stem}.{attempt}.{suffix}" if attempt else f"{stem}.{suffix}"
 
 
 def pack_key(variant: str, unit: str, digest: str) -> str:
-    """Named by its content: attempts that make the same bytes share them, others never meet."""
+    """The key of a unit's pack.
+
+    It holds a digest of the content: attempts that make the same bytes share one object, and others never
+    meet.
+    """
     return f"packs/{variant}/{unit}-{digest[:16]}.ncbp"
 
 
 def attempt_named(stem: str, suffix: str = "ncb") -> re.Pattern[str]:
-    """Matches the bitstream keys at a stem that are named by an attempt."""
+    """A pattern for the keys below a bitstream's stem that are named by an attempt."""
     return re.compile(re.escape(stem) + rf"\.{_ATTEMPT}\.{suffix}")
 
 
 def safe_name(image_key: str) -> str:
-    """A relative path for an image key that every store and file system takes; distinct for distinct keys.
+    """A relative path for an image's key that every store and file system takes.
 
-    No empty, hidden, `.` or `..` segments, none that is too long, no characters a server may refuse, and
-    no folder that could collide with a file of ours.
+    Distinct keys have distinct paths. No segment is empty, hidden, `.` or `..`, or too long, none has a
+    character that a server may refuse, and no folder is called as one of our files could be.
     """
     segments = [_safe_segment(s, folder=True) for s in image_key.split("/")[:-1]]
     segments.append(_safe_segment(image_key.rsplit("/", 1)[-1], folder=False))
@@ -117,7 +128,10 @@ def safe_name(image_key: str) -> str:
 
 
 def unescaped(name: str) -> str:
-    """The last part of an image's key, of what `safe_name` made of it; any other name as it is."""
+    """The last part of an image's key, given what `safe_name` made of it.
+
+    A name that is none of `safe_name`'s comes back as it is.
+    """
     try:
         text = unquote(name, errors="strict")
     except UnicodeDecodeError:
@@ -142,22 +156,22 @@ def _safe_segment(segment: str, *, folder: bool) -> str:
 
 
 def unit_key(unit: str) -> str:
-    """The commit of one unit."""
+    """The key of a unit's commit."""
     return f"{UNITS_PREFIX}{unit[:2]}/{unit}.parquet"
 
 
 def trace_key(unit: str) -> str:
-    """How the refinements of one unit went."""
+    """The key of the traces of a unit's refinements."""
     return f"{TRACES_PREFIX}{unit[:2]}/{unit}.parquet"
 
 
 def part_key(n: int) -> str:
-    """The n-th part of the compacted table, counted from 1."""
+    """The key of the n-th part of the compacted table, counted from 1."""
     return f"{METRICS_PREFIX}part-{n:08d}.parquet"
 
 
 def unit_of_key(key: str) -> str | None:
-    """The unit whose commit the object at `key` is, or None for any other object."""
+    """The unit whose commit lies at `key`, or None for any other object."""
     match = _UNIT.fullmatch(key)
     return match[1] if match else None
 
@@ -169,5 +183,5 @@ def number_of_part(key: str) -> int | None:
 
 
 def is_of_old_layout(key: str) -> bool:
-    """Whether it is a part or a manifest of the compacted table as it was laid out at first."""
+    """Whether the key is one of a part or manifest in the first layout of the compacted table."""
     return _OLD.fullmatch(key) is not None

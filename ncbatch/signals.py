@@ -36,7 +36,11 @@ _memory = _Memory()
 
 
 class Request:
-    """Whether a signal has asked for an end that has been put off. number: of the signal, if one has."""
+    """Whether a signal has asked for an end that was put off.
+
+    Attributes:
+        number: the signal, or None as long as there was none.
+    """
 
     def __init__(self) -> None:
         self.number: int | None = None
@@ -74,9 +78,9 @@ def deferred(*numbers: signal.Signals) -> Iterator[Request]:
 
 @contextmanager
 def restored() -> Iterator[None]:
-    """For calls that put handlers of their own in the place of ours, as `ray.init()` does.
+    """Undoes handlers that a call within the block sets in the place of ours, as `ray.init()` does.
 
-    At the end of the block ours are back. They are given the signals that went to the others' handlers, whose
+    At the end of the block ours are back. They are given the signals that went to the other handlers, whose
     exceptions are forgotten, and an exception of ours that got lost on the way is raised again.
     """
     if not _main_thread():
@@ -105,7 +109,7 @@ def restored() -> Iterator[None]:
 
 
 def check() -> None:
-    """Raises once more what a handler has raised since the outermost block began, if it got lost."""
+    """Raises again what a handler has raised since the outermost block began, if the exception got lost."""
     if _memory.raised and _main_thread():
         raise _exception(_memory.raised[-1])
 

@@ -1,15 +1,15 @@
-"""Words that messages of all kinds are made of."""
+"""Numbers with their units as messages show them."""
 
 from __future__ import annotations
 
 
 def counted(count: int, noun: str) -> str:
-    """A number and what it is of."""
+    """A number and a noun in the plural, which becomes the singular for 1: "1 image", "2 images"."""
     return f"{count} {noun.removesuffix('s') if count == 1 else noun}"
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words a person reads at a glance."""
+    """Seconds as "45 s", "3 min 05 s" or "2 h 07 min"."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
@@ -18,7 +18,7 @@ def duration(seconds: float) -> str:
 
 
 def size(count: float) -> str:
-    """Bytes with a decimal prefix."""
+    """A number of bytes with a decimal prefix: "1.5 MB"."""
     for unit in ("B", "kB", "MB", "GB", "TB"):
         if count < 1000 or unit == "TB":
             break

@@ -1,4 +1,4 @@
-"""The process's memory allocator, told what the refinement loop does all day."""
+"""Settings of the process's memory allocator that suit the refinement loop."""
 
 from __future__ import annotations
 

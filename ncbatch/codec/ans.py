@@ -28,7 +28,14 @@ Symbols = NDArray[np.int32]
 
 
 def new_coder(payload: bytes = b"") -> AnsCoder:
-    """An ANS stack, empty or holding `payload` (little-endian 32-bit words)."""
+    """An ANS stack.
+
+    Args:
+        payload: what it holds, as little-endian 32-bit words; empty by default.
+
+    Raises:
+        BitstreamError: the words are no ANS stream.
+    """
     if not payload:
         return constriction.stream.stack.AnsCoder()
     try:
@@ -38,6 +45,7 @@ def new_coder(payload: bytes = b"") -> AnsCoder:
 
 
 def payload_of(coder: AnsCoder) -> bytes:
+    """The words of a stack as little-endian bytes; `new_coder` of them is the same stack."""
     return coder.get_compressed().astype("<u4").tobytes()
 
 
@@ -143,13 +151,14 @@ def _tables_of(keys: NDArray[np.int64], *, escape: bool) -> list[_Table]:
 
 
 class _Runs:
-    """Symbols under Gaussians, sorted into runs that share a table.
+    """Symbols under Gaussians, sorted into runs that share a frequency table.
 
-    Of mean-centred latents there are a few hundred distinct sigmas in an image, against a hundred thousand
-    latents; with means between the integers there are nearly as many tables as latents. Coded in ascending
-    order of sigma and of the mean's fraction; the whole part of the mean is taken off the symbols.
+    The mean-centred latents of an image have a few hundred distinct sigmas, against a hundred thousand
+    latents; where means lie between the integers there are nearly as many tables as latents. Runs come in
+    ascending order of sigma and of the mean's fractional part; the whole part of the mean is subtracted from
+    the symbols.
 
-    A Gaussian's key is sigma * 2**8 + the mean's fraction + 2**7.
+    A Gaussian's key is sigma * 2**8 + the mean's fractional part + 2**7.
     """
 
     def __init__(
@@ -231,10 +240,17 @@ def pop_gaussian(coder: AnsCoder, sigma: NDArray[np.int32], mean: NDArray[np.int
 
 
 def draw_gaussian(coder: AnsCoder, sigma: NDArray[np.int32], mean: NDArray[np.int32]) -> Symbols:
-    """Pops whatever bits are on the stack as a sample of the Gaussians; `return_gaussian` undoes it.
+    """Pops bits, whatever they are, as a sample of the Gaussians; `return_gaussian` undoes it.
 
-    Without an escape: it has several codes for one value, so a value drawn by it could not be returned as the
-    same bits. No symbol lies further than six sigmas from its mean.
+    No sample is coded by the escape, which has several codes for one value, so that a value drawn by it could
+    not be returned as the same bits. Every sample therefore lies within six sigmas of its mean.
+
+    Args:
+        sigma: standard deviations in units of 2**-8; int32, any shape.
+        mean: in the same units, same shape.
+
+    Returns:
+        int32 of the same shape.
     """
     runs = _Runs(sigma, mean, escape=False)
     entries = np.empty(sigma.size, dtype=np.int32)

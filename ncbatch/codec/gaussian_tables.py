@@ -84,6 +84,7 @@ class GaussianTables:
     frequencies: NDArray[np.float64]
 
     def table(self, index: int) -> NDArray[np.float64]:
+        """The frequencies of table `index`, the escape's last; float64[2 * reach + 2]."""
         return self.frequencies[self.start[index] : self.start[index] + 2 * self.reach[index] + 2]
 
 

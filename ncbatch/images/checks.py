@@ -1,4 +1,4 @@
-"""What is refused in an image file, and the words for it."""
+"""Why an image file is refused, and in which words."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _FIX: dict[ErrorClass, str] = {
 
 
 class ImageError(NcbatchError):
-    """One image that cannot be read.
+    """An image cannot be read.
 
     Attributes:
         error_class: which kind of trouble it is.
-        what: what is wrong, without the way out.
-        fix: the way out, where it is not the usual one of the class.
+        what: what is wrong, without the remedy.
+        fix: the remedy, where it is not the usual one of the class.
     """
 
     def __init__(self, error_class: ErrorClass, what: str, fix: str | None = None) -> None:
@@ -39,7 +39,11 @@ class ImageError(NcbatchError):
 
 
 def check_size(width: int, height: int, limits: ImageLimits) -> None:
-    """Raise ImageError unless an image of this size in pixels is within the limits."""
+    """Checks that an image of this size, in pixels, is within the limits.
+
+    Raises:
+        ImageError: it is not.
+    """
     if max(width, height) > MAX_SIDE:
         raise ImageError("too_large", f"{width} x {height} pixels: no side may exceed {MAX_SIDE}")
     if width * height > limits.max_pixels:

@@ -13,7 +13,7 @@ _SMALLEST_SIDE = 161  # below, five scales of an 11-tap window do not fit
 
 
 def mse(a: Pixels, b: Pixels) -> float:
-    """Mean squared error over all samples, on 0..255; [height, width, 3] each."""
+    """Mean squared error over all samples of two images, uint8[height, width, 3] each; on 0..255."""
     total = 0
     for top in range(0, len(a), _ROWS):
         difference = a[top : top + _ROWS].astype(np.int32) - b[top : top + _ROWS]
@@ -22,12 +22,18 @@ def mse(a: Pixels, b: Pixels) -> float:
 
 
 def psnr(mean_squared_error: float) -> float:
-    """Peak signal-to-noise ratio in dB; infinite for identical images."""
+    """Peak signal-to-noise ratio of 8-bit images in dB, from the mean squared error; infinite for identical
+    images.
+    """
     return 10 * math.log10(255**2 / mean_squared_error) if mean_squared_error else math.inf
 
 
 def ms_ssim(a: Pixels, b: Pixels) -> float | None:
-    """Multi-scale SSIM (Wang et al. 2003), mean over channels; None for images under 161 pixels a side."""
+    """Multi-scale SSIM (Wang et al. 2003) of two images, uint8[height, width, 3] each; mean over the
+    channels.
+
+    None where a side has under 161 pixels, which are too few for its five scales.
+    """
     if min(a.shape[:2]) < _SMALLEST_SIDE:
         return None
 

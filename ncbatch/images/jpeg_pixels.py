@@ -19,13 +19,22 @@ _OTHER_REVISION = re.compile(rb"(\xff\xe0(?:\0[\x10-\xff]|[^\0].)JFIF\0)[^\1]", 
 
 
 def jpeg_pixels(data: bytes, shape: tuple[int, int, int]) -> np.ndarray:
-    """Decode to uint8 `[height, width, channels]`: 1 is grey, 3 RGB, 4 CMYK with 255 for no ink.
+    """Decodes a JPEG file, and refuses whatever libjpeg warns of.
 
-    libvips could do it, but misses what libjpeg warns of in the last rows, where damage shows that shifted
-    all blocks behind it. simplejpeg passes every warning on; libvips is asked where simplejpeg is not able,
-    which is where TurboJPEG has no name for how the chroma is sampled.
+    libvips could do it, but misses warnings in the last rows, where damage shows that shifted all blocks
+    behind it. simplejpeg passes every warning on; libvips is asked where simplejpeg is not able, which is
+    where TurboJPEG has no name for how the chroma is sampled.
 
-    Raises ImageError, and pyvips.Error for a kind of JPEG that neither reads.
+    Args:
+        data: the file.
+        shape: height, width and channels, from its header.
+
+    Returns:
+        uint8[height, width, channels]: 1 channel is grey, 3 are RGB, 4 are CMYK with 255 for no ink.
+
+    Raises:
+        ImageError: the file is damaged.
+        pyvips.Error: it is of a kind that neither library reads.
     """
     channels = shape[2]
     if channels not in _CODING:

@@ -1,6 +1,6 @@
 """libvips, as far as images are read with it: one loader by name, one thread, no cache.
 
-Its own guess of the format is never asked for: it would offer a hostile file every loader that was built in.
+libvips is never asked to guess the format: it would offer a hostile file every loader that was built in.
 """
 
 from __future__ import annotations
@@ -22,14 +22,16 @@ _ALONE = threading.Lock()  # what went wrong is noted in one place for the whole
 
 
 def opened(data: bytes, loader: str, *, fail_on: str = "warning", **options: Any) -> pyvips.Image:
-    """Read the header; the pixels follow when they are asked for, row by row.
+    """Reads the header of an image; its pixels are decoded when they are asked for, row by row.
 
     Args:
-        fail_on: the least trouble that ends it, as libvips names them. It gives up at the first thing that
-            its libraries warn of unless told otherwise: half an image would be silent damage.
+        data: the file.
+        loader: of libvips, by name.
+        fail_on: the least trouble that ends decoding, in libvips' words. By default that is its libraries'
+            first warning: half an image would be silent damage.
 
     Raises:
-        pyvips.Error: the loader refuses it.
+        pyvips.Error: the loader refuses the file.
     """
     load = getattr(pyvips.Image, f"{loader}_buffer")
     with _ALONE:
@@ -37,7 +39,7 @@ def opened(data: bytes, loader: str, *, fail_on: str = "warning", **options: Any
 
 
 def pixels(image: pyvips.Image) -> np.ndarray:
-    """Decode to uint8 or uint16 `[height, width, channels]`.
+    """Decodes an image to uint8 or uint16[height, width, channels].
 
     Raises:
         pyvips.Error: the data are damaged, or of a kind that libvips was built without.
@@ -56,17 +58,17 @@ def pixels(image: pyvips.Image) -> np.ndarray:
 
 
 def blob(image: pyvips.Image, name: str) -> bytes:
-    """Bytes that the loader attached under `name`, "exif-data" for instance; none if it did not."""
+    """Bytes that the loader attached under `name`, "exif-data" for instance; empty if it attached none."""
     return bytes(image.get(name)) if image.get_typeof(name) else b""
 
 
 def number(image: pyvips.Image, name: str, default: int) -> int:
-    """An integer that the loader attached under `name`."""
+    """An integer that the loader attached under `name`, or `default`."""
     return int(image.get(name)) if image.get_typeof(name) else default
 
 
 def reason(error: pyvips.Error) -> str:
-    """The first thing that libvips' libraries said, in one line."""
+    """The first thing that libvips' libraries said of an error, in one line."""
     said = [line.strip() for line in str(error).splitlines()[1:]]
     words = [line.partition(": ")[2] or line for line in said if line]
     return words[0] if words else "it gives no reason"

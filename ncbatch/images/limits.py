@@ -1,4 +1,4 @@
-"""What is refused of an image by its size; light, since a run's settings hold it."""
+"""Which images are refused for their size. Light, since a run's settings hold it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ MAX_SIDE = 65535  # an .ncb stores each side in 16 bits
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """What is refused from an image's header alone, before memory is spent on its pixels."""
+    """What is refused from an image's header alone, before memory is spent on its pixels.
+
+    Attributes:
+        max_pixels: width times height.
+    """
 
     max_pixels: int = 100_000_000
 

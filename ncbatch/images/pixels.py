@@ -1,4 +1,4 @@
-"""What an image is once it has been read."""
+"""The type of an image once it has been read."""
 
 import numpy as np
 from numpy.typing import NDArray

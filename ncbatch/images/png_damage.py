@@ -9,7 +9,7 @@ from ncbatch.images.checks import ImageError
 
 
 def png_damage(data: bytes) -> ImageError:
-    """What is wrong with a PNG file that libvips refuses: cut off, damaged, or of another kind."""
+    """The error for a PNG file that libvips refuses: cut off, damaged, or of another kind."""
     start, kind = 8, b""
     while kind != b"IEND":
         if start + 12 > len(data):

@@ -37,17 +37,27 @@ def read_image(
     limits: ImageLimits = DEFAULT_LIMITS,
     name: str | None = None,
 ) -> np.ndarray:
-    """Decode a PNG, JPEG, WebP, TIFF, BMP or GIF to RGB.
+    """Decodes a PNG, JPEG, WebP, TIFF, BMP or GIF file to RGB.
 
-    Returns uint8 `[height, width, 3]`, C-contiguous and writable, with the EXIF orientation applied (that
-    of XMP is not). 16 bit samples are rounded to 8. An alpha channel that is opaque everywhere is dropped;
-    any other is refused, or composited over `alpha` = "white" or "black". Embedded ICC profiles are ignored.
+    The EXIF orientation is applied (that of XMP is not), and samples of 16 bits are rounded to 8. An alpha
+    channel that is opaque everywhere is dropped; any other is refused, or composited over `alpha`. Embedded
+    ICC profiles are ignored.
 
-    Of a file that holds several images the first is read: in a TIFF the first of full resolution. Under
-    `name`, if it is given, a warning is logged that says how many pages or frames were left out.
+    Of a file that holds several images the first is read, in a TIFF the first of full resolution. JPEG and
+    most of TIFF have no checksums: damage that leaves coded data well-formed is not noticed.
 
-    Raises ImageError for everything that the bytes can be blamed for, a JPEG's also for what libjpeg warns
-    of. JPEG and most of TIFF have no checksums: damage that leaves coded data well-formed is not seen.
+    Args:
+        data: the file.
+        alpha: what lies behind transparent pixels: "white", "black", or "refuse".
+        limits: refuses larger images before memory is spent on them.
+        name: under this name a warning is logged that says how many pages or frames were left out.
+
+    Returns:
+        uint8[height, width, 3], C-contiguous and writable.
+
+    Raises:
+        ImageError: for everything that the bytes can be blamed for; with a JPEG also whatever libjpeg warns
+            of.
     """
     if not data:
         raise ImageError("empty", "the file holds no bytes")
@@ -75,7 +85,11 @@ def read_image(
 
 
 def write_png(pixels: np.ndarray) -> bytes:
-    """Encode uint8 `[height, width, 3]` RGB as PNG, losslessly. Raises ValueError for any other array."""
+    """Encodes uint8[height, width, 3] in RGB as PNG, losslessly.
+
+    Raises:
+        ValueError: an array of another type or shape.
+    """
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
         raise ValueError(f"want uint8 [height, width, 3], got {pixels.dtype} {list(pixels.shape)}")
     buffer = io.BytesIO()

@@ -16,9 +16,12 @@ Alpha = Literal["refuse", "white", "black"]
 
 @dataclass
 class Samples:
-    """Decoded samples, uint8 or uint16: colour `[height, width, 1 or 3]`, opacity `[height, width]`.
+    """Decoded samples.
 
     Attributes:
+        colour: uint8 or uint16[height, width, 1 or 3].
+        opacity: of the same type, [height, width]; None where the file has no alpha.
+        premultiplied: whether the colour is multiplied by the opacity already.
         orientation: as EXIF numbers them, 1 to 8.
         left_out: how many pages or frames the file holds beside this one.
     """
@@ -30,9 +33,10 @@ class Samples:
     left_out: int = 0
 
     def rgb(self, alpha: Alpha) -> np.ndarray:
-        """uint8 `[height, width, 3]`, C-contiguous and its own memory.
+        """The image, upright and opaque: uint8[height, width, 3], C-contiguous and its own memory.
 
-        Raises ImageError if there are transparent pixels and `alpha` does not say what lies behind them.
+        Raises:
+            ImageError: there are transparent pixels, and `alpha` does not say what lies behind them.
         """
         colour = to_8_bits(self._flattened(alpha))
         upright = _UPRIGHT[self.orientation](colour)
@@ -53,12 +57,15 @@ class Samples:
 
 
 def to_8_bits(samples: np.ndarray) -> np.ndarray:
-    """uint16 to uint8, v * 255 / 65535 to the nearest: the high byte alone is half a level too dark."""
+    """Samples of 16 bits to 8 bits, v * 255 / 65535 to the nearest; samples of 8 bits as they are.
+
+    The high byte alone would be half a level too dark.
+    """
     return _TO_8_BITS[samples] if samples.dtype == np.uint16 else samples
 
 
 def printed(inks: np.ndarray) -> np.ndarray:
-    """CMYK, uint8 or uint16 `[height, width, 4]` with 0 for no ink, to RGB uint8 without a profile."""
+    """CMYK, uint8 or uint16[height, width, 4] with 0 for no ink, to uint8 RGB without a colour profile."""
     inks = np.ascontiguousarray(to_8_bits(inks))
     page = Image.frombytes("CMYK", (inks.shape[1], inks.shape[0]), inks.tobytes())
     return np.asarray(page.convert("RGB"))

@@ -1,4 +1,4 @@
-"""The tags of TIFF directories, which are what EXIF blocks are made of, too. No pixels are read here."""
+"""The tags of TIFF directories, of which EXIF blocks are made as well. No pixels are read here."""
 
 from __future__ import annotations
 
@@ -34,7 +34,12 @@ class TiffCutError(ValueError):
 
 @dataclass(frozen=True)
 class Directory:
-    """One directory of a file: `table` holds its entries, the first of which lies at byte `first`."""
+    """One directory of a file.
+
+    Attributes:
+        table: its entries, as they are in the file.
+        first: the offset of the first entry.
+    """
 
     data: bytes
     order: str
@@ -42,12 +47,15 @@ class Directory:
     first: int
 
     def values(self, tag: int, most: int | None = None) -> NDArray[np.float64]:
-        """A tag's numbers, rationals divided out; none without the tag, or if its type is no number.
+        """A tag's numbers, with rationals divided out; empty without the tag, or if its type is no number.
 
         Args:
-            most: how many are asked for; hostile files have tags with as many values as they have bytes.
+            tag: the tag's number.
+            most: how many numbers are read at most; hostile files have tags with as many values as they have
+                bytes.
 
-        Raises TiffCutError.
+        Raises:
+            TiffCutError: the values lie beyond the last byte.
         """
         places = np.flatnonzero(self.table["tag"] == tag)
         if not len(places):
@@ -73,14 +81,19 @@ class Directory:
         return np.divide(pairs[:, 0], pairs[:, 1], out=np.zeros(count), where=pairs[:, 1] != 0)
 
     def value(self, tag: int, default: int) -> int:
-        """The first of a tag's numbers. Raises TiffCutError."""
+        """The first of a tag's numbers, or `default`.
+
+        Raises:
+            TiffCutError: it lies beyond the last byte.
+        """
         values = self.values(tag, 1)
         return int(values[0]) if len(values) else default
 
     def plane(self, number: int, planes: int) -> bytes:
         """A copy of the file in which this directory is that of one plane out of several, as a grey image.
 
-        Raises TiffCutError.
+        Raises:
+            TiffCutError: a value lies beyond the last byte.
         """
         copy = bytearray(self.data)
         tags, places = np.unique(self.table["tag"], return_index=True)  # of a repeated tag, the first counts
@@ -110,7 +123,9 @@ class Directory:
         return bytes(copy)
 
     def _rewrite(self, copy: bytearray, place: int, kind: int, values: list[int]) -> None:
-        """Gives the tag at a place in the table other values; what does not fit there goes to the end."""
+        """Gives the tag at a place in the table other values; what does not fit there is appended to the
+        file.
+        """
         pointer = self.table.dtype["value"]
         packed = np.array(values, self.order + {3: "u2", 4: "u4"}[kind]).tobytes()
         if len(packed) > pointer.itemsize:
@@ -122,7 +137,7 @@ class Directory:
         copy[at : at + self.table.itemsize] = new + packed.ljust(pointer.itemsize, b"\0")
 
     def orientation(self) -> int:
-        """1 to 8, stated in a number of whatever type; 1 if none is, or none that makes sense."""
+        """The orientation as EXIF numbers them, 1 to 8; 1 if none is stated, or none that makes sense."""
         try:
             value = self.value(_ORIENTATION, 1)
         except TiffCutError:
@@ -131,7 +146,7 @@ class Directory:
 
 
 def exif_orientation(exif: bytes) -> int:
-    """The orientation that an EXIF block states; 1 for a broken block, which makes no pixel worse."""
+    """The orientation that an EXIF block states; 1 for a broken block, since the pixels are whole."""
     block = exif.removeprefix(b"Exif\0\0")
     if block[:2] not in (b"II", b"MM"):
         return 1
@@ -143,9 +158,12 @@ def exif_orientation(exif: bytes) -> int:
 
 
 def tiff_directories(data: bytes) -> list[Directory]:
-    """The chained directories of a TIFF file, a BigTIFF file or an EXIF block: its first thousand at most.
+    """The chained directories of a TIFF file, a BigTIFF file or an EXIF block: the first thousand at most.
 
-    Raises TiffCutError if the first lies beyond the last byte. A chain that breaks later ends there.
+    A chain that breaks behind the first directory ends there.
+
+    Raises:
+        TiffCutError: the first directory lies beyond the last byte.
     """
     order = "<" if data[:2] == b"II" else ">"
     big = data[2:4] in (b"\x2b\0", b"\0\x2b")

@@ -1,4 +1,4 @@
-"""TIFF files: which of their images is the image, and what its samples mean. libvips unpacks them."""
+"""TIFF files: which of their images is the image, and what its samples mean. libvips decodes them."""
 
 from __future__ import annotations
 
@@ -53,9 +53,11 @@ class _Layout:
 
 
 def read_tiff(data: bytes, limits: ImageLimits) -> Samples:
-    """Decode the first image of full resolution.
+    """Decodes the first image of full resolution.
 
-    Raises ImageError, and pyvips.Error for what libvips refuses.
+    Raises:
+        ImageError: the file is damaged or of a kind that is not read.
+        pyvips.Error: libvips refuses it.
     """
     try:
         directories = tiff_directories(data)
@@ -120,7 +122,7 @@ def _layout(directory: Directory) -> _Layout:
 
 
 def _check(layout: _Layout) -> None:
-    """Refuse what would come out wrong without a word."""
+    """Refuses what would be decoded wrongly without notice."""
     colours = _COLOURS.get(layout.photometric)
     if layout.photometric < 0:
         raise ImageError("unsupported", "the TIFF image does not say what its channels are")
@@ -146,7 +148,10 @@ def _check(layout: _Layout) -> None:
 
 
 def _alpha_kind(layout: _Layout, colours: int) -> int:
-    """0: no alpha, 1: premultiplied, 2: straight. One further channel of no stated kind is alpha."""
+    """0: no alpha; 1: premultiplied; 2: straight.
+
+    One further channel of no stated kind is taken for alpha.
+    """
     if layout.channels == colours:
         return 0
     extra = (layout.extra or (2,))[: layout.channels - colours]
@@ -184,7 +189,9 @@ def _samples(data: bytes, page: int, directory: Directory, layout: _Layout, limi
 def _unpacked(
     data: bytes, page: int, directory: Directory, layout: _Layout, limits: ImageLimits
 ) -> np.ndarray:
-    """uint8 or uint16 `[height, width, channels]`, palettes looked up, grey with black at zero."""
+    """Samples as uint8 or uint16[height, width, channels], with palettes looked up, and grey with black at
+    zero.
+    """
     if layout.bits == 12 or layout.compression in _BY_PILLOW:
         return _by_pillow(data, page, directory, layout, limits)
     # What libtiff warns of is lost blocks in these, elsewhere an odd tag.
@@ -199,9 +206,9 @@ def _unpacked(
 
 
 def _whole_tiles(directory: Directory, width: int, height: int) -> tuple[int, int]:
-    """The size of an image up to the ends of its tiles where they are far larger than it is.
+    """The size of an image up to the ends of its tiles, where the tiles are far larger than it is.
 
-    libvips refuses those, though they are what GDAL writes of a small image. Else the size as it is.
+    libvips refuses such images, though GDAL writes them of small ones. In all other cases the size as it is.
     """
     across, down = directory.value(322, 0), directory.value(323, 0)
     if not _USUAL_TILE < max(across, down) <= _LARGEST_TILE or min(across, down, width, height) < 1:
@@ -210,7 +217,7 @@ def _whole_tiles(directory: Directory, width: int, height: int) -> tuple[int, in
 
 
 def _planes(page: int, directory: Directory, layout: _Layout, limits: ImageLimits) -> np.ndarray:
-    """Planes read one by one: libvips reads tiles of them not at all, and strips of some kinds wrongly."""
+    """Planes read one by one: libvips cannot read tiled planes, and reads strips of some kinds wrongly."""
     if layout.channels > _MOST_PLANES:
         raise ImageError("unsupported", f"TIFF images of {layout.channels} planes are not read")
     grey = replace(layout, photometric=1, channels=1, planar=False, extra=None)
@@ -282,7 +289,7 @@ def _by_pillow(
 
 
 class _Unturned(TiffImageFile):
-    """Without the turn that Pillow makes while it loads, by the tag or by XMP, which is not read here."""
+    """An image without the turn that Pillow makes while it loads; the orientation is applied elsewhere."""
 
     def load_end(self) -> None:
         self._size = self.im.size
@@ -302,16 +309,21 @@ def _is_cut(data: bytes, directory: Directory) -> bool:
 
 
 def _pieces(directory: Directory) -> Iterator[tuple[int, int]]:
-    """First byte and length of each strip and tile. Raises TiffCutError."""
+    """The first byte and the length of each strip and tile.
+
+    Raises:
+        TiffCutError: the table lies beyond the last byte.
+    """
     for offsets, sizes in ((273, 279), (324, 325)):
         for start, length in zip(directory.values(offsets), directory.values(sizes), strict=False):
             yield int(start), int(length)
 
 
 def _check_sums(data: bytes, directory: Directory, budget: int) -> None:
-    """Refuse Deflate streams that contradict their checksums: libtiff stops reading before it gets there.
+    """Refuses Deflate streams that contradict their checksums, which libtiff never reaches.
 
-    `budget` is how many bytes are unpacked at most, whatever a hostile file holds.
+    Args:
+        budget: how many bytes are unpacked at most, whatever a hostile file holds.
     """
     for start, length in _pieces(directory):
         stream, end = zlib.decompressobj(), min(start + length, len(data))

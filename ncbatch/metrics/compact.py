@@ -22,7 +22,13 @@ _TRIES = 50
 
 @dataclass(frozen=True)
 class CompactResult:
-    """The compacted table as it stands."""
+    """The compacted table as it stands.
+
+    Attributes:
+        parts: how many objects it has.
+        rows: in them, those of every generation.
+        units: whose rows are in them.
+    """
 
     parts: int
     rows: int
@@ -31,7 +37,7 @@ class CompactResult:
 
 @dataclass
 class _Covered:
-    """What the parts hold that stand there."""
+    """What the parts that stand there hold."""
 
     last: int = 0
     parts: int = 0
@@ -44,12 +50,15 @@ class _Covered:
 
 
 def compact(store: Store) -> CompactResult:
-    """Put the rows of the unit commits that no part covers yet into new parts.
+    """Puts the rows of the unit commits that no part covers yet into new parts.
 
-    Writes nothing when there is nothing new. Unit commits stay, and so do the rows of every generation: which
-    of them is the newest is for the reader to say. Any number of compactions may run at once: a part is
-    published under the next number by a create-only put, and whoever loses that race looks again at what is
-    left. So no row is ever in two parts. (On stores that ignore create-only puts, let one run at a time.)
+    Nothing is written where there is nothing new. Unit commits stay, and so do the rows of every generation;
+    readers say which of them is the newest. Any number of compactions may run at once: a part is published
+    under the next number by a create-only put, and whoever loses that race looks again at what is left, so no
+    row is ever in two parts. (On stores that ignore create-only puts, let one run at a time.)
+
+    Raises:
+        MetricsError: a unit's commit or a part is damaged.
     """
     _put_old_layout_away(store)
     for _ in range(_TRIES):
@@ -79,7 +88,7 @@ def _covered(store: Store) -> _Covered:
 
 
 def _put_old_layout_away(store: Store) -> None:
-    """Removes the parts and manifests of a run that was compacted before parts were numbered.
+    """Deletes the parts and manifests of a run that was compacted before parts were numbered.
 
     Nothing is lost: the unit commits have every row, and readers take them from there meanwhile.
     """

@@ -4,4 +4,4 @@ from ncbatch.errors import NcbatchError
 
 
 class MetricsError(NcbatchError):
-    """An object that is no part of a metrics table, rows that do not fit it, or SQL that DuckDB refuses."""
+    """An object is no part of a metrics table, rows do not fit it, or DuckDB refuses the SQL."""

@@ -1,4 +1,4 @@
-"""Why images fail: every error class of the table, who is to blame, and what can be done about it."""
+"""Why images fail: every error class of the table, what is to blame, and what can be done about it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 class FailureClass:
     """What is known of an error class.
 
-    fault: what is to blame. `image`: the file, and trying it again as it is gives the same; `variant`: what
-        was asked for does not fit the file; `system`: memory, workers, permissions, which may be mended.
-    remedy: what to do, as a clause.
-    kills: the worker was lost with it.
+    Attributes:
+        fault: what is to blame. "image": the file, and trying it again as it is gives the same; "variant":
+            what was asked for does not fit the file; "system": memory, workers or permissions, which may be
+            mended.
+        remedy: what to do, as a clause.
+        kills: whether the worker was lost with it.
     """
 
     fault: Literal["image", "variant", "system"]
@@ -51,11 +53,14 @@ _UNKNOWN = FailureClass("system", "read the errors; a newer ncbatch may know the
 
 
 def failure_class(name: str) -> FailureClass:
+    """What is known of an error class by its name; a class of a newer ncbatch gets a general remedy."""
     return CLASSES.get(name, _UNKNOWN)
 
 
 @dataclass(frozen=True)
 class Example:
+    """A failed row: its image, its variant and the message of its error."""
+
     image_key: str
     variant: str
     error: str
@@ -63,7 +68,13 @@ class Example:
 
 @dataclass(frozen=True)
 class Failures:
-    """The failed rows of one error class: how many, and the first few."""
+    """The failed rows of one error class.
+
+    Attributes:
+        name: the class.
+        count: how many rows it has.
+        examples: the first few of them.
+    """
 
     name: str
     count: int
@@ -71,6 +82,7 @@ class Failures:
 
     @property
     def known(self) -> FailureClass:
+        """What is known of the class."""
         return failure_class(self.name)
 
 
@@ -85,10 +97,11 @@ _COLUMNS = ("status", "error_class", "image_key", "variant", "error")
 
 
 def failures_of(output: Store, examples: int) -> Sequence[Failures]:
-    """The failed rows of a run by error class, the most frequent first.
+    """The failed rows of a run by error class, the most frequent class first.
 
     Args:
-        examples: of each class, in the order of their keys.
+        output: the run's folder.
+        examples: how many rows of each class to return, in the order of their keys.
     """
     from ncbatch.metrics.table import read_table
 
@@ -96,7 +109,7 @@ def failures_of(output: Store, examples: int) -> Sequence[Failures]:
 
 
 def failures_in(table: pa.Table, examples: int) -> Sequence[Failures]:
-    """The same of a table that was read before."""
+    """As `failures_of`, for a table that was read before."""
     from ncbatch.metrics.query import query_table  # here, since DuckDB is slow to import
 
     return [

@@ -23,15 +23,22 @@ _SEALED: dict[str, str | bool | int | float | list[str]] = {
 
 
 def query(store: Store, sql: str) -> pa.Table:
-    """The result of `sql`, in which the run's table is called `metrics`.
+    """The result of a query over a run's table, which the SQL calls `metrics`.
 
-    Raises MetricsError with DuckDB's own words when the SQL is wrong, and what `read_table` raises.
+    The SQL sees that table and nothing else: neither files nor the network.
+
+    Raises:
+        MetricsError: the SQL is wrong (in DuckDB's own words), or the table is damaged.
     """
     return query_table(read_table(store), sql)
 
 
 def query_table(table: pa.Table, sql: str) -> pa.Table:
-    """The result of `sql` over a table that was read before; times are in UTC, as the table has them."""
+    """The result of a query over a table that was read before. Times are in UTC, as the table has them.
+
+    Raises:
+        MetricsError: the SQL is wrong, in DuckDB's own words.
+    """
     with duckdb.connect(":memory:", config=_SEALED) as connection:
         with contextlib.suppress(duckdb.Error):  # a DuckDB that was built without time zones has UTC only
             connection.execute("set TimeZone = 'UTC'")

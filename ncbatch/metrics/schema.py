@@ -97,7 +97,11 @@ SCHEMA = pa.schema(
 
 
 def rows_to_parquet(rows: Sequence[Row]) -> bytes:
-    """The rows as one Parquet file with exactly SCHEMA. Raises MetricsError for a row that does not fit."""
+    """The rows as one Parquet file with exactly the columns of SCHEMA.
+
+    Raises:
+        MetricsError: a row does not fit.
+    """
     for row in rows:
         _check_row(row)
     names = [field.name for field in fields(Row)]
@@ -126,9 +130,14 @@ def table_to_parquet(table: pa.Table, row_group_rows: int = 128 * 1024) -> bytes
 
 
 def parquet_to_table(source: bytes | pa.NativeFile, columns: Sequence[str] | None = None) -> pa.Table:
-    """The rows of one Parquet file that `rows_to_parquet` or `compact` made, or only some of its columns.
+    """The rows of a Parquet file that `rows_to_parquet` or `compact` made.
 
-    Raises MetricsError for a file of other origin, of a newer version, or damaged.
+    Args:
+        source: the file.
+        columns: names of the columns wanted, in their order; by default all of them.
+
+    Raises:
+        MetricsError: the file is of another origin or of a newer version, or it is damaged.
     """
     try:
         if isinstance(source, bytes):

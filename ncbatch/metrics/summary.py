@@ -1,4 +1,4 @@
-"""A table in a few numbers, for status lines and reports."""
+"""A table in a few numbers, for status lines."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ SUMMARY_COLUMNS = ("variant", "status", "image_bytes", "length", "bpp", "psnr")
 
 @dataclass(frozen=True)
 class Summary:
-    """Rows by status; means over the ok rows, None without any; bytes of the ok rows.
+    """Counts and means of a table.
 
-    mean_psnr leaves out infinite values (images that came back exactly), which would hide all others.
-    variants: the same by variant, where there are several.
+    Attributes:
+        mean_psnr: in dB, without the images that came back exactly, whose infinite PSNR would hide all
+            others; like the other means it is over the ok rows, and None without any.
+        variants: the same by variant, where there are several.
     """
 
     ok: int
@@ -33,7 +35,7 @@ class Summary:
 
 
 def summarise(table: pa.Table) -> Summary:
-    """Summarise a metrics table that has at least SUMMARY_COLUMNS."""
+    """Summarises a table that has at least SUMMARY_COLUMNS."""
     names = sorted(pc.unique(table["variant"]).to_pylist())
     whole = _summary(table)
     if len(names) < 2:
@@ -57,7 +59,7 @@ def _summary(table: pa.Table) -> Summary:
 
 
 def unit_result(rows: Iterable[Row]) -> UnitResult:
-    """The rows of one unit, summed up."""
+    """The rows of one unit, added up."""
     rows = list(rows)
     ok = [row for row in rows if row.status == "ok"]
     return UnitResult(

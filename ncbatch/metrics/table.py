@@ -27,11 +27,17 @@ _Result = TypeVar("_Result")
 
 
 def read_table(store: Store, *, columns: Sequence[str] | None = None) -> pa.Table:
-    """The rows of every unit committed so far, one for each (image_key, variant), ordered by these two.
+    """The rows of every unit committed so far, one for each image and variant, ordered by these two.
 
-    Of several generations the highest wins. `columns` selects and orders columns; an unknown one is a
-    MetricsError, as is an object of the table that is missing, damaged or of other origin. Without any commit
-    the table is empty and has the columns all the same.
+    Of several generations the highest counts. Before the first commit the table is empty and has its columns
+    all the same.
+
+    Args:
+        store: the run's folder.
+        columns: names of the columns wanted, in their order; by default all of them.
+
+    Raises:
+        MetricsError: a column is unknown, or an object of the table is missing, damaged or of another origin.
     """
     wanted = list(SCHEMA.names if columns is None else columns)
     unknown = [name for name in wanted if name not in SCHEMA.names]
@@ -60,7 +66,13 @@ def uncovered_units(store: Store, covered: Set[str]) -> list[str]:
 def read_units(
     store: Store, units: Sequence[str], columns: Sequence[str] | None = None
 ) -> Iterator[pa.Table]:
-    """The rows of each unit's commit, fetched ahead of the consumer by a bounded number of objects."""
+    """The rows of each unit's commit, in the order of `units`.
+
+    Objects are fetched ahead of the consumer, a bounded number of them.
+
+    Raises:
+        MetricsError: a commit is damaged.
+    """
     # Only the waiting is done in threads: parsing many small files in several of them at once takes longer.
     for unit, data in zip(units, in_parallel(lambda unit: store.get(unit_key(unit)), units), strict=True):
         try:
@@ -70,7 +82,7 @@ def read_units(
 
 
 def in_parallel(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
-    """`map` with threads, keeping the order; stops fetching when the consumer stops or something fails."""
+    """`map` in threads, in order; stops fetching when the consumer stops or something fails."""
     remaining = iter(items)
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="metrics") as pool:
         pending = [pool.submit(function, item) for item in islice(remaining, _IN_FLIGHT)]
@@ -83,7 +95,9 @@ def in_parallel(function: Callable[[_Item], _Result], items: Iterable[_Item]) ->
 
 
 def _read_part(store: Store, key: str, columns: Sequence[str]) -> pa.Table | None:
-    """None where it has gone since the listing: then its rows are read from the unit commits."""
+    """A part's rows; None where it has gone since the listing, and its rows are read from the unit
+    commits.
+    """
     try:
         data = store.get(key)
     except ObjectNotFound:
@@ -92,7 +106,7 @@ def _read_part(store: Store, key: str, columns: Sequence[str]) -> pa.Table | Non
 
 
 def read_part_columns(store: Store, info: ObjectInfo, columns: Sequence[str]) -> pa.Table:
-    """Some columns of a part of the compacted table, of which no other bytes are fetched."""
+    """Some columns of a part of the compacted table; no other bytes of it are fetched."""
     return _parsed_part(info.key, pa.PythonFile(_Ranges(store, info), mode="r"), columns)
 
 
@@ -108,7 +122,7 @@ def _parsed_part(key: str, source: bytes | pa.NativeFile, columns: Sequence[str]
 
 
 class _Ranges(io.RawIOBase):
-    """An object as a file that can be sought in; reads fetch their bytes only."""
+    """An object as a file in which one can seek; a read fetches its own bytes only."""
 
     def __init__(self, store: Store, info: ObjectInfo) -> None:
         self._store, self._info, self._at = store, info, 0

@@ -1,4 +1,4 @@
-"""The side table of a run that traces its refinements: one row per image and look."""
+"""The side table of a run that traces its refinements: one row for each image and traced step."""
 
 from __future__ import annotations
 
@@ -27,14 +27,22 @@ SCHEMA = pa.schema(
 
 
 def write_trace(store: Store, unit: str, rows: Sequence[dict[str, Any]]) -> None:
-    """Writes a unit's looks, over those of an earlier attempt."""
+    """Writes a unit's traced steps, over those of an earlier attempt."""
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(list(rows), schema=SCHEMA), sink, compression="zstd")
     store.put(trace_key(unit), sink.getvalue())
 
 
 def read_traces(store: Store, units: Iterable[str] | None = None) -> pa.Table:
-    """Looks by variant, image and step: of a whole run, or of some units. Empty where nothing was traced."""
+    """The traced steps, ordered by variant, image and step.
+
+    Args:
+        store: the run's folder.
+        units: reads only these; by default all of the run.
+
+    Returns:
+        An empty table where nothing was traced.
+    """
     traced: Iterator[str] = (info.key for info in store.list(TRACES_PREFIX))
     if units is not None:
         # A listing of all that was traced would be long in a large run; that nothing was is told at once.

@@ -1,4 +1,4 @@
-"""What a unit's commit holds, summed up. Light: telling how far a run is needs no tables."""
+"""What a unit's commit holds, added up. Light: telling how far a run is needs no tables."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class UnitResult:
-    """What a unit's commit holds, summed up for the driver's progress.
+    """What a unit's commit holds, added up for the driver's progress.
 
-    bpp: sum over the ok rows. exact: ok rows whose image came back exactly; their PSNR is infinite and
-    left out of the sum `psnr`.
+    Attributes:
+        ok: ok rows.
+        failed: failed rows.
+        bpp: sum over the ok rows.
+        psnr: sum in dB over the ok rows, without those whose image came back exactly.
+        exact: ok rows whose image came back exactly; their PSNR is infinite.
     """
 
     ok: int

@@ -19,12 +19,16 @@ class StoreOptions:
 
     Credentials come from boto3's own chain only: environment, profile, instance role.
 
-    endpoint_url: S3 endpoint; without it boto3 reads AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL or its profile.
-    region: without it boto3 decides.
-    retry_seconds: how long one operation goes on trying against throttling, 5xx answers and lost connections.
-        No wait begins after this time; the last one begun may overrun it by up to 20 s plus one time-out.
+    Attributes:
+        endpoint_url: the S3 endpoint; without it boto3 reads AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL or its
+            profile.
+        region: of the S3 server; without it boto3 decides.
+        retry_seconds: how long one operation goes on trying against throttling, 5xx answers and lost
+            connections. No wait begins after this time; the last one begun may overrun it by up to 20 s plus
+            one time-out.
 
-    Raises UsageError when the endpoint URL is none, or carries a user name or password.
+    Raises:
+        UsageError: the endpoint URL is none, or carries a user name or password.
     """
 
     endpoint_url: str | None = None
@@ -52,9 +56,11 @@ class StoreOptions:
 class ObjectInfo:
     """An object as listed or looked up.
 
-    key: relative to the store's root. size: bytes.
-    etag: changes whenever the bytes do, without quotes. From S3 as the server gives it; for local files it is
-        made of modification time and size.
+    Attributes:
+        key: relative to the store's root.
+        size: in bytes.
+        etag: changes whenever the bytes do; without quotes. S3's is the server's, a local file's is made of
+            its modification time and size.
     """
 
     key: str
@@ -73,51 +79,67 @@ class Store(Protocol):
         """Canonical URI of the root, ending in "/"; `open_store` of it gives an equal store."""
 
     def get(self, key: str) -> bytes:
-        """All bytes of the object. Raises ObjectNotFound."""
+        """All bytes of the object.
+
+        Raises:
+            ObjectNotFound: no object stands there.
+        """
 
     def get_with_info(self, key: str) -> tuple[ObjectInfo, bytes]:
-        """The bytes with the size and etag of these very bytes, in one request. Raises ObjectNotFound."""
+        """The object's bytes with the size and etag of these very bytes, in one request.
+
+        Raises:
+            ObjectNotFound: no object stands there.
+        """
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
         """At most `length` bytes from offset `start`: fewer at the object's end, none behind it.
 
-        Raises ObjectNotFound, and ValueError for negative numbers.
+        Raises:
+            ObjectNotFound: no object stands there.
+            ValueError: a number is negative.
         """
 
     def head(self, key: str) -> ObjectInfo | None:
         """Size and etag, or None when no object stands there (S3 says the same of a missing bucket)."""
 
     def put(self, key: str, data: bytes) -> None:
-        """Write the object, replacing what stands there; readers see all old or all new bytes."""
+        """Writes the object, replacing what stands there; readers see all old or all new bytes."""
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
-        """Write the object unless one stands there.
+        """Writes the object unless one stands there.
 
-        True: the object at the key has exactly these bytes, written by this call or by an earlier try of it.
-        False: other bytes stood there first, and still do.
+        This is guaranteed by local folders and by servers that honour `If-None-Match: *` on a put, whatever
+        is retried or runs at the same time. On a server that ignores the condition (see
+        `honours_create_only`) the answer is what was read back after the write, and a later concurrent writer
+        may still replace the bytes after both were told True; there, write bytes that must not be lost to
+        keys that only one attempt uses.
 
-        Guaranteed by local folders and by servers that honour `If-None-Match: *` on a put, whatever is
-        retried or runs at the same time. On a server that ignores the condition (see `honours_create_only`)
-        the answer is what was read back after the write, and a later concurrent writer may still replace the
-        bytes after both were told True; there, write bytes that must not be lost to keys that only one
-        attempt uses.
+        Returns:
+            True if the object at the key has exactly these bytes, written by this call or by an earlier try
+            of it; False if other bytes stood there first, and still do.
         """
 
     def list(
         self, prefix: str = "", *, unreadable: Callable[[str, StoreError], None] | None = None
     ) -> Iterator[ObjectInfo]:
-        """Every object whose key starts with `prefix`, in UTF-8 byte order of the keys, fetched as it is
-        consumed.
+        """Every object whose key starts with `prefix`, in UTF-8 byte order of the keys.
 
-        The prefix is of the key as a string: "a" finds "a", "a/b" and "ab".
+        Pages are fetched as the objects are consumed.
 
         Args:
-            unreadable: told the key of a folder that the operating system keeps closed, and why; what is in
-                it is left out then. Without one that is an error, as it is for the root. (S3 has no folders.)
+            prefix: of the key as a string: "a" finds "a", "a/b" and "ab".
+            unreadable: called with the key of a folder that the operating system does not let us read, and
+                with the error; the listing goes on without that folder. Where it is not given, such a folder
+                is an error, as it always is for the root. (S3 has no folders.)
         """
 
     def delete(self, key: str) -> None:
-        """Remove the object; no error when none stands there."""
+        """Deletes the object; no error where none stands there."""
 
     def check(self) -> None:
-        """Fail at once when the store cannot be used: missing bucket or folder, wrong or no credentials."""
+        """Fails at once where the store cannot be used.
+
+        Raises:
+            StoreError: the bucket or folder is missing, or the credentials are missing or wrong.
+        """

@@ -32,7 +32,12 @@ class LocalStore:
     """
 
     def __init__(self, root: Path, *, create: bool = False) -> None:
-        """root: absolute path. create: whether a missing root is made by the first write."""
+        """A store at a folder.
+
+        Args:
+            root: its absolute path.
+            create: whether a missing root is made by the first write.
+        """
         self.root = root
         self.create = create
 
@@ -191,7 +196,7 @@ class LocalStore:
             os.close(descriptor)
 
     def _write(self, key: str, data: bytes, *, create_only: bool) -> bool:
-        """False if `create_only` and an object stands there."""
+        """Writes an object; False if `create_only` is set and an object stands there."""
         path = self._path(key)
         temporary = self.root / _TEMPORARY / uuid.uuid4().hex
         try:
@@ -216,7 +221,7 @@ class LocalStore:
                     raise
 
     def _remove_empty_temporary_folder(self) -> None:
-        """Leaves nothing of ours in a folder that somebody looks into, once nobody writes."""
+        """Leaves nothing of ours behind in a user's folder, once nobody writes."""
         with contextlib.suppress(OSError):  # "not empty" means that another writer is at it
             (self.root / _TEMPORARY).rmdir()
 
@@ -244,7 +249,10 @@ class LocalStore:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
 
     def _remove_stale_temporaries(self) -> None:
-        """Files that killed writers left behind; a day old, so that no living writer loses one."""
+        """Deletes what killed writers left behind.
+
+        Only files a day old are deleted, so that no living writer loses one.
+        """
         with contextlib.suppress(OSError):  # tidying only; another process may be at it, or we may only read
             for entry in os.scandir(self.root / _TEMPORARY):
                 if time.time() - entry.stat(follow_symlinks=False).st_mtime > _STALE_SECONDS:
@@ -260,7 +268,7 @@ def _reopened(root: bytes, create: bool) -> LocalStore:
 
 
 def _make_folder(folder: Path) -> None:
-    """With those above it; also beside others who remove them as soon as they are empty."""
+    """Makes a folder and those above it, also while others remove them as soon as they are empty."""
     for tries_left in reversed(range(_TRIES)):
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -280,7 +288,7 @@ def _write_durably(path: Path, data: bytes) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a new name survive a power failure, as the fsync of the file does for its bytes."""
+    """Makes a new name survive a power failure, as the fsync of the file does for its bytes."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -13,7 +13,7 @@ _NO_LINKS = frozenset({errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLI
 
 
 def as_store_error(error: OSError, root: str, key: str) -> StoreError:
-    """`error` met at `key` in the folder `root`, in the words of a store."""
+    """An operating system's error, met at `key` in the folder `root`, as a store's error."""
     if error.errno == errno.ENOENT:
         return ObjectNotFound(f"There is no object {key!r} in {root}; it may have been deleted or renamed.")
     if error.errno == errno.ENAMETOOLONG:

@@ -19,9 +19,12 @@ _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)  # deleted meanwhile, or a li
 
 @dataclass(frozen=True)
 class _Node:
-    """A file, or a folder with a key that ends in "/"; `above` identifies the folders it is in.
+    """A file, or a folder, whose key ends in "/".
 
-    path: below the root, as its names are. key: UTF-8 of the key.
+    Attributes:
+        path: below the root, in the bytes of the file names.
+        key: the UTF-8 of its key.
+        above: identifies the folders that it is in.
     """
 
     path: bytes
@@ -33,14 +36,15 @@ class _Node:
 def walk(
     root: Path, prefix: str, unreadable: Callable[[str, StoreError], None] | None = None
 ) -> Iterator[tuple[str, os.stat_result]]:
-    """Every regular file below `root` whose relative key starts with `prefix`, in UTF-8 byte order of the
-    keys.
+    """Every regular file below `root` whose key starts with `prefix`, in UTF-8 byte order of the keys.
 
-    Links are followed, but not into a folder that they are in themselves. A missing root has no files.
+    Links are followed, except into a folder that they are in themselves. A missing root has no files.
 
     Args:
-        unreadable: told the key of a folder below the root that the operating system keeps closed, and why;
-            the walk goes on without it. Without one that is an error.
+        root: the folder.
+        prefix: of the keys wanted.
+        unreadable: called with the key of a folder below the root that the operating system does not let us
+            read, and with the error; the walk goes on without it. Where it is not given, that is an error.
     """
     base = os.fsencode(root)
     wanted = prefix.encode(errors="surrogatepass")

@@ -17,10 +17,10 @@ def key_of_name(name: bytes) -> str:
 
 
 def name_of_key(key: str) -> bytes:
-    """The path whose key it is.
+    """The path, below a store's root, of the file that has this key.
 
     Raises:
-        ValueError: no path has this key; as UnicodeEncodeError where it is no text.
+        ValueError: no file has this key; a UnicodeEncodeError where the key is no text.
     """
     name = _BYTE.sub(lambda match: bytes([int(match[1], 16)]), key.encode())
     if key_of_name(name) != key:
@@ -29,5 +29,5 @@ def name_of_key(key: str) -> bytes:
 
 
 def shown(path: bytes) -> str:
-    """A path in a message."""
+    """A path as a message shows it."""
     return path.decode("utf-8", "backslashreplace")

@@ -10,9 +10,9 @@ from ncbatch.store.local_names import key_of_name
 
 
 def prefix_of(inner: Store, outer: Store) -> str | None:
-    """What the keys of `outer` that are in `inner` begin with; None where `inner` lies elsewhere.
+    """What the keys of `outer` begin with that are also in `inner`; None where `inner` lies elsewhere.
 
-    It is "" where they are the same place, and else ends in "/". Links in the roots' paths are followed.
+    It is "" where both are the same place, and otherwise ends in "/". Links in the roots' paths are followed.
     """
     if isinstance(inner, LocalStore) and isinstance(outer, LocalStore):
         below, above = (os.path.realpath(os.fsencode(store.root)) + b"/" for store in (inner, outer))

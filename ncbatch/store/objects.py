@@ -10,10 +10,10 @@ from ncbatch.store import Store, StoreOptions, key_of_name, open_store
 
 
 def read_object(uri: str, options: StoreOptions) -> bytes:
-    """The bytes at an `s3://`, `file://` or plain path.
+    """The bytes of the object at an `s3://` or `file://` URI or at a plain path.
 
     Raises:
-        ObjectNotFound, StoreError: as `Store.get`.
+        ObjectNotFound, StoreError: as of `Store.get`.
     """
     store, name = folder_of(uri, options)
     return store.get(name)
@@ -45,13 +45,17 @@ def folders_above(uri: str) -> Iterator[str]:
 
 
 def no_file(uri: str) -> UsageError:
-    """What to say of an object that is not there, or is a folder."""
+    """The error for an object that is not there, or that is a folder."""
     folder = "://" not in uri and Path(uri).is_dir()
     return UsageError(f"{uri} is a folder, not a file" if folder else f"there is no file {uri}")
 
 
 def require_object(uri: str, options: StoreOptions) -> None:
-    """Raises UsageError where there is no such object, without fetching it."""
+    """Checks that an object is there, without fetching it.
+
+    Raises:
+        UsageError: there is none.
+    """
     store, name = folder_of(uri, options)
     if store.head(name) is None:
         raise no_file(uri)

@@ -1,4 +1,4 @@
-"""Does a store keep the create-only promise?"""
+"""Whether a store keeps the create-only promise."""
 
 from __future__ import annotations
 

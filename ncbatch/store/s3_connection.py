@@ -70,13 +70,21 @@ class S3Connection:
         seconds: float | None = None,
         diagnose: Callable[[int], None] | None = None,
     ) -> T:
-        """What `send(client)` returns; transient failures are tried again for `seconds`.
+        """Sends a request, again and again while it fails in passing.
 
-        key: full key for messages, None for the bucket itself.
-        seconds: None for the options'; 0 sends the request once.
-        diagnose: called with the number of failures after a status 500; raises if no other try would help.
+        Args:
+            send: makes the request with the client that it is given.
+            key: the full key, for messages; None for the bucket itself.
+            seconds: how long failures are tried again: by default as the options say; 0 sends the request
+                once.
+            diagnose: called with the number of failures after a status 500; raises if no other try would
+                help.
 
-        Raises StoreError with botocore's error as its `__cause__`.
+        Returns:
+            What `send` returned.
+
+        Raises:
+            StoreError: the request failed for good; botocore's error is its `__cause__`.
         """
         began = time.monotonic()
         deadline = began + (self.options.retry_seconds if seconds is None else seconds)
@@ -116,6 +124,7 @@ class S3Connection:
             ) from error
 
     def client(self) -> Any:
+        """This process's client, made at the first call."""
         with self._lock:
             if self._client is None or self._client[0] != os.getpid():
                 self._client = (os.getpid(), self._new_client())

@@ -1,4 +1,4 @@
-"""What an S3 server's refusal means: worth another try, or which error for the user."""
+"""What an S3 server's refusal means: whether another try may help, and which error a user sees."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def status_of(error: BaseException | None) -> int:
 
 
 def code_of(error: Exception) -> str:
-    """The S3 error code; answers to HEAD have no body, there it is the status as text."""
+    """The S3 error code. Answers to HEAD have no body; there it is the HTTP status as text."""
     if isinstance(error, aws.ClientError):
         return str(error.response.get("Error", {}).get("Code", "")) or str(status_of(error))
     return ""
@@ -98,7 +98,14 @@ def summary(error: BaseException | None) -> str:
 
 
 def as_store_error(error: Exception, endpoint: str, bucket: str, key: str | None) -> StoreError:
-    """The user's view of a failure that no other try would cure. key: full key, None for the bucket."""
+    """The error that a user sees for a failure that no other try would cure.
+
+    Args:
+        error: botocore's.
+        endpoint: for messages.
+        bucket: for messages.
+        key: the full key, or None for the bucket itself.
+    """
     what = f"s3://{bucket}" if key is None else f"s3://{bucket}/{key}"
     if isinstance(error, _NO_CREDENTIALS):
         return AccessDenied(

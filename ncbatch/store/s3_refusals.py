@@ -20,7 +20,12 @@ _FAILURES_THAT_LAST = 3
 
 
 def explain_refused_put(connection: S3Connection, full: str, failures: int) -> None:
-    """Raise StoreError if the server can never hold the key `full`, after `failures` answers of 500."""
+    """Looks why a put was answered with status 500.
+
+    Raises:
+        StoreError: the server can never hold the key `full`; otherwise nothing happens, and the put may be
+            tried again.
+    """
     where = f"{connection.endpoint()} cannot hold the key {full!r} in the bucket {connection.bucket!r}"
     long = next((part for part in full.split("/") if len(part.encode()) > _LONGEST_PART), None)
     if long is not None:
@@ -56,7 +61,11 @@ def _rival(connection: S3Connection, full: str) -> str | None:
 
 
 def _is_listed_but_missing(connection: S3Connection, full: str) -> bool:
-    """What rclone does after a put that it could not finish; it also hides the objects below for a while."""
+    """Whether the server lists the key but does not have the object.
+
+    rclone does that for a while after a put that it could not finish; it also hides the objects below
+    meanwhile.
+    """
     if _first_key(connection, full) != full:
         return False
     try:

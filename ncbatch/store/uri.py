@@ -23,11 +23,16 @@ _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,254}")
 
 
 def open_store(uri: str, options: StoreOptions | None = None, *, create: bool = False) -> Store:
-    """The store at `uri`: "s3://bucket/prefix", "file:///folder" (percent-encoded) or a plain path ("~"
-    expanded).
+    """The store at a URI or path. No request is sent; `Store.check` does that.
 
-    No request is sent; `Store.check` does that. With `create` a missing local folder is made by the first
-    write, without it it is a StoreError. Raises UsageError for anything that is not such a URI.
+    Args:
+        uri: "s3://bucket/prefix", "file:///folder" (percent-encoded) or a plain path, with "~" expanded.
+        options: how to reach an S3 server.
+        create: whether a missing local folder is made by the first write.
+
+    Raises:
+        UsageError: not such a URI.
+        StoreError: the local folder is missing, and `create` is not set.
     """
     match = _SCHEME.fullmatch(uri)
     if match is None:

@@ -22,7 +22,12 @@ _NOISE = ImageNoise(0, b"bbvi")
 
 @dataclass(frozen=True)
 class BbviSettings:
-    """A part of the bitstream: the decoder does the same. No steps: h_a(y_hat) as it is."""
+    """How q(z|y_hat) is inferred. These are part of the bitstream, since the decoder repeats the inference.
+
+    Attributes:
+        steps: steps of Adam; with none, the posterior is h_a(y_hat) as it is.
+        learning_rate: Adam's.
+    """
 
     steps: int
     learning_rate: float
@@ -60,10 +65,12 @@ def infer(
 
 
 def rate_gradient(model: Model, y: Tensor, parameters: Tensor, noise: Tensor) -> Tensor:
-    """Gradient of the net rate in bits at one sample of z; float64, of parameters' shape.
+    """Gradient of the net rate, in bits, at one sample of z; float64 of the parameters' shape.
 
     Args:
-        y: integers; parameters: means and log-variances, [1, 2 N, h, w]; noise: standard normal.
+        y: the rounded latents; float64[1, M, h, w] with integer values.
+        parameters: means and log-variances of q(z|y_hat); float64[1, 2 N, h/4, w/4].
+        noise: standard normal numbers that make the sample; float64[1, N, h/4, w/4].
     """
     leaf = parameters.detach().requires_grad_()
     net_rate(model, y, leaf, noise).backward()
@@ -72,7 +79,10 @@ def rate_gradient(model: Model, y: Tensor, parameters: Tensor, noise: Tensor) ->
 
 
 def net_rate(model: Model, y: Tensor, parameters: Tensor, noise: Tensor) -> Tensor:
-    """Bits of y and of a sample of z, less the bits got back for it (equation 6 of Yang et al. 2020)."""
+    """Bits of y and of a sample of z, less the bits got back for it; a scalar tensor.
+
+    Equation 6 of Yang et al. 2020, in bits. Arguments as of `rate_gradient`.
+    """
     mean, log_variance = parameters.chunk(2, 1)
     z = mean + (0.5 * log_variance).exp() * noise
     scales, means = model.precise_hyper_synthesis(z).chunk(2, 1)

@@ -40,19 +40,24 @@ Corrections = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True)
 class Posterior:
-    """Snapped parameters of q(z|y_hat) of one image, int32[N, h, w] each; in steps."""
+    """The parameters of q(z|y_hat) of one image, snapped to their grids.
+
+    Attributes:
+        mean: int32[N, h, w], in steps of 1/64.
+        log_variance: int32[N, h, w], in steps of 1/4.
+    """
 
     mean: NDArray[np.int32]
     log_variance: NDArray[np.int32]
 
     @property
     def fixed_mean(self) -> NDArray[np.int32]:
-        """In points of the fine grid, with SIGMA_BITS fractional bits."""
+        """The mean in points of the fine grid of z, with SIGMA_BITS fractional bits; int32[N, h, w]."""
         return self.mean * np.int32(_MEAN_TO_FIXED)
 
     @property
     def fixed_sigma(self) -> NDArray[np.int32]:
-        """In the units of `fixed_mean`."""
+        """The standard deviation in the units of `fixed_mean`; int32[N, h, w]."""
         return _SIGMAS[self.log_variance + _LOG_VARIANCE_END]
 
     @property
@@ -63,11 +68,19 @@ class Posterior:
 
     @property
     def checksum(self) -> int:
+        """CRC-32 of the parameters, by which a decoder notices that it inferred others."""
         return zlib.crc32(self.mean.astype("<i4").tobytes() + self.log_variance.astype("<i4").tobytes())
 
 
 def snap(mean: Tensor, log_variance: Tensor) -> tuple[Posterior, Corrections]:
-    """The encoder's side. float64[N, h, w] each, in units of z.
+    """Rounds the parameters to their grids: what the encoder does.
+
+    Args:
+        mean: float64[N, h, w], in units of z.
+        log_variance: float64[N, h, w].
+
+    Returns:
+        The posterior, and corrections of those parameters that a decoder might round to the other side.
 
     Raises:
         DivergedError: a parameter is not finite.
@@ -82,7 +95,14 @@ def snap(mean: Tensor, log_variance: Tensor) -> tuple[Posterior, Corrections]:
 
 
 def snap_corrected(mean: Tensor, log_variance: Tensor, corrections: Corrections) -> Posterior:
-    """The decoder's side: the encoder's posterior, if the parameters are its own up to the margin.
+    """Rounds the parameters to the encoder's grid points: what the decoder does.
+
+    The result is the encoder's posterior if the parameters differ from the encoder's by less than the margin.
+
+    Args:
+        mean: float64[N, h, w], in units of z.
+        log_variance: float64[N, h, w].
+        corrections: as `snap` returned them to the encoder.
 
     Raises:
         PosteriorMismatchError: a parameter is not finite.
@@ -101,7 +121,7 @@ def snap_corrected(mean: Tensor, log_variance: Tensor, corrections: Corrections)
 
 
 def _in_steps(mean: Tensor, log_variance: Tensor) -> NDArray[np.float64]:
-    """All parameters in one row, in steps, within their range."""
+    """All parameters in one row, in steps of their grids, clamped to their ranges."""
     means = mean.clamp(-MAX_Z_SYMBOL, MAX_Z_SYMBOL) / _MEAN_STEP
     end = float(_LOG_VARIANCE_END)
     log_variances = (log_variance / _LOG_VARIANCE_STEP).clamp(-end, end)

@@ -1,9 +1,9 @@
 """Images on an ANS stack, with bits-back: z is drawn from the stack by q(z|y_hat), and its bits come back.
 
-Encoding an image draws z with q, pushes y_hat with p(y|z) and pushes z with p(z). Decoding pops z and
-y_hat, infers q(z|y_hat) again, and returns z to the stack, which is then what it was before the image.
-Images that find too little on the stack are coded without: z is then the posterior's mean, rounded to the
-grid of plain files, and y_hat the same.
+Encoding an image draws z with q, pushes y_hat with p(y|z) and pushes z with p(z). Decoding pops z and y_hat,
+infers q(z|y_hat) again, and returns z to the stack, which is then what it was before the image. An image that
+finds too little on the stack is coded without bits-back: its z is then the posterior's mean, rounded to the
+grid of plain files, and its y_hat is the same.
 """
 
 from __future__ import annotations
@@ -36,7 +36,10 @@ _STATE_WORDS = 2  # of the stack: its head, which every operation changes
 class InferredPosterior:
     """An image's rounded latents and the posterior of z for them.
 
-    y_hat: int32[1, M, h, w]; corrections: see `fixed_posterior`.
+    Attributes:
+        y_hat: int32[1, M, h, w].
+        posterior: q(z|y_hat), in fixed point.
+        corrections: what the decoder needs to arrive at the same posterior (see `fixed_posterior`).
     """
 
     y_hat: Tensor
@@ -46,10 +49,14 @@ class InferredPosterior:
 
 @dataclass(frozen=True)
 class CodingCost:
-    """What an image cost on the stack; bits are information content of the z that was coded.
+    """What an image cost on the stack.
 
-    bits_back: None where it was coded without.
-    words: by which it made the stack longer; untouched: words of the stack that it did not reach.
+    Attributes:
+        bits_y: information content of y_hat, in bits.
+        bits_z: information content of the z that was coded, in bits.
+        bits_back: bits of z that the decoder gets back; None for an image that was coded without bits-back.
+        words: 32-bit words by which the stack grew.
+        untouched: words at the bottom of the stack that coding the image did not reach.
     """
 
     bits_y: float
@@ -76,7 +83,10 @@ def infer_posterior(model: Model, y_hat: Tensor, settings: BbviSettings) -> Infe
 
 
 def borrowed_bytes(image: InferredPosterior) -> int:
-    """About as many bytes as an image must find on the stack: the entropy of q on the fine grid."""
+    """About how many bytes an image must find on the stack to be coded with bits-back.
+
+    This is the entropy of q(z|y_hat) on the fine grid of z.
+    """
     sigma = image.posterior.fixed_sigma / (1 << SIGMA_BITS)
     # The variance of the rounding keeps the entropy of narrow posteriors from being negative.
     bits = np.log2(np.sqrt(2 * math.pi * math.e * (sigma**2 + 1 / 12))).sum()
@@ -84,7 +94,11 @@ def borrowed_bytes(image: InferredPosterior) -> int:
 
 
 def push_image(stack: AnsCoder, model: Model, image: InferredPosterior) -> CodingCost | None:
-    """Codes an image with bits-back; None, and the stack as it was, where it holds too little to draw z."""
+    """Codes an image with bits-back.
+
+    Returns:
+        What it cost, or None where the stack holds too little to draw z; the stack is then as it was.
+    """
     before = stack.num_words()
     q = image.posterior
     trial = stack.clone()
@@ -108,7 +122,7 @@ def _drawn_bits(posterior: Posterior, z: NDArray[np.int32]) -> float:
 
 
 def push_plain(stack: AnsCoder, model: Model, image: InferredPosterior) -> CodingCost:
-    """Codes an image without bits-back."""
+    """Codes an image without bits-back, and returns what it cost."""
     before = stack.num_words()
     mean = image.posterior.real[0].to(model.device)[None] - model.medians.double()
     z = mean.round().clamp(-MAX_Z_SYMBOL, MAX_Z_SYMBOL).to(torch.int32)
@@ -128,7 +142,12 @@ def _push_y(stack: AnsCoder, mu: NDArray[np.int32], sigma: NDArray[np.int32], y_
 
 @dataclass(frozen=True)
 class DecodedLatents:
-    """A decoded image whose z is not yet given back. z: symbols; y_hat: int32[1, M, h, w]."""
+    """A decoded image whose bits of z are not yet given back.
+
+    Attributes:
+        z: its symbols, int32[N, h/4, w/4].
+        y_hat: int32[1, M, h, w].
+    """
 
     entry: Entry
     z: NDArray[np.int32]
@@ -177,7 +196,7 @@ def give_back(
 
 
 def checksum(y_hat: NDArray[np.int32]) -> int:
-    """16 bits."""
+    """The low 16 bits of the CRC-32 of y_hat."""
     return zlib.crc32(y_hat.astype("<i4").tobytes()) & 0xFFFF
 
 

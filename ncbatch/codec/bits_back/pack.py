@@ -33,7 +33,15 @@ _HEAD_BYTES = 8  # of the stack, where leading zeros take no room
 
 @dataclass(frozen=True)
 class PackItem:
-    """An image to be packed. plain: without bits-back, whatever the stack holds."""
+    """An image to be packed.
+
+    Attributes:
+        inferred: its latents and their posterior.
+        method: the name of the method that found them, for the file.
+        width: in pixels.
+        height: in pixels.
+        plain: code it without bits-back, whatever the stack holds.
+    """
 
     inferred: InferredPosterior
     method: str
@@ -46,9 +54,12 @@ class PackItem:
 class Share:
     """An image's part in a pack.
 
-    offset, length: of its bytes in the file; the first in the file has the header, too. Those of a pack cover
-    the file up to the words that only the side information needs.
-    net_bytes: by which the file is longer for it; what later images borrow of it is booked to it.
+    Attributes:
+        offset: where its bytes begin in the file. The image at the front of the file has the header, too.
+        length: of its bytes. All images' bytes cover the file up to the words that only the side information
+            needs.
+        net_bytes: by how much the file grew for it. Bytes that later images borrow from it count as its own.
+        coded: what it cost on the stack.
     """
 
     offset: int
@@ -59,9 +70,13 @@ class Share:
 
 @dataclass(frozen=True)
 class Pack:
-    """A written pack; shares in the order of the images.
+    """A written pack.
 
-    side_bytes: what side information takes; with the images' net bytes, that is the file.
+    Attributes:
+        data: the file.
+        shares: of the images, in their order.
+        side_bytes: what the side information takes; together with the images' net bytes, this is the whole
+            file.
     """
 
     data: bytes
@@ -104,7 +119,7 @@ def write_pack(
 
 
 def pays_for(model: Model, image: InferredPosterior, side_information: bytes) -> bool:
-    """Whether side information is enough for a first image to be coded with bits-back."""
+    """Whether side information is long enough for the first image of a pack to be coded with bits-back."""
     return push_image(_stack_of(side_information), model, image) is not None
 
 
@@ -115,7 +130,10 @@ def _stack_of(side_information: bytes) -> ans.AnsCoder:
 
 
 def _whitened(data: bytes) -> bytes:
-    """Bytes that look random, and those again: z is drawn from them, and must not fall far from q's mean."""
+    """Bytes that look random; applied twice it gives the bytes back.
+
+    z is drawn from them, and must not fall far from q's mean.
+    """
     stream = hashlib.shake_256(b"ncbatch side information").digest(len(data))
     return (np.frombuffer(data, np.uint8) ^ np.frombuffer(stream, np.uint8)).tobytes()
 
@@ -137,7 +155,11 @@ def _entry(item: PackItem, coded: CodingCost) -> Entry:
 class Unpacked:
     """An image out of a pack.
 
-    index: in the order of packing; offset: where its share of the file begins; y_hat: int32[1, M, h, w].
+    Attributes:
+        index: its number in the order of packing.
+        offset: where its share of the file begins.
+        entry: what the file says of it.
+        y_hat: int32[1, M, h, w].
     """
 
     index: int
@@ -150,12 +172,16 @@ class PackReader:
     """Decodes a pack, from the image packed last to the first.
 
     Args:
-        max_pixels: of one image.
-        disturbance: of repeated inference (see `bbvi.infer`); what decodes with it decodes elsewhere.
+        max_pixels: refuses larger images.
+        disturbance: relative change of the start of every repeated inference (see `bbvi.infer`); a pack that
+            decodes with it decodes on other machines, too.
+
+    Attributes:
+        side_information: the bytes that paid for the first image; None until all images are decoded.
 
     Raises:
         BitstreamError: the bytes are no pack, or its header is damaged.
-        ModelError: the pack is of another model, or the model is of the kind base.
+        ModelError: the pack was made by another model, or the model is of the kind base.
     """
 
     def __init__(self, model: Model, data: bytes, *, max_pixels: int, disturbance: float = 0.0) -> None:
@@ -188,10 +214,10 @@ class PackReader:
         return sections, None
 
     def images(self, first: int = 0) -> Iterator[Unpacked]:
-        """Decodes the images from the last to `first`, and after the very first the side information.
+        """Decodes the images from the last to number `first`, and after number 0 the side information.
 
         Raises:
-            BitstreamError: an image is damaged; those it was asked for that did not come are lost.
+            BitstreamError: an image is damaged. It is lost, and so are those packed before it.
         """
         words = [section.words for section in self._sections]
         if self._side_words is not None:
@@ -244,9 +270,9 @@ class PackReader:
 
 
 class OpenPack:
-    """A pack whose images are asked for one by one; what was decoded on the way to one is kept.
+    """A pack whose images are asked for one by one. What is decoded on the way to one is kept.
 
-    Args, errors: as `PackReader`.
+    Arguments and errors are those of `PackReader`.
     """
 
     def __init__(self, model: Model, data: bytes, *, max_pixels: int) -> None:
@@ -256,10 +282,10 @@ class OpenPack:
         self._problem = BitstreamError("the pack has no image there")
 
     def image(self, offset: int) -> Pixels:
-        """The image whose share of the file begins at `offset`.
+        """The image whose share of the file begins at `offset`, uint8[height, width, 3].
 
         Raises:
-            BitstreamError: it is damaged, or lost with one that was packed after it.
+            BitstreamError: it is damaged, or lost together with one that was packed after it.
         """
         try:
             while offset not in self._decoded:

@@ -40,11 +40,15 @@ FINE_GRID = f"fine{UNIT // FINE_STEP}"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A frozen model as stored.
+    """A frozen model as it is stored.
 
-    tensors: `g_a.*`, `h_a.*`, `g_s.*` and `prior.*` (floats, CompressAI's names), and for coding
-    `exact.<layer>.weight|bias` (h_s), `z.median`, `z.first`, `z.lengths`, `z.frequencies` (integers); the
-    kind bits-back has tables of p(z) on the finer grid of z, too: `<FINE_GRID>.first|lengths|frequencies`.
+    Attributes:
+        info: its kind, sizes and lmbda.
+        tensors: `g_a.*`, `h_a.*`, `g_s.*` and `prior.*` (floats, by CompressAI's names), and for coding
+            `exact.<layer>.weight|bias` (h_s), `z.median`, `z.first`, `z.lengths` and `z.frequencies`
+            (integers). The kind bits-back has tables of p(z) on the finer grid of z, too:
+            `<FINE_GRID>.first|lengths|frequencies`.
+        digest: SHA-256 over both, hexadecimal.
     """
 
     info: ModelInfo
@@ -52,7 +56,7 @@ class Checkpoint:
     digest: str
 
     def section(self, prefix: str) -> dict[str, Tensor]:
-        """The tensors below `prefix.`, named without it; those of h_s as floats."""
+        """The tensors below `prefix.`, named without it; h_s, which is stored as integers, as floats."""
         if prefix == "h_s":
             return dict(self._hyper_synthesis())
         return {k[len(prefix) + 1 :]: v for k, v in self.tensors.items() if k.startswith(prefix + ".")}
@@ -72,6 +76,7 @@ class Checkpoint:
             yield f"{2 * i}.bias", bias
 
     def integer_layers(self) -> list[IntegerLayer]:
+        """The convolutions of h_s as coding uses them, in their order."""
         exact = self.section("exact")
         return [
             IntegerLayer(exact[f"{i}.weight"], exact[f"{i}.bias"], shift)
@@ -79,6 +84,7 @@ class Checkpoint:
         ]
 
     def to_bytes(self) -> bytes:
+        """The safetensors file; the same checkpoint always gives the same bytes."""
         # One entry: safetensors writes several in any order, and the same checkpoint is the same bytes.
         described = self.info.model_dump(mode="json") | {"digest": self.digest}
         return save(self.tensors, {"ncbatch": json.dumps(described, separators=(",", ":"))})
@@ -98,7 +104,13 @@ def export(
     """Freezes a trained CompressAI `MeanScaleHyperprior` into a checkpoint.
 
     Everything that coding needs is derived here and only here: h_s, which is stored as integers of 15 bits
-    and a sign, and the tables of p(z), from weights as rounded to `dtype`.
+    and a sign, and the tables of p(z), from the weights as rounded to `dtype`.
+
+    Args:
+        state_dict: the weights by CompressAI's names; other tensors are passed over.
+        lmbda: weight of the MSE on 0..255 that they were trained with.
+        kind: "bits-back" where h_a gives mean and log-variance.
+        dtype: of the stored weights.
 
     Raises:
         ModelError: tensors are missing or do not fit together.

@@ -1,4 +1,4 @@
-"""A checkpoint brought to life on one device: transforms, rates and exact coding parameters."""
+"""A checkpoint loaded onto one device: its transforms, its rates and its exact coding parameters."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ def fast_dtype(device: torch.device) -> torch.dtype:
 class Latents:
     """The integers that a bitstream holds, for a batch of images of one size.
 
-    y: mean-centred symbols, int32[batch, M, h, w]; z: symbols around the medians, int32[batch, N, h/4, w/4].
+    Attributes:
+        y: mean-centred symbols, int32[batch, M, h, w].
+        z: symbols around the medians, int32[batch, N, h/4, w/4].
     """
 
     y: Tensor
@@ -49,12 +51,18 @@ class Latents:
         return Latents(self.y[index : index + 1], self.z[index : index + 1])
 
     def equals(self, other: Latents) -> bool:
+        """Whether all symbols are the same."""
         return torch.equal(self.y, other.y) and torch.equal(self.z, other.z)
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A rectangle of latents: its core, and the crop (core and halo) that the core's pixels depend on."""
+    """A rectangle of latents that is computed by itself, so that memory is bounded at any image size.
+
+    Attributes:
+        top, bottom, left, right: its core, in latents.
+        crop: top, bottom, left and right of the core with its halo, on which the core's pixels depend.
+    """
 
     top: int
     bottom: int
@@ -75,15 +83,18 @@ class Tile:
         ]  # fmt: skip
 
     def latents(self, y: Tensor) -> Tensor:
+        """The tile's crop of y, [batch, M, h, w]."""
         top, bottom, left, right = self.crop
         return y[:, :, top:bottom, left:right]
 
     def pixels(self, x: Tensor, scale: int = STRIDE) -> Tensor:
-        """The core's part of a whole image [batch, channels, height, width], `scale` points per latent."""
+        """The core's part of a whole image [batch, channels, height, width] with `scale` points per latent
+        and side.
+        """
         return x[:, :, self.top * scale : self.bottom * scale, self.left * scale : self.right * scale]
 
     def core(self, crop: Tensor, scale: int = STRIDE) -> Tensor:
-        """The core's part of what was computed from the crop, at `scale` points per latent and side."""
+        """The core's part of what was computed from the crop, with `scale` points per latent and side."""
         top, left = (self.top - self.crop[0]) * scale, (self.left - self.crop[2]) * scale
         height, width = (self.bottom - self.top) * scale, (self.right - self.left) * scale
         if crop.shape[2:] == (height, width):  # no graph for a slice that takes all
@@ -92,7 +103,17 @@ class Tile:
 
 
 class Model:
-    """A frozen mean-scale hyperprior (Minnen et al. 2018, without the context model) on one device."""
+    """A frozen mean-scale hyperprior (Minnen et al. 2018, without the context model) on one device.
+
+    Transforms are made when they are first asked for. Those called `precise_*` compute in float64, for what
+    encoder and decoder must both arrive at (see `bits_back.bbvi`).
+
+    Attributes:
+        info: what the checkpoint says of itself: kind, sizes, lmbda.
+        digest: of the checkpoint, hexadecimal.
+        device: where it computes.
+        z_tables: the frequency tables of p(z) on the grid of plain files.
+    """
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device | str = "cpu") -> None:
         self.info, self.digest = checkpoint.info, checkpoint.digest
@@ -108,52 +129,60 @@ class Model:
 
     @cached_property
     def analysis(self) -> Transform:
+        """g_a in float32."""
         return self._transform("g_a", torch.float32)
 
     @cached_property
     def hyper_analysis(self) -> Transform:
+        """h_a in float32."""
         return self._transform("h_a", torch.float32)
 
     @cached_property
     def synthesis(self) -> Transform:
+        """g_s in float32."""
         return self._transform("g_s", torch.float32)
 
     @cached_property
     def fast_synthesis(self) -> Transform:
-        """g_s of the refinement loop, which leaves the image in subpixels (see `Transform`)."""
+        """g_s as the refinement loop uses it: in `fast_dtype`, with the image left in subpixels."""
         section = self._checkpoint.section("g_s")
         return Transform(section, "g_s", fast_dtype(self.device), self.device, subpixels=True)
 
     @cached_property
     def fast_hyper_synthesis(self) -> Transform:
+        """h_s as the refinement loop uses it, in `fast_dtype`."""
         return self._transform("h_s", fast_dtype(self.device))
 
     @cached_property
     def prior(self) -> FactorizedPrior:
+        """p(z) in float32."""
         return FactorizedPrior(self._checkpoint.section("prior"), torch.float32, self.device)
 
     # In float64, for what encoder and decoder must both arrive at (see `bits_back.bbvi`).
 
     @cached_property
     def precise_hyper_analysis(self) -> Transform:
+        """h_a in float64."""
         return self._transform("h_a", torch.float64)
 
     @cached_property
     def precise_hyper_synthesis(self) -> Transform:
+        """h_s in float64."""
         return self._transform("h_s", torch.float64)
 
     @cached_property
     def precise_prior(self) -> FactorizedPrior:
+        """p(z) in float64."""
         return FactorizedPrior(self._checkpoint.section("prior"), torch.float64, self.device)
 
     @cached_property
     def fine_tables(self) -> FactorizedTables:
-        """p(z) on the fine grid; of a bits-back model only."""
+        """The frequency tables of p(z) on the fine grid; only a model of the kind bits-back has them."""
         return _tables(self._checkpoint, FINE_GRID)
 
     @property
     def medians(self) -> Tensor:
-        """float32[1, N, 1, 1]; the grid of z is integers around them."""
+        """The medians of p(z), float32[1, N, 1, 1]; without bits-back, z lies on the integers around them."""
         return self._medians.to(torch.float32) / UNIT
 
     def analyse(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -182,11 +211,15 @@ class Model:
             return y, self.hyper_analysis(y)[:, : self.info.n].contiguous()
 
     def coding_parameters(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """mu and sigma of y in units of 1/UNIT, int32, exactly the same on every machine.
+        """The mean mu and the standard deviation sigma of y, exactly the same on every machine.
+
+        The last answer is kept, since rounding, rate and reconstruction of the same latents all ask for it.
 
         Args:
-            z: symbols; never changed in place, since the last answer is kept: rounding, rate and
-                reconstruction of the same latents all ask for it.
+            z: symbols, int32[batch, N, h/4, w/4]; may not be changed in place afterwards.
+
+        Returns:
+            int32[batch, M, h, w] each, in units of 1/UNIT.
         """
         # One reference, read and written whole: threads may share a model.
         asked, answer = self._last
@@ -196,7 +229,7 @@ class Model:
         return answer
 
     def fine_coding_parameters(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """As `coding_parameters`, of symbols on the fine grid of z; nothing is kept."""
+        """As `coding_parameters`, for symbols on the fine grid of z; no answer is kept."""
         return self._exact(z * FINE_STEP)
 
     def round(self, y: Tensor, z: Tensor) -> Latents:
@@ -207,7 +240,7 @@ class Model:
         return Latents(y_symbols.to(torch.int32), z_symbols)
 
     def y_hat(self, latents: Latents) -> Tensor:
-        """The decoded latents, float32[batch, M, h, w]; multiples of 1/UNIT."""
+        """The decoded latents, float32[batch, M, h, w]; they are multiples of 1/UNIT."""
         mu, _ = self.coding_parameters(latents.z)
         return (latents.y * UNIT + mu).to(torch.float32) / UNIT
 
@@ -220,7 +253,7 @@ class Model:
         return bits_y, bits_z
 
     def synthesise(self, y_hat: Tensor) -> Tensor:
-        """The reconstruction, float32[batch, 3, H, W], about 0..1, not clipped."""
+        """The reconstruction, float32[batch, 3, H, W]; samples lie about in 0..1 and are not clipped."""
         batch, _, height, width = y_hat.shape
         image = torch.empty(batch, 3, height * STRIDE, width * STRIDE, device=self.device)
         with torch.no_grad():
@@ -235,13 +268,13 @@ def _tables(checkpoint: Checkpoint, grid: str) -> FactorizedTables:
 
 
 def to_tensor(pixels: Pixels, device: torch.device) -> Tensor:
-    """An image [height, width, 3] as float32[1, 3, H, W] in 0..1, padded by replication."""
+    """An image uint8[height, width, 3] as float32[1, 3, H, W] in 0..1, padded by replication."""
     height, width = pixels.shape[:2]
     padded = np.pad(pixels, ((0, -height % PADDING), (0, -width % PADDING), (0, 0)), mode="edge")
     return torch.from_numpy(padded).to(device).permute(2, 0, 1)[None].to(torch.float32) / 255
 
 
 def to_pixels(image: Tensor, height: int, width: int) -> Pixels:
-    """One reconstruction [1, 3, H, W] as uint8[height, width, 3]."""
+    """One reconstruction, float32[1, 3, H, W] in 0..1, as uint8[height, width, 3] without its padding."""
     levels = (image[0, :, :height, :width] * 255).round().clamp(0, 255)
     return levels.permute(1, 2, 0).to(torch.uint8).contiguous().cpu().numpy()

@@ -43,14 +43,16 @@ class Described:
 
 
 def read_header(data: bytes, name: str) -> tuple[ModelInfo, str | None]:
-    """What a checkpoint's first bytes say: the metadata, and the digest it was written with (None of old
-    ones).
+    """What a checkpoint's first bytes say: the metadata, and the digest that it was written with.
+
+    The digest is None in files of the first versions.
 
     Args:
-        data: the file, or at least its safetensors header; name: what messages call it.
+        data: the file, or at least its safetensors header.
+        name: what messages call it.
 
     Raises:
-        ModelError: not a safetensors file, not ours, or of a newer format.
+        ModelError: not a safetensors file, not one of ours, or of a newer format.
     """
     # A safetensors file begins with the length of its header, which may look like either.
     if data.startswith((b"PK", b"\x80")) and data[8:9] != b"{":
@@ -75,11 +77,12 @@ def read_header(data: bytes, name: str) -> tuple[ModelInfo, str | None]:
 
 
 def not_a_checkpoint(name: str) -> ModelError:
+    """The error for a file that is no checkpoint of ours; `name` is what the message calls it."""
     return ModelError(f"{name} is not an ncbatch checkpoint (a whole safetensors file with metadata)")
 
 
 def digest_of(info: ModelInfo, arrays: Mapping[str, np.ndarray[Any, Any]]) -> str:
-    """sha256 over names, types, shapes and bytes, independent of the order in the file."""
+    """SHA-256, hexadecimal, over names, types, shapes and bytes, whatever their order in the file."""
     digest = hashlib.sha256(info.model_dump_json().encode())
     for name in sorted(arrays):
         array = arrays[name]
@@ -95,7 +98,7 @@ def check_digest(written: str | None, digest: str, name: str) -> None:
 
 
 def describe(data: bytes, name: str) -> Described:
-    """A checkpoint's metadata and its digest, which its tensors are checked against.
+    """A checkpoint's metadata and its digest, against which its tensors are checked.
 
     Raises:
         ModelError: as `read_header`, or the file is damaged.
@@ -113,6 +116,6 @@ def describe(data: bytes, name: str) -> Described:
 
 
 def read_head(file: IO[bytes], name: str) -> tuple[ModelInfo, str | None]:
-    """As `read_header`, of a file whose tensors stay unread."""
+    """As `read_header`, for an open file whose tensors are not read."""
     head = file.read(8)
     return read_header(head + file.read(min(int.from_bytes(head, "little"), _MAX_HEADER)), name)

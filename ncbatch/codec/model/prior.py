@@ -26,7 +26,8 @@ class FactorizedPrior:
 
     Args:
         weights: CompressAI's `matrices.i`, `biases.i`, `factors.i` and `quantiles`.
-        dtype, device: of the evaluation.
+        dtype: of the evaluation.
+        device: of the evaluation.
     """
 
     def __init__(self, weights: dict[str, Tensor], dtype: torch.dtype, device: torch.device) -> None:
@@ -41,7 +42,7 @@ class FactorizedPrior:
         self._factors = frozen("factors", layers - 1, torch.tanh)
 
     def logits(self, values: Tensor) -> Tensor:
-        """Logits of the cumulative, [channels, 1, points] to the same shape."""
+        """Logits of the cumulative distribution; [channels, 1, points] to the same shape."""
         logits = values
         for i, (matrix, bias) in enumerate(zip(self._matrices, self._biases, strict=True)):
             logits = torch.baddbmm(bias, matrix, logits)
@@ -50,11 +51,13 @@ class FactorizedPrior:
         return logits
 
     def log_density(self, values: Tensor) -> Tensor:
-        """ln p(z), which bits-back codes with; [channels, points], differentiable in the values."""
+        """The logarithm of p(z), with which bits-back codes; [channels, points] to the same shape,
+        differentiable.
+        """
         return log_density(values.unsqueeze(1), self._matrices, self._biases, self._factors).squeeze(1)
 
     def likelihood(self, values: Tensor, spacing: float = 1.0) -> Tensor:
-        """Mass of [v - spacing / 2, v + spacing / 2]; [channels, points], differentiable in the values."""
+        """Mass of [v - spacing/2, v + spacing/2]; [channels, points] to the same shape, differentiable."""
         points, half = values.unsqueeze(1), spacing / 2
         lower, upper = self.logits(points - half), self.logits(points + half)
         # The difference of two sigmoids keeps its precision on the side where both are small.
@@ -62,14 +65,14 @@ class FactorizedPrior:
         return torch.abs(torch.sigmoid(sign * upper) - torch.sigmoid(sign * lower)).squeeze(1)
 
     def bits(self, z: Tensor, spacing: float = 1.0) -> Tensor:
-        """Information content per image on a grid, in bits; z [batch, channels, h, w] to [batch]."""
+        """Information content in bits of z on a grid, per image; [batch, channels, h, w] to [batch]."""
         batch, channels = z.shape[:2]
         likelihood = self.likelihood(z.transpose(0, 1).reshape(channels, -1), spacing)
         bits = -torch.log2(lower_bound(likelihood, LIKELIHOOD_FLOOR))
         return bits.reshape(channels, batch, -1).sum((0, 2))
 
     def density_bits(self, z: Tensor) -> Tensor:
-        """-log2 p(z) per image; z [batch, channels, h, w] to [batch]."""
+        """The sum of -log2 p(z) per image; [batch, channels, h, w] to [batch]."""
         batch, channels = z.shape[:2]
         bits = self.log_density(z.transpose(0, 1).reshape(channels, -1)) / -math.log(2)
         return bits.reshape(channels, batch, -1).sum((0, 2))
@@ -78,10 +81,13 @@ class FactorizedPrior:
 def log_density(
     values: Tensor, matrices: Sequence[Tensor], biases: Sequence[Tensor], factors: Sequence[Tensor]
 ) -> Tensor:
-    """Log of the derivative of the cumulative, [channels, 1, points] to the same shape.
+    """The logarithm of the cumulative distribution's derivative; [channels, 1, points] to the same shape.
 
     Args:
-        matrices, factors: as they enter the network, after softplus and tanh.
+        values: where it is evaluated.
+        matrices: as they enter the network, after softplus.
+        biases: as they enter the network.
+        factors: as they enter the network, after tanh.
     """
     logits, slope = values, torch.ones_like(values)
     for i, (matrix, bias) in enumerate(zip(matrices, biases, strict=True)):
@@ -93,17 +99,19 @@ def log_density(
 
 
 def fixed_point_medians(weights: dict[str, Tensor], *, trained: bool) -> Tensor:
-    """Each channel's median in units of 1 / UNIT, int32[channels]; the grid of z is symbol + median.
+    """The median of each channel in units of 1/UNIT, int32[channels].
 
     Args:
-        trained: whether `quantiles` were trained with the weights; where not, the medians are searched for.
+        weights: as of `FactorizedPrior`.
+        trained: whether `quantiles` were trained with the weights; where they were not, the medians are
+            searched for.
     """
     medians = weights["quantiles"][:, 0, 1].double() if trained else quantile(weights, 0.5)
     return (medians * UNIT).round().clamp(-MAX_Z_SYMBOL * UNIT, MAX_Z_SYMBOL * UNIT).to(torch.int32)
 
 
 def quantile(weights: dict[str, Tensor], probability: float) -> Tensor:
-    """Below which each channel's z lies with this probability, by bisection; float64[channels]."""
+    """The value below which z lies with this probability, per channel, by bisection; float64[channels]."""
     prior = FactorizedPrior(weights, torch.float64, torch.device("cpu"))
     logit = math.log(probability / (1 - probability))
     low = torch.full((len(weights["quantiles"]), 1, 1), -float(MAX_Z_SYMBOL), dtype=torch.float64)
@@ -120,10 +128,12 @@ def coding_tables(
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
     """Integer tables of p(z) for `ans.FactorizedTables`: (first, lengths, frequencies).
 
-    Computed once, when a checkpoint is exported, and stored in it: floats differ between machines.
+    They are computed once, when a checkpoint is exported, and stored in it, since floats differ between
+    machines.
 
     Args:
-        origins: each channel's value of the symbol 0, in units of 1 / UNIT.
+        weights: as of `FactorizedPrior`.
+        origins: the value of each channel's symbol 0, in units of 1/UNIT; int32[channels].
         spacing: between the values of neighbouring symbols.
     """
     prior = FactorizedPrior(weights, torch.float64, torch.device("cpu"))

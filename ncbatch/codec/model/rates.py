@@ -72,5 +72,10 @@ def gaussian_bits(values: Tensor, sigma: Tensor) -> Tensor:
 
 
 def bits_back(log_variance: Tensor, noise: Tensor) -> Tensor:
-    """-log2 of the density of N(mean, exp(log_variance)) `noise` deviations off its mean, elementwise."""
+    """-log2 of the density of N(mean, exp(log_variance)), elementwise.
+
+    Args:
+        log_variance: any shape.
+        noise: how many standard deviations the value lies off the mean, same shape.
+    """
     return 0.5 / math.log(2) * (noise.square() + log_variance + math.log(2 * math.pi))

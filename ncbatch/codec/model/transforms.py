@@ -52,12 +52,14 @@ class Transform:
     """A frozen chain of layers, [batch, channels, height, width] to the same.
 
     Args:
-        weights: one section of a checkpoint, CompressAI's names ("0.weight", "1.beta", ...).
+        weights: one section of a checkpoint, by CompressAI's names ("0.weight", "1.beta", ...).
         kind: "g_a", "h_a", "g_s" or "h_s".
-        dtype, device: of the computation; inputs are converted, outputs are left in it.
-        subpixels: of g_s: leave the image as [batch, 12, height / 2, width / 2], whose `pixel_shuffle` it
-            is. The last layer is then an ordinary convolution, twice as fast with its backward pass as the
-            transposed one to three channels, and distortion does not care how pixels are arranged.
+        dtype: of the computation; inputs are converted to it, outputs stay in it.
+        device: of the computation.
+        subpixels: for g_s: leave the image as [batch, 12, height/2, width/2], of which `pixel_shuffle` makes
+            the image. The last layer is then an ordinary convolution, twice as fast with its backward pass as
+            the transposed one to three channels, and the distortion does not depend on how pixels are
+            arranged.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Transform:
         self._layers = _build(weights, kind, dtype, device)
 
     def __call__(self, x: Tensor) -> Tensor:
+        """Applies the layers, in order."""
         x = x.to(self.device, self.dtype, memory_format=torch.channels_last)
         for layer in self._layers:
             x = layer(x)

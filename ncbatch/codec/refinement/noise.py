@@ -37,11 +37,12 @@ class ImageNoise:
         self._prefix = hashlib.blake2b(image, key=str(seed).encode(), digest_size=16).digest()
 
     def uniform(self, name: str, step: int | str, counter: Tensor) -> Tensor:
-        """Numbers in the open interval (0, 1), multiples of 2**-24 plus 2**-25; float32 of counter's shape.
+        """Numbers in the open interval (0, 1), multiples of 2**-24 plus 2**-25; float32 of the counter's
+        shape.
 
         Args:
-            name: which variable the noise is for.
-            step: the refinement step, or what else it is drawn for.
+            name: of the variable that the noise is for.
+            step: of the refinement, or another purpose that it is drawn for.
             counter: int32, distinct for every element.
         """
         digest = hashlib.blake2b(f"{name} {step}".encode(), key=self._prefix, digest_size=8).digest()
