@@ -55,6 +55,7 @@ def half_of(found: dict[str, np.ndarray], half: str) -> dict[str, np.ndarray]:
 
 
 def main() -> None:
+    """Cuts the crops and writes them as PNG files."""
     parser = argparse.ArgumentParser(description="crops from the middle of photographs")
     parser.add_argument("photographs", type=Path)
     parser.add_argument("crops", type=Path)

@@ -68,6 +68,7 @@ def take_over(trained: Path, facts: dict[str, Facts]) -> None:
 
 
 def write_facts(facts: dict[str, Facts]) -> None:
+    """Writes what is known of the built-in models into the package."""
     content = {name: fact.model_dump() for name, fact in facts.items()}
     (MODELS / catalog.FACTS).write_text(json.dumps(content, indent=1) + "\n")
 
@@ -159,6 +160,7 @@ def _at_equal_rates(facts: dict[str, Facts]) -> list[str]:
 
 
 def main() -> None:
+    """Takes over trained models if asked to, measures all of them, and writes the page."""
     parser = argparse.ArgumentParser(description="the built-in ladder, measured")
     parser.add_argument("photographs", type=Path)
     parser.add_argument("--trained", type=Path, help="the --out of `ncbatch train --ladder`")

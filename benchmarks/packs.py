@@ -28,6 +28,7 @@ from ncbatch.models import zoo
 
 
 def measure(model: Model, images: list[np.ndarray], recipe: Recipe) -> None:
+    """Packs images and prints what they cost, with and without bits-back, and how long it took."""
     found = [find(model, [image], recipe)[0] for image in images]
     started = time.monotonic()
     packed = encode_pack(model, found, recipe)
@@ -67,6 +68,7 @@ def measure(model: Model, images: list[np.ndarray], recipe: Recipe) -> None:
 
 
 def main() -> None:
+    """Runs the measurement that the command line asks for."""
     parser = argparse.ArgumentParser(description="packs measured")
     parser.add_argument("photographs", type=Path)
     parser.add_argument("--model", default="bits-back-0.010")

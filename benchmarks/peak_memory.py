@@ -25,10 +25,12 @@ from ncbatch.models import zoo
 
 
 def peak_gib() -> float:
+    """The largest resident memory of this process so far, in GiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def main() -> int:
+    """Runs the measurement that the command line asks for."""
     parser = argparse.ArgumentParser(description="Peak memory of encoding one large image.")
     parser.add_argument("--megapixels", type=float, default=24.0)
     parser.add_argument("--steps", type=int, default=3)

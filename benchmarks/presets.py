@@ -40,6 +40,7 @@ def saved(model: Model, pixels: np.ndarray, recipe: Recipe) -> float:
 
 
 def main() -> None:
+    """Runs the measurement that the command line asks for."""
     parser = argparse.ArgumentParser(description="recipes compared by what they save")
     parser.add_argument("photographs", type=Path)
     parser.add_argument("spec")

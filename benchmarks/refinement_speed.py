@@ -47,6 +47,7 @@ class StraightforwardLoop:
         self._adam = torch.optim.Adam([self.y, self.z], lr=5e-3)
 
     def advance(self, steps: int) -> None:
+        """Takes some steps of Adam."""
         for _ in range(steps):
             self._adam.zero_grad()
             self._loss().backward()
@@ -114,6 +115,7 @@ def compare(pixels: np.ndarray, steps: int, block: int) -> dict[str, float]:
 
 
 def main() -> int:
+    """Runs the measurement that the command line asks for."""
     parser = argparse.ArgumentParser(description="Our refinement loop against a straightforward one.")
     parser.add_argument("image", nargs="?", type=Path, help="default: scikit-image's astronaut, 512x512")
     parser.add_argument("--steps", type=int, default=200)

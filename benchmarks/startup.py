@@ -43,6 +43,7 @@ def processor_seconds(checkout: Path, words: tuple[str, ...], folder: str) -> fl
 
 
 def main() -> None:
+    """Runs the measurement that the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--against", type=Path, metavar="CHECKOUT")
     parser.add_argument("--times", type=int, default=5, help="runs of each command; default: %(default)s")

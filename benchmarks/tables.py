@@ -102,6 +102,7 @@ def methods(run: Store) -> Iterator[str]:
 
 
 def presets(run: Store) -> Iterator[str]:
+    """The section that compares presets."""
     evaluation = evaluate(run)
     yield from _head(
         "Presets",
@@ -122,6 +123,7 @@ def presets(run: Store) -> Iterator[str]:
 
 
 def bits_back(runs: Sequence[Store]) -> Iterator[str]:
+    """The section that compares methods with and without bits-back, and their packs."""
     order = ("amortized", "sga", "bits-back", "bits-back+bbvi", "sga+bits-back")
     methods, packs = [], []
     for run in runs:
@@ -202,6 +204,7 @@ def printed(runs: Path) -> Iterator[str]:
 
 
 def write(page: str, title: str, sections: list[Iterator[str]]) -> None:
+    """Writes a page of the docs from its sections."""
     lines = [
         f"# {title}",
         "",
@@ -214,6 +217,7 @@ def write(page: str, title: str, sections: list[Iterator[str]]) -> None:
 
 
 def main() -> None:
+    """Writes both pages from the runs in a folder."""
     parser = argparse.ArgumentParser(description="docs/methods.md, docs/bits-back.md")
     parser.add_argument("runs", type=Path)
     runs = parser.parse_args().runs

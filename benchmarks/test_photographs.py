@@ -45,6 +45,7 @@ for name in sys.argv[3:]:
 
 @pytest.fixture(scope="module")
 def photographs() -> list[Path]:
+    """The photographs in the folder that the environment names."""
     folder = os.environ.get("NCBATCH_PHOTOGRAPHS")
     if not folder:
         pytest.skip("NCBATCH_PHOTOGRAPHS does not name a folder of photographs")

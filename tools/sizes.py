@@ -69,6 +69,7 @@ def rooms() -> dict[str, list[Path]]:
 
 
 def main() -> int:
+    """Prints or writes the table; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--write", type=Path, metavar="FILE", help="a file with the two markers in it")
     args = parser.parse_args()

@@ -122,7 +122,8 @@ def newest_planned(units: Iterable[Unit]) -> dict[tuple[str, str], tuple[int, Pl
 
 def without_superseded(units: Sequence[Unit]) -> list[Unit]:
     """The units with only those of their images that no later generation plans again, of which the table
-    shows the later row whatever becomes of them; without the units that have no such image."""
+    shows the later row whatever becomes of them; without the units that have no such image.
+    """
     newest = newest_planned(units)
     standing = []
     for unit in units:

@@ -1,4 +1,4 @@
-"""The headline of the page: the handful of numbers that somebody reads who reads nothing else."""
+"""The headline of the page: the handful of numbers for somebody who reads nothing else."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ from ncbatch.words import duration, size
 
 @dataclass(frozen=True)
 class Card:
-    """target: the section that tells more, or none; tone: "bad" draws attention."""
+    """One number of the headline.
+
+    Attributes:
+        title: what the number is of.
+        value: the number, with its unit.
+        note: one line below it.
+        target: the section of the page that tells more, or none.
+        tone: "bad" draws attention to it.
+    """
 
     title: str
     value: str
@@ -21,6 +29,7 @@ class Card:
 
 
 def cards(report: Report) -> list[Card]:
+    """The headline of a report: sizes, quality, effort."""
     return [*_amounts(report), *_quality(report), *_effort(report)]
 
 
@@ -93,12 +102,12 @@ def _spread(report: Report, quantity: str) -> str:
 
 
 def _time(seconds: float) -> str:
-    """Of many hours, nobody asks for the minutes."""
+    """Seconds in words; of many hours, nobody asks for the minutes."""
     return f"{seconds / 3600:,.0f} h" if seconds >= 48 * 3600 else duration(seconds)
 
 
 def _pixels(megapixels: float) -> str:
-    """In words that are not 0 of few small images."""
+    """Megapixels in words; as pixels where the images are few and small."""
     if megapixels < 0.1:
         return f"{megapixels * 1e6:,.0f} pixels"
     return f"{megapixels:,.{0 if megapixels >= 10 else 1}f} megapixels"

@@ -36,7 +36,16 @@ def choose(rows: Rows, count: int = 2) -> list[str]:
 def compare(
     evaluation: Evaluation, rows: Rows, images: Images, image_keys: Sequence[str]
 ) -> list[Comparison]:
-    """Comparisons of some images of the run, of those that can be read and have something to be beside."""
+    """Comparisons of some images of a run.
+
+    Left out are images that cannot be read, and those with nothing to compare them with.
+
+    Args:
+        evaluation: of the run.
+        rows: its rows.
+        images: reads its images.
+        image_keys: of the images wanted.
+    """
     found = [_compare(evaluation, rows, images, key) for key in image_keys]
     return [comparison for comparison in found if comparison is not None]
 
@@ -58,7 +67,9 @@ def _compare(evaluation: Evaluation, rows: Rows, images: Images, key: str) -> Co
 
 
 def _opening(rows: Sequence[dict[str, Any]], has_original: bool) -> tuple[int, int]:
-    """What refinement did, where both are there; else what the codec did."""
+    """Which two the slider shows first: before and after refinement where both are there, else before and
+    after coding.
+    """
     first = int(has_original)
     amortized = [n for n, row in enumerate(rows, first) if row["method"] == AMORTIZED]
     refined = [
@@ -70,7 +81,7 @@ def _opening(rows: Sequence[dict[str, Any]], has_original: bool) -> tuple[int, i
 
 
 def _cut(shown: Sequence[tuple[str, Pixels]]) -> list[ComparedImage]:
-    """The same part of each: around the crop with the most contrast."""
+    """The same part of each image: around the crop with the most contrast."""
     height, width = shown[0][1].shape[:2]
     top, left = _busiest(shown[0][1])
     y, x = (
@@ -88,7 +99,7 @@ def _cut(shown: Sequence[tuple[str, Pixels]]) -> list[ComparedImage]:
 
 
 def _matched(evaluation: Evaluation, rows: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of every series the variant whose rate is next to that of a refined series' middle."""
+    """Of every series, the variant whose rate is nearest to that of a refined series' middle."""
     members = [
         [rows[name] for name in names if name in rows]
         for label, names in sorted(evaluation.members.items(), key=lambda m: m[0] not in evaluation.refined)

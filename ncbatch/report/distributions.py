@@ -38,7 +38,14 @@ where x between {low!r} and {high!r} group by all
 
 @dataclass(frozen=True)
 class Quantity:
-    """Something that each ok row has. expression: in SQL; what has no finite value is left out."""
+    """A quantity that each ok row has.
+
+    Attributes:
+        name: of the column on the page.
+        title: for headings.
+        unit: for axes.
+        expression: in SQL; rows without a finite value are left out.
+    """
 
     name: str
     title: str
@@ -57,7 +64,11 @@ QUANTITIES = (
 
 @dataclass(frozen=True)
 class Spread:
-    """One variant. percentiles: at LEVELS."""
+    """How a quantity is spread over one variant's images.
+
+    Attributes:
+        percentiles: the quantity at each of LEVELS.
+    """
 
     variant: str
     count: int
@@ -69,7 +80,13 @@ class Spread:
 
 @dataclass(frozen=True)
 class Histogram:
-    """counts: by variant, one of each bin between two `edges`; outside: rows beyond the first and last."""
+    """A histogram of several variants.
+
+    Attributes:
+        edges: of the bins.
+        counts: images in each bin, by variant.
+        outside: rows below the first edge or above the last.
+    """
 
     edges: tuple[float, ...]
     counts: dict[str, tuple[int, ...]]
@@ -78,7 +95,12 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Distribution:
-    """histogram: None where there are so many variants that their outlines would hide each other."""
+    """A quantity over the variants of a run.
+
+    Attributes:
+        spreads: of each variant.
+        histogram: None where there are so many variants that their outlines would hide each other.
+    """
 
     quantity: Quantity
     spreads: tuple[Spread, ...]
@@ -86,10 +108,11 @@ class Distribution:
 
 
 def read_distributions(rows: Rows, *, drawn: int = 4) -> list[Distribution]:
-    """Of every quantity that rows have, over the variants with at least FEWEST images.
+    """The distribution of every quantity that the rows have, over the variants with at least FEWEST images.
 
     Args:
-        drawn: variants that one histogram shows.
+        rows: of the run.
+        drawn: how many variants one histogram shows at most.
     """
     found = []
     for quantity in QUANTITIES:
@@ -121,7 +144,7 @@ def _histogram(rows: Rows, quantity: Quantity, variants: Sequence[str]) -> Histo
 
 
 def _shown_range(lowest: float, highest: float, low: float, high: float) -> tuple[float, float]:
-    """All values, or, where a few lie far from the rest, 99 % of them."""
+    """The range of a histogram: all values, or 99 % of them where a few lie far from the rest."""
     spread = high - low
     low = lowest if low - lowest <= spread / 4 else low
     high = highest if highest - high <= spread / 4 else high

@@ -1,10 +1,10 @@
-"""What can be wrong with an evaluation."""
+"""Errors of an evaluation that a user can meet."""
 
 from ncbatch.errors import NcbatchError
 
 
 class ReportError(NcbatchError):
-    """There is nothing to draw, or a table of published points is none."""
+    """There is nothing to draw, or a file is no table of published points."""
 
 
 class NoOverlapError(ReportError):

@@ -1,4 +1,4 @@
-"""A run's table boiled down to R-D curves: means of each variant, over the images that can be compared."""
+"""A run's table condensed to R-D curves: means of each variant, over the images that can be compared."""
 
 from __future__ import annotations
 
@@ -45,8 +45,13 @@ group by variants
 class Evaluation:
     """What a run shows.
 
-    series: variants that differ in rate only (lmbda, model, quality), by a label; members: names of
-    the variants in each; notes: what a reader of the figures must know, such as that images are pending.
+    Attributes:
+        facts: what the run was asked to do.
+        means: of each variant.
+        series: points of the variants that differ in rate only (lmbda, model, quality), by the label of their
+            curve.
+        members: names of the variants in each series.
+        notes: what a reader of the figures must know, such as that images are pending.
     """
 
     facts: RunFacts
@@ -57,6 +62,7 @@ class Evaluation:
 
     @property
     def corpus(self) -> str:
+        """The URI of the images."""
         return self.facts.spec.corpus
 
     @property
@@ -66,15 +72,16 @@ class Evaluation:
 
     @property
     def refined(self) -> list[str]:
-        """The series whose images were refined."""
+        """The labels of the series whose images were refined."""
         return [label for label in self.members if self.series[label][0].is_refined]
 
     def curve(self, label: str) -> Curve:
+        """Rates in bits per pixel and PSNR in dB of a series."""
         points = self.series[label]
         return Curve(label, [p.bpp for p in points], [p.psnr for p in points])
 
     def ms_ssim_curve(self, label: str) -> Curve | None:
-        """Rates and MS-SSIM of the images that have one; None where all were too small for it."""
+        """Rates and MS-SSIM in dB of a series; None where all of its images were too small for MS-SSIM."""
         points = [(p.ms_ssim_bpp, p.ms_ssim_db) for p in self.series[label]]
         there = [(rate, quality) for rate, quality in points if rate is not None and quality is not None]
         return Curve(label, [r for r, _ in there], [q for _, q in there]) if there else None
@@ -84,10 +91,12 @@ def evaluate(output: Store, rows: Rows | None = None) -> Evaluation:
     """Reads a run, finished or not.
 
     Args:
-        rows: of the run, where they have been read before.
+        output: the run's folder.
+        rows: its rows, where they have been read before.
 
     Raises:
-        RunError: there is none. ReportError: it has no row yet.
+        RunError: there is no run.
+        ReportError: it has no row yet.
     """
     facts = read_facts(output)
     rows = Rows.of(output) if rows is None else rows

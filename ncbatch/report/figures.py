@@ -27,7 +27,7 @@ def _draw(axes: Axes, curve: Curve, style: str, **options: Any) -> None:
 
 
 def rd_psnr(evaluation: Evaluation, published: Sequence[Curve]) -> Figure:
-    """PSNR against rate; ours with markers, published curves dotted and cut to our range of rates."""
+    """PSNR against rate: ours with markers, published curves dotted and cut to our range of rates."""
     figure, axes = new_figure("Rate and PSNR", "bits per pixel", "PSNR (dB)")
     curves = [evaluation.curve(label) for label in evaluation.series]
     for curve, marker in zip(curves, cycle(_MARKERS), strict=False):
@@ -43,6 +43,7 @@ def rd_psnr(evaluation: Evaluation, published: Sequence[Curve]) -> Figure:
 
 
 def rd_ms_ssim(evaluation: Evaluation) -> Drawing | None:
+    """MS-SSIM in dB against rate; None where no series has it."""
     curves = [curve for label in evaluation.series if (curve := evaluation.ms_ssim_curve(label))]
     if not curves:
         return None
@@ -81,10 +82,11 @@ def rate_savings(evaluation: Evaluation, reference: Curve) -> Drawing | None:
 
 
 def image_savings(per_image: Sequence[dict[str, Any]]) -> Drawing | None:
-    """How much R-D loss refinement saved, image by image.
+    """How much of the R-D loss refinement saved, image by image.
 
     Args:
-        per_image: variant, image_key and saved of each; only so many images as an axis can name.
+        per_image: rows with variant, image_key and saved, in percent; only as many images as an axis can
+            name.
     """
     if not per_image:
         return None
@@ -106,9 +108,9 @@ def image_savings(per_image: Sequence[dict[str, Any]]) -> Drawing | None:
 
 
 def convergence(traces: pa.Table, keys: Sequence[str]) -> Drawing | None:
-    """R-D loss of the rounded latents against the step (the supplement's Figure S3), of some images.
+    """R-D loss of the rounded latents against the step, of some images (the supplement's Figure S3).
 
-    Relative to the first look, or the images would lie far apart.
+    It is relative to each image's first traced step, since the images would lie far apart otherwise.
     """
     found = traces.filter(pc.is_in(traces["image_key"], pa.array(list(keys), pa.string())))
     rows = found.to_pylist()
@@ -133,5 +135,5 @@ def convergence(traces: pa.Table, keys: Sequence[str]) -> Drawing | None:
 
 
 def _short(key: str) -> str:
-    """A key that does not push an axis off its figure."""
+    """An image's key cut short, so that it does not push an axis off its figure."""
     return key if len(key) <= 24 else f"…{key[-23:]}"

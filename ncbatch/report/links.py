@@ -17,19 +17,19 @@ class Links:
         self._base = _between(page.uri, target.uri)
 
     def href(self, key: str) -> str | None:
-        """What a browser opens, or None where the object is in another bucket or on another machine."""
+        """The relative URL of an object, or None where it is in another bucket or on another machine."""
         if self._base is None:
             return None
         name = name_of_key(key) if isinstance(self._target, LocalStore) else key
         return f"{self._base}{quote(name)}"
 
     def uri(self, key: str) -> str:
-        """What the object is called for `ncbatch` and other tools."""
+        """The object's own URI, for `ncbatch` and other tools."""
         return f"{self._target.uri}{key}"
 
 
 def _between(page: str, target: str) -> str | None:
-    """The relative URL of a folder, with a slash at its end unless it is the page's own."""
+    """The relative URL of a folder; with a slash at its end unless it is the page's own."""
     here, there = urlsplit(page), urlsplit(target)
     if (here.scheme, here.netloc) != (there.scheme, there.netloc):
         return None

@@ -20,7 +20,9 @@ _CANNOT_DECODE = (BitstreamError, DecodeCheckError, ModelError, StoreError)
 
 
 class Images:
-    """Reads images of a run. What cannot be read is left out of the report, with a line that says why."""
+    """Reads images of a run. An image that cannot be read is left out of the report, and a warning says
+    why.
+    """
 
     def __init__(self, output: Store, spec: RunSpec, options: StoreOptions) -> None:
         self._reader, self._spec = RunReader(output, rows=()), spec
@@ -31,7 +33,10 @@ class Images:
             log.warning("no originals are shown: %s", error)
 
     def original(self, image_key: str, variant: str) -> Pixels | None:
-        """With the alpha that the variant was given, or on white."""
+        """The original, uint8[height, width, 3]; None where it cannot be read.
+
+        Transparent pixels lie on what the variant was told, or on white.
+        """
         if self.corpus is None:
             return None
         alpha = self._spec.variant(variant).alpha
@@ -42,7 +47,7 @@ class Images:
             return None
 
     def decoded(self, row: dict[str, Any]) -> Pixels | None:
-        """The reconstruction of an ok row."""
+        """The reconstruction of an ok row, uint8[height, width, 3]; None where it cannot be decoded."""
         try:
             return self._reader.decode_row(row)
         except _CANNOT_DECODE as error:

@@ -45,7 +45,12 @@ from metrics group by variant order by variant
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What a run was asked to do. planned, pending: encodings, that is images once per variant."""
+    """What a run was asked to do.
+
+    Attributes:
+        planned: encodings, that is images once for each variant.
+        pending: encodings that are not committed yet.
+    """
 
     uri: str
     spec: RunSpec
@@ -56,27 +61,39 @@ class RunFacts:
 
     @property
     def models(self) -> list[str]:
+        """The names of the models, each once."""
         return sorted({variant.model for variant in self.spec.variants if variant.model})
 
     @property
     def methods(self) -> list[str]:
+        """The names of the methods and codecs, each once."""
         return sorted({variant.recipe.method for variant in self.spec.variants})
 
 
 @dataclass(frozen=True)
 class Amount:
-    """Bytes before and after; of the ok rows of a run or of one variant."""
+    """Bytes before and after, over the ok rows of a run or of one variant.
+
+    Attributes:
+        bytes_in: of the originals' files, once for each encoding.
+        bytes_out: of the bitstreams.
+    """
 
     bytes_in: int
     bytes_out: int
 
     @property
     def saved_percent(self) -> float | None:
+        """How much smaller the bitstreams are than the originals' files; None where there is nothing to
+        compare.
+        """
         return 100 * (1 - self.bytes_out / self.bytes_in) if self.bytes_in else None
 
 
 @dataclass(frozen=True)
 class VariantTotals:
+    """Totals over the rows of one variant."""
+
     variant: str
     ok: int
     failed: int
@@ -86,10 +103,17 @@ class VariantTotals:
 
 @dataclass(frozen=True)
 class Overview:
-    """Totals over a run. Means are over the ok rows; psnr without the images that came back exactly.
+    """Totals over a run.
 
-    amount: with the originals' bytes once per encoding; original_bytes: once per image. noted: ok rows with a
-        remark, such as that their refinement was given up.
+    Means are over the ok rows, that of the PSNR without the images that came back exactly.
+
+    Attributes:
+        noted: ok rows with a remark, for instance that their refinement was given up.
+        exact: ok rows whose image came back exactly.
+        amount: with the originals' bytes once for each encoding.
+        original_bytes: with the originals' bytes once for each image.
+        first: when the first image was begun.
+        last: when the last image was done.
     """
 
     images: int
@@ -111,12 +135,16 @@ class Overview:
 
     @property
     def wall_seconds(self) -> float | None:
-        """From the first image's start to the last one's end; pauses between two drivers included."""
+        """From the beginning of the first image to the end of the last, with pauses between two drivers."""
         return (self.last - self.first).total_seconds() if self.first and self.last else None
 
 
 def read_facts(output: Store) -> RunFacts:
-    """Raises RunError when the folder holds no run, or its plan is damaged."""
+    """Reads what a run was asked to do.
+
+    Raises:
+        RunError: the folder holds no run, or its plan is damaged.
+    """
     stored = read_run(output)
     plan = read_plan_table(output, plan_keys(stored, output), ("unit", "variant", "image_key"))
     # In the order of the generations, of which the last to plan an image is the one that counts.
@@ -127,6 +155,7 @@ def read_facts(output: Store) -> RunFacts:
 
 
 def read_overview(rows: Rows) -> Overview:
+    """The totals over the rows of a run."""
     found = rows.one(_TOTALS)
     variants = tuple(
         VariantTotals(row["variant"], row["ok"], row["failed"], _amount(row), row["device_seconds"])

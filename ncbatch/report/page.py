@@ -1,4 +1,4 @@
-"""What a report shows: everything is gathered here, and drawn and written by `rendering`."""
+"""What a report shows: everything is gathered here; `rendering` draws and writes it."""
 
 from __future__ import annotations
 
@@ -40,10 +40,13 @@ where status = 'ok' and variant {{variants}} and {SAVED_PERCENT} is not null ord
 
 @dataclass(frozen=True)
 class PageOptions:
-    """reference: label of a series; by default the amortized one where it is a curve, else the first.
+    """What a user can choose of a page.
 
-    price_per_hour: of a device, in any currency. images: whose traces are drawn; by default the
-    first of the run.
+    Attributes:
+        reference: the label of the series that others are compared with; by default the amortized one where
+            it is a curve, else the first.
+        price_per_hour: of a device, in any currency.
+        images: keys of the images whose traces are drawn; by default the first of the run.
     """
 
     reference: str | None = None
@@ -53,7 +56,7 @@ class PageOptions:
 
 @dataclass
 class Report:
-    """Everything that is shown. What is None or empty has nothing to show, and no place on the page."""
+    """Everything that is shown. A part that is None or empty has no place on the page."""
 
     evaluation: Evaluation
     rows: Rows
@@ -76,7 +79,7 @@ def build(
     published: Sequence[Curve] = (),
     options: PageOptions = PageOptions(),
 ) -> Report:
-    """Reads and draws everything but images, which are the caller's to add: they need a model.
+    """Gathers everything but images, which are the caller's to add, since they need a model.
 
     R-D curves and BD-rates are shown where there is something to compare: several rates, or published points.
     """

@@ -23,7 +23,12 @@ _COLUMNS = ("dataset", "method", "source", "lambda", "bpp", "psnr_rgb_db")
 
 @dataclass(frozen=True)
 class Point:
-    """Means over a data set. psnr: of RGB, in dB; lmbda: None for classical codecs."""
+    """A published R-D point: means over a data set.
+
+    Attributes:
+        psnr: of RGB, in dB.
+        lmbda: None for classical codecs.
+    """
 
     dataset: str
     method: str

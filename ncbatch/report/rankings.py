@@ -1,4 +1,4 @@
-"""The images at the ends of a run: those to look at, in the place of all of them."""
+"""The images at both ends of a run, which are worth looking at one by one."""
 
 from __future__ import annotations
 
@@ -34,7 +34,13 @@ from metrics where status = 'ok' and variant = {variant}
 
 @dataclass(frozen=True)
 class Ranking:
-    """rows: the first ones of an order, as dictionaries with the columns of `_ROW`."""
+    """The first images of an order.
+
+    Attributes:
+        name: of the order.
+        title: for the page.
+        rows: dictionaries with the columns of `_ROW`.
+    """
 
     name: str
     title: str
@@ -54,7 +60,12 @@ _ORDERS = (
 
 
 def read_rankings(rows: Rows, ok: int) -> list[Ranking]:
-    """One ranking of all `ok` rows of a small run; else the ends of each order that says something."""
+    """The first images of each order that says something; of a small run one ranking of all images.
+
+    Args:
+        rows: of the run.
+        ok: how many of them are ok.
+    """
     if ok <= ALL:
         return [Ranking("all", "all images", rows.select(ALL_ROWS))]
     return list(_ends(rows))
@@ -73,14 +84,26 @@ def _ends(rows: Rows) -> Iterator[Ranking]:
 
 @dataclass(frozen=True)
 class Group:
-    """Images of one variant in the order of their PSNR; rows: with the columns of `_IMAGE`."""
+    """Images of one variant in the order of their PSNR.
+
+    Attributes:
+        title: for the page.
+        rows: dictionaries with the columns of `_IMAGE`.
+    """
 
     title: str
     rows: list[dict[str, Any]]
 
 
 def read_groups(rows: Rows, variant: str, worst: int) -> list[Group]:
-    """A variant's worst images, and half as many of the median and the best; all where there are few."""
+    """A variant's worst images, and half as many around the median and of the best; all images where there
+    are few.
+
+    Args:
+        rows: of the run.
+        variant: by name.
+        worst: how many of the worst.
+    """
     others = (worst + 1) // 2
     ranked = (
         "select *, row_number() over (order by psnr, image_key) as place, count(*) over () as total "

@@ -35,7 +35,10 @@ def write(report: Report, destination: Store, output: Store, corpus: Store | Non
     """Writes `index.html`, `figures/`, `tables/` and `images/`.
 
     Args:
-        output, corpus: of the run; the page links to bitstreams and originals where it can reach them.
+        report: what they show.
+        destination: the folder they are written to.
+        output: the run's folder. The page links to its bitstreams where it can reach them.
+        corpus: the images' folder, likewise; None where it is not there any more.
     """
     drawn = {}
     for name, drawing in report.figures.items():
@@ -59,7 +62,9 @@ def write(report: Report, destination: Store, output: Store, corpus: Store | Non
 
 
 def _write_rows(report: Report, destination: Store) -> dict[str, str]:
-    """All rows, by Arrow, beside the page; and what their files are called."""
+    """Writes all rows beside the page, as CSV or, where they are many, as Parquet; returns what the files are
+    called.
+    """
     files = {}
     if report.overview.ok:
         table = query_table(report.rows.table, ALL_ROWS)
@@ -80,7 +85,7 @@ def _write_rows(report: Report, destination: Store) -> dict[str, str]:
 
 
 def _write_comparison(number: int, report: Report, destination: Store) -> dict[str, Any]:
-    """Images of the slider lie beside the page, which fetches those that somebody looks at."""
+    """Writes the images of a slider beside the page, which fetches those that somebody looks at."""
     comparison = report.comparisons[number]
     shown = []
     for place, side in enumerate(comparison.shown):
@@ -119,7 +124,7 @@ def _render(report: Report, **things: Any) -> str:
 
 
 def _tables(report: Report) -> Mapping[str, Any]:
-    """Rows as dictionaries, and the columns in which they have something to show."""
+    """Rows as dictionaries, and the columns in which some row has a value."""
     variants = report.tables["variants"].dictionaries()
     found = {"variants": (tables.shown(tables.VARIANTS, variants), variants)}
     if "bd_rates" in report.tables:
@@ -144,7 +149,7 @@ def _tables(report: Report) -> Mapping[str, Any]:
 
 
 def _name(uri: str) -> str:
-    """What a corpus is called: the last folder of its URI."""
+    """A short name for a corpus: the last folder of its URI."""
     return uri.rstrip("/").rpartition("/")[2] or uri
 
 

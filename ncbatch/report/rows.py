@@ -29,27 +29,34 @@ EXACT = "isinf(psnr)"
 class Rows:
     """The rows of a run as they stood when they were read.
 
-    Whatever is asked is computed by DuckDB over the columns that the question names: of a run's million rows,
-    Python sees as many as are shown.
+    Every question is answered by DuckDB over the columns that it names: of a run's million rows, Python sees
+    as many as are shown.
     """
 
     def __init__(self, table: pa.Table) -> None:
-        """table: with at least COLUMNS."""
+        """Takes a table that has at least COLUMNS."""
         self.table = table
 
     @classmethod
     def of(cls, output: Store) -> Rows:
+        """Reads the rows of the run in an output folder."""
         return cls(read_table(output, columns=COLUMNS))
 
     def __len__(self) -> int:
         return len(self.table)
 
     def select(self, sql: str) -> list[dict[str, Any]]:
-        """The result of `sql`, in which the table is called `metrics`; for results of a bounded number."""
+        """The rows that a query gives, as dictionaries. The SQL calls the table `metrics` and bounds their
+        number.
+        """
         return query_table(self.table, sql).to_pylist()
 
     def require_images(self, image_keys: Sequence[str]) -> None:
-        """Raises ReportError where one of them was not encoded."""
+        """Checks that images were encoded.
+
+        Raises:
+            ReportError: one of them was not.
+        """
         if not image_keys:
             return
         sql = "select distinct image_key from metrics where status = 'ok' and image_key "
@@ -59,16 +66,16 @@ class Rows:
                 raise ReportError(f"the run has no encoded image {key!r}; --images takes keys of the table")
 
     def one(self, sql: str) -> dict[str, Any]:
-        """The only row of a result."""
+        """The only row that a query gives."""
         (row,) = self.select(sql)
         return row
 
 
 def quoted(text: str) -> str:
-    """A string literal of SQL."""
+    """A text as a string literal of SQL."""
     return "'" + text.replace("'", "''") + "'"
 
 
 def one_of(texts: list[str] | tuple[str, ...]) -> str:
-    """What stands behind a column to say that it is one of some strings, in SQL."""
+    """What follows a column, in SQL, to say that it is one of some strings."""
     return f"in ({', '.join(map(quoted, texts))})"

@@ -1,4 +1,4 @@
-"""Variants joined to series: what a curve is made of, and what it is called."""
+"""Variants joined to series: which variants make a curve, and what it is called."""
 
 from __future__ import annotations
 
@@ -28,8 +28,12 @@ _AVERAGED = (
 class Means:
     """One variant, averaged over the images that are ok under every variant.
 
-    psnr, amortized_psnr: without the images that came back exactly. ms_ssim_db: -10 log10(1 - x), over the
-        ms_ssim_images that are large enough for it, whose rate is ms_ssim_bpp; None where there are none.
+    Attributes:
+        psnr: in dB, without the images that came back exactly; likewise amortized_psnr.
+        ms_ssim_db: mean of -10 log10(1 - MS-SSIM) over the images that are large enough for it; None where
+            there are none.
+        ms_ssim_images: how many those are.
+        ms_ssim_bpp: their rate.
     """
 
     variant: str
@@ -53,10 +57,12 @@ class Means:
 
     @property
     def is_refined(self) -> bool:
+        """Whether the images were refined: a learned method other than the encoder network alone."""
         return self.method != AMORTIZED and self.rd_loss is not None
 
     @property
     def saved_percent(self) -> float | None:
+        """How much of the amortized R-D loss refinement saved; None without refinement."""
         if self.rd_loss is None or self.amortized_rd_loss is None:
             return None
         return 100 * (1 - self.rd_loss / self.amortized_rd_loss)
@@ -68,7 +74,9 @@ def join_series(
     """Joins the variants that share everything but their rate, in the order of the spec.
 
     A ladder of models, each at one lmbda, is a curve; so is one model at several lmbdas. Seeds are averaged.
-    Returns the points of each series by its label, and the names of the variants in it.
+
+    Returns:
+        The points of each series by its label, and the names of the variants in it.
     """
     found = {m.variant: m for m in means}
     alike: dict[tuple[Any, ...], list[Variant]] = defaultdict(list)
@@ -97,7 +105,7 @@ def join_series(
 
 
 def _seeds_averaged(variants: Sequence[Variant], found: dict[str, Means]) -> list[Means]:
-    """A curve's points; variants that differ in their seed only are one."""
+    """A curve's points; variants that differ in their seed only are one point."""
     points: dict[tuple[Any, ...], list[Means]] = defaultdict(list)
     for variant in variants:
         said = variant.recipe.model_dump(exclude={"seed"})
@@ -134,7 +142,9 @@ def _own_lmbdas(variants: Sequence[Variant]) -> dict[str | None, float | None]:
 
 
 def _by_model(members: Sequence[Variant], own: dict[str | None, float | None]) -> dict[str, list[Variant]]:
-    """Variants that share their recipe, as curves: "" for the ladder, the model's name for those of one."""
+    """Variants that share their recipe as curves: "" names the ladder's, a model's name those of that
+    model.
+    """
     models = {v.model for v in members}
     if len(models) == 1:
         return {"": list(members)}
@@ -149,7 +159,7 @@ def _by_model(members: Sequence[Variant], own: dict[str | None, float | None]) -
 
 
 def _unrefined(refined: Means) -> Means:
-    """The amortized encodings that a refined variant began with; its rows know them."""
+    """The amortized encodings from which a refined variant began, which its rows know."""
     assert refined.amortized_bpp is not None and refined.amortized_psnr is not None
     return Means(
         **{
@@ -168,7 +178,7 @@ def _unrefined(refined: Means) -> Means:
 
 
 def _labels(recipes: dict[tuple[Any, ...], dict[str, Any]]) -> dict[tuple[Any, ...], str]:
-    """The shortest labels that tell the recipes apart."""
+    """The shortest labels that tell recipes apart."""
     labels = {
         key: " ".join(filter(None, (recipe["method"], recipe["kind"]))) for key, recipe in recipes.items()
     }

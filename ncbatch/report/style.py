@@ -61,6 +61,7 @@ def _settings() -> dict[str, Any]:
 
 
 def new_figure(title: str, x: str, y: str, height: float = _HEIGHT) -> tuple[Figure, Axes]:
+    """An empty figure with one pair of axes; the height is in inches."""
     figure = Figure(figsize=(_WIDTH, height), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot(title=title, xlabel=x, ylabel=y)
@@ -69,7 +70,7 @@ def new_figure(title: str, x: str, y: str, height: float = _HEIGHT) -> tuple[Fig
 
 
 def add_legend(figure: Figure, axes: Axes) -> None:
-    """Names what is drawn below the axes, where it covers nothing; the figure grows by as much."""
+    """Adds a legend below the axes, where it covers nothing; the figure grows by as much."""
     handles, labels = axes.get_legend_handles_labels()
     if not labels:
         return
@@ -86,7 +87,13 @@ def ink() -> str:
 
 @dataclass(frozen=True)
 class Rendered:
-    """One figure's files: on a light ground, and the same as it is shown on a dark page."""
+    """One figure's files.
+
+    Attributes:
+        svg: for a light ground.
+        dark_svg: the same for a dark page.
+        png: for a light ground, at 150 dots per inch.
+    """
 
     svg: bytes
     dark_svg: bytes
@@ -94,6 +101,7 @@ class Rendered:
 
 
 def rendered(drawing: Drawing) -> Rendered:
+    """Draws a figure and returns its files; the same numbers give the same bytes."""
     with matplotlib.rc_context(_settings()):  # type: ignore[arg-type]
         figure = drawing()
         svg = _saved(figure, "svg", metadata={"Date": None})

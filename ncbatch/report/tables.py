@@ -1,4 +1,4 @@
-"""The tables of a report: as CSV with the names of the metrics table, on the page with headings."""
+"""The tables of a report: as CSV with the names of the metrics table, and on the page with headings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,13 @@ ColumnKind = Literal["text", "count", "bytes", "time"] | int
 
 @dataclass(frozen=True)
 class Column:
-    """A column on the page: the name of its values, its heading, what they are."""
+    """A column on the page.
+
+    Attributes:
+        name: of its values in the rows.
+        heading: on the page.
+        kind: how its values are written.
+    """
 
     name: str
     heading: str
@@ -32,15 +38,19 @@ class Column:
 
     @property
     def is_text(self) -> bool:
+        """Whether its values are words, which are aligned to the left."""
         return self.kind == "text"
 
 
 @dataclass(frozen=True)
 class Table:
+    """Columns by name, and rows of values in their order."""
+
     columns: tuple[str, ...]
     rows: list[tuple[Any, ...]]
 
     def csv(self) -> bytes:
+        """The table as CSV in UTF-8, with a heading."""
         sink = io.StringIO()
         writer = csv.writer(sink, lineterminator="\n")
         writer.writerow(self.columns)
@@ -48,6 +58,7 @@ class Table:
         return sink.getvalue().encode("utf-8", "surrogateescape")
 
     def dictionaries(self) -> list[dict[str, Any]]:
+        """The rows as dictionaries by the names of the columns."""
         return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
 
 
@@ -115,7 +126,7 @@ def shown(columns: Sequence[Column], rows: Sequence[dict[str, Any]]) -> list[Col
 
 
 def cell(value: Any, kind: ColumnKind) -> str:
-    """A value as it is read on the page."""
+    """A value as the page shows it."""
     if value is None:
         return ""
     if isinstance(value, datetime):
@@ -130,6 +141,9 @@ def cell(value: Any, kind: ColumnKind) -> str:
 
 
 def bd_table(evaluation: Evaluation, references: Sequence[Curve]) -> Table:
+    """BD-rates of all series against some reference curves, in percent; negative where a series needs fewer
+    bits.
+    """
     return Table(_BD_COLUMNS, list(_bd_rows(evaluation, references)))
 
 
@@ -157,7 +171,13 @@ def default_reference(evaluation: Evaluation) -> str:
 
 
 def variants_table(evaluation: Evaluation, overview: Overview, price_per_hour: float | None) -> Table:
-    """Means and totals of each variant. price_per_hour: of a device."""
+    """Means and totals of each variant.
+
+    Args:
+        evaluation: of the run.
+        overview: of the run.
+        price_per_hour: of a device, for a column of costs; None leaves it out.
+    """
     means = {mean.variant: mean for mean in evaluation.means}
     totals = ("ok", "failed", "bytes_in", "bytes_out", "bytes_saved_percent", "total_device_seconds")
     names = tuple(f.name for f in fields(Means))

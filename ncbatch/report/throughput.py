@@ -1,4 +1,4 @@
-"""When and where a run's images were done."""
+"""How many images of a run were done, when, and on which machine."""
 
 from __future__ import annotations
 
@@ -32,6 +32,8 @@ from metrics where status = 'ok' and finished_at is not null group by all
 
 @dataclass(frozen=True)
 class Host:
+    """What one machine did: rows, megapixels and device time, from its first image to its last."""
+
     name: str
     device: str | None
     ok: int
@@ -43,14 +45,21 @@ class Host:
 
     @property
     def images_per_hour(self) -> float | None:
-        """Over the time between its first and its last image."""
+        """Ok images over the time between the machine's first and last; None where there is only one."""
         seconds = (self.last - self.first).total_seconds()
         return self.ok / seconds * 3600 if seconds > 0 else None
 
 
 @dataclass(frozen=True)
 class Throughput:
-    """edges: of the intervals; counts: by host, ok images that ended in each; hosts: most images first."""
+    """Images done over time.
+
+    Attributes:
+        edges: of the intervals.
+        step_seconds: the length of an interval.
+        counts: ok images that ended in each interval, by machine.
+        hosts: those with the most images first.
+    """
 
     edges: tuple[datetime, ...]
     step_seconds: int
@@ -59,7 +68,7 @@ class Throughput:
 
 
 def read_throughput(rows: Rows) -> Throughput | None:
-    """None before the first image is done."""
+    """The throughput of a run; None before its first image is done."""
     hosts = [
         Host(
             row["host"], row["device"], row["ok"], row["failed"], row["megapixels"] or 0.0,

@@ -1,4 +1,6 @@
-"""The worst, median and best images of a run, small, and where each differs most from its original."""
+"""Small versions of a run's worst, median and best images, with the place where each differs most from its
+original.
+"""
 
 from __future__ import annotations
 
@@ -28,13 +30,18 @@ _MEGAPIXELS = 60.0  # a minute or two on a CPU
 
 
 def read_gallery(evaluation: Evaluation, rows: Rows, images: Images, worst: int | None) -> Gallery | None:
-    """Thumbnails of one variant: of several, the middle of a refined series.
+    """Thumbnails of one variant; where there are several variants, of the middle of a refined series.
 
     Args:
+        evaluation: of the run.
+        rows: its rows.
+        images: reads its images.
         worst: how many of the worst to show, however long it takes; by default WORST, and no more than a
             minute or two of decoding.
 
-    None where there is nothing to show, or only packs, whose images take as long to decode as to infer.
+    Returns:
+        None where there is nothing to show, or where there are packs only, whose images take as long to
+        decode as to infer.
     """
     variant = _variant(evaluation)
     if variant is None:

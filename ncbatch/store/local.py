@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import override
+
 from ncbatch.store.errors import AccessDenied, ObjectNotFound, StoreError
-from ncbatch.store.interface import ObjectInfo
+from ncbatch.store.interface import ObjectInfo, Store
 from ncbatch.store.local_errors import as_store_error
 from ncbatch.store.local_listing import walk
 from ncbatch.store.local_names import name_of_key, shown
@@ -23,7 +25,7 @@ _STALE_SECONDS = 24 * 3600.0
 _TRIES = 20
 
 
-class LocalStore:
+class LocalStore(Store):
     """A `Store` in a folder.
 
     Writes go to a hidden folder at the root first and appear under their key in one step, so a writer that
@@ -46,6 +48,7 @@ class LocalStore:
         return shown(os.fsencode(self.root))
 
     @property
+    @override
     def uri(self) -> str:
         uri = self.root.as_uri()
         return uri if uri.endswith("/") else uri + "/"
@@ -63,9 +66,11 @@ class LocalStore:
     def __hash__(self) -> int:
         return hash((self.root, self.create))
 
+    @override
     def get(self, key: str) -> bytes:
         return self.get_with_info(key)[1]
 
+    @override
     def get_with_info(self, key: str) -> tuple[ObjectInfo, bytes]:
         with self._reading(key) as descriptor, open(descriptor, "rb", closefd=False) as file:
             for _ in range(_TRIES):
@@ -79,6 +84,7 @@ class LocalStore:
             f"{key!r} in {self._shown} changes while it is read; wait until it has been written."
         )
 
+    @override
     def get_range(self, key: str, start: int, length: int) -> bytes:
         if start < 0 or length < 0:
             raise ValueError(f"a range starts at {start} and has {length} bytes; neither can be negative")
@@ -88,6 +94,7 @@ class LocalStore:
             file.seek(min(start, size))
             return file.read(min(length, max(size - start, 0)))
 
+    @override
     def head(self, key: str) -> ObjectInfo | None:
         path = self._path(key)
         try:
@@ -98,9 +105,11 @@ class LocalStore:
             raise self._error(error, key) from error
         return ObjectInfo(key, status.st_size, _etag(status)) if stat.S_ISREG(status.st_mode) else None
 
+    @override
     def put(self, key: str, data: bytes) -> None:
         self._write(key, data, create_only=False)
 
+    @override
     def put_if_absent(self, key: str, data: bytes) -> bool:
         for _ in range(_TRIES):
             if self.head(key) is None and self._write(key, data, create_only=True):
@@ -113,12 +122,14 @@ class LocalStore:
             f"{key!r} in {self._shown} comes and goes; check that nothing deletes files there meanwhile."
         )
 
+    @override
     def list(
         self, prefix: str = "", *, unreadable: Callable[[str, StoreError], None] | None = None
     ) -> Iterator[ObjectInfo]:
         for key, status in walk(self.root, prefix, unreadable):
             yield ObjectInfo(key, status.st_size, _etag(status))
 
+    @override
     def delete(self, key: str) -> None:
         path = self._path(key)
         try:
@@ -136,6 +147,7 @@ class LocalStore:
                 parent.rmdir()
                 parent = parent.parent
 
+    @override
     def check(self) -> None:
         if not self.root.is_dir():
             if not self.create or self.root.exists():

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from botocore.exceptions import ClientError
+from typing_extensions import override
 
 from ncbatch.store.errors import ObjectNotFound, StoreError, StoreUnavailable
-from ncbatch.store.interface import ObjectInfo, StoreOptions
+from ncbatch.store.interface import ObjectInfo, Store, StoreOptions
 from ncbatch.store.s3_connection import S3Connection
 from ncbatch.store.s3_errors import status_of
 from ncbatch.store.s3_refusals import explain_refused_put
@@ -21,7 +22,7 @@ _LONGEST_KEY = 1024  # bytes of UTF-8, S3's limit
 _CONFLICT_WAIT = 0.2  # seconds
 
 
-class S3Store:
+class S3Store(Store):
     """A `Store` in a bucket. Objects have keys `prefix/key`; credentials come from boto3's own chain only.
 
     Nothing is sent before the first operation. A key is refused before it is sent if it is empty, not text
@@ -35,6 +36,7 @@ class S3Store:
         self._connection = S3Connection(bucket, self.options)
 
     @property
+    @override
     def uri(self) -> str:
         return f"s3://{self.bucket}/{self.prefix}"
 
@@ -50,9 +52,11 @@ class S3Store:
     def __reduce__(self) -> tuple[Any, ...]:
         return S3Store, (self.bucket, self.prefix, self.options)
 
+    @override
     def get(self, key: str) -> bytes:
         return self.get_with_info(key)[1]
 
+    @override
     def get_with_info(self, key: str) -> tuple[ObjectInfo, bytes]:
         full = self._full(key)
 
@@ -64,6 +68,7 @@ class S3Store:
 
         return self._connection.request(send, full)
 
+    @override
     def get_range(self, key: str, start: int, length: int) -> bytes:
         if start < 0 or length < 0:
             raise ValueError(f"a range starts at {start} and has {length} bytes; neither can be negative")
@@ -87,6 +92,7 @@ class S3Store:
 
         return self._connection.request(send, full)
 
+    @override
     def head(self, key: str) -> ObjectInfo | None:
         full = self._full(key)
         try:
@@ -100,9 +106,11 @@ class S3Store:
             raise
         return ObjectInfo(key, int(answer["ContentLength"]), _unquoted(answer["ETag"]))
 
+    @override
     def put(self, key: str, data: bytes) -> None:
         self._put(self._full(key), data)
 
+    @override
     def put_if_absent(self, key: str, data: bytes) -> bool:
         deadline = time.monotonic() + self.options.retry_seconds
         while True:
@@ -137,6 +145,7 @@ class S3Store:
         """
         return self._create(key, data) is not None
 
+    @override
     def list(
         self, prefix: str = "", *, unreadable: Callable[[str, StoreError], None] | None = None
     ) -> Iterator[ObjectInfo]:
@@ -153,6 +162,7 @@ class S3Store:
                 return
             more = {"ContinuationToken": page["NextContinuationToken"]}
 
+    @override
     def delete(self, key: str) -> None:
         full = self._full(key)
         try:
@@ -160,6 +170,7 @@ class S3Store:
         except ObjectNotFound:
             return
 
+    @override
     def check(self) -> None:
         # A listing, not HEAD of the bucket: its refusal says why, and every run needs the permission to list.
         self._page(self.prefix, min(_CHECK_SECONDS, self.options.retry_seconds), MaxKeys=1)
@@ -189,7 +200,7 @@ class S3Store:
         )
 
     def _holds(self, standing: ObjectInfo, data: bytes) -> bool | None:
-        """Whether the object has these bytes; None if it is gone. (An etag is not always the MD5.)"""
+        """Whether the object has these bytes; None if it is gone. The etag may be other than their MD5."""
         if standing.size != len(data):
             return False
         try:

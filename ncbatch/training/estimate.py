@@ -16,7 +16,12 @@ _MOST_STEPS = 20
 
 
 def seconds_per_step(settings: TrainingSettings, threads: int) -> float:
-    """Seconds that a step takes one worker here; some steps are made for it, on noise."""
+    """How long a training step takes on this machine, in seconds; a few steps are taken on noise.
+
+    Args:
+        settings: of the training.
+        threads: for one worker.
+    """
     torch.set_num_threads(threads)
     side = settings.crop
     noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)

@@ -29,15 +29,16 @@ _CONSTANTS = (
 
 
 def without_constants(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The parameters alone of a state dict of CompressAI's module, which also holds constants and tables."""
+    """The parameters in a state dict of CompressAI's module, which also holds constants and tables."""
     return {name: tensor for name, tensor in state_dict.items() if not name.endswith(_CONSTANTS)}
 
 
 class GDN(nn.Module):
-    """Generalized divisive normalization (Balle et al. 2016): x / sqrt(beta + gamma x^2), or x times it.
+    """Generalized divisive normalization (Balle et al. 2016): x / sqrt(beta + gamma x^2).
 
     Args:
-        inverse: multiply instead of divide.
+        channels: of x.
+        inverse: multiplies by the root instead.
     """
 
     def __init__(self, channels: int, *, inverse: bool = False) -> None:
@@ -47,21 +48,26 @@ class GDN(nn.Module):
         self.gamma = nn.Parameter(torch.sqrt(0.1 * torch.eye(channels) + _OFFSET**2))
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [batch, channels, height, width] to the same shape."""
         beta, gamma = _non_negative(self.beta, _BETA_MIN), _non_negative(self.gamma, 0.0)
         norm = F.conv2d(x**2, gamma[:, :, None, None], beta)
         return x * (torch.sqrt(norm) if self.inverse else torch.rsqrt(norm))
 
 
 def _non_negative(stored: Tensor, minimum: float) -> Tensor:
-    """The value of a stored parameter; one that is at its minimum can still be pulled off it."""
+    """The value of a stored parameter, of which one at its minimum still gets a gradient that raises it."""
     return lower_bound(stored, math.sqrt(minimum + _OFFSET**2)) ** 2 - _OFFSET**2
 
 
 class FactorizedDensity(nn.Module):
-    """p(z), one density per channel: the cumulative is a monotone network (Balle et al. 2018, appendix 6.1).
+    """p(z), one density per channel, whose cumulative is a monotone network (Balle et al. 2018, appendix
+    6.1).
 
     `quantiles`, float32[channels, 1, 3], follow p(z) by a loss of their own: the lower tail, the median, the
     upper tail.
+
+    Args:
+        channels: of z.
     """
 
     def __init__(self, channels: int) -> None:
@@ -79,10 +85,10 @@ class FactorizedDensity(nn.Module):
                 self.factors.append(nn.Parameter(torch.zeros(channels, width, 1)))
 
     def logits(self, values: Tensor, *, frozen: bool = False) -> Tensor:
-        """Logits of the cumulative, [channels, 1, points] to the same shape.
+        """Logits of the cumulative distribution; [channels, 1, points] to the same shape.
 
         Args:
-            frozen: gradients for the values only.
+            frozen: gradients reach the values only.
         """
 
         def weight(parameter: Tensor) -> Tensor:
@@ -101,7 +107,7 @@ class FactorizedDensity(nn.Module):
         return torch.sigmoid(upper) - torch.sigmoid(lower)
 
     def quantile_loss(self) -> Tensor:
-        """How far the quantiles are off, in logits; the density itself gets no gradient from it."""
+        """How far the quantiles are off, in logits. The density itself gets no gradient from it."""
         tail = math.log(2 / _TAIL_MASS - 1)
         target = self.quantiles.new_tensor([-tail, 0.0, tail])
         return (self.logits(self.quantiles, frozen=True) - target).abs().sum()
@@ -110,8 +116,9 @@ class FactorizedDensity(nn.Module):
 class MeanScaleHyperprior(nn.Module):
     """The four transforms and p(z).
 
-    g_a: image [batch, 3, height, width] to y, [batch, m, height / 16, width / 16]; g_s: back.
-    h_a: y to z, [batch, n, height / 64, width / 64]; h_s: z to scales and means, [batch, 2 m, ...] as y.
+    g_a leads from the image [batch, 3, height, width] to y [batch, m, height/16, width/16], and g_s back. h_a
+    leads from y to z [batch, n, height/64, width/64], and h_s from z to scales and means, [batch, 2 m,
+    height/16, width/16].
 
     Args:
         n: channels of the transforms and of z.

@@ -1,4 +1,4 @@
-"""The ladder of rates as one long walk: every model starts from its trained neighbour."""
+"""The ladder of rates in one walk: every model starts from its trained neighbour."""
 
 from __future__ import annotations
 
@@ -19,7 +19,13 @@ _START = 0.02
 
 @dataclass(frozen=True)
 class RatePoint:
-    """One model of a ladder; `parent` is trained before it and lends its weights."""
+    """One model of a ladder.
+
+    Attributes:
+        lmbda: weight of the MSE on 0..255.
+        kind: "base" or "bits-back".
+        parent: trained before it; its weights are the start.
+    """
 
     kind: ModelKind
     lmbda: float
@@ -27,7 +33,7 @@ class RatePoint:
 
     @property
     def name(self) -> str:
-        """As in the names of files and built-in models; three digits where they suffice."""
+        """The model's name, as of its file: the kind and lmbda, with three decimals where they suffice."""
         digits = f"{self.lmbda:.3f}" if round(self.lmbda, 3) == self.lmbda else f"{self.lmbda:g}"
         return f"{self.kind}-{digits}"
 
@@ -36,7 +42,9 @@ def walk(lmbdas: Sequence[float], kinds: Sequence[ModelKind], *, warm: bool = Tr
     """The order of training: outwards from the rate next to 0.02; bits-back models start from base ones.
 
     Args:
-        warm: without, every model is trained from nothing, as in the paper.
+        lmbdas: the rates.
+        kinds: of the models wanted.
+        warm: whether models start from a neighbour; otherwise each is trained from nothing, as in the paper.
     """
     rates = sorted(set(lmbdas))
     if not warm:
@@ -58,10 +66,11 @@ def climb(
     start: Checkpoint | None,
     train: Callable[[RatePoint, Checkpoint | None], Checkpoint],
 ) -> Iterator[tuple[RatePoint, Checkpoint]]:
-    """Trains the rungs in their order, each from its parent's weights, yielding each as it is done.
+    """Trains the models in their order, each from its parent's weights, and yields each as it is done.
 
     Args:
-        start: what the rungs without a parent start from.
+        rungs: as `walk` gives them.
+        start: the weights from which models without a parent start.
         train: trains one from a neighbour's weights, or only reads it where it is trained already.
     """
     trained: dict[RatePoint, Checkpoint] = {}

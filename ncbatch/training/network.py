@@ -26,7 +26,14 @@ _BOX_VARIANCE = 1 / 12  # of uniform noise
 
 @dataclass(frozen=True)
 class Losses:
-    """Means over the batch. bits per pixel; mse on 0..255."""
+    """Means over a batch.
+
+    Attributes:
+        bpp_y: bits of y per pixel.
+        bpp_z: bits of z per pixel.
+        bpp_back: bits of z got back, per pixel.
+        mse: on 0..255.
+    """
 
     bpp_y: Tensor
     bpp_z: Tensor
@@ -35,15 +42,22 @@ class Losses:
 
     @property
     def bpp(self) -> Tensor:
+        """The rate in bits per pixel, net of the bits got back."""
         return self.bpp_y + self.bpp_z - self.bpp_back
 
     def rd_loss(self, lmbda: float) -> Tensor:
+        """Bits per pixel + lmbda * MSE."""
         return self.bpp + lmbda * self.mse
 
 
 @dataclass(frozen=True)
 class BatchNoise:
-    """Of one batch. y: uniform in +-1/2; z: the same for the base kind, standard normal for bits-back."""
+    """The random numbers of one batch.
+
+    Attributes:
+        y: uniform in +-1/2.
+        z: the same for the kind base, standard normal for the kind bits-back.
+    """
 
     y: Tensor
     z: Tensor
@@ -52,8 +66,8 @@ class BatchNoise:
 class TrainableHyperprior(nn.Module):
     """A mean-scale hyperprior as it is trained.
 
-    kind "bits-back": h_a puts out mean and log-variance of q(z|y), one reparameterised sample of it goes on,
-    and p(z) is the density of the factorized prior itself, not its convolution with a box.
+    Of the kind bits-back, h_a gives mean and log-variance of q(z|y), one reparameterised sample of which goes
+    on, and p(z) is the density of the factorized prior itself, not its convolution with a box.
     """
 
     def __init__(self, settings: TrainingSettings) -> None:
@@ -64,7 +78,7 @@ class TrainableHyperprior(nn.Module):
             self.network.h_a[-1] = nn.Conv2d(settings.n, 2 * settings.n, 5, stride=2, padding=2)
 
     def noise(self, generators: list[torch.Generator]) -> BatchNoise:
-        """Fresh noise for a batch, one generator per sample."""
+        """Fresh noise for a batch, with one generator for each sample."""
         latents = self.settings.crop // 16
         y_shape = (self.settings.m, latents, latents)
         z_shape = (self.settings.n, latents // 4, latents // 4)
@@ -74,7 +88,7 @@ class TrainableHyperprior(nn.Module):
         return BatchNoise(y, torch.stack([torch.rand(z_shape, generator=g) - 0.5 for g in generators]))
 
     def forward(self, images: Tensor, noise: BatchNoise) -> Losses:
-        """Losses of a batch, float32[batch, 3, crop, crop] in 0..1."""
+        """The losses of a batch of images, float32[batch, 3, crop, crop] in 0..1."""
         network = self.network
         pixels = images.shape[0] * images.shape[2] * images.shape[3]
         y = network.g_a(images)
@@ -105,20 +119,24 @@ class TrainableHyperprior(nn.Module):
         return z, bits, bits_back(log_variance, noise).sum()
 
     def log_density(self, values: Tensor) -> Tensor:
-        """ln p(z) of the factorized density per channel, [N, 1, points]: the derivative of its cumulative."""
+        """The logarithm of the factorized density per channel, [N, 1, points]: the derivative of its
+        cumulative.
+        """
         bottleneck = self.network.entropy_bottleneck
         matrices = [F.softplus(matrix) for matrix in bottleneck.matrices]
         factors = [torch.tanh(factor) for factor in bottleneck.factors]
         return log_density(values, matrices, list(bottleneck.biases), factors)
 
     def aux_loss(self) -> Tensor:
-        """Pulls the quantiles of p(z) to where they belong; coding centres z on the median."""
+        """The loss that moves the quantiles of p(z) to where they belong; coding centres z on the median."""
         return self.network.entropy_bottleneck.quantile_loss()
 
     def main_parameters(self) -> list[nn.Parameter]:
+        """The parameters that the R-D loss trains: all but the quantiles."""
         return [p for name, p in self.named_parameters() if not name.endswith(".quantiles")]
 
     def aux_parameters(self) -> list[nn.Parameter]:
+        """The quantiles of p(z), which `aux_loss` trains."""
         return [p for name, p in self.named_parameters() if name.endswith(".quantiles")]
 
 
@@ -135,9 +153,10 @@ _GROWING: dict[str, int | None] = {
 
 
 def _widened(weights: dict[str, Tensor], fresh: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights for more channels of y: the old latents and the image from them stay what they were.
+    """Weights for more channels of y, under which the old latents and the image from them stay what they
+    were.
 
-    New channels keep their fresh weights where they come from, and nothing old listens to them yet.
+    New channels keep their fresh weights where they are computed, and nothing old depends on them yet.
     """
     widened = dict(weights)
     for name, inputs in _GROWING.items():
@@ -158,8 +177,8 @@ def _widened(weights: dict[str, Tensor], fresh: dict[str, Tensor]) -> dict[str, 
 def _broadened(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """p(z) of a base model, stretched about each channel's median to the width that it has in rates.
 
-    There it is convolved with a box; the density alone may be a spike, and a posterior as wide as the box
-    would pay dearly under it, above all in channels that carry nothing.
+    There it is convolved with a box. The density alone may be a spike, under which a posterior as wide as the
+    box would be expensive, above all in channels that carry nothing.
     """
     prefix = "entropy_bottleneck."
     prior = {name.removeprefix(prefix): t for name, t in weights.items() if name.startswith(prefix)}
@@ -173,13 +192,14 @@ def _broadened(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def warm_start(model: TrainableHyperprior, checkpoint: Checkpoint) -> None:
-    """Takes over the weights of a trained neighbour, of another rate or, for bits-back, of the base kind.
+    """Takes over the weights of a trained neighbour: of another rate or, for bits-back, of the kind base.
 
-    More channels of y than it has are added to it. A posterior that no base model has starts with the
-    variance of the uniform noise it replaces, and p(z) as wide as it is with that noise.
+    A model with more channels of y keeps its own weights for them. A posterior that no base model has starts
+    with the variance of the uniform noise that it replaces, and p(z) as wide as it is with that noise.
 
     Raises:
-        NcbatchError: other N or fewer M, or a bits-back checkpoint for a base training.
+        NcbatchError: the neighbour has another N or more channels of y, or it is a bits-back checkpoint and
+            the training of the kind base.
     """
     info, settings = checkpoint.info, model.settings
     fits = info.n == settings.n and info.m <= settings.m

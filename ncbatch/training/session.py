@@ -38,7 +38,7 @@ _SECONDS_PER_LINE = 2.0  # a hundred steps take minutes on a slow machine: progr
 
 @dataclass
 class LogRow:
-    """Means over `_STEPS_PER_ROW` steps, and the score on the validation images where it was taken."""
+    """Means over `_STEPS_PER_ROW` steps, and the score on the validation images where it was computed."""
 
     step: int
     loss: float
@@ -56,7 +56,9 @@ class LogRow:
 class SessionOptions:
     """How a training is carried out; none of it changes the weights.
 
-    save_seconds: between two saves, with a validation each.
+    Attributes:
+        save_seconds: between two saves, each of which validates.
+        dtype: of the weights in the exported checkpoint.
     """
 
     save_seconds: float = 300.0
@@ -64,9 +66,9 @@ class SessionOptions:
 
 
 def _interruptible(steps: Iterator[StepReport]) -> Iterator[StepReport]:
-    """Passes steps on; Ctrl-C or SIGTERM ends them between two, the second one at once.
+    """Passes steps on. Ctrl-C or SIGTERM ends them between two steps, a second signal at once.
 
-    For a half-done step must not be saved as a whole one.
+    A half-done step must not be saved as a whole one.
     """
     with signals.deferred(signal.SIGINT, signal.SIGTERM) as asked:
         for step in steps:
@@ -163,7 +165,7 @@ class Session:
 
 
 def finished(output: Store, settings: TrainingSettings) -> Checkpoint | None:
-    """The checkpoint of a training that is done, None of one that is not.
+    """The checkpoint of a training that is done; None of one that is not.
 
     Raises:
         NcbatchError: the output holds a training with other settings, or a damaged one.
@@ -213,10 +215,10 @@ def _log_table(rows: Sequence[LogRow]) -> bytes:
 
 
 def load_state(data: bytes, name: str) -> dict[str, Any]:
-    """A saved state; tensors and plain values only, no code.
+    """A saved state: tensors and plain values only, no code.
 
     Raises:
-        NcbatchError: damaged.
+        NcbatchError: it is damaged.
     """
     try:
         return dict(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))

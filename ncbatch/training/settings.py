@@ -1,4 +1,4 @@
-"""What a training is: everything that decides the weights it arrives at, besides the images."""
+"""The settings of a training: everything besides the images that decides the weights it arrives at."""
 
 from __future__ import annotations
 
@@ -20,13 +20,16 @@ Preset = Literal["small", "paper"]
 
 
 class TrainingSettings(pydantic.BaseModel, frozen=True, extra="forbid"):
-    """Fixed for a training; resuming under others is refused.
+    """The settings of a training. They are fixed: resuming under others is refused.
 
-    n, m: channels of the transforms and of y. crop: pixels per side.
-    learning_rate: Adam's, after `warmup` steps; with decay "cosine" it ends at 1 % of it.
-    aux_learning_rate: of the quantiles of p(z), which have a loss of their own.
-    clip: of the gradient's norm.
-    start_from: digest of the checkpoint whose weights it starts from.
+    Attributes:
+        n: channels of the transforms and of z.
+        m: channels of y.
+        crop: pixels a side of the crops to train on.
+        learning_rate: Adam's, after `warmup` steps; with the decay "cosine" it ends at 1 % of it.
+        aux_learning_rate: of the quantiles of p(z), which have a loss of their own.
+        clip: the largest norm of the gradient.
+        start_from: digest of the checkpoint whose weights are the start.
     """
 
     kind: ModelKind = "base"
@@ -54,10 +57,10 @@ class TrainingSettings(pydantic.BaseModel, frozen=True, extra="forbid"):
 
 
 def small(lmbda: float, kind: ModelKind = "base") -> TrainingSettings:
-    """Of the built-in ladder: N = 64; M = 128, or 192 for the two highest rates.
+    """Settings of the built-in models: N = 64; M = 128, or 192 for the two highest rates.
 
-    With 96 channels the transforms alone, nothing rounded, leave a mean squared error of 42 on photographs (a
-    KLT of 16x16 blocks 66, of 128 channels 41, of 192 channels 16): no rate would help.
+    With 96 channels of y the transforms alone, nothing rounded, leave a mean squared error of 42 on
+    photographs (a KLT of 16x16 blocks 66, of 128 channels 41, of 192 channels 16): no rate would help.
     """
     return TrainingSettings(kind=kind, lmbda=lmbda, m=192 if lmbda >= _HIGH else 128)
 

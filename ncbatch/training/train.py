@@ -1,4 +1,4 @@
-"""Carrying a training out: in this process, or shared by the workers of a Ray Train group."""
+"""Carries a training out: in this process, or on the workers of a Ray Train group."""
 
 from __future__ import annotations
 
@@ -29,11 +29,18 @@ Show = Callable[[LogRow, int], None]
 
 @dataclass(frozen=True)
 class TrainingRequest:
-    """One training and where it lives. Travels to the workers.
+    """One training, with where it reads and writes. It is sent to the workers.
 
-    keys: of the images in the corpus. start: bytes of the checkpoint to start from, of the digest that
-    `settings.start_from` says.
-    memory_bytes: of decoded images that one worker holds.
+    Attributes:
+        settings: of the training.
+        corpus_uri: of the images' folder.
+        keys: of the images in it.
+        output_uri: of the folder that the training is saved in.
+        start: bytes of the checkpoint to start from, whose digest `settings.start_from` says.
+        store: how to reach both folders.
+        session: how the training is carried out.
+        memory_bytes: how many bytes of decoded images one worker holds.
+        threads: of one worker's computations.
     """
 
     settings: TrainingSettings
@@ -81,7 +88,12 @@ def _images(request: TrainingRequest, corpus: Store) -> tuple[TrainingImages, Tr
 
 @dataclass(frozen=True)
 class Group:
-    """Ray Train workers that share every batch. use_gpu: each has one."""
+    """Ray Train workers that share every batch.
+
+    Attributes:
+        workers: how many.
+        use_gpu: whether each has one.
+    """
 
     workers: int
     use_gpu: bool
@@ -91,11 +103,13 @@ def train(request: TrainingRequest, show: Show, group: Group | None = None) -> C
     """Trains to the end, from wherever it stopped; a training that is done is only read.
 
     Args:
-        group: of a Ray that is started; None trains in this process.
+        request: the training.
+        show: called with progress.
+        group: workers of a Ray that is started; None trains in this process.
 
     Raises:
-        UsageError: the corpus has not two images. NcbatchError: the output holds a training with other
-            settings, or the loss is not finite any more.
+        UsageError: the corpus has fewer than two images.
+        NcbatchError: the output holds a training with other settings, or the loss is not finite any more.
     """
     output = open_store(request.output_uri, request.store, create=True)
     done = finished(output, request.settings)

@@ -1,4 +1,4 @@
-"""The training loop: one step after the other, the same whoever computes it, however often it stopped.
+"""The training loop: one step after the other, the same whoever computes it and however often it stopped.
 
 Crops and noise of sample i of step t come from (seed, t, i) alone, so nothing but weights and optimizer
 states has to be saved, and several workers that share a batch compute what one would.
@@ -33,7 +33,15 @@ class TrainingDivergedError(NcbatchError):
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one step saw, averaged over the whole batch."""
+    """One step, averaged over the whole batch.
+
+    Attributes:
+        step: counted from 1.
+        loss: bits per pixel + lmbda * MSE.
+        bpp: bits per pixel.
+        mse: on 0..255.
+        gradient_norm: before clipping.
+    """
 
     step: int
     loss: float
@@ -50,6 +58,7 @@ class TrainingWorker:
     count: int = 1
 
     def samples(self, batch_size: int) -> range:
+        """The numbers of the samples of a batch that are computed here."""
         return range(self.rank, batch_size, self.count)
 
 
@@ -139,7 +148,7 @@ class Trainer:
         return StepReport(self.step, total, bpp, mse, norm.item())
 
     def _average(self, gradients: list[Tensor], numbers: Tensor) -> None:
-        """Means over all workers, in one message."""
+        """Replaces gradients and numbers by their means over all workers, in one message."""
         if self.worker.count == 1:
             return
         flat = torch.cat([numbers, *(g.reshape(-1) for g in gradients)])
@@ -163,6 +172,11 @@ class Trainer:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
+        """Goes on from a `state()`.
+
+        Raises:
+            NcbatchError: it is of a training on other images.
+        """
         if state.get("photographs", self._images.digest) != self._images.digest:
             raise NcbatchError(
                 "the training there saw other images; to continue it, give it the same corpus, --include, "

@@ -1,4 +1,4 @@
-"""How good a checkpoint is on images it was not trained on, by the codec itself."""
+"""How good a checkpoint is on images that it was not trained on, by the codec itself."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ from ncbatch.training.images import TrainingImages
 
 @dataclass(frozen=True)
 class Score:
-    """Means over the images, of rounded latents and 8-bit images; bpp is information content."""
+    """Means over images, of rounded latents and 8-bit images.
+
+    Attributes:
+        bpp: information content in bits per pixel.
+        psnr: in dB.
+        rd_loss: bits per pixel + lmbda * MSE.
+    """
 
     bpp: float
     psnr: float
@@ -23,7 +29,7 @@ class Score:
 
 
 def score(checkpoint: Checkpoint, images: TrainingImages, device: torch.device) -> Score:
-    """Scores the amortized encoding."""
+    """The score of the amortized encoding, without refinement."""
     model = Model(checkpoint, device)
     bpps, psnrs, losses = [], [], []
     for pixels in images.images:

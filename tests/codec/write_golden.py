@@ -128,7 +128,8 @@ def _partly_plain(model: Model, images: list[Pixels], recipe: Recipe) -> bytes:
 
 def told(model: Model, data: bytes) -> list[dict[str, Any]]:
     """What a file's images decode to: sizes, SHA-256 of y_hat (int64, little-endian, in units of 1 / UNIT),
-    sum of all samples."""
+    sum of all samples.
+    """
     if data.startswith(bitstream.MAGIC):
         stream = bitstream.parse(data, max_pixels=MAX_PIXELS)
         latents = decode_latents(model, stream)

@@ -42,11 +42,11 @@ class PackCandidate:
 
     @property
     def y_hat(self) -> Tensor:
-        """int32[1, M, h, w]"""
+        """The rounded latents, int32[1, M, h, w]."""
         return self.inferred.y_hat
 
     def state(self) -> RefinementState:
-        """What was found, for `restored`."""
+        """What `restored` makes the candidate of again: tensors by name."""
         posterior, corrections = self.inferred.posterior, self.inferred.corrections
         return {
             "y_hat": self.y_hat.cpu().contiguous(),
@@ -60,7 +60,8 @@ class PackCandidate:
 @dataclass(frozen=True)
 class VerifiedPack:
     """A verified pack. encoded: in the order of the images; plain: those coded without bits-back because
-    they failed the decode check."""
+    they failed the decode check.
+    """
 
     pack: Pack
     encoded: list[Encoded]
