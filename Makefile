@@ -2,7 +2,7 @@
 # The tools are looked up on the PATH: activate the virtual environment first, or `make PATH=.venv/bin:$PATH ...`.
 
 .DEFAULT_GOAL := help
-.PHONY: help check format lint types doctest test slow resolve zoo sizes demo
+.PHONY: help check format lint types doctest docs test slow resolve zoo sizes demo
 
 help:           ## what there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ types:          ## mypy, over the package, the tests, the benchmarks and the too
 
 doctest:        ## the examples in the Python API's docstrings; seconds
 	pytest -n 0 -q --doctest-modules ncbatch/api
+
+docs:           ## the site, into site/; needs the extra docs and no network, and fails on any warning
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 
 test:           ## the tests; a quarter of an hour and more on two cores
 	pytest --durations=15

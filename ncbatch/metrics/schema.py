@@ -7,7 +7,7 @@ import types
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any, get_args, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,55 +25,82 @@ _DICTIONARY_ROWS = 32
 class Row:
     """One image's final outcome under one variant. The fields are the columns of the table, in its order.
 
-    Fields without a default are never null; the others are null where a failed row has nothing to say.
+    Each field says what it holds, for the reference in the docs. Fields without a default are never null; the
+    others are null where a failed row has nothing to say.
     """
 
-    image_key: str
-    image_etag: str
-    image_bytes: int
-    width: int | None = None  # pixels, after the EXIF orientation
-    height: int | None = None
-    variant: str
-    variant_digest: str
-    model: str | None = None
-    model_digest: str | None = None
-    lmbda: float | None = None
-    method: str | None = None
-    steps: int | None = None
-    seed: int | None = None
-    status: str  # "ok" or "failed"
-    error_class: str | None = None
-    error: str | None = None
-    bpp: float | None = None  # bytes written * 8 / pixels; in a pack, bytes that it is longer for the image
-    information_bpp: float | None = None  # -log2 p of what was written / pixels
-    bits_y: float | None = None
-    bits_z: float | None = None
-    bits_back: float | None = None
-    mse: float | None = None  # on 0..255
-    psnr: float | None = None  # dB
-    ms_ssim: float | None = None
-    rd_loss: float | None = None  # bits/pixel + lmbda * mse
-    amortized_bpp: float | None = None
-    amortized_psnr: float | None = None
-    amortized_rd_loss: float | None = None
-    bitstream_key: str | None = None
-    offset: int | None = None  # bytes, inside the object
-    length: int | None = None  # bytes
-    sha256: str | None = None
-    encode_seconds: float | None = None
-    device_seconds: float | None = None
-    decode_seconds: float | None = None
-    batch_size: int | None = None
-    device: str | None = None
-    host: str | None = None
-    unit: str
-    attempt: str
-    generation: int
-    adopted: bool
-    started_at: datetime | None = None  # with a time zone
-    finished_at: datetime | None = None
-    ncbatch_version: str | None = None
-    torch_version: str | None = None
+    image_key: Annotated[str, "key of the image below the corpus, as it was listed"]
+    image_etag: Annotated[
+        str,
+        "what the store said of the image's content when the run was planned; another etag is another image",
+    ]
+    image_bytes: Annotated[int, "size of the input in bytes"]
+    width: Annotated[int | None, "pixels, after the orientation that the file states"] = None
+    height: Annotated[int | None, "pixels, after the orientation that the file states"] = None
+    variant: Annotated[str, "name of the encoding recipe"]
+    variant_digest: Annotated[str, "SHA-256 of the recipe: model, method and all hyper-parameters"]
+    model: Annotated[str | None, "name of the model; null for classical codecs"] = None
+    model_digest: Annotated[str | None, "SHA-256 of the checkpoint; null for classical codecs"] = None
+    lmbda: Annotated[float | None, "weight of the MSE in the R-D loss; null for classical codecs"] = None
+    method: Annotated[
+        str | None,
+        "how the latents were found, or the classical codec; amortized where a variant fell back to it",
+    ] = None
+    steps: Annotated[int | None, "steps of refinement; 0 for methods that do not refine"] = None
+    seed: Annotated[int | None, "seed of the noise in refinement"] = None
+    status: Annotated[str, "ok or failed"]
+    error_class: Annotated[
+        str | None, "class of the failure, for grouping; null exactly where the status is ok"
+    ] = None
+    error: Annotated[
+        str | None, "the failure in words; in an ok row, a note on what happened on the way to it"
+    ] = None
+    bpp: Annotated[
+        float | None,
+        "bytes written * 8 / pixels; in a pack, the bytes by which the pack is longer for this image",
+    ] = None
+    information_bpp: Annotated[
+        float | None, "information content (-log2 p) of what was written / pixels, bits got back deducted"
+    ] = None
+    bits_y: Annotated[float | None, "information content of the latents y, in bits"] = None
+    bits_z: Annotated[float | None, "information content of the hyper-latents z, in bits"] = None
+    bits_back: Annotated[
+        float | None, "bits got back by bits-back coding; null where an image was coded without it"
+    ] = None
+    mse: Annotated[float | None, "mean squared error over the true pixels, on 0..255"] = None
+    psnr: Annotated[float | None, "PSNR in dB, of that MSE"] = None
+    ms_ssim: Annotated[float | None, "MS-SSIM; null where the image is too small for it"] = None
+    rd_loss: Annotated[float | None, "bits per pixel + lmbda * mse"] = None
+    amortized_bpp: Annotated[float | None, "bpp of the encoder network's encoding, without refinement"] = None
+    amortized_psnr: Annotated[float | None, "PSNR in dB of that encoding"] = None
+    amortized_rd_loss: Annotated[float | None, "R-D loss of that encoding"] = None
+    bitstream_key: Annotated[
+        str | None, "key of the object that holds the bitstream, below the run's output"
+    ] = None
+    offset: Annotated[int | None, "where the image's bytes begin in that object; 0 except in packs"] = None
+    length: Annotated[int | None, "how many bytes of it are the image's"] = None
+    sha256: Annotated[str | None, "SHA-256 of these bytes, in hexadecimal digits"] = None
+    encode_seconds: Annotated[
+        float | None,
+        "wall time of the encoding, of the whole batch where images were refined together; null if adopted",
+    ] = None
+    device_seconds: Annotated[float | None, "this image's share of it; null if adopted"] = None
+    decode_seconds: Annotated[float | None, "time of the decode check"] = None
+    batch_size: Annotated[int | None, "images that were refined together"] = None
+    device: Annotated[str | None, "what computed: the kind of GPU or CPU"] = None
+    host: Annotated[str | None, "name of the machine"] = None
+    unit: Annotated[str, "unit of work that the image belongs to"]
+    attempt: Annotated[str, "execution of the unit that committed this row"]
+    generation: Annotated[
+        int, "0 for the first plan; higher for images added, changed, retried or repaired later"
+    ]
+    adopted: Annotated[
+        bool, "whether the bitstream was found, left by an earlier attempt, instead of encoded"
+    ]
+    started_at: Annotated[datetime | None, "when work on the image began, UTC"] = None
+    finished_at: Annotated[datetime | None, "when the row was made, UTC"] = None
+    ncbatch_version: Annotated[str | None, "version of ncbatch that wrote the row"] = None
+    torch_version: Annotated[str | None, "version of PyTorch that computed"] = None
 
 
 _ARROW_TYPES: dict[type, pa.DataType] = {
@@ -94,6 +121,12 @@ SCHEMA = pa.schema(
     [_arrow_field(name, hint) for name, hint in get_type_hints(Row).items()],
     metadata={VERSION_KEY: str(SCHEMA_VERSION).encode()},
 )
+
+
+def column_descriptions() -> dict[str, str]:
+    """What each column holds, in the order of the table."""
+    hints = get_type_hints(Row, include_extras=True)
+    return {name: hint.__metadata__[0] for name, hint in hints.items()}
 
 
 def rows_to_parquet(rows: Sequence[Row]) -> bytes:

@@ -1,0 +1,146 @@
+"""The reference pages of the docs, generated from the code whenever the site is built (a hook of MkDocs).
+
+Commands and flags come from the help that the program itself prints, whatever library makes it; columns,
+error classes and exit codes from the tables that the code uses.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import ncbatch
+from ncbatch.exit_codes import ExitCode
+from ncbatch.metrics.failures import CLASSES
+from ncbatch.metrics.schema import SCHEMA, SCHEMA_VERSION, column_descriptions
+
+_COLUMNS = 100  # characters of a line of help
+_FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
+_FIRST_WORD = re.compile(r"^\W{0,8}([a-z]+)\b", re.MULTILINE)
+_QUOTED = re.compile(r"(: |-> )'([^']*)'")
+_BLAME = {"image": "the file", "variant": "the settings", "system": "the environment"}
+
+
+def _run(*arguments: str) -> tuple[int, str]:
+    environment = os.environ | {"COLUMNS": str(_COLUMNS), "NO_COLOR": "1", "TERM": "dumb"}
+    done = subprocess.run(
+        [sys.executable, "-m", "ncbatch", *arguments], capture_output=True, text=True, env=environment
+    )
+    return done.returncode, done.stdout
+
+
+@functools.cache
+def helps() -> dict[str, str]:
+    """What `ncbatch --help` prints, by the name "", and what `ncbatch COMMAND --help` does, by the command.
+
+    Any word that a line of the program's help begins with may be a command; whether it is one, the program
+    says.
+    """
+    _, overview = _run("--help")
+    words = list(dict.fromkeys(_FIRST_WORD.findall(overview)))
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        answers = list(threads.map(lambda word: _run(word, "--help"), words))
+    found = {word: text for word, (code, text) in zip(words, answers, strict=True) if code == 0}
+    return {"": overview, **found}
+
+
+def flags(command: str) -> frozenset[str]:
+    """The flags that a command takes, before or after its name."""
+    return frozenset(_FLAG.findall(helps()[command] + helps()[""]))
+
+
+def commands_page() -> str:
+    """reference/commands.md."""
+    lines = ["# Commands", "", "What `--help` prints, for every command of this version.", ""]
+    for command, text in helps().items():
+        title = f"ncbatch {command}".strip()
+        lines += [f"## {title}", "", "```text", f"$ {title} --help", text.strip(), "```", ""]
+    return "\n".join(lines)
+
+
+def columns_page() -> str:
+    """reference/columns.md."""
+    lines = [
+        "# Columns of the metrics table",
+        "",
+        f"Version {SCHEMA_VERSION} of the schema, which is written into every Parquet file. The table has",
+        "one row for each image and variant; of an image that was planned again (because it was changed,",
+        "retried or repaired), `ncbatch query` shows the newest row.",
+        "",
+        "| column | type | null? | what it holds |",
+        "|---|---|---|---|",
+    ]
+    for name, description in column_descriptions().items():
+        field = SCHEMA.field(name)
+        nullable = "may be null" if field.nullable else "never"
+        lines.append(f"| `{name}` | {field.type} | {nullable} | {description} |")
+    return "\n".join([*lines, ""])
+
+
+def outcomes_page() -> str:
+    """reference/outcomes.md."""
+    lines = ["# Exit codes and error classes", "", "## Exit codes", "", "| code | meaning |", "|---|---|"]
+    lines += [f"| {code.value} | {code.meaning} |" for code in ExitCode]
+    lines += [
+        "",
+        "A job that is followed (`ncbatch submit --wait`, `ncbatch job follow`) passes its own exit code on.",
+        "",
+        "## Error classes",
+        "",
+        "An image that cannot be encoded becomes a row with the status `failed`, an error class and a",
+        "message. `ncbatch failures` lists them with what to do:",
+        "",
+        "| error class | what is to blame | what to do |",
+        "|---|---|---|",
+    ]
+    for name, known in CLASSES.items():
+        lines.append(f"| `{name}` | {_BLAME[known.fault]} | {known.remedy} |")
+    return "\n".join([*lines, ""])
+
+
+def python_page() -> str:
+    """reference/python.md."""
+    lines = ["# Python API", "", "What `import ncbatch` offers; the examples are run as tests.", ""]
+    for name in ncbatch.__all__:
+        public = getattr(ncbatch, name)
+        if name.startswith("_"):
+            continue
+        lines += [f"## ncbatch.{name}", "", "```text", *_documented(name, public), "```", ""]
+        if name == "Run":
+            methods = inspect.getmembers(public, inspect.isfunction)
+            for method, function in [m for m in methods if not m[0].startswith("_")]:
+                lines += [f"### Run.{method}", "", "```text", *_documented(method, function), "```", ""]
+    return "\n".join(lines)
+
+
+def _documented(name: str, public: Any) -> list[str]:
+    """The signature, of functions, and the docstring."""
+    text = inspect.getdoc(public) or ""
+    if not inspect.isfunction(public):
+        return [text]
+    # Annotations are kept as strings, which is how they would be shown.
+    return [name + _QUOTED.sub(r"\1\2", str(inspect.signature(public))), "", text]
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "reference/commands.md": commands_page,
+    "reference/columns.md": columns_page,
+    "reference/outcomes.md": outcomes_page,
+    "reference/python.md": python_page,
+}
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Adds the generated pages to the site (called by MkDocs)."""
+    from mkdocs.structure.files import File
+
+    for path, page in PAGES.items():
+        files.append(File.generated(config, path, content=page()))
+    return files
