@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 import torch
 
 from ncbatch.codec.encode import encode
+from ncbatch.codec.methods import Amortized
 from ncbatch.codec.model.checkpoint import parse
 from ncbatch.codec.model.hyperprior import Model
-from ncbatch.codec.recipe import Recipe
 from ncbatch.images.read import read_image
 from ncbatch.models import catalog, zoo
 from ncbatch.models.catalog import Facts, Measured
@@ -76,7 +76,7 @@ def write_facts(facts: dict[str, Facts]) -> None:
 def measure(name: str, photographs: list[Path]) -> Measured:
     """Means over the photographs of one model's amortized encodings."""
     model = Model(zoo.load_builtin(name), torch.device("cpu"))
-    recipe = Recipe.amortized(catalog.builtin_models()[name])
+    recipe = Amortized(lmbda=catalog.builtin_models()[name])
     encoded = [encode(model, [read_image(p.read_bytes(), alpha="refuse")], recipe)[0] for p in photographs]
     outcomes = [result.outcome for result in encoded]
     bpps = [len(e.outcome.data) * 8 / (e.width * e.height) for e in encoded]

@@ -22,12 +22,12 @@ from ncbatch.codec.allocator import keep_freed_memory
 from ncbatch.codec.bits_back.encode import encode_pack, find, inference_settings
 from ncbatch.codec.bits_back.pack import PackItem, PackReader, write_pack
 from ncbatch.codec.encode import encode
+from ncbatch.codec.methods import Amortized, BitsBack, BitsBackBbvi, Packed
 from ncbatch.codec.model.hyperprior import Model
-from ncbatch.codec.recipe import Recipe
 from ncbatch.models import zoo
 
 
-def measure(model: Model, images: list[np.ndarray], recipe: Recipe) -> None:
+def measure(model: Model, images: list[np.ndarray], recipe: Packed) -> None:
     """Packs images and prints what they cost, with and without bits-back, and how long it took."""
     found = [find(model, [image], recipe)[0] for image in images]
     started = time.monotonic()
@@ -44,13 +44,11 @@ def measure(model: Model, images: list[np.ndarray], recipe: Recipe) -> None:
     )
     information = np.array([c.bits_y + c.bits_z - (c.bits_back or 0) for c in coded])
     plain = [
-        8 * len(encode(model, [image], Recipe.amortized(recipe.lmbda))[0].outcome.data) for image in images
+        8 * len(encode(model, [image], Amortized(lmbda=recipe.lmbda))[0].outcome.data) for image in images
     ]
-    rate = f" at {recipe.bbvi_learning_rate:g}" if recipe.bbvi_learning_rate else ""
-    print(
-        f"{recipe.method}, {recipe.bbvi_steps} steps{rate}: "
-        f"{net.sum() / 8:.0f} bytes, files {sum(plain) / 8:.0f}"
-    )
+    steps, learning_rate = recipe.inference
+    rate = f" at {learning_rate:g}" if learning_rate else ""
+    print(f"{recipe.method}, {steps} steps{rate}: {net.sum() / 8:.0f} bytes, files {sum(plain) / 8:.0f}")
     if len(images) > 1:
         over = net[1:].sum() / information[1:].sum() - 1
         worst = (net[1:] / information[1:] - 1).max()
@@ -82,11 +80,11 @@ def main() -> None:
     model = Model(zoo.load_builtin(args.model))
     lmbda = model.info.lmbda
     images = many_crops(args.photographs, args.images, *args.size)
-    measure(model, images, Recipe(method="bits-back", lmbda=lmbda))
+    measure(model, images, BitsBack(lmbda=lmbda))
     for word in args.steps.split(","):
         steps, _, rate = word.partition("@")
         fields = {"bbvi_steps": int(steps), "bbvi_learning_rate": float(rate or 3e-3)}
-        measure(model, images, Recipe(method="bits-back+bbvi", lmbda=lmbda, **fields))
+        measure(model, images, BitsBackBbvi(lmbda=lmbda, **fields))
 
 
 if __name__ == "__main__":

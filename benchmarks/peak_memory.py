@@ -19,8 +19,8 @@ from PIL import Image
 
 from ncbatch.codec.allocator import keep_freed_memory
 from ncbatch.codec.encode import encode
+from ncbatch.codec.methods import Amortized, Sga
 from ncbatch.codec.model.hyperprior import Model
-from ncbatch.codec.recipe import Recipe
 from ncbatch.models import zoo
 
 
@@ -48,10 +48,10 @@ def main() -> int:
     model = Model(zoo.load_builtin("base-0.010"))
     print(f"{width} x {height} pixels; before: {peak_gib():.2f} GiB")
     started = time.monotonic()
-    encode(model, [pixels], Recipe(method="amortized", lmbda=0.01, steps=0))
+    encode(model, [pixels], Amortized(lmbda=0.01))
     print(f"amortized: peak {peak_gib():.2f} GiB, {time.monotonic() - started:.1f} s")
     started = time.monotonic()
-    recipe = Recipe(method="sga", lmbda=0.01, steps=args.steps)
+    recipe = Sga(lmbda=0.01, steps=args.steps)
     saved = []
     encode(model, [pixels], recipe, on_pause=lambda refinement: saved.append(refinement.step))
     print(f"sga, {args.steps} steps: peak {peak_gib():.2f} GiB, {time.monotonic() - started:.1f} s")

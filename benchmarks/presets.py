@@ -19,8 +19,8 @@ import torch
 
 from benchmarks.crops import HALVES, crops, half_of
 from ncbatch.codec.allocator import keep_freed_memory
+from ncbatch.codec.methods import Refined
 from ncbatch.codec.model.hyperprior import Model, to_tensor
-from ncbatch.codec.recipe import Recipe
 from ncbatch.codec.refinement.batch import Refinement, Target
 from ncbatch.codec.refinement.noise import ImageNoise
 from ncbatch.models.loading import load_model
@@ -30,7 +30,7 @@ from ncbatch.store import StoreOptions
 OPTIONS = StoreOptions()
 
 
-def saved(model: Model, pixels: np.ndarray, recipe: Recipe) -> float:
+def saved(model: Model, pixels: np.ndarray, recipe: Refined) -> float:
     """Share of the amortized loss."""
     target = Target(pixels.shape[0], pixels.shape[1], ImageNoise(recipe.seed, pixels.tobytes()))
     work = Refinement(model, to_tensor(pixels, model.device), [target], recipe)
@@ -56,7 +56,7 @@ def main() -> None:
     means: dict[str, float] = {}
     for request in read_spec_file(args.spec, OPTIONS):
         variant = make_variant(request, OPTIONS)
-        assert variant.model is not None and isinstance(variant.recipe, Recipe)
+        assert variant.model is not None and isinstance(variant.recipe, Refined)
         if variant.model not in models:
             models[variant.model] = Model(load_model(variant.model, OPTIONS))
         started = time.monotonic()

@@ -22,9 +22,9 @@ from torch import Tensor
 
 from ncbatch.codec.allocator import keep_freed_memory
 from ncbatch.codec.encode import evaluate, write
+from ncbatch.codec.methods import Sga
 from ncbatch.codec.model.checkpoint import Checkpoint
 from ncbatch.codec.model.hyperprior import Latents, Model, to_tensor
-from ncbatch.codec.recipe import Recipe
 from ncbatch.codec.refinement.batch import Refinement, Target
 from ncbatch.codec.refinement.noise import ImageNoise
 from ncbatch.models import zoo
@@ -39,7 +39,7 @@ class StraightforwardLoop:
         self._network = MeanScaleHyperprior(checkpoint.info.n, checkpoint.info.m)
         # The class's own method also wants the coder's buffers, which nothing here uses.
         torch.nn.Module.load_state_dict(self._network, checkpoint.state_dict(), strict=False)
-        self._image, self._tau, self._step = image, Recipe(lmbda=LMBDA, steps=steps).tau, 0
+        self._image, self._tau, self._step = image, Sga(lmbda=LMBDA, steps=steps).tau, 0
         with torch.no_grad():
             y = self._network.g_a(image)
             z = self._network.h_a(y)
@@ -93,7 +93,7 @@ def compare(pixels: np.ndarray, steps: int, block: int) -> dict[str, float]:
     model = Model(checkpoint)
     image = to_tensor(pixels, model.device)
     target = Target(pixels.shape[0], pixels.shape[1], ImageNoise(0, b"benchmark"))
-    ours = Refinement(model, image, [target], Recipe(method="sga", lmbda=LMBDA, steps=steps))
+    ours = Refinement(model, image, [target], Sga(lmbda=LMBDA, steps=steps))
     torch.manual_seed(0)
     plain = StraightforwardLoop(checkpoint, image, steps)
     seconds: dict[str, list[float]] = {"ours": [], "plain": []}

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from ncbatch import __version__, layout
-from ncbatch.codec.recipe import Recipe
+from ncbatch.codec.methods import Sga
 from ncbatch.layout import unit_key
 from ncbatch.metrics.compact import compact
 from ncbatch.metrics.schema import SCHEMA, table_to_parquet
@@ -40,7 +40,7 @@ def make_synthetic_run(
     Args:
         compacted: merge the commits into parts, as `ncbatch compact` does.
     """
-    recipe = Recipe(method="sga", lmbda=0.01, steps=2000)
+    recipe = Sga(lmbda=0.01, steps=2000)
     variant = Variant(name="sga", model="base-0.010", model_digest="0" * 64, recipe=recipe)
     spec = RunSpec(corpus=corpus, variants=(variant,))
     planned = [

@@ -22,7 +22,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from ncbatch.codec.recipe import Recipe
+from ncbatch.codec.recipe import InferringRecipe
 from ncbatch.metrics.query import query
 from ncbatch.plan.spec import Variant, read_run
 from ncbatch.report.evaluation import Evaluation, evaluate
@@ -161,7 +161,7 @@ def bits_back(runs: Sequence[Store]) -> Iterator[str]:
 def _inference(variant: Variant) -> str:
     """Steps of a variant's inference, or nothing."""
     recipe = variant.recipe
-    return str(recipe.bbvi_steps) if isinstance(recipe, Recipe) and recipe.bbvi_steps else ""
+    return str(recipe.bbvi_steps) if isinstance(recipe, InferringRecipe) and recipe.bbvi_steps else ""
 
 
 def _head(title: str, text: str, *commands: str) -> Iterator[str]:

@@ -14,8 +14,8 @@ from PIL import Image
 
 from ncbatch import layout
 from ncbatch.codec.decode import decode
+from ncbatch.codec.methods import Amortized, Recipe, Sga
 from ncbatch.codec.model.hyperprior import Model
-from ncbatch.codec.recipe import Recipe
 from ncbatch.metrics.schema import Row, parquet_to_table
 from ncbatch.metrics.table import read_table
 from ncbatch.models import zoo
@@ -29,7 +29,7 @@ from ncbatch.worker.workspace import Workspace
 
 CHECKPOINT = zoo.load_builtin("base-0.010")
 MODEL = Model(CHECKPOINT)
-AMORTIZED = Recipe(method="amortized", lmbda=0.01, steps=0)
+AMORTIZED = Amortized(lmbda=0.01)
 ATTEMPTS = tuple(f"{n:08x}-{n}" for n in range(1, 9))
 
 
@@ -47,8 +47,8 @@ def encoded_as(pixels: np.ndarray, suffix: str = "PNG", **options: Any) -> bytes
     return buffer.getvalue()
 
 
-def sga(steps: int = 2, **fields: Any) -> Recipe:
-    return Recipe(method="sga", lmbda=0.01, steps=steps, **fields)
+def sga(steps: int = 2, **fields: Any) -> Sga:
+    return Sga(lmbda=0.01, steps=steps, **fields)
 
 
 def make_variant(recipe: Recipe = AMORTIZED, name: str = "v", **fields: Any) -> Variant:

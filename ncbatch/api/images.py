@@ -17,8 +17,9 @@ from ncbatch.codec import decode as decoder
 from ncbatch.codec import encode as encoder
 from ncbatch.codec.bitstream import short_digest
 from ncbatch.codec.errors import WrongModelError
+from ncbatch.codec.methods import Learned
 from ncbatch.codec.model.hyperprior import Model
-from ncbatch.codec.recipe import Recipe
+from ncbatch.codec.recipe import LearnedRecipe
 from ncbatch.errors import UsageError, first_problem
 from ncbatch.images.limits import DEFAULT_LIMITS, MAX_SIDE
 from ncbatch.images.pixels import Pixels
@@ -146,14 +147,14 @@ def encode(
     return encoder.encode(model, [_pixels(image, alpha)], recipe)[0].outcome.data
 
 
-def _recipe(request: dict[str, Any]) -> Recipe:
+def _recipe(request: dict[str, Any]) -> Learned:
     """The settings of one image, with everything filled in that was left out."""
     try:
         recipe = make_variant(request, StoreOptions()).recipe
     except (UsageError, pydantic.ValidationError) as error:
         problem = first_problem(error) if isinstance(error, pydantic.ValidationError) else str(error)
         raise UsageError(problem.removeprefix("--")) from error  # here they are arguments, not flags
-    if not isinstance(recipe, Recipe) or recipe.uses_bits_back:
+    if not isinstance(recipe, LearnedRecipe) or recipe.uses_bits_back:
         raise UsageError(f"the method {recipe.method} does not make .ncb files; use the command line for it")
     return recipe
 

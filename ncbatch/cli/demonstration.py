@@ -11,7 +11,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ncbatch.codec.methods import PRESETS
+from ncbatch.codec.methods import Sga
+from ncbatch.codec.recipe import PRESETS, REFINEMENT_PRESETS, RefinedRecipe
 from ncbatch.errors import NcbatchError
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Choice:
     def reason(self) -> str:
         """What was chosen and why, in a sentence."""
         what = f"{self.steps} steps of the preset {PRESET}"
-        whole = PRESETS[PRESET]["steps"]
+        whole = REFINEMENT_PRESETS[PRESET]["steps"]
         what += "" if self.steps == whole else f" instead of {whole}"
         if self.scale > 1:
             what += f", on copies of 1/{self.scale} of the width and height"
@@ -97,14 +98,13 @@ def measure() -> Speed:
     from ncbatch.codec.allocator import keep_freed_memory
     from ncbatch.codec.codecs import LearnedCoder
     from ncbatch.codec.model.hyperprior import Model
-    from ncbatch.codec.recipe import Recipe
     from ncbatch.models.zoo import load_builtin
     from ncbatch.worker.calibration import costs_per_pixel
 
     torch.set_num_threads(1)  # as a worker does
     keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    recipe = Recipe(lmbda=0.01, **PRESETS[PRESET])
+    recipe = Sga(lmbda=0.01, **Sga.preset(PRESET))
     costs = costs_per_pixel(LearnedCoder(Model(load_builtin("base-0.010"), device), recipe))
     return Speed(costs.base, costs.repeated["steps"])
 
@@ -113,7 +113,8 @@ def words_of(spec: RunSpec, corpus: str) -> list[str]:
     """The arguments of `ncbatch encode`, besides the output, of a demonstration that was begun earlier."""
     (variant,) = spec.variants
     kind = ["--preset", variant.name] if variant.name in PRESETS else ["--method", variant.recipe.method]
-    return [corpus, *kind, "--steps", str(getattr(variant.recipe, "steps", 0))]
+    steps = ["--steps", str(variant.recipe.steps)] if isinstance(variant.recipe, RefinedRecipe) else []
+    return [corpus, *kind, *steps]
 
 
 def copy_images(folder: Path, scale: int) -> None:

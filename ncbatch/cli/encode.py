@@ -61,7 +61,7 @@ def _request(args: argparse.Namespace) -> Request:
 
 
 def encode_options(args: argparse.Namespace) -> EncodeOptions:
-    from ncbatch.codec.methods import STEPS_BETWEEN_PAUSES
+    from ncbatch.codec.recipe import STEPS_BETWEEN_PAUSES
     from ncbatch.driver.options import Deadlines, EncodeOptions, PoolConfig
     from ncbatch.driver.schedule import Policy
 

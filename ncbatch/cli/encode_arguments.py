@@ -7,7 +7,8 @@ from typing import get_args
 
 from ncbatch.cli.arguments import how_arguments, place_arguments, which_arguments
 from ncbatch.cli.flag_types import at_least_zero, natural, positive_float, positive_int, quality
-from ncbatch.codec.methods import CODECS, INFERENCE, PRESETS, Method, Rounding
+from ncbatch.codec.methods import CODECS, METHODS, PACKED_METHODS, default_of
+from ncbatch.codec.recipe import PRESETS, Rounding
 
 
 def encode_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,8 +20,8 @@ def encode_arguments(parser: argparse.ArgumentParser) -> None:
         "default: one variant, described by these flags",
     )  # fmt: skip
     what.add_argument(
-        "--method", choices=(*get_args(Method), *CODECS), metavar="METHOD",
-        help=f"how latents are found: {', '.join(get_args(Method))}; or a classical codec, to compare with: "
+        "--method", choices=(*METHODS, *CODECS), metavar="METHOD",
+        help=f"how latents are found: {', '.join(METHODS)}; or a classical codec, to compare with: "
         f"{', '.join(CODECS)}; default: sga",
     )  # fmt: skip
     what.add_argument(
@@ -43,21 +44,13 @@ def encode_arguments(parser: argparse.ArgumentParser) -> None:
     how_arguments(parser)
 
 
-def _default(value: str, field: str) -> str:
-    """A flag's default without a preset, and with each one that says something else."""
-    presets = {name: PRESETS[name] | INFERENCE[name] for name in PRESETS if name != "paper"}
-    others = [f"{name}: {fields[field]}" for name, fields in presets.items() if field in fields]
-    return f"default: {value}" + (f" ({', '.join(others)})" if others else "")
-
-
-def _by_method(sga: str, annealing: str, *, packs: bool) -> str:
-    """A default that differs between the methods; packs know sga's only."""
-    return sga if packs else f"{sga} for sga, {annealing} for deterministic-annealing"
-
-
 def recipe_arguments(what: argparse._ArgumentGroup, *, packs: bool = False) -> None:
     """How a learned codec finds latents, and what images it takes; into a run, or into one pack."""
     refused = "is an error" if packs else "becomes a failed row"
+
+    def default(field: str) -> str:
+        return "default: " + default_of(field, PACKED_METHODS if packs else METHODS).replace("%", "%%")
+
     what.add_argument(
         "--preset", metavar="NAME",
         help=f"settings by name: {', '.join(PRESETS)}; they replace the defaults of the flags below, and "
@@ -70,17 +63,17 @@ def recipe_arguments(what: argparse._ArgumentGroup, *, packs: bool = False) -> N
     )  # fmt: skip
     what.add_argument(
         "--steps", type=natural, metavar="N",
-        help=f"steps of refinement; time grows in proportion; {_default('2000', 'steps')}",
+        help=f"steps of refinement; time grows in proportion; {default('steps')}",
     )  # fmt: skip
     what.add_argument(
         "--learning-rate", type=positive_float, metavar="RATE",
         help="Adam's learning rate in refinement; "
-        + _default("0.005" if packs else "0.005, or 0.0001 for ste", "learning_rate"),
+        + default("learning_rate"),
     )  # fmt: skip
     what.add_argument(
         "--decay", choices=("constant", "cosine"),
         help="what becomes of the learning rate over the steps: it stays, or falls to 2 %% along a cosine; "
-        + _default("constant", "decay"),
+        + default("decay"),
     )  # fmt: skip
     what.add_argument(
         "--seed", type=natural, metavar="N",
@@ -89,36 +82,34 @@ def recipe_arguments(what: argparse._ArgumentGroup, *, packs: bool = False) -> N
     what.add_argument(
         "--rounding", choices=get_args(Rounding),
         help="rounding probabilities of sga: the paper's (atanh), or those of SGA+; "
-        + _default("atanh", "rounding"),
+        + default("rounding"),
     )  # fmt: skip
     what.add_argument(
         "--noise", type=at_least_zero, metavar="FACTOR",
         help="factor of sga's Gumbel noise: less converges sooner; "
-        + _default("1, as in the paper", "noise"),
+        + default("noise"),
     )  # fmt: skip
     what.add_argument(
         "--tau0", type=positive_float, metavar="TAU",
-        help="temperature at the start: the lower, the nearer to rounding; default: "
-        + _by_method("0.5", "0.2", packs=packs),
+        help="temperature at the start: the lower, the nearer to rounding; " + default("tau0"),
     )  # fmt: skip
     what.add_argument(
         "--annealing-rate", type=at_least_zero, metavar="C",
-        help="the temperature falls by a factor of exp(-C) each step; default: "
-        + _by_method("2 / steps", "8 / steps", packs=packs),
+        help="the temperature falls by a factor of exp(-C) each step; " + default("annealing_rate"),
     )  # fmt: skip
     what.add_argument(
         "--plateau", type=at_least_zero, metavar="STEPS",
-        help="steps before the temperature starts to fall; 0 is the paper's naive schedule; default: "
-        + _by_method("35 %% of the steps", "20 %%", packs=packs),
+        help="steps before the temperature starts to fall; 0 is the paper's naive schedule; "
+        + default("plateau"),
     )  # fmt: skip
     what.add_argument(
         "--bbvi-steps", type=natural, metavar="N",
         help="steps of bits-back's inference, which encoding does twice and decoding once; "
-        + _default("2000", "bbvi_steps"),
+        + default("bbvi_steps"),
     )  # fmt: skip
     what.add_argument(
         "--bbvi-learning-rate", type=positive_float, metavar="RATE",
-        help="learning rate of bits-back's inference; " + _default("0.003", "bbvi_learning_rate"),
+        help="learning rate of bits-back's inference; " + default("bbvi_learning_rate"),
     )  # fmt: skip
     what.add_argument(
         "--model", metavar="MODEL",
@@ -156,9 +147,8 @@ def pack_arguments(parser: argparse.ArgumentParser) -> None:
         "--overwrite", action="store_true", help="replace a file that is there already; default: refuse"
     )
     what = parser.add_argument_group("what the images become")
-    methods = [method for method in get_args(Method) if "bits-back" in method]
     what.add_argument(
-        "--method", choices=methods, default="sga+bits-back",
+        "--method", choices=PACKED_METHODS, default="sga+bits-back",
         help="how latents and their posterior are found; default: %(default)s",
     )  # fmt: skip
     recipe_arguments(what, packs=True)

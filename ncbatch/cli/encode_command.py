@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from ncbatch import layout
-from ncbatch.codec.recipe import Recipe
+from ncbatch.codec.recipe import LearnedRecipe, RefinedRecipe
 from ncbatch.models import zoo
 from ncbatch.plan.spec import RunSpec, Variant
 
@@ -52,13 +52,13 @@ def _place(uri: str) -> str:
 
 def _variant_flags(variant: Variant, output_uri: str) -> list[str] | None:
     """The flags of a variant; None where it has settings that only a spec file can give."""
-    said = list(_recipe_flags(variant.recipe)) if isinstance(variant.recipe, Recipe) else []
+    said = list(_recipe_flags(variant.recipe)) if isinstance(variant.recipe, LearnedRecipe) else []
     if any(name not in _FLAGS for name, _ in said):
         return None
     recipe, words = variant.recipe, ["--method", variant.recipe.method]
-    if isinstance(recipe, Recipe):
+    if isinstance(recipe, LearnedRecipe):
         words += ["--model", _model(variant, output_uri), "--lmbda", repr(recipe.lmbda)]
-        words += ["--steps", str(recipe.steps)] if recipe.refines else []
+        words += ["--steps", str(recipe.steps)] if isinstance(recipe, RefinedRecipe) else []
     else:
         words += ["--quality", str(recipe.quality)]
     for name, value in said:
@@ -70,10 +70,10 @@ def _variant_flags(variant: Variant, output_uri: str) -> list[str] | None:
     return [*words, "--fall-back"] if variant.fall_back else words
 
 
-def _recipe_flags(recipe: Recipe) -> Iterator[tuple[str, object]]:
+def _recipe_flags(recipe: LearnedRecipe) -> Iterator[tuple[str, object]]:
     """What a recipe says besides its method, lmbda and steps."""
-    default = Recipe(method=recipe.method, lmbda=recipe.lmbda, steps=recipe.steps)
-    for name in Recipe.model_fields:
+    default = type(recipe).model_validate(recipe.model_dump(include={"lmbda", "steps"}))
+    for name in type(recipe).model_fields:
         if getattr(recipe, name) != getattr(default, name):
             yield name, getattr(recipe, name)
 

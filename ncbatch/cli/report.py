@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from ncbatch.cli.common import open_run, store_options
 from ncbatch.cli.console import out
@@ -102,7 +102,7 @@ def evaluate(args: argparse.Namespace) -> int:
     _check_flags(args)  # not only when the run is over
     from ncbatch.cli.dry_run import print_plan
     from ncbatch.cli.encode import encode_and_summarise, encode_options, which_images
-    from ncbatch.codec.methods import BITS_BACK_METHODS, CODECS, Method
+    from ncbatch.codec.methods import CODECS, METHODS, PACKED_METHODS
     from ncbatch.models import catalog
     from ncbatch.plan.request import Request, expand, make_spec
 
@@ -112,12 +112,12 @@ def evaluate(args: argparse.Namespace) -> int:
         rates = {lmbda: name for name, lmbda in catalog.builtin_models(args.ladder).items()}
     methods, codecs = _words(args.methods), _words(args.codecs)
     requests: list[Request] = []
-    _check_known("--methods", methods, get_args(Method))
+    _check_known("--methods", methods, METHODS)
     _check_known("--codecs", codecs, CODECS)
     for lmbda, model in rates.items():
         for method in methods:
             # Those that pack need the other kind of model; a ladder of that kind serves all methods.
-            packs = method in BITS_BACK_METHODS
+            packs = method in PACKED_METHODS
             fitting_model = catalog.nearest_builtin(lmbda, "bits-back") if packs else model
             entry = {"method": [method], "model": fitting_model, "lmbda": lmbda, "steps": args.steps}
             requests += expand(entry | {"name": "{method}-{lmbda}"}, "--methods")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from typing import get_args
 
 from ncbatch.cli.arguments import (
     RUN,
@@ -14,7 +13,7 @@ from ncbatch.cli.arguments import (
     which_arguments,
 )
 from ncbatch.cli.flag_types import Numbers, key_text, natural, positive_float, positive_int, quality
-from ncbatch.codec.methods import CODECS, Method
+from ncbatch.codec.methods import CODECS, METHODS
 
 
 def report_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +31,7 @@ def evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     what.add_argument(
         "--methods", default="amortized,sga", metavar="NAME,...",
-        help=f"methods to compare, of {', '.join(get_args(Method))}; default: %(default)s",
+        help=f"methods to compare, of {', '.join(METHODS)}; default: %(default)s",
     )  # fmt: skip
     what.add_argument(
         "--lmbdas", type=Numbers(positive_float), metavar="WEIGHT,...",

@@ -88,11 +88,11 @@ def _content(run: RunStatus) -> dict[str, Any]:
 
 
 def _print_run(run: RunStatus) -> None:
-    from ncbatch.codec.recipe import Recipe
+    from ncbatch.codec.recipe import LearnedRecipe
 
     for variant in run.spec.variants:
         recipe = variant.recipe
-        if isinstance(recipe, Recipe):
+        if isinstance(recipe, LearnedRecipe):
             what = f"{variant.model}, {recipe.method}, lmbda {recipe.lmbda:g}, {recipe.steps} steps"
         else:
             what = f"{recipe.method}, quality {recipe.quality}"

@@ -15,15 +15,13 @@ import zlib
 from dataclasses import dataclass
 
 from ncbatch.codec.errors import BitstreamError
+from ncbatch.codec.methods import LEARNED
 from ncbatch.images.read import MAX_SIDE
 
 MAGIC = b"NCB"
 VERSION = 1
-METHODS = (
-    "amortized", "sga", "map", "ste", "uniform-noise", "deterministic-annealing",
-    "bits-back", "bits-back+bbvi", "sga+bits-back",
-)  # fmt: skip
-"""Names by their number in the file; only ever appended to."""
+METHODS = {kind.number: method for method, kind in LEARNED.items()}
+"""Names by their number in the file."""
 
 _DIGEST_BYTES = 8
 _FIXED = len(MAGIC) + 2 + _DIGEST_BYTES
@@ -79,7 +77,7 @@ def serialise(stream: Bitstream) -> bytes:
     body = b"".join(
         [
             MAGIC,
-            bytes([VERSION, METHODS.index(stream.method)]),
+            bytes([VERSION, LEARNED[stream.method].number]),
             bytes.fromhex(stream.model_digest),
             leb128(stream.width),
             leb128(stream.height),
@@ -111,7 +109,7 @@ def parse(data: bytes, *, max_pixels: int) -> Bitstream:
     if zlib.crc32(body) != int.from_bytes(checksum, "little"):
         raise BitstreamError("the checksum does not match: the file is cut short or damaged; fetch it again")
     method = data[len(MAGIC) + 1]
-    if method >= len(METHODS):
+    if method not in METHODS:
         raise BitstreamError(f"method number {method} is unknown here; upgrade ncbatch")
     width, position = read_leb128(body, _FIXED)
     height, position = read_leb128(body, position)

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ncbatch.codec.errors import BitstreamError, DecodeCheckError
-from ncbatch.codec.recipe import ClassicalRecipe
+from ncbatch.codec.methods import Classical
 from ncbatch.images.pixels import Pixels
 from ncbatch.images.read import write_png
 
@@ -26,7 +26,7 @@ _FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def encode_classical(recipe: ClassicalRecipe, pixels: Pixels) -> bytes:
+def encode_classical(recipe: Classical, pixels: Pixels) -> bytes:
     """A whole file of the codec's own format.
 
     Args:
@@ -47,7 +47,7 @@ def encode_classical(recipe: ClassicalRecipe, pixels: Pixels) -> bytes:
     return sink.getvalue()
 
 
-def decode_classical(recipe: ClassicalRecipe, data: bytes, max_pixels: int) -> Pixels:
+def decode_classical(recipe: Classical, data: bytes, max_pixels: int) -> Pixels:
     """The image, uint8[height, width, 3].
 
     Raises:
@@ -68,7 +68,7 @@ def decode_classical(recipe: ClassicalRecipe, data: bytes, max_pixels: int) -> P
         raise BitstreamError(f"not a whole {recipe.method} file: {error}") from error
 
 
-def _register(recipe: ClassicalRecipe) -> None:
+def _register(recipe: Classical) -> None:
     if recipe.method == "hevc":
         from pillow_heif import register_heif_opener
 

@@ -10,8 +10,8 @@ from ncbatch.codec.bits_back.encode import PackCandidate, VerifiedPack, encode_p
 from ncbatch.codec.classical import decode_classical, encode_classical
 from ncbatch.codec.encode import Encoded, Outcome, Pause, RefinementState, encode, evaluate
 from ncbatch.codec.errors import BitstreamError, DecodeCheckError, ModelError
+from ncbatch.codec.methods import Amortized, Classical, Learned, Packed, SgaBitsBack
 from ncbatch.codec.model.hyperprior import Model
-from ncbatch.codec.recipe import ClassicalRecipe, Recipe
 from ncbatch.images import distortion
 from ncbatch.images.pixels import Pixels
 
@@ -23,7 +23,7 @@ class LearnedCoder:
     """Refines and codes latents."""
 
     model: Model
-    recipe: Recipe
+    recipe: Learned
 
     def encode(
         self,
@@ -37,7 +37,7 @@ class LearnedCoder:
         return encode(self.model, images, self.recipe, resume_from=resume_from, on_pause=on_pause)
 
     def amortized(self, pixels: Pixels) -> Encoded:
-        return encode(self.model, [pixels], Recipe.amortized(self.recipe.lmbda))[0]
+        return encode(self.model, [pixels], Amortized(lmbda=self.recipe.lmbda))[0]
 
     def measured(self, pixels: Pixels, data: bytes) -> Encoded | None:
         """Rate and distortion of bytes found, or None when they are not this image by this variant."""
@@ -57,7 +57,7 @@ class PackCoder:
     """Finds latents and posteriors image by image, and codes them together with bits-back."""
 
     model: Model
-    recipe: Recipe
+    recipe: Packed
 
     def find(
         self,
@@ -70,8 +70,8 @@ class PackCoder:
 
     def unrefined(self, images: Sequence[Pixels]) -> list[PackCandidate]:
         """With the encoder network's latents, where refinement diverged; inference as the recipe says."""
-        said = {name: getattr(self.recipe, name) for name in ("lmbda", "bbvi_steps", "bbvi_learning_rate")}
-        return find(self.model, images, Recipe(method="bits-back+bbvi", **said))
+        unrefined = self.recipe.unrefined() if isinstance(self.recipe, SgaBitsBack) else self.recipe
+        return find(self.model, images, unrefined)
 
     def restored(self, pixels: Pixels, state: RefinementState) -> PackCandidate:
         return restored(self.model, pixels, self.recipe, state)
@@ -88,7 +88,7 @@ class PackCoder:
 class ClassicalCoder:
     """Files of another codec, measured as ours are: on what decodes from the real bytes."""
 
-    recipe: ClassicalRecipe
+    recipe: Classical
 
     def encode(
         self,

@@ -14,9 +14,9 @@ from torch import Tensor
 from ncbatch.codec import ans, bitstream
 from ncbatch.codec.decode import decode_latents, reconstruct
 from ncbatch.codec.errors import DecodeCheckError
-from ncbatch.codec.methods import STEPS_BETWEEN_PAUSES
+from ncbatch.codec.methods import Learned, Refined
 from ncbatch.codec.model.hyperprior import Latents, Model, to_tensor
-from ncbatch.codec.recipe import Recipe
+from ncbatch.codec.recipe import STEPS_BETWEEN_PAUSES, RefinedRecipe
 from ncbatch.codec.refinement.batch import Refinement, Target
 from ncbatch.codec.refinement.noise import ImageNoise
 from ncbatch.images import distortion
@@ -88,7 +88,7 @@ def padded_shape(pixels: Pixels) -> tuple[int, int]:
 def encode(
     model: Model,
     images: Sequence[Pixels],
-    recipe: Recipe,
+    recipe: Learned,
     *,
     resume_from: RefinementState | None = None,
     on_pause: Pause | None = None,
@@ -107,7 +107,7 @@ def encode(
     """
     started = time.monotonic()
     batch = torch.cat([to_tensor(image, model.device) for image in images])
-    if recipe.refines:
+    if isinstance(recipe, RefinedRecipe):
         refinement = refine(model, batch, images, recipe, resume_from, on_pause)
         amortized, best = refinement.amortized, refinement.best
         del refinement
@@ -122,7 +122,7 @@ def refine(
     model: Model,
     batch: Tensor,
     images: Sequence[Pixels],
-    recipe: Recipe,
+    recipe: Refined,
     resume_from: RefinementState | None,
     on_pause: Pause | None,
 ) -> Refinement:
@@ -145,7 +145,7 @@ def _fingerprint(pixels: Pixels) -> bytes:
 
 
 def _finish(
-    model: Model, pixels: Pixels, recipe: Recipe, amortized: Latents, best: Latents, seconds: float
+    model: Model, pixels: Pixels, recipe: Learned, amortized: Latents, best: Latents, seconds: float
 ) -> Encoded:
     started = time.monotonic()
     baseline, image = _measure(model, pixels, amortized, "amortized", recipe.lmbda)

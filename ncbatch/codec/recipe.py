@@ -1,145 +1,187 @@
-"""How latents are found, as a user states it. Light: reading a run needs no torch."""
+"""What recipes are made of: the settings that methods share, each stated once (see `codec.methods` for them).
+
+A field's description is what the command line says of it. Light: `--help`, and reading a run, need no torch.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import math
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 import pydantic
+from pydantic import Field
 
-from ncbatch.codec.methods import (
-    BITS_BACK,
-    CODECS,
-    INFERENCE,
-    PAPER_STEPS,
-    PRESETS,
-    Codec,
-    Method,
-    Rounding,
-)
+from ncbatch.errors import UsageError
 
-_ANNEALED: dict[str, dict[str, float]] = {
-    # tau(t) = min(0.5, 0.5 exp(-1e-3 (t - 700)))
-    "sga": {"tau0": 0.5, "annealing_rate": 1e-3, "plateau": 700.0},
-    # tau(t) = min(exp(-4e-3 t), 0.2)
-    "deterministic-annealing": {"tau0": 0.2, "annealing_rate": 4e-3, "plateau": math.log(5.0) / 4e-3},
-}
+PAPER_STEPS = 2000
 
-_ANNEALED["sga+bits-back"] = _ANNEALED["sga"]
+STEPS_BETWEEN_PAUSES = 10
+"""Steps between two moments at which a refinement can be looked at, saved or stopped."""
 
 MAX_BBVI_STEPS, MAX_BBVI_LEARNING_RATE = 100_000, 0.05
 """At larger rates (by trial, from 0.2 on) inference is chaotic: two machines arrive at other posteriors."""
 
-_TEMPERATURE = ("tau0", "annealing_rate", "plateau")
-_UNREFINED = ("amortized", "bits-back", "bits-back+bbvi")
-_SGA = ("sga", "sga+bits-back")
+STORED = {"stored": True}
+"""Validation context of what an ncbatch has written: fields that had no effect are passed over."""
+
+Rounding = Literal["atanh", "linear", "cosine", "ssl"]
+"""Rounding probabilities of sga: the paper's, and those of SGA+ (see `codec.refinement.relaxation`)."""
+
+Presets = Mapping[str, Mapping[str, Any]]
+
+_SEARCHED: dict[str, Any] = {"rounding": "linear", "decay": "cosine", "beta1": 0.8, "check_every": 10}
+REFINEMENT_PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {"steps": PAPER_STEPS},
+    "fast": {**_SEARCHED, "steps": 300, "learning_rate": 0.05, "noise": 0.45},
+    "best": {**_SEARCHED, "steps": 2000, "learning_rate": 0.02, "noise": 0.8},
+}
+"""fast and best were searched for with `benchmarks/presets.py`: less Gumbel noise lets far larger steps
+converge, and linear rounding probabilities suit them better."""
+INFERENCE_PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {"bbvi_steps": 2000, "bbvi_learning_rate": 3e-3},
+    "fast": {"bbvi_steps": 100, "bbvi_learning_rate": 0.02},
+    "best": {"bbvi_steps": 500, "bbvi_learning_rate": 0.01},
+}
+
+PRESETS = tuple(REFINEMENT_PRESETS)
+
+_ABSENT: dict[str, Any] = {
+    "steps": 0, "learning_rate": 5e-3, "seed": 0, "rounding": "atanh", "noise": 1.0, "tau0": None,
+    "annealing_rate": None, "plateau": None, "decay": "constant", "beta1": 0.9, "beta2": 0.999,
+    "check_every": 50, "bbvi_steps": None, "bbvi_learning_rate": None,
+}  # fmt: skip
+"""What digests say of the fields that a method does not have. Runs were written with all of them once; may
+never change, and a new field never joins."""
 
 
-def preset_fields(name: str, method: str | None) -> dict[str, Any]:
-    """What a preset says of a method: of its refinement, and of its inference where it has one."""
-    if method == "bits-back+bbvi":
-        return INFERENCE[name]
-    return PRESETS[name] | (INFERENCE[name] if method == "sga+bits-back" else {})
+class BaseRecipe(pydantic.BaseModel, frozen=True, extra="forbid"):
+    """What all methods share.
 
-
-class Recipe(pydantic.BaseModel, frozen=True, extra="forbid"):
-    """How latents are found: everything besides the model that decides what an image becomes.
-
-    The defaults are the paper's, with the temperature's schedule scaled to the number of steps:
-    tau(t) = min(tau0, tau0 exp(-annealing_rate (t - plateau))), where a plateau of 0 is the paper's naive
-    schedule. Methods without a temperature have None there.
-
-    noise: factor of sga's Gumbel noise.
-    learning_rate, beta1, beta2: of Adam; decay: the rate stays, or falls to 2 % of it along a cosine.
-    check_every: steps between two looks at the hard-rounded iterate, of which the best is kept.
-    bbvi_steps, bbvi_learning_rate: of the inference of q(z|y_hat) that the decoder repeats; of bits-back.
+    suffix: of the names of files with one image. programs: that have to be on the PATH. repeated: the fields
+    that count steps, and how often encoding takes each of those: its decode check repeats inference.
     """
 
-    method: Method = "sga"
-    lmbda: float = pydantic.Field(gt=0, allow_inf_nan=False, description="weight of the MSE on 0..255")
-    steps: int = pydantic.Field(PAPER_STEPS, ge=0, le=1_000_000)
-    learning_rate: float = pydantic.Field(5e-3, gt=0, le=1)
-    seed: int = pydantic.Field(0, ge=0, lt=2**63)
-    rounding: Rounding = "atanh"
-    noise: float = pydantic.Field(1.0, ge=0, le=10)
-    tau0: float | None = pydantic.Field(None, gt=0, le=10)
-    annealing_rate: float | None = pydantic.Field(None, ge=0, allow_inf_nan=False)
-    plateau: float | None = pydantic.Field(None, ge=0, allow_inf_nan=False)
-    decay: Literal["constant", "cosine"] = "constant"
-    beta1: float = pydantic.Field(0.9, ge=0, lt=1)
-    beta2: float = pydantic.Field(0.999, ge=0, lt=1)
-    check_every: int = pydantic.Field(50, gt=0)
-    bbvi_steps: int | None = pydantic.Field(None, ge=0, le=MAX_BBVI_STEPS)
-    bbvi_learning_rate: float | None = pydantic.Field(None, gt=0, le=MAX_BBVI_LEARNING_RATE)
+    method: str
+    suffix: ClassVar[str]
+    programs: ClassVar[tuple[str, ...]] = ()
+    refines: ClassVar[bool] = False
+    uses_bits_back: ClassVar[bool] = False  # so that images are coded together, in packs
+    repeated: ClassVar[Mapping[str, int]] = {}
+
+    def digested(self) -> dict[str, Any]:
+        """What a digest is made of."""
+        return self.model_dump(mode="json")
+
+    @property
+    def total_steps(self) -> int:
+        """Steps that encoding takes, of all kinds."""
+        return sum(getattr(self, name) * times for name, times in self.repeated.items())
+
+
+class LearnedRecipe(BaseRecipe):
+    """Latents of a model. number: the method's in bitstreams, for good."""
+
+    lmbda: float = Field(
+        gt=0, allow_inf_nan=False,
+        description="weight of the MSE (on 0..255) against the bits per pixel: larger means larger files of "
+        "better quality",
+        json_schema_extra={"default": "the one the model was trained with, or 0.01 without a model"},
+    )  # fmt: skip
+    number: ClassVar[int]
+    suffix: ClassVar[str] = "ncb"
+    presets: ClassVar[Presets] = {}
+    absent: ClassVar[Mapping[str, Any]] = _ABSENT
+    foreign: ClassVar[str] = ""
+    """What is wrong where another method is given the fields that a class brings in."""
 
     @pydantic.model_validator(mode="before")
     @classmethod
-    def _fill_in(cls, given: Any) -> Any:
-        """The paper's values for what is not given."""
+    def _only_own(cls, given: Any, info: pydantic.ValidationInfo) -> Any:
+        """Without what is not said, and without what only other methods have if it says nothing, either."""
         if not isinstance(given, dict):
             return given
-        method, steps = given.get("method", "sga"), given.get("steps", PAPER_STEPS)
-        filled: dict[str, Any] = {"learning_rate": 1e-4} if method == "ste" else {}
-        if method in _UNREFINED:
-            filled["steps"] = 0
-        if isinstance(method, str):
-            filled |= BITS_BACK.get(method, {})
-        with contextlib.suppress(TypeError, ValueError):  # what is no number is said below, by its field
-            steps = int(steps)
-        if isinstance(steps, int) and steps > 0 and isinstance(method, str):
-            scale = PAPER_STEPS / steps
-            for name, value in _ANNEALED.get(method, {}).items():
-                filled[name] = value * {"annealing_rate": scale, "plateau": 1 / scale}.get(name, 1.0)
-        return filled | {name: value for name, value in given.items() if value is not None}
-
-    @pydantic.model_validator(mode="after")
-    def _fields_fit_method(self) -> Recipe:
-        if (self.method in _UNREFINED) != (self.steps == 0):
-            if self.steps == 0:
-                raise ValueError(f"steps must be at least 1 for the method {self.method}")
-            raise ValueError(f"the method {self.method} does not refine; leave out steps and any preset")
-        given = [name for name in _TEMPERATURE if getattr(self, name) is not None]
-        if given and self.method not in _ANNEALED:
-            raise ValueError(f"the method {self.method} has no temperature; leave out {given[0]}")
-        if self.method not in _SGA and (self.rounding != "atanh" or self.noise != 1):
-            field = "rounding" if self.rounding != "atanh" else "noise"
-            raise ValueError(f"{field} is a setting of the method sga; {self.method} does not have it")
-        self._check_inference()
-        return self
-
-    def _check_inference(self) -> None:
-        for name in ("bbvi_steps", "bbvi_learning_rate"):
-            if getattr(self, name) is not None and name not in BITS_BACK.get(self.method, {}):
-                raise ValueError(f"the method {self.method} does no inference; leave out {name}")
-        if self.method == "bits-back" and self.bbvi_steps:
-            raise ValueError(
-                "the method bits-back does no inference; use bits-back+bbvi, which bbvi_steps are for"
-            )
+        said = {name: value for name, value in given.items() if value is not None}
+        for name in [name for name in said if name in _ABSENT and name not in cls.model_fields]:
+            if said.pop(name) != cls.absent[name] and info.context != STORED:
+                raise ValueError(cls.why_not(name))
+        return said
 
     @classmethod
-    def amortized(cls, lmbda: float) -> Recipe:
-        return cls(method="amortized", lmbda=lmbda, steps=0)
+    def why_not(cls, name: str) -> str:
+        """Why the method does not take a field that others have, and what to do."""
+        owner = next(kind for kind in _OWNERS if name in kind.model_fields)
+        return owner.foreign.format(method=cls.model_fields["method"].default, field=name)
+
+    @classmethod
+    def preset(cls, name: str) -> Mapping[str, Any]:
+        """What a preset says of this method.
+
+        Raises:
+            UsageError: there is no such preset for it.
+        """
+        if name in cls.presets:
+            return cls.presets[name]
+        method = cls.model_fields["method"].default
+        if not cls.presets:
+            raise UsageError(f"the method {method} does not refine; leave out steps and any preset")
+        raise UsageError(f"the preset {name} is not for the method {method}; leave it out, or use sga")
+
+    def digested(self) -> dict[str, Any]:
+        return {**self.absent, **self.model_dump(mode="json")}
+
+
+class UnrefinedRecipe(LearnedRecipe):
+    """What the encoder network gives."""
+
+    steps: ClassVar[int] = 0
+    seed: ClassVar[int] = 0
+
+
+def learning_rate_field(value: float) -> Any:
+    text = "Adam's learning rate in refinement: larger converges sooner, and too large diverges"
+    return Field(value, gt=0, le=1, description=text)
+
+
+class RefinedRecipe(LearnedRecipe):
+    """Latents optimised by Adam, each method under a relaxation of the rounding of its own."""
+
+    foreign = "the method {method} does not refine; leave out {field} and any preset"
+    refines = True
+    repeated: ClassVar[Mapping[str, int]] = {"steps": 1}
+    presets: ClassVar[Presets] = {"paper": {}}
+
+    steps: int = Field(
+        PAPER_STEPS, ge=1, le=1_000_000, description="steps of refinement; time grows in proportion"
+    )
+    learning_rate: float = learning_rate_field(5e-3)
+    seed: int = Field(
+        0, ge=0, lt=2**63, description="seed of the noise in refinement: the same one gives the same files"
+    )
+    decay: Literal["constant", "cosine"] = Field(
+        "constant",
+        description="what becomes of the learning rate over the steps: it stays, or falls to 2 % along a "
+        "cosine",
+    )
+    beta1: float = Field(
+        0.9, ge=0, lt=1, description="decay rate of Adam's mean of the gradient: a smaller one forgets sooner"
+    )
+    beta2: float = Field(
+        0.999,
+        ge=0,
+        lt=1,
+        description="decay rate of Adam's mean of its square: a smaller one forgets sooner",
+    )
+    check_every: int = Field(
+        50, gt=0,
+        description="steps between two looks at the rounded latents, of which the best are kept: fewer find "
+        "better ones and take time",
+    )  # fmt: skip
 
     @property
-    def refines(self) -> bool:
-        return self.method not in _UNREFINED
-
-    @property
-    def uses_bits_back(self) -> bool:
-        """Whether its images are coded together, in packs."""
-        return self.method in BITS_BACK
-
-    @property
-    def suffix(self) -> str:
-        """Of the names of files with one image."""
-        return "ncb"
-
-    def tau(self, step: int) -> float:
-        """The temperature of a step (Yang et al. 2020, section 3.2 and the supplement's S2)."""
-        if self.tau0 is None or self.annealing_rate is None or self.plateau is None:
-            raise ValueError(f"the method {self.method} has no temperature")
-        return min(self.tau0, self.tau0 * math.exp(-self.annealing_rate * (step - self.plateau)))
+    def refined_share(self) -> float:
+        """Of an encoding's steps, those of refinement."""
+        return self.steps / self.total_steps
 
     def learning_rate_at(self, step: int) -> float:
         if self.decay == "constant":
@@ -147,50 +189,94 @@ class Recipe(pydantic.BaseModel, frozen=True, extra="forbid"):
         return self.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / self.steps)))
 
 
-_SUFFIXES: dict[Codec, str] = {"jpeg": "jpg", "webp": "webp", "avif": "avif", "hevc": "heic", "bpg": "bpg"}
-_LARGEST_BPG_QUANTISER = 51
+def tau0_field(value: float) -> Any:
+    text = "temperature at the start: the lower, the nearer to rounding"
+    return Field(value, gt=0, le=10, description=text)
 
 
-class ClassicalRecipe(pydantic.BaseModel, frozen=True, extra="forbid"):
-    """A file by a classical codec. quality: 0 to 100 as Pillow counts; bpg: quantiser 0 (best) to 51."""
+def annealing_rate_field(of_paper: float) -> Any:
+    return Field(
+        default_factory=lambda said: of_paper * (PAPER_STEPS / said.get("steps", PAPER_STEPS)),
+        ge=0, allow_inf_nan=False,
+        description="the temperature falls by a factor of exp(-C) each step: larger rounds sooner",
+        json_schema_extra={"default": f"{of_paper * PAPER_STEPS:g} / steps"},
+    )  # fmt: skip
 
-    method: Codec
-    quality: int = pydantic.Field(ge=0, le=100)
 
-    @pydantic.model_validator(mode="after")
-    def _quantiser(self) -> ClassicalRecipe:
-        if self.method == "bpg" and self.quality > _LARGEST_BPG_QUANTISER:
-            raise ValueError(f"quality of bpg is its quantiser, 0 to {_LARGEST_BPG_QUANTISER}")
-        return self
+def plateau_field(of_paper: float) -> Any:
+    return Field(
+        default_factory=lambda said: of_paper * (1 / (PAPER_STEPS / said.get("steps", PAPER_STEPS))),
+        ge=0, allow_inf_nan=False,
+        description="steps before the temperature starts to fall; 0 is the paper's naive schedule",
+        json_schema_extra={"default": f"{100 * of_paper / PAPER_STEPS:.0f} % of the steps"},
+    )  # fmt: skip
+
+
+class AnnealedRecipe(RefinedRecipe):
+    """With a temperature: tau(t) = min(tau0, tau0 exp(-annealing_rate (t - plateau))).
+
+    The defaults are the paper's, scaled from its 2000 steps to the number of steps.
+    """
+
+    foreign = "the method {method} has no temperature; leave out {field}"
+
+    tau0: float
+    annealing_rate: float
+    plateau: float
+
+    def tau(self, step: int) -> float:
+        """The temperature of a step (Yang et al. 2020, section 3.2 and the supplement's S2)."""
+        return min(self.tau0, self.tau0 * math.exp(-self.annealing_rate * (step - self.plateau)))
+
+
+class SgaRecipe(AnnealedRecipe):
+    """Stochastic Gumbel annealing; tau(t) = min(0.5, 0.5 exp(-1e-3 (t - 700)))."""
+
+    foreign = "{field} is a setting of the method sga; {method} does not have it"
+    presets: ClassVar[Presets] = REFINEMENT_PRESETS
+
+    tau0: float = tau0_field(0.5)
+    annealing_rate: float = annealing_rate_field(1e-3)
+    plateau: float = plateau_field(700.0)
+    rounding: Rounding = Field(
+        "atanh", description="rounding probabilities of sga: the paper's (atanh), or those of SGA+"
+    )
+    noise: float = Field(
+        1.0, ge=0, le=10,
+        description="factor of sga's Gumbel noise: less of it converges sooner; 1 is the paper's",
+    )  # fmt: skip
+
+
+class PackedRecipe(LearnedRecipe):
+    """z is coded with bits-back, and images together, in packs."""
+
+    uses_bits_back = True
 
     @property
-    def refines(self) -> bool:
-        return False
+    def inference(self) -> tuple[int, float]:
+        """Steps and learning rate of the inference of q(z|y_hat), which the decoder repeats."""
+        return 0, 0.0
+
+
+class InferringRecipe(PackedRecipe):
+    """With the posterior q(z|y_hat) that black-box variational inference finds."""
+
+    foreign = "the method {method} does no inference; leave out {field}"
+
+    bbvi_steps: int = Field(
+        INFERENCE_PRESETS["paper"]["bbvi_steps"], ge=0, le=MAX_BBVI_STEPS,
+        description="steps of bits-back's inference, which encoding does twice and decoding once: more make "
+        "smaller files",
+    )  # fmt: skip
+    bbvi_learning_rate: float = Field(
+        INFERENCE_PRESETS["paper"]["bbvi_learning_rate"], gt=0, le=MAX_BBVI_LEARNING_RATE,
+        description="learning rate of bits-back's inference: larger converges sooner",
+    )  # fmt: skip
 
     @property
-    def uses_bits_back(self) -> bool:
-        return False
-
-    @property
-    def suffix(self) -> str:
-        """Of the names of files with one image."""
-        return _SUFFIXES[self.method]
+    def inference(self) -> tuple[int, float]:
+        return self.bbvi_steps, self.bbvi_learning_rate
 
 
-def fitting(fields: dict[str, Any]) -> dict[str, Any]:
-    """What is said of a variant, without what its method or codec does not have."""
-    method = fields.get("method", "sga")
-    if method in CODECS:
-        unfit = {"lmbda", "model", "preset", *Recipe.model_fields} - {"method"}
-    elif method in _UNREFINED:
-        unfit = {"preset", *Recipe.model_fields} - {"method", "lmbda", *BITS_BACK.get(method, {})}
-        unfit -= {"preset"} if method == "bits-back+bbvi" else set()
-    else:
-        unfit = {"rounding", "noise"} if method not in _SGA else set()
-        unfit |= set() if method in _ANNEALED else set(_TEMPERATURE)
-        unfit |= set() if method in BITS_BACK else {"bbvi_steps", "bbvi_learning_rate"}
-    if method == "bits-back":
-        unfit |= {"bbvi_steps", "bbvi_learning_rate"}
-    if method not in CODECS:
-        unfit |= {"quality"}
-    return {name: value for name, value in fields.items() if name not in unfit}
+_OWNERS = (RefinedRecipe, AnnealedRecipe, SgaRecipe, InferringRecipe)
+"""The classes that bring in fields, the most general first."""

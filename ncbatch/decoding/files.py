@@ -17,7 +17,7 @@ from ncbatch.codec.bitstream import parse
 from ncbatch.codec.decode import decode
 from ncbatch.codec.errors import DivergedError, PackCheckError
 from ncbatch.codec.model.hyperprior import Model, to_pixels
-from ncbatch.codec.recipe import Recipe
+from ncbatch.codec.recipe import PackedRecipe
 from ncbatch.decoding.decoded_names import DecodedNames, file_name
 from ncbatch.decoding.destination import Destination
 from ncbatch.errors import UsageError
@@ -157,7 +157,7 @@ def pack_files(
         UsageError: an image is none or cannot be coded, or the side information is too short.
     """
     recipe = variant.recipe
-    assert variant.model is not None and isinstance(recipe, Recipe)
+    assert variant.model is not None and isinstance(recipe, PackedRecipe)
     model = on_device(load_model(variant.model, options))
     side = _read(side_information, options) if side_information is not None else b""
     limits, images = ImageLimits(max_pixels=variant.max_pixels), []

@@ -12,8 +12,8 @@ from ncbatch.codec.bits_back.pack import OpenPack
 from ncbatch.codec.classical import decode_classical
 from ncbatch.codec.decode import decode
 from ncbatch.codec.errors import BitstreamError, DecodeCheckError, ModelError
+from ncbatch.codec.methods import ClassicalRecipe
 from ncbatch.codec.model.hyperprior import Model
-from ncbatch.codec.recipe import ClassicalRecipe
 from ncbatch.decoding.decoded_names import NAMES, NAMES_HEADER, DecodedNames
 from ncbatch.decoding.destination import Destination, OccupiedError
 from ncbatch.errors import UsageError

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ncbatch import layout
-from ncbatch.codec.methods import PROGRAMS
 from ncbatch.errors import UsageError
 from ncbatch.plan.spec import RunSpec, check_same, holds_run, stored_spec
 from ncbatch.store import LocalStore, Store, StoreOptions, open_store, prefix_of
@@ -89,7 +88,7 @@ def _folders_around(output: Store, options: StoreOptions) -> Iterator[_Folder]:
 def check_programs(asked: RunSpec) -> None:
     """Raises UsageError where a codec's own programs are not on this machine."""
     for variant in asked.variants:
-        for program in PROGRAMS.get(variant.recipe.method, ()):
+        for program in variant.recipe.programs:
             if shutil.which(program) is None:
                 raise UsageError(
                     f"--method {variant.recipe.method} needs the program {program}, which is not on "

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pydantic
 import yaml
 
-from ncbatch.codec.methods import CODECS, PRESETS, Method
-from ncbatch.codec.recipe import ClassicalRecipe, Recipe, fitting, preset_fields
+from ncbatch.codec import methods
+from ncbatch.codec.methods import CLASSICAL, CODECS, DEFAULT_METHOD, KINDS, LEARNED, Classical
+from ncbatch.codec.recipe import PRESETS, LearnedRecipe
 from ncbatch.errors import UsageError, first_problem, unknown
 from ncbatch.models import catalog
 from ncbatch.models.source import describe_model
@@ -23,7 +24,7 @@ DEFAULT_LMBDA = 0.01
 
 _VARIANT_FIELDS = ("alpha", "max_pixels", "fall_back")
 _OWN_FIELDS = ("name", "model", "preset")
-FIELDS = (*_OWN_FIELDS, *Recipe.model_fields, "quality", *_VARIANT_FIELDS)
+FIELDS = (*_OWN_FIELDS, *methods.FIELDS, *_VARIANT_FIELDS)
 """What can be said of a variant."""
 
 Request = dict[str, Any]
@@ -79,9 +80,9 @@ def make_variant(request: Request, options: StoreOptions) -> Variant:
         classical = _classical(request)
         name = request.get("name") or f"{classical.method}-{classical.quality}"
         return Variant(name=name, recipe=classical, **rest)
-    method = request.get("method")
-    if isinstance(method, str) and method not in get_args(Method):
-        raise UsageError(f"--method: {unknown(method, (*get_args(Method), *CODECS))}")
+    method = str(request.get("method", DEFAULT_METHOD))
+    if method not in LEARNED:
+        raise UsageError(f"--method: {unknown(method, KINDS)}")
     if "quality" in request:
         raise UsageError(f"--quality is for the codecs {', '.join(CODECS)}; learned methods have --lmbda")
     name = request.get("model") and portable(request["model"])
@@ -90,8 +91,9 @@ def make_variant(request: Request, options: StoreOptions) -> Variant:
     preset = request.get("preset")
     if preset is not None and preset not in PRESETS:
         raise UsageError(f"--preset: {unknown(preset, PRESETS)}")
-    fields = {n: request[n] for n in Recipe.model_fields if n in request} | {"lmbda": lmbda}
-    recipe = Recipe(**((preset_fields(preset, method) if preset else {}) | fields))
+    kind = LEARNED[method]
+    fields = {n: request[n] for n in methods.FIELDS if n in request} | {"method": method, "lmbda": lmbda}
+    recipe = kind.model_validate({**(kind.preset(preset) if preset else {}), **fields})
     if model is None:
         name = catalog.nearest_builtin(recipe.lmbda, "bits-back" if recipe.uses_bits_back else "base")
         model = describe_model(name, options)
@@ -108,14 +110,15 @@ def make_variant(request: Request, options: StoreOptions) -> Variant:
     )
 
 
-def _classical(request: Request) -> ClassicalRecipe:
+def _classical(request: Request) -> Classical:
     fields = {n: v for n, v in request.items() if n not in ("name", *_VARIANT_FIELDS)}
-    unfit = [name for name in fields if name not in ClassicalRecipe.model_fields]
+    kind = CLASSICAL[request["method"]]
+    unfit = [name for name in fields if name not in kind.model_fields]
     if unfit:
         raise UsageError(f"--{unfit[0].replace('_', '-')} is not for {request['method']}; it has --quality")
     if "quality" not in fields:
         raise UsageError(f"--quality is missing: {request['method']} needs one")
-    return ClassicalRecipe(**fields)
+    return kind.model_validate(fields)
 
 
 def read_spec_file(uri: str, options: StoreOptions) -> list[Request]:
@@ -159,11 +162,22 @@ def expand(entry: Any, where: str) -> Iterator[Request]:
     for values in itertools.product(*axes.values()):
         request = entry | dict(zip(axes, values, strict=True))
         if "method" in axes:
-            request = fitting(request)
+            request = _fitting(request)
         if request in seen:  # steps are no axis for the method amortized
             continue
         seen.append(request)
         yield request | {"name": _name(request, [field for field in axes if field in request], where)}
+
+
+def _fitting(request: Request) -> Request:
+    """A request without what its method does not have."""
+    kind = KINDS.get(request["method"])
+    if kind is None:
+        return request  # which is said where the variant is made
+    fields = {"name", *kind.model_fields, *_VARIANT_FIELDS}
+    if issubclass(kind, LearnedRecipe):
+        fields |= {"model", "preset"} if kind.presets else {"model"}
+    return {name: value for name, value in request.items() if name in fields}
 
 
 def _name(request: Request, axes: Sequence[str], where: str) -> str | None:

@@ -6,12 +6,13 @@ import hashlib
 import json
 import re
 from collections.abc import Set
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import pydantic
 
 from ncbatch import layout
-from ncbatch.codec.recipe import ClassicalRecipe, Recipe
+from ncbatch.codec.methods import Recipe
+from ncbatch.codec.recipe import STORED
 from ncbatch.errors import RunError, SpecMismatchError
 from ncbatch.images.limits import ImageLimits
 from ncbatch.store import AccessDenied, ObjectNotFound, Store
@@ -25,7 +26,7 @@ class Variant(pydantic.BaseModel, frozen=True, extra="forbid"):
         None, description="as it was asked for, the digest decides; None of classical codecs"
     )
     model_digest: str | None = None
-    recipe: Annotated[Recipe | ClassicalRecipe, pydantic.Field(discriminator="method")]
+    recipe: Recipe
     alpha: Literal["refuse", "white", "black"] = "refuse"
     max_pixels: int = pydantic.Field(ImageLimits().max_pixels, gt=0)
     fall_back: bool = pydantic.Field(
@@ -42,7 +43,12 @@ class Variant(pydantic.BaseModel, frozen=True, extra="forbid"):
     @property
     def digest(self) -> str:
         """Of everything but the names."""
-        return _digest(self.model_dump(mode="json", exclude={"name", "model"}))
+        return _digest(self.digested({"name", "model"}))
+
+    def digested(self, leaving_out: set[str]) -> dict[str, Any]:
+        """What a digest is made of."""
+        content = self.model_dump(mode="json", exclude=leaving_out | {"recipe"})
+        return content | {"recipe": self.recipe.digested()}
 
 
 class RunSpec(pydantic.BaseModel, frozen=True, extra="forbid"):
@@ -71,10 +77,15 @@ class RunSpec(pydantic.BaseModel, frozen=True, extra="forbid"):
     @property
     def digest(self) -> str:
         """Of what was asked for; not of the store's abilities, nor of where a model came from."""
-        left_out: Any = {"create_only": True, "variants": {"__all__": {"model"}}}
+        left_out = {"create_only"}
         if not self.exclude:  # runs from before there was such a thing keep their digest
-            left_out["exclude"] = True
-        return _digest(self.model_dump(mode="json", exclude=left_out))
+            left_out.add("exclude")
+        return _digest(self.digested(left_out, {"model"}))
+
+    def digested(self, leaving_out: set[str], of_variants: set[str]) -> dict[str, Any]:
+        """What a digest is made of, without these fields of the spec and of its variants."""
+        content = self.model_dump(mode="json", exclude=leaving_out | {"variants"})
+        return content | {"variants": [variant.digested(of_variants) for variant in self.variants]}
 
     @property
     def models(self) -> dict[str, str]:
@@ -118,7 +129,7 @@ def read_run(store: Store) -> RunFile:
             f"{store.uri} holds no run: {layout.RUN} is missing; name the output of `ncbatch encode`"
         ) from error
     try:
-        return RunFile.model_validate_json(data)
+        return RunFile.model_validate_json(data, context=STORED)
     except pydantic.ValidationError as error:
         raise RunError(
             f"{store.uri}{layout.RUN} is damaged or from a newer ncbatch; upgrade, or use another output"
@@ -165,7 +176,7 @@ def check_same(stored: RunSpec, asked: RunSpec, uri: str) -> None:
 def _dumped(spec: RunSpec, variants: Set[str]) -> dict[str, Any]:
     """What says what a run's images become, with these of its variants."""
     chosen = tuple(v for v in spec.variants if v.name in variants)
-    return spec.model_copy(update={"variants": chosen}).model_dump(mode="json", exclude={"create_only"})
+    return spec.model_copy(update={"variants": chosen}).digested({"create_only"}, set())
 
 
 def _flat(content: Any, prefix: str = "") -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import get_args
 import torch
 from matplotlib.figure import Figure
 
-from ncbatch.codec.methods import Rounding
+from ncbatch.codec.recipe import Rounding
 from ncbatch.codec.refinement.relaxation import rounding_logit, stochastic_gumbel_annealing
 from ncbatch.report.style import add_legend, ink, new_figure
 

@@ -11,7 +11,7 @@ import torch
 
 from ncbatch.codec.codecs import ClassicalCoder, Coder, LearnedCoder, PackCoder
 from ncbatch.codec.model.hyperprior import Model
-from ncbatch.codec.recipe import Recipe
+from ncbatch.codec.recipe import LearnedRecipe, PackedRecipe
 from ncbatch.images.pixels import Pixels
 from ncbatch.images.read import ImageError, read_image
 from ncbatch.models.loading import load_model
@@ -26,10 +26,6 @@ _STEPS = 8
 _SAMPLES = 3
 
 
-# What a recipe may do many times, and how often encoding does it: the decode check repeats inference.
-_REPEATED = {"steps": 1, "bbvi_steps": 2}
-
-
 @dataclass(frozen=True)
 class Costs:
     """Seconds per pixel. base: with each of what a recipe repeats done once; repeated: of one time more."""
@@ -41,7 +37,7 @@ class Costs:
 def seconds_per_pixel(coder: Coder | PackCoder) -> float:
     """Seconds that encoding takes per pixel."""
     costs = costs_per_pixel(coder)
-    times = {name: getattr(coder.recipe, name) * _REPEATED[name] for name in costs.repeated}
+    times = {n: getattr(coder.recipe, n) * coder.recipe.repeated[n] for n in costs.repeated}
     return costs.base + sum(seconds * times[name] for name, seconds in costs.repeated.items())
 
 
@@ -55,7 +51,7 @@ def costs_per_pixel(coder: Coder | PackCoder) -> Costs:
         replace(coder, recipe=recipe).encode([image])  # type: ignore[arg-type]
         return time.monotonic() - started
 
-    counts = [name for name in _REPEATED if getattr(coder.recipe, name, None)]
+    counts = [name for name in coder.recipe.repeated if getattr(coder.recipe, name)]
     once = dict.fromkeys(counts, 1)
     timed(**once)  # the first time pays for libraries and memory
     base = timed(**once)
@@ -100,15 +96,15 @@ def estimate(
     found = []
     for variant in spec.variants:
         coder: Coder | PackCoder
-        packs = variant.recipe.uses_bits_back
-        if isinstance(variant.recipe, Recipe):
+        recipe, packs = variant.recipe, variant.recipe.uses_bits_back
+        if isinstance(recipe, LearnedRecipe):
             assert variant.model is not None
             model = Model(load_model(variant.model, options), device)
-            learned = LearnedCoder(model, variant.recipe)
-            coder = PackCoder(model, variant.recipe) if packs else learned
+            learned = LearnedCoder(model, recipe)
+            coder = PackCoder(model, recipe) if isinstance(recipe, PackedRecipe) else learned
             encoded = [learned.amortized(sample) for sample in samples]
         else:
-            coder = ClassicalCoder(variant.recipe)
+            coder = ClassicalCoder(recipe)
             encoded = coder.encode(samples)
         coded = sum(len(result.outcome.data) for result in encoded)
         seconds = seconds_per_pixel(coder)

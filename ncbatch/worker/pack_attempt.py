@@ -121,7 +121,7 @@ class PackAttempt:
 
     def _find(self, jobs: Sequence[FetchedImage]) -> list[PackCandidate]:
         found = refined(self._coder.find, jobs, self.wip, self.tracer, self.progress)
-        if self._coder.recipe.refines or self._coder.recipe.bbvi_steps:
+        if self._coder.recipe.total_steps:
             for job, f in zip(jobs, found, strict=True):
                 self.wip.keep(job.image, f.state())
         return found

@@ -11,7 +11,7 @@ import torch
 
 from ncbatch import __version__
 from ncbatch.codec.encode import Encoded
-from ncbatch.codec.recipe import Recipe
+from ncbatch.codec.recipe import LearnedRecipe
 from ncbatch.metrics.schema import Row
 from ncbatch.plan.spec import Variant
 from ncbatch.plan.units import PlannedImage, Unit
@@ -60,10 +60,10 @@ class RowWriter:
             variant_digest=self._variant.digest,
             model=self._variant.model,
             model_digest=self._variant.model_digest,
-            lmbda=recipe.lmbda if isinstance(recipe, Recipe) else None,
+            lmbda=recipe.lmbda if isinstance(recipe, LearnedRecipe) else None,
             method=recipe.method,
-            steps=recipe.steps if isinstance(recipe, Recipe) else None,
-            seed=recipe.seed if isinstance(recipe, Recipe) else None,
+            steps=recipe.steps if isinstance(recipe, LearnedRecipe) else None,
+            seed=recipe.seed if isinstance(recipe, LearnedRecipe) else None,
             status=status,
             device=self._device,
             host=platform.node(),

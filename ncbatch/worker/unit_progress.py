@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from ncbatch.codec.recipe import ClassicalRecipe, Recipe
+from ncbatch.codec.methods import Recipe
+from ncbatch.codec.recipe import RefinedRecipe
 from ncbatch.plan.units import PlannedImage, Unit
 from ncbatch.worker.beats import Beat, BeatSink
 
@@ -24,7 +25,7 @@ class UnitProgress:
         self,
         unit: Unit,
         attempt: str,
-        recipe: Recipe | ClassicalRecipe,
+        recipe: Recipe,
         report: BeatSink | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -34,9 +35,9 @@ class UnitProgress:
         self._shares: dict[str, float] = {}
         self._step, self._begun_at = 0, 0.0
         self._said_at = float("-inf")
-        steps = getattr(recipe, "steps", 0)
-        inference = 2 * (getattr(recipe, "bbvi_steps", None) or 0)  # once more by the decode check
-        self._steps, self._refined = steps, steps / (steps + inference) if steps else 0.0
+        self._steps, self._refined = 0, 0.0
+        if isinstance(recipe, RefinedRecipe):
+            self._steps, self._refined = recipe.steps, recipe.refined_share
 
     def at_step(self, images: Sequence[PlannedImage], step: int) -> None:
         """A batch has taken this many steps, those of an earlier attempt included."""

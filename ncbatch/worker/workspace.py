@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 import torch
 
 from ncbatch.codec.codecs import ClassicalCoder, Coder, LearnedCoder, PackCoder
+from ncbatch.codec.methods import ClassicalRecipe
 from ncbatch.codec.model.hyperprior import Model
-from ncbatch.codec.recipe import ClassicalRecipe
+from ncbatch.codec.recipe import PackedRecipe
 from ncbatch.models.loading import kept_model
 from ncbatch.plan.spec import RunSpec, Variant
 from ncbatch.plan.units import Unit
@@ -48,7 +49,7 @@ class Workspace:
         if digest not in self._models:
             self._models = {digest: Model(kept_model(self.output, digest), self.device)}
         model = self._models[digest]
-        return PackCoder(model, recipe) if recipe.uses_bits_back else LearnedCoder(model, recipe)
+        return PackCoder(model, recipe) if isinstance(recipe, PackedRecipe) else LearnedCoder(model, recipe)
 
     def wip(self, unit: Unit) -> WorkInProgress:
         return WorkInProgress(self.output, unit, self.spec.variant(unit.variant), self.wip_seconds)

@@ -12,7 +12,7 @@ from PIL import Image
 import ncbatch
 from ncbatch.codec import bitstream
 from ncbatch.codec.encode import encode as encode_batch
-from ncbatch.codec.recipe import Recipe
+from ncbatch.codec.methods import Sga
 from ncbatch.models.loading import keep_model
 from ncbatch.store import open_store
 from tests.workbench import AMORTIZED, MODEL, encoded_as, make_image
@@ -35,7 +35,7 @@ def test_an_image_may_be_an_array_a_tensor_a_pil_image_or_a_file(tmp_path: Path)
 
 
 def test_settings_reach_the_recipe() -> None:
-    recipe = Recipe(method="sga", lmbda=0.01, steps=4, seed=3)
+    recipe = Sga(lmbda=0.01, steps=4, seed=3)
     expected = encode_batch(MODEL, [PIXELS], recipe)[0].outcome.data
     assert ncbatch.encode(PIXELS, method="sga", steps=4, seed=3) == expected
     assert ncbatch.encode(PIXELS, MODEL, method="sga", steps=4, seed=3) == expected
@@ -113,7 +113,7 @@ def test_what_is_no_image(image: object, error: type[Exception], message: str) -
     [
         ({"preset": "quick"}, "^preset: there is no 'quick'"),
         ({"method": "sgaa"}, "^method: there is no 'sgaa'"),
-        ({"steps": -1}, "^steps: -1 is not at least 0"),
+        ({"steps": -1}, "^steps: -1 is not at least 1"),
         ({"method": "sga+bits-back"}, "does not make .ncb files"),
         ({"method": "jpeg"}, "quality"),
         ({"model": "base-0.011"}, "there is no model 'base-0.011'"),

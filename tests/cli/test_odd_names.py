@@ -15,7 +15,7 @@ NAMES = {"é.png": "é.png", "日本.png": "日本.png", os.fsdecode(b"caf\xe9.p
 _RUN = r"""
 import pickle, sys
 from ncbatch.cli.main import main
-from ncbatch.codec.recipe import ClassicalRecipe
+from ncbatch.codec.methods import Jpeg
 from ncbatch.plan.spec import Variant
 from ncbatch.worker.unit import run_unit
 from ncbatch.store import open_store
@@ -25,7 +25,7 @@ assert sys.getfilesystemencoding() == "ascii", sys.getfilesystemencoding()
 folder = sys.argv[1]
 corpus, output = open_store(folder + "/in"), open_store(folder + "/in/out", create=True)
 bench = Workbench(corpus, output, True)
-spec = bench.spec(Variant(name="jpeg", recipe=ClassicalRecipe(method="jpeg", quality=50)))
+spec = bench.spec(Variant(name="jpeg", recipe=Jpeg(quality=50)))
 for attempt in ATTEMPTS[:2]:
     run = bench.open(spec)
     (unit,) = run.units

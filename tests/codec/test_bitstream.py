@@ -5,13 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ncbatch.codec import bitstream
 from ncbatch.codec.bitstream import Bitstream, parse, serialise
 from ncbatch.codec.decode import decode
 from ncbatch.codec.encode import encode
 from ncbatch.codec.errors import BitstreamError, WrongModelError
+from ncbatch.codec.methods import METHODS, Amortized
 from ncbatch.codec.model.hyperprior import Model
-from ncbatch.codec.recipe import Recipe
 
 DIGEST = "0123456789abcdef"
 
@@ -24,12 +23,12 @@ def sealed(body: bytes) -> bytes:
 @pytest.fixture(scope="module")
 def small(model: Model, photograph: np.ndarray) -> bytes:
     """The file of a 24 x 40 image."""
-    recipe = Recipe(method="amortized", lmbda=0.01, steps=0)
+    recipe = Amortized(lmbda=0.01)
     return encode(model, [photograph[100:124, 100:140]], recipe)[0].outcome.data
 
 
 @given(
-    st.sampled_from(bitstream.METHODS),
+    st.sampled_from(METHODS),
     st.integers(1, 65535),
     st.integers(1, 65535),
     st.binary(max_size=400).map(lambda b: b[: len(b) // 4 * 4]),

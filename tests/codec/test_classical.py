@@ -6,7 +6,7 @@ import pytest
 
 from ncbatch.codec.classical import decode_classical, encode_classical
 from ncbatch.codec.errors import BitstreamError, DecodeCheckError
-from ncbatch.codec.recipe import ClassicalRecipe
+from ncbatch.codec.methods import CLASSICAL, Bpg
 from ncbatch.images.distortion import mse, psnr
 
 INSTALLED = ("jpeg", "webp", "avif", "hevc")
@@ -17,7 +17,7 @@ def test_more_quality_is_more_bytes_and_less_error(codec: str, photograph: np.nd
     pixels = photograph[:131, :203]  # odd sides: nothing is lost at the edges
     sizes, errors = [], []
     for quality in (20, 50, 90):
-        recipe = ClassicalRecipe(method=codec, quality=quality)
+        recipe = CLASSICAL[codec](quality=quality)
         data = encode_classical(recipe, pixels)
         decoded = decode_classical(recipe, data, max_pixels=pixels.size)
         assert decoded.shape == pixels.shape and decoded.dtype == np.uint8
@@ -29,15 +29,15 @@ def test_more_quality_is_more_bytes_and_less_error(codec: str, photograph: np.nd
 
 @pytest.mark.parametrize("codec", INSTALLED)
 def test_coding_twice_gives_the_same_bytes(codec: str, photograph: np.ndarray) -> None:
-    recipe = ClassicalRecipe(method=codec, quality=50)
+    recipe = CLASSICAL[codec](quality=50)
     assert encode_classical(recipe, photograph[:64, :64]) == encode_classical(recipe, photograph[:64, :64])
 
 
 @pytest.mark.parametrize("codec", INSTALLED)
 def test_bytes_that_are_no_such_file_are_one_error(codec: str, photograph: np.ndarray) -> None:
-    recipe = ClassicalRecipe(method=codec, quality=50)
+    recipe = CLASSICAL[codec](quality=50)
     data = encode_classical(recipe, photograph[:64, :64])
-    other = ClassicalRecipe(method="webp" if codec == "jpeg" else "jpeg", quality=50)
+    other = CLASSICAL["webp" if codec == "jpeg" else "jpeg"](quality=50)
     for bad in (b"", b"NCB", data[: len(data) // 3], encode_classical(other, photograph[:64, :64])):
         with pytest.raises(BitstreamError):
             decode_classical(recipe, bad, max_pixels=10**6)
@@ -48,7 +48,7 @@ def test_bytes_that_are_no_such_file_are_one_error(codec: str, photograph: np.nd
 def test_qualities_out_of_range_are_refused() -> None:
     for method, quality in (("jpeg", 101), ("jpeg", -1), ("bpg", 52)):
         with pytest.raises(ValueError, match="quality"):
-            ClassicalRecipe(method=method, quality=quality)
+            CLASSICAL[method](quality=quality)
 
 
 def test_bpg_where_it_is_not_installed(
@@ -56,7 +56,7 @@ def test_bpg_where_it_is_not_installed(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(DecodeCheckError, match="bpgenc is not on the PATH"):
-        encode_classical(ClassicalRecipe(method="bpg", quality=30), photograph[:64, :64])
+        encode_classical(Bpg(quality=30), photograph[:64, :64])
 
 
 def test_bpg_through_programs_of_that_name(
@@ -68,7 +68,7 @@ def test_bpg_through_programs_of_that_name(
         program.write_text('#!/bin/sh\nwhile [ "$1" != "-o" ]; do shift; done\ncp "$3" "$2"\n')
         program.chmod(program.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    recipe, pixels = ClassicalRecipe(method="bpg", quality=30), photograph[:40, :50]
+    recipe, pixels = Bpg(quality=30), photograph[:40, :50]
     data = encode_classical(recipe, pixels)
     assert np.array_equal(decode_classical(recipe, data, max_pixels=pixels.size), pixels)
     (tmp_path / "bpgdec").write_text("#!/bin/sh\necho no such thing >&2\nexit 3\n")

@@ -13,14 +13,14 @@ from ncbatch.codec import bitstream
 from ncbatch.codec.decode import decode, decode_latents
 from ncbatch.codec.encode import Encoded, encode, evaluate
 from ncbatch.codec.errors import DecodeCheckError
+from ncbatch.codec.methods import Amortized, Recipe, Sga
 from ncbatch.codec.model.checkpoint import Checkpoint
 from ncbatch.codec.model.exact_hyper_synthesis import UNIT
 from ncbatch.codec.model.hyperprior import Latents, Model, to_tensor
 from ncbatch.codec.model.rates import gaussian_bits
-from ncbatch.codec.recipe import Recipe
 from ncbatch.images import distortion
 
-AMORTIZED = Recipe(method="amortized", lmbda=0.01, steps=0)
+AMORTIZED = Amortized(lmbda=0.01)
 
 DECODER = """
 import hashlib, sys, torch
@@ -43,7 +43,7 @@ def fingerprint(y_hat: torch.Tensor) -> str:
 @pytest.fixture(scope="module")
 def refined(model: Model, photograph: np.ndarray) -> Encoded:
     torch.set_num_threads(1)
-    return encode(model, [photograph], Recipe(method="sga", lmbda=0.01, steps=40))[0]
+    return encode(model, [photograph], Sga(lmbda=0.01, steps=40))[0]
 
 
 def test_bytes_are_the_information_content_and_little_more(refined: Encoded) -> None:
@@ -110,7 +110,7 @@ def test_exact_coding_costs_next_to_nothing(
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1), (63, 65), (64, 64), (65, 130), (2, 3)])
 def test_every_size(model: Model, photograph: np.ndarray, shape: tuple[int, int]) -> None:
     pixels = np.resize(photograph, (*shape, 3))
-    for recipe in (AMORTIZED, Recipe(method="sga", lmbda=0.01, steps=3)):
+    for recipe in (AMORTIZED, Sga(lmbda=0.01, steps=3)):
         encoded = encode(model, [pixels], recipe)[0]
         assert decode(model, encoded.outcome.data).shape == pixels.shape
 
@@ -126,8 +126,7 @@ def test_extreme_images(model: Model) -> None:
 def test_noise_follows_the_seed(model: Model, photograph: np.ndarray) -> None:
     image = photograph[:64, :128]
     results = {
-        seed: encode(model, [image], Recipe(method="sga", lmbda=0.01, steps=30, seed=seed))[0].outcome.data
-        for seed in (0, 1)
+        seed: encode(model, [image], Sga(lmbda=0.01, steps=30, seed=seed))[0].outcome.data for seed in (0, 1)
     }
     assert results[0] != results[1]
 
@@ -163,7 +162,7 @@ def test_evaluate_refuses_an_image_of_another_size(model: Model, photograph: np.
 )  # fmt: skip
 def test_recipes_out_of_range_are_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(pydantic.ValidationError):
-        Recipe(**{"method": "sga", "lmbda": 0.01, "steps": 10, **fields})
+        pydantic.TypeAdapter(Recipe).validate_python({"method": "sga", "lmbda": 0.01, "steps": 10, **fields})
 
 
 def test_quality_measures() -> None:

@@ -30,6 +30,7 @@ from ncbatch.codec.bits_back.pack import PackReader
 from ncbatch.codec.bits_back.pack_file import PackFile
 from ncbatch.codec.bitstream import short_digest
 from ncbatch.codec.decode import decode_latents, reconstruct
+from ncbatch.codec.methods import METHODS
 from ncbatch.codec.model import checkpoint
 from ncbatch.codec.model.exact_hyper_synthesis import UNIT
 from ncbatch.codec.model.hyperprior import Model, to_pixels
@@ -105,9 +106,7 @@ def read_tiny_pack(name: str) -> PackReader:
 def test_the_tiny_index_names_the_files_that_are_there() -> None:
     there = {path.name for path in TINY.iterdir() if path.suffix in (".ncb", ".ncbp")}
     assert there == set(TINY_FILES)
-    assert {image["method"] for file in TINY_FILES.values() for image in file["images"]} == set(
-        bitstream.METHODS
-    )
+    assert {image["method"] for file in TINY_FILES.values() for image in file["images"]} == set(METHODS)
 
 
 @pytest.mark.parametrize("name", TINY_FILES)

@@ -25,14 +25,14 @@ from ncbatch.codec.errors import (
     PosteriorMismatchError,
     WrongModelError,
 )
+from ncbatch.codec.methods import BitsBack, BitsBackBbvi, Packed, SgaBitsBack
 from ncbatch.codec.model.hyperprior import Model
-from ncbatch.codec.recipe import Recipe
 
-RECIPE = Recipe(method="bits-back+bbvi", lmbda=0.01, bbvi_steps=8)
+RECIPE = BitsBackBbvi(lmbda=0.01, bbvi_steps=8)
 PIXELS = 10**6
 
 
-def find(model: Model, images: list[np.ndarray], recipe: Recipe = RECIPE) -> list[PackCandidate]:
+def find(model: Model, images: list[np.ndarray], recipe: Packed = RECIPE) -> list[PackCandidate]:
     return [find_all(model, [image], recipe)[0] for image in images]
 
 
@@ -51,11 +51,15 @@ def decoded(model: Model, data: bytes) -> tuple[dict[int, Tensor], bytes | None]
     return {unpacked.index: unpacked.y_hat for unpacked in reader.images()}, reader.side_information
 
 
-@pytest.mark.parametrize("method", ["bits-back", "bits-back+bbvi", "sga+bits-back"])
-def test_images_come_back(posterior_model: Model, crops: list[np.ndarray], method: str) -> None:
-    steps = {} if method == "bits-back" else {"bbvi_steps": 3}
-    steps |= {"steps": 2} if method.startswith("sga") else {}
-    recipe = Recipe(method=method, lmbda=0.01, **steps)
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        BitsBack(lmbda=0.01),
+        BitsBackBbvi(lmbda=0.01, bbvi_steps=3),
+        SgaBitsBack(lmbda=0.01, steps=2, bbvi_steps=3),
+    ],
+)
+def test_images_come_back(posterior_model: Model, crops: list[np.ndarray], recipe: Packed) -> None:
     images = find(posterior_model, crops, recipe)
     result = encode(posterior_model, images, recipe)
     out, side = decoded(posterior_model, result.pack.data)

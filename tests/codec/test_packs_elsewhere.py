@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from ncbatch.codec.bits_back.encode import encode_pack, find
+from ncbatch.codec.methods import BitsBackBbvi
 from ncbatch.codec.model.hyperprior import Model
-from ncbatch.codec.recipe import Recipe
 
 SIDE = bytes(range(256)) * 16
 
@@ -68,7 +68,7 @@ def photographs() -> list[np.ndarray]:
 def test_packs_decode_everywhere(
     posterior_model: Model, photographs: list[np.ndarray], tmp_path: Path, count: int, steps: int
 ) -> None:
-    recipe = Recipe(method="bits-back+bbvi", lmbda=0.01, bbvi_steps=steps)
+    recipe = BitsBackBbvi(lmbda=0.01, bbvi_steps=steps)
     images = [find(posterior_model, [p], recipe)[0] for p in photographs[:count]]
     packed = encode_pack(posterior_model, images, recipe, side_information=SIDE)
     assert packed.plain == frozenset()

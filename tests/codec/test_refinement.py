@@ -10,9 +10,9 @@ import torch
 
 from ncbatch.codec.encode import encode
 from ncbatch.codec.errors import DivergedError
+from ncbatch.codec.methods import Sga
 from ncbatch.codec.model import hyperprior as model_module
 from ncbatch.codec.model.hyperprior import Model, to_tensor
-from ncbatch.codec.recipe import Recipe
 from ncbatch.codec.refinement.batch import Refinement, Target
 from ncbatch.codec.refinement.loop import JointRefinement
 from ncbatch.codec.refinement.noise import ImageNoise
@@ -23,7 +23,7 @@ def refinement(
 ) -> Any:
     batch = torch.cat([to_tensor(p, model.device) for p in images])
     targets = [Target(p.shape[0], p.shape[1], ImageNoise(0, p.tobytes())) for p in images]
-    return kind(model, batch, targets, Recipe(lmbda=0.01, steps=steps, **settings))
+    return kind(model, batch, targets, Sga(lmbda=0.01, steps=steps, **settings))
 
 
 def joint_refinement(model: Model, images: list[np.ndarray], **settings: Any) -> JointRefinement:
@@ -57,7 +57,7 @@ import numpy as np
 import torch
 from ncbatch.models import zoo
 from ncbatch.codec.model.hyperprior import Model
-from ncbatch.codec.recipe import Recipe
+from ncbatch.codec.methods import Sga
 from tests.codec.test_refinement import refinement
 
 crops = [np.load(name) for name in sys.argv[2:]]
@@ -99,7 +99,7 @@ def test_a_batch_changes_nothing_whatever_the_instruction_set(
 
 
 def test_encoding_is_the_same_alone_and_in_a_batch_of_four(model: Model, crops: list[np.ndarray]) -> None:
-    recipe = Recipe(method="sga", lmbda=0.01, steps=30)
+    recipe = Sga(lmbda=0.01, steps=30)
     together = encode(model, crops, recipe)
     for crop, encoded in zip(crops, together, strict=True):
         assert encode(model, [crop], recipe)[0].outcome.data == encoded.outcome.data

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ncbatch.codec.recipe import Recipe
+from ncbatch.codec.methods import LEARNED, DeterministicAnnealing, Map, Refined, Sga, Ste, UniformNoise
 from ncbatch.codec.refinement.noise import ImageNoise
 from ncbatch.codec.refinement.relaxation import Relaxation, rounding_logit, stochastic_gumbel_annealing
 
@@ -95,47 +95,47 @@ def test_gradient_survives_whole_numbers() -> None:
 
 
 def test_schedule_is_the_papers() -> None:
-    paper = Recipe(lmbda=0.01)
+    paper = Sga(lmbda=0.01)
     assert (paper.tau0, paper.annealing_rate, paper.plateau) == (0.5, 1e-3, 700)
     assert paper.tau(0) == paper.tau(700) == 0.5
     assert paper.tau(1700) == pytest.approx(0.5 * math.exp(-1))
-    short = Recipe(lmbda=0.01, steps=200)
+    short = Sga(lmbda=0.01, steps=200)
     expected = [paper.tau(10 * t) for t in (0, 70, 150, 200)]
     assert [short.tau(t) for t in (0, 70, 150, 200)] == pytest.approx(expected)
 
 
 def test_schedule_of_deterministic_annealing_is_the_papers() -> None:
-    recipe = Recipe(method="deterministic-annealing", lmbda=0.01)
+    recipe = DeterministicAnnealing(lmbda=0.01)
     for step in (0, 100, 402, 403, 1000, 2000):
         assert recipe.tau(step) == pytest.approx(min(math.exp(-4e-3 * step), 0.2))
 
 
 def test_naive_schedule_and_free_ones() -> None:
-    naive = Recipe(lmbda=0.01, plateau=0, annealing_rate=2e-3, tau0=0.8)
+    naive = Sga(lmbda=0.01, plateau=0, annealing_rate=2e-3, tau0=0.8)
     assert [naive.tau(t) for t in (0, 500)] == pytest.approx([0.8, 0.8 * math.exp(-1)])
-    assert Recipe(lmbda=0.01, steps=100, tau0=1.0).plateau == 35
+    assert Sga(lmbda=0.01, steps=100, tau0=1.0).plateau == 35
 
 
 def test_steps_that_come_as_words_have_a_schedule_too() -> None:
-    assert Recipe(lmbda=0.01, steps="200") == Recipe(lmbda=0.01, steps=200)
+    assert Sga(lmbda=0.01, steps="200") == Sga(lmbda=0.01, steps=200)
     with pytest.raises(ValueError, match="steps"):
-        Recipe(lmbda=0.01, steps="many")
+        Sga(lmbda=0.01, steps="many")
 
 
 def test_learning_rates() -> None:
-    assert Recipe(method="ste", lmbda=0.01).learning_rate == 1e-4
-    assert Recipe(method="map", lmbda=0.01).learning_rate == 5e-3
-    cosine = Recipe(lmbda=0.01, steps=100, learning_rate=0.05, decay="cosine")
+    assert Ste(lmbda=0.01).learning_rate == 1e-4
+    assert Map(lmbda=0.01).learning_rate == 5e-3
+    cosine = Sga(lmbda=0.01, steps=100, learning_rate=0.05, decay="cosine")
     assert [cosine.learning_rate_at(t) for t in (0, 50, 100)] == pytest.approx([0.05, 0.0255, 0.001])
-    assert Recipe(lmbda=0.01).learning_rate_at(1999) == 5e-3
+    assert Sga(lmbda=0.01).learning_rate_at(1999) == 5e-3
 
 
 @pytest.mark.parametrize("method", ["map", "ste", "uniform-noise"])
 def test_methods_without_temperature_say_so(method: str) -> None:
     with pytest.raises(ValueError, match="no temperature"):
-        Recipe(method=method, lmbda=0.01, tau0=0.5)
+        LEARNED[method].model_validate({"lmbda": 0.01, "tau0": 0.5})
     with pytest.raises(ValueError, match="rounding is a setting of the method sga"):
-        Recipe(method=method, lmbda=0.01, rounding="ssl")
+        LEARNED[method].model_validate({"lmbda": 0.01, "rounding": "ssl"})
 
 
 PROBABILITIES = {
@@ -164,19 +164,18 @@ def test_every_rounding_has_finite_gradients_at_whole_numbers(rounding: Any) -> 
     assert bool(values.grad.isfinite().all())
 
 
-def relaxed(values: Tensor, step: int = 0, uniform: Tensor | None = None, **fields: Any) -> Tensor:
-    recipe = Recipe(lmbda=0.01, **fields)
-    return Relaxation(recipe)(values, step, uniform)
+def relaxed(values: Tensor, kind: type[Refined], step: int = 0, uniform: Tensor | None = None) -> Tensor:
+    return Relaxation(kind(lmbda=0.01))(values, step, uniform)
 
 
 def test_map_leaves_values_as_they_are() -> None:
     values = torch.tensor([0.3, -2.7])
-    assert torch.equal(relaxed(values, method="map"), values)
+    assert torch.equal(relaxed(values, kind=Map), values)
 
 
 def test_straight_through_rounds_with_the_identitys_gradient() -> None:
     values = torch.tensor([0.3, -2.7, 4.0], requires_grad=True)
-    rounded = relaxed(values, method="ste")
+    rounded = relaxed(values, kind=Ste)
     rounded.sum().backward()
     assert values.grad is not None
     assert rounded.tolist() == [0.0, -3.0, 4.0] and values.grad.tolist() == [1.0, 1.0, 1.0]
@@ -184,14 +183,14 @@ def test_straight_through_rounds_with_the_identitys_gradient() -> None:
 
 def test_uniform_noise_is_the_trainings() -> None:
     values, uniform = torch.tensor([0.3, -2.7]), torch.tensor([0.1, 0.9])
-    noisy = relaxed(values, uniform=uniform, method="uniform-noise")
+    noisy = relaxed(values, uniform=uniform, kind=UniformNoise)
     assert torch.allclose(noisy, values + uniform - 0.5)
 
 
 @pytest.mark.parametrize("fraction", [0.1, 0.5, 0.8])
 def test_deterministic_annealing_is_the_mean_under_the_closed_form(fraction: float) -> None:
     values = torch.tensor([3 + fraction, -5 + fraction], dtype=torch.float64)
-    mean = relaxed(values, step=900, method="deterministic-annealing")
+    mean = relaxed(values, step=900, kind=DeterministicAnnealing)
     tau = math.exp(-4e-3 * 900)
     expected = closed_form(fraction, tau)
     assert mean.tolist() == pytest.approx([3 + expected, -5 + expected], abs=1e-9)

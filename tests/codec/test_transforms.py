@@ -131,13 +131,13 @@ def test_bound_of_sigma_is_the_coders(model: Model) -> None:
 def test_zoo_sized_weights_load_and_code() -> None:
     """CompressAI's mbt2018-mean of quality 1..4 is MeanScaleHyperprior(128, 192), its weights as they are."""
     from ncbatch.codec.encode import encode
-    from ncbatch.codec.recipe import Recipe
+    from ncbatch.codec.methods import Amortized
     from ncbatch.training.hyperprior import MeanScaleHyperprior
 
     torch.manual_seed(0)
     checkpoint = export(MeanScaleHyperprior(128, 192).state_dict(), lmbda=0.0067, dtype=torch.float32)
     pixels = torch.randint(0, 256, (40, 70, 3), dtype=torch.uint8).numpy()
-    encoded = encode(Model(checkpoint), [pixels], Recipe(method="amortized", lmbda=0.0067, steps=0))[0]
+    encoded = encode(Model(checkpoint), [pixels], Amortized(lmbda=0.0067))[0]
     assert encoded.outcome.data.startswith(b"NCB") and (encoded.height, encoded.width) == (40, 70)
 
 

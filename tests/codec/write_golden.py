@@ -24,10 +24,10 @@ from ncbatch.codec.bits_back.pack import PackItem, PackReader, write_pack
 from ncbatch.codec.bits_back.pack_file import with_names
 from ncbatch.codec.decode import decode_latents, reconstruct
 from ncbatch.codec.encode import encode, write
+from ncbatch.codec.methods import LEARNED, Amortized, BitsBack, BitsBackBbvi, Packed, SgaBitsBack
 from ncbatch.codec.model import checkpoint
 from ncbatch.codec.model.exact_hyper_synthesis import UNIT
 from ncbatch.codec.model.hyperprior import Latents, Model, to_pixels, to_tensor
-from ncbatch.codec.recipe import Recipe
 
 Pixels = NDArray[np.uint8]
 
@@ -71,11 +71,11 @@ def main() -> None:
 def _files(models: dict[str, Model]) -> Iterator[tuple[str, str, bytes]]:
     base, model = models["base"], models["bits-back"]
     for seed, (method, width, height) in enumerate(_PLAIN):
-        recipe = Recipe(method=method, lmbda=0.02, steps=0 if method == "amortized" else 100)
+        recipe = LEARNED[method](lmbda=0.02, **({} if method == "amortized" else {"steps": 100}))
         data = encode(base, [image(width, height, seed)], recipe)[0].outcome.data
         yield f"base-{width}x{height}-{method}.ncb", "base", data
     pixels = image(90, 70, 50)
-    plain = Recipe.amortized(0.02)
+    plain = Amortized(lmbda=0.02)
     yield "bits-back-90x70-amortized.ncb", "bits-back", encode(model, [pixels], plain)[0].outcome.data
     latents = _far_out(base, pixels)
     yield "base-90x70-escapes.ncb", "base", write(base, latents, "amortized", 70, 90)
@@ -83,15 +83,15 @@ def _files(models: dict[str, Model]) -> Iterator[tuple[str, str, bytes]]:
 
     mixed = [image(128, 100, 60), image(64, 64, 61), image(200, 64, 62), image(70, 129, 63)]
     alike = [image(128, 96, 70 + i) for i in range(5)]
-    amortized = Recipe(method="bits-back", lmbda=0.02)
+    amortized = BitsBack(lmbda=0.02)
     yield "amortized-posteriors.ncbp", "bits-back", _pack(model, mixed, amortized)
     corrected = _pack(model, [*alike[:1], *_corrected(model, amortized)], amortized)
     yield "corrected.ncbp", "bits-back", corrected
-    inferred = Recipe(method="bits-back+bbvi", lmbda=0.02, bbvi_steps=40, bbvi_learning_rate=0.02)
+    inferred = BitsBackBbvi(lmbda=0.02, bbvi_steps=40, bbvi_learning_rate=0.02)
     names = [name.encode() for name in ("é.png", "b.png", "c d.png", "d.jpeg", "e")]
     named = with_names(_pack(model, alike, inferred, b"bits of something else"), names)
     yield "inferred-named-with-side-information.ncbp", "bits-back", named
-    refined = Recipe(method="sga+bits-back", lmbda=0.02, steps=60, bbvi_steps=20, bbvi_learning_rate=0.01)
+    refined = SgaBitsBack(lmbda=0.02, steps=60, bbvi_steps=20, bbvi_learning_rate=0.01)
     yield "refined.ncbp", "bits-back", _pack(model, mixed[::-1], refined)
     yield "partly-plain.ncbp", "bits-back", _partly_plain(model, alike, inferred)
 
@@ -104,19 +104,19 @@ def _far_out(model: Model, pixels: Pixels) -> Latents:
     return Latents(y, z)
 
 
-def _pack(model: Model, images: list[Pixels], recipe: Recipe, side_information: bytes = b"") -> bytes:
+def _pack(model: Model, images: list[Pixels], recipe: Packed, side_information: bytes = b"") -> bytes:
     found = [find(model, [pixels], recipe)[0] for pixels in images]
     return encode_pack(model, found, recipe, side_information=side_information).pack.data
 
 
-def _corrected(model: Model, recipe: Recipe) -> Iterator[Pixels]:
+def _corrected(model: Model, recipe: Packed) -> Iterator[Pixels]:
     """Two images of whose posteriors a parameter lies so near to a boundary that the pack corrects it."""
     made = (image(128, 64, seed) for seed in range(100, 100_000))
     lists = (pixels for pixels in made if find(model, [pixels], recipe)[0].inferred.corrections)
     return itertools.islice(lists, 2)
 
 
-def _partly_plain(model: Model, images: list[Pixels], recipe: Recipe) -> bytes:
+def _partly_plain(model: Model, images: list[Pixels], recipe: Packed) -> bytes:
     """A pack whose second and fourth image are coded without bits-back."""
     found = [find(model, [pixels], recipe)[0] for pixels in images]
     items = [

@@ -16,7 +16,7 @@ from ncbatch.cli.common import store_words
 from ncbatch.cli.encode import make_run_spec
 from ncbatch.cli.encode_command import encode_command
 from ncbatch.cli.main import build_parser
-from ncbatch.codec.recipe import ClassicalRecipe, Recipe
+from ncbatch.codec.methods import Jpeg, Sga, Ste
 from ncbatch.decoding.repair import LostImage, Repair, plan_repair, restore_models
 from ncbatch.decoding.run_reader import Finding, RunReader
 from ncbatch.driver.driver import Driver, SpeedEstimate
@@ -359,8 +359,8 @@ BITS_BACK = zoo.load_builtin("bits-back-0.010")
         (make_variant(sga(7, seed=3, decay="cosine", noise=0.25, rounding="linear"), "o.clock-1"), {}),
         (make_variant(sga(9, plateau=0.0, annealing_rate=1e-5), alpha="white", max_pixels=5), {}),
         (make_variant(fall_back=True, alpha="black"), {"exclude": ("-x*", "y")}),
-        (make_variant(Recipe(method="ste", lmbda=0.02, steps=3)), {"include": ("*.jpg", "a b/*")}),
-        (Variant(name="j", recipe=ClassicalRecipe(method="jpeg", quality=50)), {}),
+        (make_variant(Ste(lmbda=0.02, steps=3)), {"include": ("*.jpg", "a b/*")}),
+        (Variant(name="j", recipe=Jpeg(quality=50)), {}),
         (
             Variant(
                 name="p",
@@ -401,7 +401,7 @@ def test_folders_are_told_by_path_or_else_by_uri(tmp_path: Path) -> None:
     "variants",
     [
         (make_variant(name="one"), make_variant(name="two")),
-        (make_variant(Recipe(method="sga", lmbda=0.01, steps=2, check_every=1)),),
+        (make_variant(Sga(lmbda=0.01, steps=2, check_every=1)),),
     ],
 )
 def test_what_flags_cannot_say_needs_the_spec_file(local: Workbench, variants: tuple[Variant, ...]) -> None:

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 
-from ncbatch.codec.recipe import ClassicalRecipe, Recipe
+from ncbatch.codec.methods import Jpeg, SgaBitsBack
 from ncbatch.driver.forecast import Forecast
 from ncbatch.plan.units import PlannedImage, Unit
 from ncbatch.worker.beats import Beat, Board
@@ -179,7 +179,7 @@ def test_a_unit_is_as_far_as_its_pixels_are() -> None:
 
 
 def test_steps_are_a_part_only_where_inference_follows() -> None:
-    recipe = Recipe(method="sga+bits-back", lmbda=0.01, steps=100, bbvi_steps=50)
+    recipe = SgaBitsBack(lmbda=0.01, steps=100, bbvi_steps=50)
     progress = UnitProgress(_unit(10), "t", recipe, None)
     progress.at_step(_unit(10).images, 100)
     assert progress.fraction == 0.5
@@ -188,7 +188,7 @@ def test_steps_are_a_part_only_where_inference_follows() -> None:
 
 
 def test_classical_codecs_have_no_steps() -> None:
-    progress = UnitProgress(_unit(10, 10), "t", ClassicalRecipe(method="jpeg", quality=50), None)
+    progress = UnitProgress(_unit(10, 10), "t", Jpeg(quality=50), None)
     progress.done("0.png")
     assert progress.fraction == 0.5
 
@@ -215,7 +215,7 @@ def test_a_worker_reports_and_goes_on_counting_where_an_earlier_attempt_was(loca
 
     workspace = local.workspace(spec, report=report, wip_seconds=0.0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ncbatch.worker.beats._SECONDS", 0.0)
+        patch.setattr("ncbatch.worker.unit_progress._SECONDS", 0.0)
         with pytest.raises(KeyboardInterrupt):
             run_unit(workspace, unit, ATTEMPTS[0], {})
         assert [beat.step for beat in said] == [0, 10, 20]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ncbatch.codec.recipe import PRESETS
+from ncbatch.codec.methods import BitsBack, BitsBackBbvi, Sga, SgaBitsBack, Ste
 from ncbatch.errors import NcbatchError, UsageError
 from ncbatch.plan.request import make_spec, read_spec_file
 from ncbatch.store import StoreOptions
@@ -32,7 +32,7 @@ def test_lists_are_multiplied_and_named_by_what_differs(tmp_path: Path) -> None:
     text = "variants: [{method: [sga, ste], lmbda: [0.005, 0.01], steps: 30, rounding: ssl}]"
     found = variants(tmp_path, text)
     assert list(found) == ["sga-0.005", "sga-0.01", "ste-0.005", "ste-0.01"]
-    assert found["sga-0.005"].recipe.rounding == "ssl" and found["ste-0.01"].recipe.rounding == "atanh"
+    assert found["sga-0.005"].recipe.rounding == "ssl" and isinstance(found["ste-0.01"].recipe, Ste)
     assert found["ste-0.01"].recipe.learning_rate == 1e-4
 
 
@@ -52,20 +52,21 @@ def test_names_may_hold_fields(tmp_path: Path) -> None:
 def test_presets_are_recipes_that_fields_may_change(tmp_path: Path) -> None:
     found = variants(tmp_path, "variants: [{preset: [paper, fast]}, {preset: fast, seed: 3, name: mine}]")
     assert list(found) == ["paper", "fast", "mine"]
-    assert found["paper"].recipe == found["paper"].recipe.model_validate({"lmbda": 0.01, **PRESETS["paper"]})
+    assert found["paper"].recipe == Sga(lmbda=0.01, steps=2000)
     assert found["mine"].recipe == found["fast"].recipe.model_copy(update={"seed": 3})
 
 
 def test_presets_of_bits_back_are_of_its_inference_too(tmp_path: Path) -> None:
     methods = "[sga, bits-back, bits-back+bbvi, sga+bits-back]"
     found = variants(tmp_path, f"variants: [{{preset: fast, lmbda: 0.01, method: {methods}}}]")
-    said = {v.recipe.method: (v.recipe.steps, v.recipe.bbvi_steps, v.recipe.noise) for v in found.values()}
-    assert said == {
-        "sga": (300, None, 0.45),
-        "bits-back": (0, 0, 1),
-        "bits-back+bbvi": (0, 100, 1),
-        "sga+bits-back": (300, 100, 0.45),
+    assert {v.recipe.method: v.recipe for v in found.values()} == {
+        "sga": Sga(lmbda=0.01, **Sga.preset("fast")),
+        "bits-back": BitsBack(lmbda=0.01),
+        "bits-back+bbvi": BitsBackBbvi(lmbda=0.01, bbvi_steps=100, bbvi_learning_rate=0.02),
+        "sga+bits-back": SgaBitsBack(lmbda=0.01, **SgaBitsBack.preset("fast")),
     }
+    fast = found["fast-sga+bits-back"].recipe
+    assert isinstance(fast, SgaBitsBack) and (fast.steps, fast.bbvi_steps, fast.noise) == (300, 100, 0.45)
 
 
 def test_a_models_own_lmbda_is_the_default_and_may_differ(tmp_path: Path) -> None:
@@ -98,6 +99,23 @@ def test_a_models_own_lmbda_is_the_default_and_may_differ(tmp_path: Path) -> Non
         ("variants: [{steps: many}]", "--steps: 'many' is not a whole number"),
         ("variants: [{lmbda: [0.01, -1]}]", "variant sga--1: --lmbda: -1 is not greater than 0"),
         ("variants: [{method: map, tau0: 0.5}]", "the method map has no temperature; leave out tau0"),
+        (
+            "variants: [{method: map, noise: 0.5}]",
+            "noise is a setting of the method sga; map does not",
+        ),
+        ("variants: [{method: map, preset: fast}]", "the preset fast is not for the method map"),
+        (
+            "variants: [{method: amortized, preset: fast}]",
+            "the method amortized does not refine; leave out",
+        ),
+        ("variants: [{method: amortized, seed: 3}]", "the method amortized does not refine; leave out seed"),
+        (
+            "variants: [{method: sga, bbvi_steps: 3}]",
+            "sga does no inference; leave out bbvi_steps",
+        ),
+        ("variants: [{method: bits-back, bbvi_steps: 3}]", "use bits-back\\+bbvi, which bbvi_steps is for"),
+        ("variants: [{method: bpg, quality: 52}]", "--quality: of bpg it is the quantiser, 0 to 51"),
+        ("variants: [{method: jpeg, quality: 5, steps: 3}]", "--steps is not for jpeg; it has --quality"),
         ("variants: [{model: none}]", "there is no model 'none'"),
         ("variants: [", "is not valid YAML"),
     ],

@@ -155,8 +155,8 @@ def test_a_request_is_completed() -> None:
     [
         ({"lmbda": -1.0}, "--lmbda: .*greater than 0"),
         ({"lmbda": 0.0}, "--lmbda: .*greater than 0"),
-        ({"steps": -1}, "--steps: -1 is not at least 0"),
-        ({"steps": 0}, "steps must be at least 1 for the method sga"),
+        ({"steps": -1}, "--steps: -1 is not at least 1"),
+        ({"steps": 0}, "--steps: 0 is not at least 1"),
         ({"method": "bits-back", "steps": 5}, "the method bits-back does not refine; leave out steps"),
         ({"name": "a/b"}, "--name: must be up to 64 letters"),
         ({"learning_rate": 2}, "--learning-rate: 2 is not at most 1"),

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from ncbatch.codec.decode import decode
 from ncbatch.codec.encode import encode
+from ncbatch.codec.methods import Amortized, Sga
 from ncbatch.codec.model.checkpoint import export
 from ncbatch.codec.model.hyperprior import Model
 from ncbatch.codec.model.prior import FactorizedPrior
-from ncbatch.codec.recipe import Recipe
 from ncbatch.models import catalog, zoo
 from ncbatch.training.network import BatchNoise, TrainableHyperprior
 from ncbatch.training.trainer import _generator
@@ -115,8 +115,8 @@ def test_exported_weights_code_real_images(kind: Any) -> None:
     pixels = make_image(1, 70, 100)
     codec = Model(checkpoint)
     for recipe in (
-        Recipe(method="amortized", lmbda=0.01, steps=0),
-        Recipe(method="sga", lmbda=0.01, steps=3),
+        Amortized(lmbda=0.01),
+        Sga(lmbda=0.01, steps=3),
     ):
         encoded = encode(codec, [pixels], recipe)[0]
         assert decode(codec, encoded.outcome.data).shape == pixels.shape

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from ncbatch import layout
-from ncbatch.codec.recipe import ClassicalRecipe
+from ncbatch.codec.methods import Jpeg
 from ncbatch.decoding.run_reader import RunReader
 from ncbatch.plan.spec import Variant
 from ncbatch.worker.unit import run_unit
@@ -15,7 +15,7 @@ from tests.workbench import ATTEMPTS, Workbench, make_image
 
 
 def jpeg(quality: int = 60) -> Variant:
-    return Variant(name="jpeg", recipe=ClassicalRecipe(method="jpeg", quality=quality))
+    return Variant(name="jpeg", recipe=Jpeg(quality=quality))
 
 
 def test_rows_have_real_bytes_and_nothing_that_only_models_have(bench: Workbench) -> None:

@@ -15,7 +15,7 @@ from ncbatch.codec.bits_back import encode
 from ncbatch.codec.bits_back.pack_file import with_names
 from ncbatch.codec.codecs import PackCoder
 from ncbatch.codec.errors import DivergedError
-from ncbatch.codec.recipe import Recipe
+from ncbatch.codec.methods import BitsBack, BitsBackBbvi, Packed, SgaBitsBack
 from ncbatch.decoding.decoded_names import image_name
 from ncbatch.decoding.destination import Destination, open_destination
 from ncbatch.decoding.files import FileOptions, decode_pack_file, named_pack, pack_files
@@ -38,14 +38,14 @@ from tests.worker.test_work_in_progress import DeadlyStore, Killed
 CHECKPOINT = zoo.load_builtin("bits-back-0.010")
 PICTURES = {"a.png": make_image(seed=1), "b.png": make_image(70, 64, seed=2), "c.png": make_image(seed=3)}
 OPTIONS = FileOptions(max_pixels=10**6)
-PLAIN = Recipe(method="bits-back+bbvi", lmbda=0.01, bbvi_steps=2)
+PLAIN = BitsBackBbvi(lmbda=0.01, bbvi_steps=2)
 
 
-def refined(steps: int = 20) -> Recipe:
-    return Recipe(method="sga+bits-back", lmbda=0.01, steps=steps, bbvi_steps=2)
+def refined(steps: int = 20) -> SgaBitsBack:
+    return SgaBitsBack(lmbda=0.01, steps=steps, bbvi_steps=2)
 
 
-def planned(bench: Workbench, recipe: Recipe = PLAIN, **fields: Any) -> tuple[RunSpec, Unit]:
+def planned(bench: Workbench, recipe: Packed = PLAIN, **fields: Any) -> tuple[RunSpec, Unit]:
     bench.add({key: p for key, p in PICTURES.items() if bench.corpus.head(key) is None})
     keep_model(bench.output, CHECKPOINT)
     variant = Variant(
@@ -79,8 +79,8 @@ def check(bench: Workbench, rows: dict[str, Row], keys: Any = PICTURES) -> None:
     assert total == len(bench.output.get(pack)) == sum(lengths)
 
 
-@pytest.mark.parametrize("recipe", [PLAIN, Recipe(method="bits-back", lmbda=0.01), refined(2)])
-def test_a_unit_becomes_one_pack(bench: Workbench, recipe: Recipe) -> None:
+@pytest.mark.parametrize("recipe", [PLAIN, BitsBack(lmbda=0.01), refined(2)])
+def test_a_unit_becomes_one_pack(bench: Workbench, recipe: Packed) -> None:
     spec, unit = planned(bench, recipe)
     rows = finish(bench, spec, unit)
     check(bench, rows)
@@ -288,7 +288,7 @@ def test_calibration_counts_inference_twice(monkeypatch: pytest.MonkeyPatch) -> 
     clock = [0.0]
 
     def encode(self: PackCoder, images: Any) -> None:
-        clock[0] += self.recipe.bbvi_steps or 0
+        clock[0] += self.recipe.inference[0]
 
     monkeypatch.setattr(PackCoder, "encode", encode)
     monkeypatch.setattr("ncbatch.worker.calibration.time.monotonic", lambda: clock[0])

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ncbatch import layout
-from ncbatch.codec.recipe import Recipe
+from ncbatch.codec.methods import LEARNED
 from ncbatch.metrics.traces import read_traces
 from ncbatch.worker.unit import run_unit
 from tests.workbench import ATTEMPTS, Workbench, make_image, make_variant, sga
@@ -15,7 +15,7 @@ from tests.workbench import ATTEMPTS, Workbench, make_image, make_variant, sga
 
 def traced(bench: Workbench, method: str = "sga", every: int = 20, steps: int = 60) -> list[dict]:
     bench.add({"a.png": make_image(seed=1), "b.png": make_image(90, 70, seed=2)})
-    recipe = Recipe(method=method, steps=steps, lmbda=0.01)
+    recipe = LEARNED[method].model_validate({"steps": steps, "lmbda": 0.01})
     bench.encode(bench.spec(make_variant(recipe)), trace_every=every, batch_size=2)
     return read_traces(bench.output).to_pylist()
 

@@ -15,8 +15,9 @@ from ncbatch.codec.bits_back.image_stack import InferredPosterior, infer_posteri
 from ncbatch.codec.bits_back.pack import Pack, PackItem, PackReader, write_pack
 from ncbatch.codec.encode import Encoded, Outcome, Pause, RefinementState, encode, refine
 from ncbatch.codec.errors import BitstreamError, PackCheckError, PosteriorMismatchError
+from ncbatch.codec.methods import Amortized, Packed
 from ncbatch.codec.model.hyperprior import Model, to_pixels, to_tensor
-from ncbatch.codec.recipe import Recipe
+from ncbatch.codec.recipe import RefinedRecipe
 from ncbatch.codec.refinement.latents import round_y
 from ncbatch.images import distortion
 from ncbatch.images.pixels import Pixels
@@ -68,16 +69,16 @@ class VerifiedPack:
     plain: frozenset[int]
 
 
-def inference_settings(recipe: Recipe) -> BbviSettings:
+def inference_settings(recipe: Packed) -> BbviSettings:
     """What of a recipe the decoder repeats."""
-    assert recipe.bbvi_steps is not None
-    return BbviSettings(recipe.bbvi_steps, recipe.bbvi_learning_rate or 0.0)
+    steps, learning_rate = recipe.inference
+    return BbviSettings(steps, learning_rate)
 
 
 def find(
     model: Model,
     images: Sequence[Pixels],
-    recipe: Recipe,
+    recipe: Packed,
     *,
     resume_from: RefinementState | None = None,
     on_pause: Pause | None = None,
@@ -90,7 +91,7 @@ def find(
     """
     started = time.monotonic()
     batch = torch.cat([to_tensor(image, model.device) for image in images])
-    if recipe.refines:
+    if isinstance(recipe, RefinedRecipe):
         y_hat = refine(model, batch, images, recipe, resume_from, on_pause).best.y
     else:
         y_hat = round_y(model.analyse(batch)[0])
@@ -106,7 +107,7 @@ def find(
     return found
 
 
-def restored(model: Model, pixels: Pixels, recipe: Recipe, state: RefinementState) -> PackCandidate:
+def restored(model: Model, pixels: Pixels, recipe: Packed, state: RefinementState) -> PackCandidate:
     """What `PackCandidate.state` kept of an image under this recipe."""
     posterior = Posterior(state["mean"].numpy(), state["log_variance"].numpy())
     corrections = tuple((index, last_bit) for index, last_bit in state["corrections"].tolist())
@@ -115,12 +116,12 @@ def restored(model: Model, pixels: Pixels, recipe: Recipe, state: RefinementStat
     return PackCandidate(pixels, inferred, recipe.method, amortized, state["seconds"].item())
 
 
-def _amortized(model: Model, pixels: Pixels, recipe: Recipe) -> Outcome:
-    return encode(model, [pixels], Recipe.amortized(recipe.lmbda))[0].outcome
+def _amortized(model: Model, pixels: Pixels, recipe: Packed) -> Outcome:
+    return encode(model, [pixels], Amortized(lmbda=recipe.lmbda))[0].outcome
 
 
 def encode_pack(
-    model: Model, images: Sequence[PackCandidate], recipe: Recipe, *, side_information: bytes = b""
+    model: Model, images: Sequence[PackCandidate], recipe: Packed, *, side_information: bytes = b""
 ) -> VerifiedPack:
     """Codes images, found by the same recipe, into a pack and decodes it again.
 
@@ -173,7 +174,7 @@ def _check(
 
 
 def _measured(
-    model: Model, found: PackCandidate, recipe: Recipe, pack: Pack, index: int, decode_seconds: float
+    model: Model, found: PackCandidate, recipe: Packed, pack: Pack, index: int, decode_seconds: float
 ) -> Encoded:
     started = time.monotonic()
     height, width = found.pixels.shape[:2]

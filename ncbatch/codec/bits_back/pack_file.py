@@ -30,6 +30,7 @@ from ncbatch.codec.bits_back.bbvi import BbviSettings
 from ncbatch.codec.bits_back.fixed_posterior import Corrections
 from ncbatch.codec.bitstream import METHODS, check_size, leb128, read_leb128
 from ncbatch.codec.errors import BitstreamError
+from ncbatch.codec.methods import LEARNED
 from ncbatch.codec.model.hyperprior import PADDING
 from ncbatch.codec.recipe import MAX_BBVI_LEARNING_RATE, MAX_BBVI_STEPS
 
@@ -118,7 +119,7 @@ def with_names(data: bytes, names: Sequence[bytes]) -> bytes:
 
 def write_section(entry: Entry, words: Words, in_front: Entry | None) -> bytes:
     """An image's section; words in the order of the stack, the last pushed last. in_front: what is there."""
-    flags = _METHOD * METHODS.index(entry.method)
+    flags = _METHOD * LEARNED[entry.method].number
     size = leb128(entry.width) + leb128(entry.height)
     if in_front is not None and (in_front.width, in_front.height) == (entry.width, entry.height):
         flags, size = flags | _SIZE_AS_BEFORE, b""
@@ -223,7 +224,7 @@ class PackFile:
         """A section's content."""
         flags, position = _read_number(content, 0, 1)
         method = flags // _METHOD
-        if method >= len(METHODS):
+        if method not in METHODS:
             raise BitstreamError(
                 f"method number {method} is unknown here; the file is damaged, or upgrade ncbatch"
             )

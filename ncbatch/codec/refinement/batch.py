@@ -14,8 +14,8 @@ from itertools import chain
 import torch
 from torch import Tensor
 
+from ncbatch.codec.methods import Refined
 from ncbatch.codec.model.hyperprior import Latents, Model
-from ncbatch.codec.recipe import Recipe
 from ncbatch.codec.refinement.loop import JointRefinement, Target, TracePoint
 
 __all__ = ["Refinement", "Target", "TracePoint"]
@@ -29,7 +29,7 @@ class Refinement:
         targets: one per image.
     """
 
-    def __init__(self, model: Model, images: Tensor, targets: Sequence[Target], recipe: Recipe) -> None:
+    def __init__(self, model: Model, images: Tensor, targets: Sequence[Target], recipe: Refined) -> None:
         self._recipe = recipe
         together = 1 if model.device.type == "cpu" else len(targets)
         self._parts = [

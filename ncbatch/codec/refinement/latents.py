@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from ncbatch.codec.ans import MAX_SYMBOL
+from ncbatch.codec.methods import Refined
 from ncbatch.codec.model.exact_hyper_synthesis import FINE_STEP, UNIT
 from ncbatch.codec.model.hyperprior import Latents, Model
 from ncbatch.codec.model.rates import SCALE_BOUND, bits_back, gaussian_bits, lower_bound
-from ncbatch.codec.recipe import Recipe
 from ncbatch.codec.refinement.noise import normal
 
 Variables = dict[str, Tensor]
@@ -105,5 +105,5 @@ def round_y(y: Tensor) -> Tensor:
     return y.round().clamp(-MAX_SYMBOL, MAX_SYMBOL).to(torch.int32)
 
 
-def latent_space(model: Model, recipe: Recipe) -> PointSpace | PosteriorSpace:
+def latent_space(model: Model, recipe: Refined) -> PointSpace | PosteriorSpace:
     return PosteriorSpace(model) if recipe.uses_bits_back else PointSpace(model)

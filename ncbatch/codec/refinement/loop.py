@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ncbatch.codec.errors import DivergedError
+from ncbatch.codec.methods import Refined
 from ncbatch.codec.model.hyperprior import STRIDE, Latents, Model, Tile
-from ncbatch.codec.recipe import Recipe
+from ncbatch.codec.recipe import AnnealedRecipe
 from ncbatch.codec.refinement.latents import latent_space
 from ncbatch.codec.refinement.noise import ImageNoise
 from ncbatch.codec.refinement.relaxation import Relaxation
@@ -57,7 +58,7 @@ class JointRefinement:
         best_loss: float64[images], bits + lmbda * 255^2 * SSE / 3.
     """
 
-    def __init__(self, model: Model, images: Tensor, targets: Sequence[Target], recipe: Recipe) -> None:
+    def __init__(self, model: Model, images: Tensor, targets: Sequence[Target], recipe: Refined) -> None:
         self._model, self._targets, self._recipe = model, targets, recipe
         self._relax = Relaxation(recipe)
         self._subpixels = _subpixels(images)
@@ -147,7 +148,7 @@ class JointRefinement:
     def looks(self) -> list[TracePoint]:
         """Where every image of the batch is at this step, rounded; changes nothing."""
         _, bits, squared_error = self._hard()
-        tau = self._recipe.tau(self.step) if self._recipe.tau0 is not None else None
+        tau = self._recipe.tau(self.step) if isinstance(self._recipe, AnnealedRecipe) else None
         found = []
         for b, e, target in zip(bits.tolist(), squared_error.tolist(), self._targets, strict=True):
             pixels = target.height * target.width

@@ -12,8 +12,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ncbatch.codec.methods import Rounding
-from ncbatch.codec.recipe import Recipe
+from ncbatch.codec.methods import (
+    DeterministicAnnealing,
+    Map,
+    Refined,
+    Sga,
+    SgaBitsBack,
+    Ste,
+    UniformNoise,
+)
+from ncbatch.codec.recipe import Rounding
 
 _CLIP = 1e-5  # keeps the logits finite, as in the authors' code
 _SSL_SLOPE = 2.3
@@ -91,21 +99,25 @@ def straight_through(values: Tensor) -> Tensor:
 class Relaxation:
     """A recipe's relaxation as the loop calls it: values and uniform noise, None where it wants none."""
 
-    recipe: Recipe
+    recipe: Refined
 
     @property
     def wants_noise(self) -> bool:
-        return self.recipe.method in ("sga", "sga+bits-back", "uniform-noise")
+        return isinstance(self.recipe, Sga | SgaBitsBack | UniformNoise)
 
     def __call__(self, values: Tensor, step: int, uniform: Tensor | None) -> Tensor:
         recipe = self.recipe
-        if recipe.method == "map":  # A1: as it is, and rounded at the end
-            return values
-        if recipe.method == "ste":
-            return straight_through(values)
-        if recipe.method == "deterministic-annealing":
-            return deterministic_annealing(values, recipe.tau(step))
-        assert uniform is not None
-        if recipe.method == "uniform-noise":  # A3, as in training
-            return values + uniform - 0.5
-        return stochastic_gumbel_annealing(values, recipe.tau(step), uniform, recipe.rounding, recipe.noise)
+        match recipe:
+            case Map():  # A1: as it is, and rounded at the end
+                return values
+            case Ste():
+                return straight_through(values)
+            case DeterministicAnnealing():
+                return deterministic_annealing(values, recipe.tau(step))
+            case UniformNoise():  # A3, as in training
+                assert uniform is not None
+                return values + uniform - 0.5
+            case Sga() | SgaBitsBack():
+                assert uniform is not None
+                tau = recipe.tau(step)
+                return stochastic_gumbel_annealing(values, tau, uniform, recipe.rounding, recipe.noise)
