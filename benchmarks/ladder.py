@@ -33,7 +33,8 @@ MODELS, PAGE = ROOT / "ncbatch" / "models", ROOT / "docs" / "ladder.md"
 CLASSICAL = ("jpeg", "webp", "bpg-4:4:4")
 REFERENCES = (*CLASSICAL, "base-hyperprior")
 TRAINING = (
-    "Trained by these commands (the first walk started from the base-0.010 that the package had before):",
+    "They were trained by these commands; the first walk started from the `base-0.010` that the package had",
+    "before:",
     "",
     "    ncbatch train BSDS500 --ladder --kind base --out models/ \\",
     "        --steps 14000 --warm-steps 2500 --start-from base-0.010",
@@ -91,14 +92,15 @@ def measure(name: str, photographs: list[Path]) -> Measured:
 def page(facts: dict[str, Facts]) -> str:
     """docs/ladder.md."""
     first = next(iter(facts.values()))
+    measured = first.measured.photographs if first.measured else "-"
     lines = [
         "# The built-in models",
         "",
-        "Written by `python -m benchmarks.ladder PHOTOGRAPHS`. Trained by `ncbatch train` on",
-        "500 photographs of BSDS500 (8 of them held out) with 128x128 crops in batches of 8, on two cores",
-        f"beside other work. Measured on {first.measured.photographs if first.measured else '-'}, amortized,",
-        "real bytes; R-D loss is bpp + lmbda * MSE. The models of the bits-back kind are measured as plain",
-        "files, which is not what they are for.",
+        "Written by `python -m benchmarks.ladder PHOTOGRAPHS`. The models were trained by `ncbatch train` on",
+        "the 500 images of BSDS500 (8 of them held out), with 128x128 crops in batches of 8, on two cores",
+        f"beside other work. They were measured on {measured}, amortized, with real bytes; the R-D loss is",
+        "bpp + lmbda * MSE. The models of the kind bits-back are measured as plain files, which is not what",
+        "they are for.",
         "",
         "| model | N | M | steps | trained for | started from | bpp | PSNR dB | R-D loss |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -121,8 +123,8 @@ def _bd_rates(facts: dict[str, Facts]) -> list[str]:
     authors = published["base-hyperprior"]
     lines = [
         "BD-rate (PCHIP of ln rate over the common PSNR range, negative is better) of the base ladder",
-        "against published curves, which are means over all 24 photographs of Kodak. The authors' base model",
-        "has N = 192 and 2 million steps.",
+        "against published curves, which are means over all 24 images of Kodak. The base model of the",
+        "paper's authors has N = 192 and was trained for 2 million steps.",
         "",
         "| against | the built-in ladder | the authors' base model |",
         "|---|---|---|",
@@ -141,7 +143,8 @@ def _at_equal_rates(facts: dict[str, Facts]) -> list[str]:
     """PSNR above the classical codecs' at each model's own rate, their curves interpolated over ln rate."""
     published = curves(published_points(), "kodak")
     lines = [
-        "PSNR of the base models, less that of the codec at the same rate (interpolated over ln rate):",
+        "By how much the PSNR of the base models exceeds that of a codec at the same rate, which is",
+        "interpolated over ln rate:",
         "",
         "| bpp | " + " | ".join(CLASSICAL) + " |",
         "|---|" + "---|" * len(CLASSICAL),

@@ -33,24 +33,26 @@ from ncbatch.store import Store, open_store
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 METHODS_TEXT = """
-{images} crops of 384x256, every refinement with the paper's settings scaled to its steps, the built-in base
-models, real bytes. Saved: R-D loss (bpp + lmbda * MSE) against the amortized encoding.
+{images} crops of 384x256, the built-in base models, real bytes. Every refinement has the paper's settings,
+scaled to its number of steps. Saved: how much lower the R-D loss (bpp + lmbda * MSE) is than that of the
+amortized encoding.
 """
 PRESETS_TEXT = """
-On the {images} crops that their settings were not searched on. Saving: of the R-D loss; share: of what the
-paper's settings save.
+On the {images} crops that the settings were not searched on. Saving: of the R-D loss, against the amortized
+encoding. Share: of what the paper's settings save.
 """
 BITS_BACK_TEXT = """
-{images} crops of 384x256, real bytes. M1 is `sga` with the base models, without bits-back. `bits-back` (A6)
-and `bits-back+bbvi` (A5) code the encoder network's y, `sga+bits-back` (M2) refines y and the posterior
-together. `sga` with the bits-back models, as plain files: what of M2's gain is the model's, which was trained
-longer, and not bits-back's. Preset: of refinement, the paper's settings where nothing is said. Inference: its
-steps, which decoding repeats; 150 at 0.01, 2000 at 3e-3, 100 at 0.02. bpp is net: a pack's bytes, shared by
-its images as they cost them.
+{images} crops of 384x256, real bytes. The paper's M1 is `sga` with the base models, without bits-back.
+`bits-back` (A6) and `bits-back+bbvi` (A5) code the encoder network's y; `sga+bits-back` (M2) refines y and
+the posterior together. The rows of `sga` with the bits-back models, as plain files, show how much of M2's
+gain comes from these models, which were trained longer, and not from bits-back. Preset: the settings of the
+refinement, which are the paper's where nothing is said. Inference: its steps, which decoding repeats; 150
+steps have a learning rate of 0.01, 2000 steps one of 0.003, 100 steps one of 0.02. bpp is net: the bytes of a
+pack, shared among its images by what each of them cost.
 """
 PACKS_TEXT = """
-Of the packs: bytes over the information content; bits of z against those of y, and the share of them that
-comes back; the longest decoding of an image, in the worker that made it.
+Of the packs: the bytes written over the information content; the bits of z as a share of those of y, and how
+much of them comes back; and the longest decoding of an image, in the worker that made it.
 """
 PACKS = """
 select variant, 100 * (sum(bpp * width * height) / sum(information_bpp * width * height) - 1) as over,
@@ -62,13 +64,14 @@ from metrics where status = 'ok' group by variant order by variant
 BITS_BACK_RUNS = ("bits-back", "inference", "bits-back-fast")
 
 PRINTED = {
-    "packs32.txt": "32 crops of 384x256, the model `bits-back-0.010` (`python -m benchmarks.packs "
-    "PHOTOGRAPHS --images 32 --steps 100@0.02`). Information: of the z that was drawn, by q's density.",
-    "low.txt": "The same with `bits-back-0.0025`.",
-    "small.txt": "32 crops of 128x128 (`... --images 32 --size 128 128 --steps 100@0.02`): what a "
-    "image's entry and checksums take, 13 bytes and its corrections, counts here.",
-    "steps.txt": "What steps of inference buy, and what a larger rate does, on four crops of 384x256 "
-    "(`... --images 4 --steps 100,500,2000,50@0.03,100@0.02`).",
+    "packs32.txt": "32 crops of 384x256, with the model `bits-back-0.010` (`python -m benchmarks.packs "
+    "PHOTOGRAPHS --images 32 --steps 100@0.02`). The information content is that of the z that was drawn, by "
+    "the density of q.",
+    "low.txt": "The same with the model `bits-back-0.0025`.",
+    "small.txt": "32 crops of 128x128 (`... --images 32 --size 128 128 --steps 100@0.02`). Here an image's "
+    "entry and checksums, which take 13 bytes, and its corrections weigh more.",
+    "steps.txt": "What more steps of inference gain, and what a larger learning rate does, on four crops of "
+    "384x256 (`... --images 4 --steps 100,500,2000,50@0.03,100@0.02`).",
 }
 
 METHODS = ("amortized", "sga", "map", "ste", "uniform-noise", "deterministic-annealing")
@@ -208,8 +211,8 @@ def write(page: str, title: str, sections: list[Iterator[str]]) -> None:
     lines = [
         f"# {title}",
         "",
-        "Written by `python -m benchmarks.tables RUNS` from the runs that it names, over crops that "
-        "`python -m benchmarks.crops PHOTOGRAPHS CROPS` cut.",
+        "Written by `python -m benchmarks.tables RUNS` from the runs of the commands below, over crops that "
+        "`python -m benchmarks.crops PHOTOGRAPHS CROPS` cut out of photographs.",
     ]
     for section in sections:
         lines += section
