@@ -78,4 +78,4 @@ def test_the_pages_state_the_constants_that_the_decoder_used() -> None:
     assert hashlib.sha256(table.tobytes()).hexdigest() in ncb
     assert " ".join(map(str, spec_pack_decoder.SIGMAS)) in re.sub(r"\s+", " ", ncbp)
     listed = re.findall(r"^\| (\d) \| `([a-z+-]+)`", ncb, re.MULTILINE)
-    assert listed == [(str(number), method) for number, method in enumerate(bitstream.METHODS)]
+    assert listed == [(str(number), method) for number, method in sorted(bitstream.METHODS.items())]
