@@ -24,6 +24,8 @@ from ncbatch.plan.run import Run, list_inputs, open_run
 from ncbatch.plan.spec import RunSpec, Variant
 from ncbatch.plan.units import Unit
 from ncbatch.store import Store, StoreOptions
+from ncbatch.worker.beats import BeatSink
+from ncbatch.worker.options import WorkerOptions
 from ncbatch.worker.unit import run_unit
 from ncbatch.worker.workspace import Workspace
 
@@ -84,10 +86,17 @@ class Workbench:
         (unit,) = self.open(spec).units
         return unit
 
-    def workspace(self, spec: RunSpec, **fields: Any) -> Workspace:
+    def workspace(self, spec: RunSpec, report: BeatSink | None = None, **options: Any) -> Workspace:
         """Each is a worker process of its own, so to say; it has the model, which is slow to load."""
-        models = {CHECKPOINT.digest: MODEL}
-        return Workspace(spec, self.corpus, self.output, torch.device("cpu"), _models=models, **fields)
+        return Workspace(
+            spec,
+            self.corpus,
+            self.output,
+            torch.device("cpu"),
+            WorkerOptions(**options),
+            report,
+            _models={CHECKPOINT.digest: MODEL},
+        )
 
     def encode(self, spec: RunSpec, *, attempt: str = ATTEMPTS[0], **fields: Any) -> dict[str, Row]:
         """Does the only unit of a run; its rows by image."""

@@ -36,7 +36,7 @@ def print_plan(args: argparse.Namespace, spec: RunSpec, options: EncodeOptions) 
     from ncbatch.plan.sizing import local_workers, wall_seconds
     from ncbatch.worker.calibration import estimate
 
-    torch.set_num_threads(options.threads)  # as a worker does
+    torch.set_num_threads(options.pool.threads)  # as a worker does
     keep_freed_memory()
     listing = list_inputs(spec, corpus, options.store, output)
     require_images(spec, listing)

@@ -61,23 +61,19 @@ def _request(args: argparse.Namespace) -> Request:
 
 
 def encode_options(args: argparse.Namespace) -> EncodeOptions:
-    from ncbatch.codec.recipe import STEPS_BETWEEN_PAUSES
     from ncbatch.driver.options import Deadlines, EncodeOptions, PoolConfig
     from ncbatch.driver.schedule import Policy
+    from ncbatch.worker.options import WorkerOptions
 
-    if args.trace % STEPS_BETWEEN_PAUSES:
-        raise UsageError(f"--trace {args.trace}: give a multiple of {STEPS_BETWEEN_PAUSES} steps")
     return EncodeOptions(
         store=store_options(args),
         pool=PoolConfig(args.workers, args.cpus_per_worker, args.gpus_per_worker),
         ray_address=args.ray_address,
-        threads=max(int(args.cpus_per_worker), 1),
-        batch_size=args.batch_size,
+        worker=WorkerOptions(args.batch_size, trace_every=args.trace),
         unit_seconds=args.unit_seconds,
         policy=Policy(failed_share=args.max_failed),
         deadlines=Deadlines(floor=args.min_deadline),
         force=args.force,
-        trace_every=args.trace,
         retry=_retry(args.retry_failed),
     )
 

@@ -110,15 +110,7 @@ def _drive(
 ) -> tuple[str | None, int]:
     """Why the run was stopped, if it was, and how many rows it has when it is finished."""
     output = places.output
-    config = WorkerConfig(
-        spec,
-        places.corpus,
-        output,
-        options.threads,
-        options.batch_size,
-        options.wip_seconds,
-        options.trace_every,
-    )
+    config = WorkerConfig(spec, places.corpus, output, options.worker, threads=options.pool.threads)
     calibrated: dict[str, float] = {}
     with Pool(config, options.pool, options.ray_address) as pool:
 

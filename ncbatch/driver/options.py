@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from ncbatch.driver.schedule import Policy
 from ncbatch.plan.retry import Retry
 from ncbatch.store import StoreOptions
+from ncbatch.worker.options import WorkerOptions
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,11 @@ class PoolConfig:
     workers: int | None = None
     cpus: float = 1.0
     gpus: float | None = None
+
+    @property
+    def threads(self) -> int:
+        """Of each worker's computations."""
+        return max(int(self.cpus), 1)
 
 
 @dataclass(frozen=True)
@@ -42,11 +48,8 @@ class EncodeOptions:
     store: StoreOptions = field(default_factory=StoreOptions)
     pool: PoolConfig = field(default_factory=PoolConfig)
     ray_address: str | None = None
-    threads: int = 1
-    batch_size: int = 1
+    worker: WorkerOptions = field(default_factory=WorkerOptions)
     unit_seconds: float = 300.0
-    wip_seconds: float = 60.0
-    trace_every: int = 0
     policy: Policy = field(default_factory=Policy)
     deadlines: Deadlines = field(default_factory=Deadlines)
     force: bool = False

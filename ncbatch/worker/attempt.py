@@ -16,7 +16,6 @@ from ncbatch.worker.batches import OUT_OF_MEMORY, Batches, BatchResult, failure_
 from ncbatch.worker.fetch import FetchedImage, open_images
 from ncbatch.worker.publish import Publisher
 from ncbatch.worker.rows import Failure, RowWriter, Work
-from ncbatch.worker.tracer import Tracer
 from ncbatch.worker.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -33,7 +32,7 @@ class Attempt:
         self._publisher = Publisher(
             workspace.output, unit, attempt, variant.recipe.suffix, create_only=workspace.spec.create_only
         )
-        self.tracer = Tracer(workspace.output, unit, workspace.trace_every)
+        self.tracer = workspace.tracer(unit)
         self.wip = workspace.wip(unit)
         self.progress = workspace.progress(unit, attempt)
 

@@ -18,7 +18,6 @@ from ncbatch.plan.units import PlannedImage, Unit
 from ncbatch.worker.batches import OUT_OF_MEMORY, Batches, BatchResult, failure_of, memory_failure, refined
 from ncbatch.worker.fetch import FetchedImage, open_image, open_images
 from ncbatch.worker.rows import Failure, RowWriter, Work
-from ncbatch.worker.tracer import Tracer
 from ncbatch.worker.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -33,7 +32,7 @@ class PackAttempt:
         self._workspace, self._coder, self._variant = workspace, coder, variant
         self._unit = unit
         self._writer = RowWriter(variant, unit, attempt, str(workspace.device))
-        self.tracer = Tracer(workspace.output, unit, workspace.trace_every)
+        self.tracer = workspace.tracer(unit)
         self.wip = workspace.wip(unit)
         self.progress = workspace.progress(unit, attempt)
         self._started_at = datetime.now(timezone.utc)

@@ -18,6 +18,7 @@ from ncbatch.plan.units import Unit
 from ncbatch.store import Store, StoreError
 from ncbatch.worker.beats import BeatSink
 from ncbatch.worker.calibration import seconds_per_pixel
+from ncbatch.worker.options import WorkerOptions
 from ncbatch.worker.unit import probe_image, run_unit
 from ncbatch.worker.workspace import Workspace
 
@@ -26,16 +27,14 @@ from ncbatch.worker.workspace import Workspace
 class WorkerConfig:
     """What a worker needs to know; travels to it.
 
-    threads: of torch. batch_size, wip_seconds, trace_every, report: see `Workspace`.
+    threads: of torch. report: see `Workspace`.
     """
 
     spec: RunSpec
     corpus: Store
     output: Store
+    options: WorkerOptions
     threads: int = 1
-    batch_size: int = 1
-    wip_seconds: float = 60.0
-    trace_every: int = 0
     report: BeatSink | None = None
 
 
@@ -65,14 +64,7 @@ class Worker:
         keep_freed_memory()
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._workspace = Workspace(
-            config.spec,
-            config.corpus,
-            config.output,
-            device,
-            batch_size=config.batch_size,
-            wip_seconds=config.wip_seconds,
-            trace_every=config.trace_every,
-            report=config.report,
+            config.spec, config.corpus, config.output, device, config.options, config.report
         )
 
     def ready(self) -> WorkerInfo:

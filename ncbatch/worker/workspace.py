@@ -15,6 +15,8 @@ from ncbatch.plan.spec import RunSpec, Variant
 from ncbatch.plan.units import Unit
 from ncbatch.store import Store
 from ncbatch.worker.beats import BeatSink
+from ncbatch.worker.options import WorkerOptions
+from ncbatch.worker.tracer import Tracer
 from ncbatch.worker.unit_progress import UnitProgress
 from ncbatch.worker.work_in_progress import WorkInProgress
 
@@ -23,21 +25,21 @@ from ncbatch.worker.work_in_progress import WorkInProgress
 class Workspace:
     """What one process needs to do units of a run.
 
-    batch_size: images of one padded shape to refine together; halved for good when memory runs out.
-    wip_seconds: between two saves of a refinement's state.
-    trace_every: steps between two looks at a refinement, for the side table; 0: none.
     report: where to say how much of a unit is done.
+    batch_size: as the options say at first; halved for good when memory runs out.
     """
 
     spec: RunSpec
     corpus: Store
     output: Store
     device: torch.device
-    batch_size: int = 1
-    wip_seconds: float = 60.0
-    trace_every: int = 0
+    options: WorkerOptions = field(default_factory=WorkerOptions)
     report: BeatSink | None = None
+    batch_size: int = field(init=False)
     _models: dict[str, Model] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.batch_size = self.options.batch_size
 
     def coder(self, variant: Variant) -> Coder | PackCoder:
         """What the variant's recipe does, on the device; the last model used is kept."""
@@ -52,7 +54,12 @@ class Workspace:
         return PackCoder(model, recipe) if isinstance(recipe, PackedRecipe) else LearnedCoder(model, recipe)
 
     def wip(self, unit: Unit) -> WorkInProgress:
-        return WorkInProgress(self.output, unit, self.spec.variant(unit.variant), self.wip_seconds)
+        """Where the unit's states between its steps are kept."""
+        return WorkInProgress(self.output, unit, self.spec.variant(unit.variant), self.options.wip_seconds)
+
+    def tracer(self, unit: Unit) -> Tracer:
+        """Looks at the unit's refinements."""
+        return Tracer(self.output, unit, self.options.trace_every)
 
     def progress(self, unit: Unit, attempt: str) -> UnitProgress:
         return UnitProgress(unit, attempt, self.spec.variant(unit.variant).recipe, self.report)

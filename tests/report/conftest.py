@@ -13,6 +13,7 @@ from ncbatch.plan.request import make_spec
 from ncbatch.plan.run import list_inputs, open_run
 from ncbatch.plan.spec import RunSpec
 from ncbatch.store import Store, StoreOptions, open_store
+from ncbatch.worker.options import WorkerOptions
 from ncbatch.worker.unit import run_unit
 from ncbatch.worker.workspace import Workspace
 from tests.workbench import CHECKPOINT, MODEL, encoded_as, make_image
@@ -49,7 +50,9 @@ def make_run(
         spec, list_inputs(spec, corpus, StoreOptions(), output), output, lambda *_: pixels_per_unit
     )
     models = {CHECKPOINT.digest: MODEL}
-    workspace = Workspace(spec, corpus, output, torch.device("cpu"), trace_every=10, _models=models)
+    workspace = Workspace(
+        spec, corpus, output, torch.device("cpu"), WorkerOptions(trace_every=10), _models=models
+    )
     chosen = [run.units[i] for i in units] if isinstance(units, list) else run.units[:units]
     for unit in chosen:
         run_unit(workspace, unit, "00000001-1", {})
