@@ -40,14 +40,18 @@ def _run(*arguments: str) -> tuple[int, str]:
 def helps() -> dict[str, str]:
     """What `ncbatch --help` prints, by the name "", and what `ncbatch COMMAND --help` does, by the command.
 
-    Any word that a line of the program's help begins with may be a command; whether it is one, the program
-    says.
+    Any word that a line of the program's help begins with may be a command; it is one if its help says how
+    that very command is used.
     """
     _, overview = _run("--help")
     words = list(dict.fromkeys(_FIRST_WORD.findall(overview)))
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         answers = list(threads.map(lambda word: _run(word, "--help"), words))
-    found = {word: text for word, (code, text) in zip(words, answers, strict=True) if code == 0}
+    found = {
+        word: text
+        for word, (code, text) in zip(words, answers, strict=True)
+        if code == 0 and re.match(rf"usage: ncbatch {word}\b", text, re.IGNORECASE)
+    }
     return {"": overview, **found}
 
 
