@@ -19,6 +19,7 @@ SCHEMA_VERSION = 1
 VERSION_KEY = b"ncbatch.schema"
 
 _DICTIONARY_ROWS = 32
+_ROW_GROUP_ROWS = 128 * 1024
 
 
 @dataclass(kw_only=True)
@@ -147,7 +148,7 @@ def rows_to_parquet(rows: Sequence[Row]) -> bytes:
     return table_to_parquet(pa.Table.from_arrays(columns, schema=SCHEMA))
 
 
-def table_to_parquet(table: pa.Table, row_group_rows: int = 128 * 1024) -> bytes:
+def table_to_parquet(table: pa.Table) -> bytes:
     """A table with SCHEMA as one Parquet file. Built in memory: a store gets whole objects or none."""
     buffer = io.BytesIO()
     # A dictionary costs more than it saves in a unit's few rows, in time as in bytes.
@@ -155,7 +156,7 @@ def table_to_parquet(table: pa.Table, row_group_rows: int = 128 * 1024) -> bytes
         table,
         buffer,
         compression="zstd",
-        row_group_size=row_group_rows,
+        row_group_size=_ROW_GROUP_ROWS,
         use_dictionary=len(table) > _DICTIONARY_ROWS,
         write_page_checksum=True,
     )
