@@ -53,9 +53,7 @@ def photographs() -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def outputs(
-    photographs: list[Path], rclone_server: S3Server
-) -> Iterator[dict[str, Store]]:
+def outputs(photographs: list[Path], rclone_server: S3Server) -> Iterator[dict[str, Store]]:
     """The finished runs of both methods."""
     patch = pytest.MonkeyPatch()
     rclone_server.use(patch)

@@ -23,25 +23,27 @@ _READERS = 4
 
 @dataclass(frozen=True)
 class TrainingImages:
-    """Decoded images, uint8[height, width, 3] each, in the order of their keys.
-
-    unusable: files that are no images; padded: images smaller than the crop, extended by replication.
-    """
+    """Decoded images, uint8[height, width, 3] each, in the order of their keys."""
 
     images: list[Pixels]
-    unusable: int = 0
-    padded: int = 0
 
     @cached_property
     def digest(self) -> str:
-        """Of all pixels: other images are other crops, and other weights."""
+        """SHA-256 of all pixels, hexadecimal: a training on other images arrives at other weights."""
         digest = hashlib.sha256()
         for image in self.images:
             digest.update(str(image.shape).encode() + image.tobytes())
         return digest.hexdigest()
 
     def crop(self, seed: int, step: int, index: int, size: int) -> Pixels:
-        """The crop that sample `index` of a step sees: the same whoever draws it, whenever."""
+        """The crop that a sample sees, uint8[size, size, 3]; it depends on the arguments and the images only.
+
+        Args:
+            seed: of the training.
+            step: of the training.
+            index: of the sample in its batch.
+            size: pixels a side.
+        """
         rng = np.random.default_rng([seed, step, index])
         image = self.images[rng.integers(len(self.images))]
         top = rng.integers(image.shape[0] - size + 1)
@@ -53,15 +55,17 @@ class TrainingImages:
 def read_images(
     corpus: Store, keys: Iterable[str], crop: int, max_bytes: int, purpose: str = "training"
 ) -> TrainingImages:
-    """Reads as many images as fit.
+    """Reads as many images as fit, and logs how many there are and what became of the others.
 
     Args:
-        purpose: what they are for, in messages.
-        crop: smaller images are padded to it.
-        max_bytes: of decoded pixels to hold; the images that do not fit are left out, and said so.
+        corpus: their folder.
+        keys: of the images in it.
+        crop: pixels a side; smaller images are padded to it by replication.
+        max_bytes: how many bytes of decoded pixels to hold; images that do not fit are left out.
+        purpose: what the images are for, in messages.
 
     Raises:
-        UsageError: not one usable image.
+        UsageError: not one image can be read.
     """
     keys = list(keys)
     images: list[Pixels] = []
@@ -77,7 +81,7 @@ def read_images(
     if not images:
         raise UsageError(f"{corpus.uri} holds no usable image ({unusable} could not be read)")
     log.info("%s", _account(purpose, len(keys), len(images), unusable, padded))
-    return TrainingImages(images, unusable, padded)
+    return TrainingImages(images)
 
 
 def _account(purpose: str, count: int, kept: int, unusable: int, padded: int) -> str:

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.command_line import Said, ncbatch
+from tests.end_to_end.conftest import Head
 from tests.end_to_end.images import save_images
 
 pytestmark = pytest.mark.ray
 
 
-def test_methods_and_codecs_are_compared(tmp_path: Path) -> None:
+def test_methods_and_codecs_are_compared(head: Head, said: Said, tmp_path: Path) -> None:
     save_images(tmp_path / "in", 2)
     learned = (
         "evaluate",
@@ -24,7 +25,7 @@ def test_methods_and_codecs_are_compared(tmp_path: Path) -> None:
         "0.01,0.02",
     )
     words = (*learned, "--steps", "20", "--trace", "10", "--codecs", "jpeg,hevc", "--qualities", "30,70")
-    done = ncbatch(*words, "--workers", "1").expect(0)
+    done = ncbatch(*words, "--workers", "1", "--ray-address", head.address).expect(0)
     assert done.out.strip().endswith("/out/report/index.html")
     report = tmp_path / "out" / "report"
     page = (report / "index.html").read_text()
@@ -36,7 +37,7 @@ def test_methods_and_codecs_are_compared(tmp_path: Path) -> None:
         *("amortized-0.01", "amortized-0.02", "map-0.01", "map-0.02"),
         *("jpeg-30", "jpeg-70", "hevc-30", "hevc-70"),
     }
-    verified = ncbatch("verify", tmp_path / "out").expect(0).out
+    verified = said("verify", tmp_path / "out").expect(0).out
     assert "16 images verified" in verified
 
 

@@ -42,35 +42,35 @@ def _command(folder: Path) -> tuple[str, ...]:
     return ("encode", str(folder / "in"), str(folder / "out"), *words)
 
 
-def test_a_run_is_read_decoded_verified_and_compacted(folder: Path, tmp_path: Path) -> None:
+def test_a_run_is_read_decoded_verified_and_compacted(folder: Path, said: Said, tmp_path: Path) -> None:
     out = folder / "out"
-    status = ncbatch("status", out).expect(0)
+    status = said("status", out).expect(0)
     assert "4 images in" in status.out and "0 pending" in status.out and "finished" in status.out
-    told = json.loads(ncbatch("status", out, "--json").expect(0).out)
+    told = json.loads(said("status", out, "--json").expect(0).out)
     assert (told["images"], told["ok"], told["failed"], told["pending"]) == (4, 4, 0, 0)
     assert told["driver"] is None
     assert "4 images verified" in ncbatch("verify", out).expect(0).out
-    told = json.loads(ncbatch("verify", out, "--json").expect(0).out)
+    told = json.loads(said("verify", out, "--json").expect(0).out)
     assert told == {"verified": 4, "planned_again": 0, "failed_rows": 0, "pending": 0, "problems": []}
 
     sql = "select image_key, width, bpp from metrics order by image_key"
-    table = ncbatch("query", out, sql).expect(0).out.splitlines()
+    table = said("query", out, sql).expect(0).out.splitlines()
     assert len(table) == 5 and table[0].split() == ["image_key", "width", "bpp"]
-    csv = ncbatch("query", out, sql, "--format", "csv").expect(0).out.splitlines()
+    csv = said("query", out, sql, "--format", "csv").expect(0).out.splitlines()
     assert csv[0] == "image_key,width,bpp" and csv[1].startswith("000.png,64,")
-    assert "4 rows" in ncbatch("compact", out).expect(0).out
-    told = json.loads(ncbatch("query", out, sql, "--format", "json").expect(0).out)
+    assert "4 rows" in said("compact", out).expect(0).out
+    told = json.loads(said("query", out, sql, "--format", "json").expect(0).out)
     assert [row["image_key"] for row in told] == ["000.png", "001.png", "002.png", "below/sp ace+%25.png"]
 
     assert "4 images decoded" in ncbatch("decode", out, tmp_path / "all").expect(0).out
     ncb = next((out / "bitstreams").rglob("000*.ncb"))
-    ncbatch("decode", ncb, tmp_path / "one").expect(0)
-    ncbatch("decode", ncb, tmp_path / "single.png").expect(0)
+    said("decode", ncb, tmp_path / "one").expect(0)
+    said("decode", ncb, tmp_path / "single.png").expect(0)
     assert (tmp_path / "single.png").read_bytes() == (tmp_path / "one" / "000.png").read_bytes()
-    assert "4 images decoded" in ncbatch("decode", out, tmp_path / "all").expect(0).out
+    assert "4 images decoded" in said("decode", out, tmp_path / "all").expect(0).out
     (tmp_path / "single.png").write_bytes(b"own")
-    assert "--overwrite" in ncbatch("decode", ncb, tmp_path / "single.png").expect(1).message
-    several = ncbatch("decode", out, tmp_path / "several.png").expect(1)
+    assert "--overwrite" in said("decode", ncb, tmp_path / "single.png").expect(1).message
+    several = said("decode", out, tmp_path / "several.png").expect(1)
     assert "names one file" in several.message
     assert not (out / ".ncbatch-tmp").exists()
     decoded = np.asarray(Image.open(tmp_path / "all" / "000.png")).astype(float)
@@ -81,22 +81,22 @@ def test_a_run_is_read_decoded_verified_and_compacted(folder: Path, tmp_path: Pa
     assert ((decoded - original) ** 2).mean() == pytest.approx(row["mse"], rel=1e-6)
 
 
-def test_wrong_sql_gets_one_line(folder: Path) -> None:
+def test_wrong_sql_gets_one_line(folder: Path, said: Said) -> None:
     assert (
         "bits_per_pixel"
-        in ncbatch("query", folder / "out", "select bits_per_pixel from metrics").expect(1).message
+        in said("query", folder / "out", "select bits_per_pixel from metrics").expect(1).message
     )
-    assert "only table is metrics" in ncbatch("query", folder / "out", "select * from rows").expect(1).message
+    assert "only table is metrics" in said("query", folder / "out", "select * from rows").expect(1).message
 
 
-def test_other_settings_are_refused_with_the_differences(folder: Path) -> None:
+def test_other_settings_are_refused_with_the_differences(folder: Path, said: Said) -> None:
     words = [word if word != "4" else "5" for word in _command(folder)]
-    message = ncbatch(*words, "--seed", "3").expect(1).message
+    message = said(*words, "--seed", "3").expect(1).message
     assert "holds a run with other settings" in message
     assert "steps: 4 there, 5 asked for" in message and "seed: 0 there, 3 asked for" in message
 
 
-def test_the_same_command_goes_on(head: Head, folder: Path) -> None:
+def test_the_same_command_goes_on(head: Head, folder: Path, said: Said) -> None:
     """Again with nothing to do; then with an input added, one changed and one broken: generation 1."""
     out = output_store(folder / "out")
     before = rows(out)
@@ -122,12 +122,12 @@ def test_the_same_command_goes_on(head: Head, folder: Path) -> None:
     assert after["001.png"]["width"] == 80
     assert after["000.png"] == before["000.png"]
     assert statuses(out)["torn.png"] == "truncated"
-    told = ncbatch("verify", folder / "out").expect(0).out
+    told = said("verify", folder / "out").expect(0).out
     assert "5 images verified" in told and "2 rows failed" in told
 
 
 def test_damage_is_found_planned_again_and_repaired_by_the_command_that_verify_prints(
-    head: Head, folder: Path
+    head: Head, folder: Path, said: Said
 ) -> None:
     """The run is finished, by the same command too; so a repair has to be asked for."""
     out = output_store(folder / "out")
@@ -135,8 +135,8 @@ def test_damage_is_found_planned_again_and_repaired_by_the_command_that_verify_p
     out.delete(lost)
     out.put(other, out.get(other)[:-1])
     out.delete("models/" + rows(out)["000.png"]["model_digest"] + ".safetensors")
-    assert "--repair` plans them again" in ncbatch("verify", folder / "out").expect(2).out
-    told = ncbatch("verify", folder / "out", "--repair").expect(2)
+    assert "--repair` plans them again" in said("verify", folder / "out").expect(2).out
+    told = said("verify", folder / "out", "--repair").expect(2)
     assert "put back" in told.err and "000.png (sga): " in told.err and "002.png (sga): " in told.err
     assert "2 images pending" in told.out and "2 damaged rows planned again" in told.out
     program, *words = shlex.split(told.out.splitlines()[-1])
@@ -149,26 +149,26 @@ def test_damage_is_found_planned_again_and_repaired_by_the_command_that_verify_p
     }  # fmt: skip
     failed = {key for key, row in after.items() if row["status"] == "failed"}
     assert {key for key in failed if after[key]["generation"] == before[key]["generation"]} == set()
-    assert "images verified" in ncbatch("verify", folder / "out").expect(0).out
-    told = ncbatch("failures", folder / "out", "--json").expect(0)
+    assert "images verified" in said("verify", folder / "out").expect(0).out
+    told = said("failures", folder / "out", "--json").expect(0)
     assert json.loads(told.out)["failed"] == len(failed)
     for name in failed:
-        assert name in ncbatch("failures", folder / "out").expect(0).out
+        assert name in said("failures", folder / "out").expect(0).out
 
 
-def test_what_cannot_be_encoded_is_said_in_one_line(folder: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_encoded_is_said_in_one_line(folder: Path, said: Said, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    empty = ncbatch("encode", tmp_path / "empty", tmp_path / "out").expect(1)
+    empty = said("encode", tmp_path / "empty", tmp_path / "out").expect(1)
     assert "holds no images" in empty.message
     missing = ncbatch("encode", tmp_path / "no", tmp_path / "out").expect(1)
     assert "does not exist" in missing.message
-    assert "no run" in ncbatch("status", tmp_path / "empty").expect(1).message
+    assert "no run" in said("status", tmp_path / "empty").expect(1).message
     traceback = ncbatch("encode", tmp_path / "no", tmp_path / "out", "--debug")
     assert traceback.code == 1 and "Traceback" in traceback.err
-    steps = ncbatch("encode", folder / "in", tmp_path / "out", "--steps", "-3").expect(1)
+    steps = said("encode", folder / "in", tmp_path / "out", "--steps", "-3").expect(1)
     assert "--steps" in steps.message
     gpus = ncbatch("encode", folder / "in", tmp_path / "out2", "--gpus-per-worker", "9").expect(1)
-    typo = ncbatch("encode", "--retry-failed", folder / "in", tmp_path / "out").expect(1)
+    typo = said("encode", "--retry-failed", folder / "in", tmp_path / "out").expect(1)
     assert "is not an error class" in typo.message and "behind the folders" in typo.message
     assert "--gpus-per-worker 9" in gpus.err.splitlines()[-1]
 

@@ -11,6 +11,7 @@ import pytest
 from ncbatch.codec.model.checkpoint import parse
 from ncbatch.models import catalog
 from tests.end_to_end.command_line import Said, ncbatch, running, wait_for
+from tests.end_to_end.conftest import Head
 from tests.end_to_end.images import save_images
 
 SMALL = ("--n", "8", "--m", "12", "--crop", "64", "--batch-size", "2", "--threads", "1")
@@ -23,31 +24,34 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_ladder_is_trained_interrupted_and_gone_on_with(corpus: Path, tmp_path: Path) -> None:
+@pytest.mark.ray
+def test_a_ladder_is_trained_interrupted_and_gone_on_with(
+    head: Head, said: Said, corpus: Path, tmp_path: Path
+) -> None:
     ladder = ("train", corpus, "--out", tmp_path / "models", "--ladder", "0.01,0.02", "--kind", "bits-back")
-    words = (*ladder, *SMALL, "--steps", "3000", "--warm-steps", "40", "--save-minutes", "0.01")
+    words = (*ladder, *SMALL, "--steps", "1200", "--warm-steps", "40")
     state = tmp_path / "models" / "base-0.020" / "state.pt"
-    with running(*words) as command:
+    with running(*words, "--save-minutes", "0.01") as command:
         wait_for(state.exists, "the first save")
         command.signal_group(signal.SIGINT)
         done = command.wait()
     assert done.code == 130 and "Traceback" not in done.err, str(done)
     done = ncbatch(*words).expect(0)
-    assert "continuing at step" in done.err and "base-0.020: step 3000/3000 | loss " in done.err
+    assert "continuing at step" in done.err and "base-0.020: step 1200/1200 | loss " in done.err
     names = ["base-0.010", "base-0.020", "bits-back-0.010", "bits-back-0.020"]
     trained = [parse((tmp_path / "models" / n / "model.safetensors").read_bytes(), n) for n in names]
     assert [(t.info.kind, t.info.lmbda) for t in trained] == [
         ("base", 0.01), ("base", 0.02), ("bits-back", 0.01), ("bits-back", 0.02),
     ]  # fmt: skip
-    again = ncbatch(*words).expect(0)
+    again = said(*words).expect(0)
     assert again.err.count(" is already trained") == 4 and "step" not in again.err
 
-    listed = ncbatch("models", tmp_path / "models").expect(0).out
+    listed = said("models", tmp_path / "models").expect(0).out
     assert all(f"{name}/model.safetensors" in listed for name in names)
     assert all(t.digest[:16] in listed for t in trained) and "compressai:mbt2018-mean/8" in listed
     coded = ncbatch(
         "encode", corpus, tmp_path / "out", "--method", "amortized", "--workers", "1",
-        "--model", tmp_path / "models" / "base-0.020" / "model.safetensors",
+        "--model", tmp_path / "models" / "base-0.020" / "model.safetensors", "--ray-address", head.address,
     )  # fmt: skip
     coded.expect(0)
 
@@ -76,12 +80,15 @@ def test_a_dry_run_trains_nothing(said: Said, corpus: Path, tmp_path: Path) -> N
     assert not (tmp_path / "models").exists()
 
 
-def test_every_builtin_model_encodes_and_verifies(corpus: Path, tmp_path: Path) -> None:
-    names = list(catalog.builtin_models())
+@pytest.mark.ray
+def test_every_builtin_model_encodes_and_verifies(head: Head, said: Said, tmp_path: Path) -> None:
+    names, images = list(catalog.builtin_models()), 2
+    save_images(tmp_path / "in", images)
     (tmp_path / "spec.yaml").write_text(f"variants: [{{method: amortized, model: [{', '.join(names)}]}}]")
-    ncbatch("encode", corpus, tmp_path / "out", "--spec", tmp_path / "spec.yaml").expect(0)
-    told = ncbatch("verify", tmp_path / "out").expect(0).out
-    assert f"{6 * len(names)} images verified" in told
+    words = ("--spec", tmp_path / "spec.yaml", "--ray-address", head.address)
+    ncbatch("encode", tmp_path / "in", tmp_path / "out", *words).expect(0)
+    told = said("verify", tmp_path / "out").expect(0).out
+    assert f"{images * len(names)} images verified" in told
 
 
 @pytest.mark.parametrize(
