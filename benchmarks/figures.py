@@ -72,6 +72,7 @@ def _draw(axes: Axes, series: Mapping[str, Points], style: str) -> None:
 
 
 def rd_curves() -> Figure:
+    """R-D curves of the built-in models and of the methods, beside published ones."""
     figure = Figure(figsize=(8.6, 3.9), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, width_ratios=(1.45, 1))
@@ -99,6 +100,7 @@ def write(folder: Path) -> list[Path]:
 
 
 def main() -> None:
+    """Writes the figures into a folder."""
     parser = argparse.ArgumentParser(description="the figures of the README and the docs")
     parser.add_argument("folder", nargs="?", type=Path, default=FIGURES)
     for path in write(parser.parse_args().folder):

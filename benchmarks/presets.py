@@ -21,7 +21,8 @@ from benchmarks.crops import HALVES, crops, half_of
 from ncbatch.codec.allocator import keep_freed_memory
 from ncbatch.codec.methods import Refined
 from ncbatch.codec.model.hyperprior import Model, to_tensor
-from ncbatch.codec.refinement.batch import Refinement, Target
+from ncbatch.codec.refinement.batch import Refinement
+from ncbatch.codec.refinement.loop import Target
 from ncbatch.codec.refinement.noise import ImageNoise
 from ncbatch.models.loading import load_model
 from ncbatch.plan.request import make_variant, read_spec_file

@@ -25,7 +25,8 @@ from ncbatch.codec.encode import evaluate, write
 from ncbatch.codec.methods import Sga
 from ncbatch.codec.model.checkpoint import Checkpoint
 from ncbatch.codec.model.hyperprior import Latents, Model, to_tensor
-from ncbatch.codec.refinement.batch import Refinement, Target
+from ncbatch.codec.refinement.batch import Refinement
+from ncbatch.codec.refinement.loop import Target
 from ncbatch.codec.refinement.noise import ImageNoise
 from ncbatch.models import zoo
 

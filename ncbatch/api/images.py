@@ -21,9 +21,10 @@ from ncbatch.codec.methods import Learned
 from ncbatch.codec.model.hyperprior import Model
 from ncbatch.codec.recipe import LearnedRecipe
 from ncbatch.errors import UsageError, first_problem
-from ncbatch.images.limits import DEFAULT_LIMITS, MAX_SIDE
+from ncbatch.images.checks import ImageError
+from ncbatch.images.limits import DEFAULT_LIMITS, MAX_SIDE, ImageLimits
 from ncbatch.images.pixels import Pixels
-from ncbatch.images.read import ImageError, ImageLimits, read_image
+from ncbatch.images.read import read_image
 from ncbatch.images.samples import Alpha
 from ncbatch.models import catalog
 from ncbatch.models.loading import load_model as load_checkpoint

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from ncbatch.codec.errors import BitstreamError
 from ncbatch.codec.methods import LEARNED
-from ncbatch.images.read import MAX_SIDE
+from ncbatch.images.limits import MAX_SIDE
 
 MAGIC = b"NCB"
 VERSION = 1
@@ -30,7 +30,15 @@ _CHECKSUM = 4
 
 @dataclass(frozen=True)
 class Bitstream:
-    """A parsed file. `model_digest` is the model's short digest, in hex."""
+    """A parsed file.
+
+    Attributes:
+        method: by name.
+        model_digest: the model's short digest, hexadecimal.
+        width: in pixels.
+        height: in pixels.
+        payload: of the entropy coder.
+    """
 
     method: str
     model_digest: str
@@ -55,10 +63,10 @@ def leb128(value: int) -> bytes:
 
 
 def read_leb128(data: bytes, position: int) -> tuple[int, int]:
-    """A number below 2**35 and the position after it.
+    """A number below 2**35, and the position behind it.
 
     Raises:
-        BitstreamError: it does not end.
+        BitstreamError: the number does not end.
     """
     value = 0
     for shift in (0, 7, 14, 21, 28):
@@ -73,7 +81,7 @@ def read_leb128(data: bytes, position: int) -> tuple[int, int]:
 
 
 def serialise(stream: Bitstream) -> bytes:
-    """The bytes of the file; the payload's length must be a multiple of four."""
+    """The bytes of a file. The payload's length must be a multiple of four."""
     body = b"".join(
         [
             MAGIC,
@@ -91,13 +99,14 @@ def serialise(stream: Bitstream) -> bytes:
 def parse(data: bytes, *, max_pixels: int) -> Bitstream:
     """Reads a file.
 
-    Nothing is allocated by what the header says before the checksum and the limits have been checked.
+    Nothing that the header says is allocated before the checksum and the limits have been checked.
 
     Args:
-        max_pixels: refuse images with more.
+        data: the file's bytes.
+        max_pixels: refuses larger images.
 
     Raises:
-        BitstreamError: anything that is not a whole, sane `.ncb` file.
+        BitstreamError: the bytes are not a whole, sane `.ncb` file.
     """
     if data[: len(MAGIC)] != MAGIC:
         raise BitstreamError("not an .ncb file: it does not start with NCB")
@@ -122,7 +131,11 @@ def parse(data: bytes, *, max_pixels: int) -> Bitstream:
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:
-    """Refuses sizes that no image has, or that are over the limit."""
+    """Checks the size that a header states.
+
+    Raises:
+        BitstreamError: no image has this size, or it is over the limit.
+    """
     if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE):
         raise BitstreamError(f"the header claims an image of {width} x {height}; the file is damaged")
     if width * height > max_pixels:

@@ -27,13 +27,14 @@ _FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def encode_classical(recipe: Classical, pixels: Pixels) -> bytes:
-    """A whole file of the codec's own format.
+    """A whole file in the codec's own format.
 
     Args:
+        recipe: codec and quality.
         pixels: uint8[height, width, 3], RGB.
 
     Raises:
-        DecodeCheckError: the codec cannot code this image, or is not installed.
+        DecodeCheckError: the codec cannot code this image, or it is not installed.
     """
     if recipe.method == "bpg":
         return _run_bpg("bpgenc", ("-q", str(recipe.quality), "-f", "444"), write_png(pixels), ".png", ".bpg")
@@ -48,7 +49,12 @@ def encode_classical(recipe: Classical, pixels: Pixels) -> bytes:
 
 
 def decode_classical(recipe: Classical, data: bytes, max_pixels: int) -> Pixels:
-    """The image, uint8[height, width, 3].
+    """The image in a file, uint8[height, width, 3].
+
+    Args:
+        recipe: the codec.
+        data: the file.
+        max_pixels: refuses larger images.
 
     Raises:
         BitstreamError: the bytes are no such file, or of a larger image.
@@ -76,7 +82,7 @@ def _register(recipe: Classical) -> None:
 
 
 def _run_bpg(program: str, options: tuple[str, ...], data: bytes, suffix: str, wanted: str) -> bytes:
-    """BPG comes as programs only, and those only by hand."""
+    """Runs a program of BPG, which comes as programs only."""
     path = shutil.which(program)
     if path is None:
         raise DecodeCheckError(f"{program} is not on the PATH; BPG has to be installed by hand")

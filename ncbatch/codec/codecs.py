@@ -1,4 +1,4 @@
-"""What a variant's recipe does with images: through a model, or by a classical codec."""
+"""What a recipe does with images: through a model, or by a classical codec."""
 
 from __future__ import annotations
 
@@ -37,10 +37,15 @@ class LearnedCoder:
         return encode(self.model, images, self.recipe, resume_from=resume_from, on_pause=on_pause)
 
     def amortized(self, pixels: Pixels) -> Encoded:
+        """The image's encoding by the encoder network alone."""
         return encode(self.model, [pixels], Amortized(lmbda=self.recipe.lmbda))[0]
 
     def measured(self, pixels: Pixels, data: bytes) -> Encoded | None:
-        """Rate and distortion of bytes found, or None when they are not this image by this variant."""
+        """Rate and distortion of a bitstream that was found.
+
+        Returns:
+            None where it is not this image's by this variant.
+        """
         try:
             _, image, outcome = evaluate(self.model, pixels, data, self.recipe.lmbda)
         except (BitstreamError, ModelError, DecodeCheckError):
@@ -65,22 +70,24 @@ class PackCoder:
         resume_from: RefinementState | None = None,
         on_pause: Pause | None = None,
     ) -> list[PackCandidate]:
-        """What a batch becomes; errors as `bits_back.encode.find`."""
+        """Finds latents and posteriors of a batch; errors as of `bits_back.encode.find`."""
         return find(self.model, images, self.recipe, resume_from=resume_from, on_pause=on_pause)
 
     def unrefined(self, images: Sequence[Pixels]) -> list[PackCandidate]:
-        """With the encoder network's latents, where refinement diverged; inference as the recipe says."""
+        """As `find`, with the encoder network's latents, where refinement diverged."""
         unrefined = self.recipe.unrefined() if isinstance(self.recipe, SgaBitsBack) else self.recipe
         return find(self.model, images, unrefined)
 
     def restored(self, pixels: Pixels, state: RefinementState) -> PackCandidate:
+        """The candidate whose `state()` was kept."""
         return restored(self.model, pixels, self.recipe, state)
 
     def pack(self, images: Sequence[PackCandidate]) -> VerifiedPack:
-        """Errors as `bits_back.encode.encode_pack`."""
+        """Codes candidates into a verified pack; errors as of `bits_back.encode.encode_pack`."""
         return encode_pack(self.model, images, self.recipe)
 
     def encode(self, images: Sequence[Pixels]) -> list[Encoded]:
+        """Encodes images into one pack; the encodings are in the order of the images."""
         return self.pack(self.find(images)).encoded
 
 
@@ -119,7 +126,11 @@ class ClassicalCoder:
         return Encoded(outcome, None, distortion.ms_ssim(pixels, image), width, height, coded - started)
 
     def measured(self, pixels: Pixels, data: bytes) -> Encoded | None:
-        """Of bytes found; they are this image's exactly if coding it again gives them."""
+        """Rate and distortion of a file that was found.
+
+        Returns:
+            None where coding the image again gives other bytes: then it is not this image's.
+        """
         try:
             encoded = self._encode(pixels)
         except DecodeCheckError:

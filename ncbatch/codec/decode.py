@@ -7,23 +7,33 @@ import torch
 from ncbatch.codec import ans, bitstream
 from ncbatch.codec.errors import BitstreamError, WrongModelError
 from ncbatch.codec.model.hyperprior import PADDING, Latents, Model, to_pixels
+from ncbatch.images.limits import ImageLimits
 from ncbatch.images.pixels import Pixels
-from ncbatch.images.read import ImageLimits
 
 
 def decode(model: Model, data: bytes, *, max_pixels: int = ImageLimits().max_pixels) -> Pixels:
     """The image of an `.ncb` file, uint8[height, width, 3].
 
+    Args:
+        model: the one that made the file.
+        data: the file's bytes.
+        max_pixels: refuses larger images before memory is spent on them.
+
     Raises:
         BitstreamError: not a whole, sane `.ncb` file.
-        WrongModelError: made with another model.
+        WrongModelError: the file was made by another model.
     """
     stream = bitstream.parse(data, max_pixels=max_pixels)
     return reconstruct(model, decode_latents(model, stream), stream.height, stream.width)
 
 
 def decode_latents(model: Model, stream: bitstream.Bitstream) -> Latents:
-    """The integers in a file; the same on every machine."""
+    """The integers in a file, which are the same on every machine.
+
+    Raises:
+        BitstreamError: the payload is damaged.
+        WrongModelError: the file was made by another model.
+    """
     if stream.model_digest != bitstream.short_digest(model.digest):
         raise WrongModelError(
             f"the file was made with model {stream.model_digest}, not with {model.digest[:16]}; "

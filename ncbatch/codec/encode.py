@@ -17,7 +17,8 @@ from ncbatch.codec.errors import DecodeCheckError
 from ncbatch.codec.methods import Learned, Refined
 from ncbatch.codec.model.hyperprior import Latents, Model, to_tensor
 from ncbatch.codec.recipe import STEPS_BETWEEN_PAUSES, RefinedRecipe
-from ncbatch.codec.refinement.batch import Refinement, Target
+from ncbatch.codec.refinement.batch import Refinement
+from ncbatch.codec.refinement.loop import Target
 from ncbatch.codec.refinement.noise import ImageNoise
 from ncbatch.images import distortion
 from ncbatch.images.pixels import Pixels
@@ -30,11 +31,15 @@ Pause = Callable[[Refinement], None]
 class Outcome:
     """Rate and distortion of one encoding, measured on its real bytes and its 8-bit reconstruction.
 
-    data: the file, or the image's section of its pack.
-    bits_y, bits_z: information content in bits, which only a learned codec knows; rd_loss: where there is a
-    lmbda; decode_seconds: from bytes to image.
-    bits_back: of an image coded with bits-back; net_bytes: of an image in a pack (see
-    `bits_back.pack.Share`).
+    Attributes:
+        data: the file, or the image's section of its pack.
+        bits_y: information content of y in bits; None of a classical codec.
+        bits_z: information content of z in bits; None of a classical codec.
+        mse: mean squared error on 0..255.
+        rd_loss: bits per pixel + lmbda * mse; None where there is no lmbda.
+        decode_seconds: from the bytes to the image.
+        bits_back: bits of z that come back; None without bits-back.
+        net_bytes: by how much the pack grew for the image (see `bits_back.pack.Share`); None without a pack.
     """
 
     data: bytes
@@ -48,7 +53,7 @@ class Outcome:
 
     @property
     def bytes(self) -> int:
-        """What the image costs."""
+        """What the image costs: the length of its file, or what its pack grew by."""
         return len(self.data) if self.net_bytes is None else self.net_bytes
 
     @property
@@ -59,6 +64,7 @@ class Outcome:
 
     @property
     def psnr(self) -> float:
+        """In dB; infinite where the image came back exactly."""
         return distortion.psnr(self.mse)
 
 
@@ -66,9 +72,13 @@ class Outcome:
 class Encoded:
     """One image, encoded and verified.
 
-    outcome: what is to be published; the amortized encoding where refinement could not improve on it.
-    amortized: None of classical codecs.
-    encode_seconds: this image's share of its batch's time.
+    Attributes:
+        outcome: what is to be published: the amortized encoding where refinement could not improve on it.
+        amortized: by the encoder network alone; None of a classical codec.
+        ms_ssim: mean over the channels; None for images that are too small for it.
+        width: in pixels.
+        height: in pixels.
+        encode_seconds: this image's share of its batch's time.
     """
 
     outcome: Outcome
@@ -96,10 +106,16 @@ def encode(
     """Encodes a batch of images that share their padded shape.
 
     Args:
+        model: of the kind base.
         images: uint8[height, width, 3] each.
-        resume_from: `Refinement.state()` of an interrupted run over the same images and recipe.
-        on_pause: called before the first step and then every few; may save the refinement's state, or raise
-            to stop.
+        recipe: how their latents are found.
+        resume_from: `Refinement.state()` of an interrupted refinement of the same images under the same
+            recipe.
+        on_pause: called before the first step and then every few steps; may save the refinement's state, or
+            raise to stop.
+
+    Returns:
+        The encodings, in the order of the images.
 
     Raises:
         DivergedError: the refinement left the finite numbers.
@@ -126,7 +142,7 @@ def refine(
     resume_from: RefinementState | None,
     on_pause: Pause | None,
 ) -> Refinement:
-    """A refinement carried to its end; arguments and errors as of `encode`, `batch` the padded images."""
+    """Carries a refinement to its end; arguments and errors as of `encode`, `batch` the padded images."""
     targets = [Target(p.shape[0], p.shape[1], ImageNoise(recipe.seed, _fingerprint(p))) for p in images]
     refinement = Refinement(model, batch, targets, recipe)
     if resume_from is not None:

@@ -35,7 +35,7 @@ from ncbatch.codec.recipe import (
 
 
 class Amortized(UnrefinedRecipe):
-    """The encoder network alone."""
+    """The encoder network alone, without refinement."""
 
     number = 0
     method: Literal["amortized"] = "amortized"
@@ -71,7 +71,9 @@ class UniformNoise(RefinedRecipe):
 
 
 class DeterministicAnnealing(AnnealedRecipe):
-    """The mean under the rounding probabilities: the paper's A4; tau(t) = min(exp(-4e-3 t), 0.2)."""
+    """The mean under the rounding probabilities, without noise: the paper's A4; tau(t) = min(exp(-4e-3 t),
+    0.2).
+    """
 
     number = 5
     method: Literal["deterministic-annealing"] = "deterministic-annealing"
@@ -89,6 +91,7 @@ class BitsBack(UnrefinedRecipe, PackedRecipe):
 
     @classmethod
     def why_not(cls, name: str) -> str:
+        """Why the method does not take a field that others have, and what to do."""
         if name in InferringRecipe.model_fields:
             return f"the method bits-back does no inference; use bits-back+bbvi, which {name} is for"
         return super().why_not(name)
@@ -114,7 +117,7 @@ class SgaBitsBack(SgaRecipe, InferringRecipe):
     repeated: ClassVar[Mapping[str, int]] = {"steps": 1, "bbvi_steps": 2}
 
     def unrefined(self) -> BitsBackBbvi:
-        """The same inference, for the encoder network's y."""
+        """The recipe with the same inference for the encoder network's y."""
         said = {name: getattr(self, name) for name in BitsBackBbvi.model_fields if name != "method"}
         return BitsBackBbvi(**said)
 

@@ -58,8 +58,14 @@ never change, and a new field never joins."""
 class BaseRecipe(pydantic.BaseModel, frozen=True, extra="forbid"):
     """What all methods share.
 
-    suffix: of the names of files with one image. programs: that have to be on the PATH. repeated: the fields
-    that count steps, and how often encoding takes each of those: its decode check repeats inference.
+    Attributes:
+        method: its name.
+        suffix: of the names of files with one image, without the dot.
+        programs: that have to be on the PATH.
+        refines: whether latents are optimised.
+        uses_bits_back: whether images are coded together, in packs.
+        repeated: the fields that count steps, and how often encoding takes each of those: its decode check
+            repeats the inference.
     """
 
     method: str
@@ -70,17 +76,25 @@ class BaseRecipe(pydantic.BaseModel, frozen=True, extra="forbid"):
     repeated: ClassVar[Mapping[str, int]] = {}
 
     def digested(self) -> dict[str, Any]:
-        """What a digest is made of."""
+        """What the digest of a recipe is made of."""
         return self.model_dump(mode="json")
 
     @property
     def total_steps(self) -> int:
-        """Steps that encoding takes, of all kinds."""
+        """How many steps of all kinds encoding takes."""
         return sum(getattr(self, name) * times for name, times in self.repeated.items())
 
 
 class LearnedRecipe(BaseRecipe):
-    """Latents of a model. number: the method's in bitstreams, for good."""
+    """A method that codes the latents of a model.
+
+    Attributes:
+        lmbda: weight of the MSE on 0..255 against the bits per pixel.
+        number: the method's number in bitstreams, which never changes.
+        presets: values of its fields by the preset's name.
+        absent: what a digest says of fields that the method does not have.
+        foreign: the message for a method that is given fields which this class brings in.
+    """
 
     lmbda: float = Field(
         gt=0, allow_inf_nan=False,
@@ -98,7 +112,7 @@ class LearnedRecipe(BaseRecipe):
     @pydantic.model_validator(mode="before")
     @classmethod
     def _only_own(cls, given: Any, info: pydantic.ValidationInfo) -> Any:
-        """Without what is not said, and without what only other methods have if it says nothing, either."""
+        """Removes values that are None, and fields of other methods at the value that means nothing."""
         if not isinstance(given, dict):
             return given
         said = {name: value for name, value in given.items() if value is not None}
@@ -115,10 +129,10 @@ class LearnedRecipe(BaseRecipe):
 
     @classmethod
     def preset(cls, name: str) -> Mapping[str, Any]:
-        """What a preset says of this method.
+        """The values that a preset gives the fields of this method.
 
         Raises:
-            UsageError: there is no such preset for it.
+            UsageError: the method has no such preset.
         """
         if name in cls.presets:
             return cls.presets[name]
@@ -128,23 +142,35 @@ class LearnedRecipe(BaseRecipe):
         raise UsageError(f"the preset {name} is not for the method {method}; leave it out, or use sga")
 
     def digested(self) -> dict[str, Any]:
+        """All fields that a recipe can have, with fixed values for those this method does not have."""
         return {**self.absent, **self.model_dump(mode="json")}
 
 
 class UnrefinedRecipe(LearnedRecipe):
-    """What the encoder network gives."""
+    """A method that takes the encoder network's latents as they are."""
 
     steps: ClassVar[int] = 0
     seed: ClassVar[int] = 0
 
 
 def learning_rate_field(value: float) -> Any:
+    """The field `learning_rate` with a method's default."""
     text = "Adam's learning rate in refinement: larger converges sooner, and too large diverges"
     return Field(value, gt=0, le=1, description=text)
 
 
 class RefinedRecipe(LearnedRecipe):
-    """Latents optimised by Adam, each method under a relaxation of the rounding of its own."""
+    """A method that optimises latents by Adam, under a relaxation of the rounding of its own.
+
+    Attributes:
+        steps: of Adam.
+        learning_rate: Adam's, at the start.
+        seed: of the noise.
+        decay: "constant", or "cosine" down to 2 % of the learning rate.
+        beta1: Adam's.
+        beta2: Adam's.
+        check_every: steps between two looks at the hard-rounded latents, of which the best are kept.
+    """
 
     foreign = "the method {method} does not refine; leave out {field} and any preset"
     refines = True
@@ -180,21 +206,24 @@ class RefinedRecipe(LearnedRecipe):
 
     @property
     def refined_share(self) -> float:
-        """Of an encoding's steps, those of refinement."""
+        """Which share of an encoding's steps refinement is."""
         return self.steps / self.total_steps
 
     def learning_rate_at(self, step: int) -> float:
+        """Adam's learning rate at a step."""
         if self.decay == "constant":
             return self.learning_rate
         return self.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / self.steps)))
 
 
 def tau0_field(value: float) -> Any:
+    """The field `tau0` with a method's default."""
     text = "temperature at the start: the lower, the nearer to rounding"
     return Field(value, gt=0, le=10, description=text)
 
 
 def annealing_rate_field(of_paper: float) -> Any:
+    """The field `annealing_rate`; its default is the paper's, scaled from 2000 steps to the method's."""
     return Field(
         default_factory=lambda said: of_paper * (PAPER_STEPS / said.get("steps", PAPER_STEPS)),
         ge=0, allow_inf_nan=False,
@@ -204,6 +233,7 @@ def annealing_rate_field(of_paper: float) -> Any:
 
 
 def plateau_field(of_paper: float) -> Any:
+    """The field `plateau`; its default is the paper's, scaled from 2000 steps to the method's."""
     return Field(
         default_factory=lambda said: of_paper * (1 / (PAPER_STEPS / said.get("steps", PAPER_STEPS))),
         ge=0, allow_inf_nan=False,
@@ -213,9 +243,14 @@ def plateau_field(of_paper: float) -> Any:
 
 
 class AnnealedRecipe(RefinedRecipe):
-    """With a temperature: tau(t) = min(tau0, tau0 exp(-annealing_rate (t - plateau))).
+    """A method with a temperature: tau(t) = min(tau0, tau0 exp(-annealing_rate (t - plateau))).
 
     The defaults are the paper's, scaled from its 2000 steps to the number of steps.
+
+    Attributes:
+        tau0: the temperature at the start.
+        annealing_rate: c in exp(-c (t - plateau)).
+        plateau: steps before the temperature falls; 0 is the paper's naive schedule.
     """
 
     foreign = "the method {method} has no temperature; leave out {field}"
@@ -230,7 +265,12 @@ class AnnealedRecipe(RefinedRecipe):
 
 
 class SgaRecipe(AnnealedRecipe):
-    """Stochastic Gumbel annealing; tau(t) = min(0.5, 0.5 exp(-1e-3 (t - 700)))."""
+    """Stochastic Gumbel annealing; by default tau(t) = min(0.5, 0.5 exp(-1e-3 (t - 700))).
+
+    Attributes:
+        rounding: the rounding probabilities (see `codec.refinement.relaxation`).
+        noise: factor of the Gumbel noise; 1 is the paper's.
+    """
 
     foreign = "{field} is a setting of the method sga; {method} does not have it"
     presets: ClassVar[Presets] = REFINEMENT_PRESETS
@@ -248,7 +288,7 @@ class SgaRecipe(AnnealedRecipe):
 
 
 class PackedRecipe(LearnedRecipe):
-    """z is coded with bits-back, and images together, in packs."""
+    """A method that codes z with bits-back, and images together, in packs."""
 
     uses_bits_back = True
 
@@ -259,7 +299,12 @@ class PackedRecipe(LearnedRecipe):
 
 
 class InferringRecipe(PackedRecipe):
-    """With the posterior q(z|y_hat) that black-box variational inference finds."""
+    """A method whose posterior q(z|y_hat) is found by black-box variational inference.
+
+    Attributes:
+        bbvi_steps: steps of the inference, which the decoder repeats.
+        bbvi_learning_rate: Adam's in the inference.
+    """
 
     foreign = "the method {method} does no inference; leave out {field}"
 
@@ -275,6 +320,7 @@ class InferringRecipe(PackedRecipe):
 
     @property
     def inference(self) -> tuple[int, float]:
+        """Steps and learning rate of the inference of q(z|y_hat), which the decoder repeats."""
         return self.bbvi_steps, self.bbvi_learning_rate
 
 

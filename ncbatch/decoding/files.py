@@ -21,8 +21,9 @@ from ncbatch.codec.recipe import PackedRecipe
 from ncbatch.decoding.decoded_names import DecodedNames, file_name
 from ncbatch.decoding.destination import Destination
 from ncbatch.errors import UsageError
-from ncbatch.images.limits import DEFAULT_LIMITS
-from ncbatch.images.read import ImageError, ImageLimits, read_image, write_png
+from ncbatch.images.checks import ImageError
+from ncbatch.images.limits import DEFAULT_LIMITS, ImageLimits
+from ncbatch.images.read import read_image, write_png
 from ncbatch.metrics.errors import MetricsError
 from ncbatch.metrics.schema import parquet_to_table
 from ncbatch.models.loading import load_model, model_of_file, on_device

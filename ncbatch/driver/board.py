@@ -19,7 +19,7 @@ _SECONDS = 1.0
 
 
 class Pen:
-    """Sends beats to a board; travels to the workers."""
+    """Sends a worker's beats to the board. It is pickled and sent to the workers."""
 
     def __init__(self, actor: Any) -> None:
         self._actor = actor
@@ -29,7 +29,7 @@ class Pen:
 
 
 class BoardReader:
-    """The driver's side. Ray starts a board again that dies; until then the last reading counts."""
+    """The driver's side of the board. Ray restarts a board that dies; until then the last reading counts."""
 
     def __init__(self) -> None:
         self._actor: Any = ray.remote(Board).options(num_cpus=0, max_restarts=-1, max_task_retries=0).remote()
@@ -39,6 +39,7 @@ class BoardReader:
 
     @property
     def pen(self) -> Pen:
+        """What a worker writes its beats with."""
         return Pen(self._actor)
 
     def read(self, attempts: Collection[str]) -> dict[str, Beat]:
@@ -54,4 +55,5 @@ class BoardReader:
         return {attempt: self._beats[attempt] for attempt in attempts if attempt in self._beats}
 
     def close(self) -> None:
+        """Ends the board's process."""
         ray.kill(self._actor, no_restart=True)

@@ -39,12 +39,14 @@ class SpeedEstimate:
         self._seconds = dict(calibrated)
 
     def observe(self, unit: Unit, seconds: float) -> None:
+        """Takes account of how long a unit took."""
         measured = seconds / unit.pixels
         # Slow to believe in speed, quick to believe in slowness: a deadline that is too short kills.
         known = self._seconds[unit.variant]
         self._seconds[unit.variant] = max(measured, 0.7 * known + 0.3 * measured)
 
     def expected(self, unit: Unit) -> float:
+        """How many seconds a unit will take."""
         return self._seconds[unit.variant] * unit.pixels
 
 

@@ -57,6 +57,7 @@ class Forecast:
         self._flight = {unit: beat for unit, beat in flight.items() if unit in self._left}
 
     def committed(self, unit: str, now: float) -> None:
+        """Takes account of a unit's commit at a moment in seconds."""
         work = self._left.pop(unit, 0.0)
         self._left_sum -= work
         beat = self._flight.get(unit)

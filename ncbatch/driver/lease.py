@@ -32,7 +32,15 @@ _PATIENCE_SECONDS = 3 * RENEW_SECONDS
 
 
 class LeaseFile(pydantic.BaseModel, frozen=True):
-    """`lease.json`."""
+    """`lease.json`.
+
+    Attributes:
+        driver: a random name of the driver.
+        host: the machine's name.
+        boot: the machine's boot, which tells machines of one name apart.
+        pid: the driver's process.
+        renewals: how often the lease was renewed; a change is a sign of life.
+    """
 
     driver: str
     host: str
@@ -42,6 +50,7 @@ class LeaseFile(pydantic.BaseModel, frozen=True):
 
     @property
     def holder(self) -> str:
+        """Who holds the lease, for messages."""
         return f"process {self.pid} on {self.host}"
 
     def held_by_dead_process(self) -> bool:
@@ -64,6 +73,7 @@ def _boot_id() -> str:
 
 
 def read_lease(output: Store) -> LeaseFile | None:
+    """The lease that stands in an output folder; None where there is none, or a damaged one."""
     try:
         return LeaseFile.model_validate_json(output.get(layout.LEASE))
     except (ObjectNotFound, pydantic.ValidationError):

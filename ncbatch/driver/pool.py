@@ -150,6 +150,7 @@ class Pool:
 
     @property
     def ready_workers(self) -> int:
+        """How many workers have started."""
         return sum(slot.info is not None for slot in self._slots)
 
     @property
@@ -159,10 +160,12 @@ class Pool:
 
     @property
     def calling(self) -> bool:
+        """Whether a call is in flight."""
         return any(slot.call is not None for slot in self._slots)
 
     @property
     def has_idle(self) -> bool:
+        """Whether a worker waits for a call."""
         return any(slot.idle for slot in self._slots)
 
     def call(self, call: Call, unit: Unit, attempt: str, seconds: float) -> None:

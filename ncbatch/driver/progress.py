@@ -58,6 +58,7 @@ class Snapshot(pydantic.BaseModel, frozen=True):
 
     @property
     def is_over(self) -> bool:
+        """Whether the driver has ended that wrote it."""
         return self.state in ("finished", "interrupted", "stopped")
 
     @property
@@ -114,22 +115,19 @@ class Progress:
         if resumed:
             self._resumed += result.ok + result.failed
 
-    @property
-    def failed(self) -> int:
-        return sum(count.failed for count in self._counts.values())
-
     def snapshot(self, driver: str = "") -> Snapshot:
+        """The counts at this moment, for the console and `status.json`."""
         elapsed, forecast = time.monotonic() - self._started, self.forecast
         variants = tuple(count.told(name) for name, count in self._counts.items())
-        images, ok = sum(v.images for v in variants), sum(v.ok for v in variants)
-        here = ok + self.failed - self._resumed
+        images, ok, failed = (sum(getattr(v, n) for v in variants) for n in ("images", "ok", "failed"))
+        here = ok + failed - self._resumed
         alone = variants[0] if len(variants) == 1 else None
         return Snapshot(
             state=self.state,
             images=images,
             ok=ok,
-            failed=self.failed,
-            pending=max(images - ok - self.failed, 0),
+            failed=failed,
+            pending=max(images - ok - failed, 0),
             resumed=self._resumed,
             mean_bpp=alone and alone.mean_bpp,
             mean_psnr=alone and alone.mean_psnr,
@@ -145,12 +143,14 @@ class Progress:
 
 
 def announce(output: Store, state: RunState, driver: str) -> None:
-    """Says in `status.json` that a driver is up, before it can count anything."""
+    """Writes into `status.json` that a driver is up, before it can count anything."""
     write_status(output, Snapshot(state=state, updated_at=datetime.now(timezone.utc), driver=driver))
 
 
 def end_early(output: Store, driver: str, state: RunState) -> None:
-    """For a driver that ends before it has driven: its word says so, or goes where no run was planned."""
+    """Brings `status.json` up to date for a driver that ends before it has driven; deletes it where no run
+    was planned.
+    """
     said = read_status(output)
     if said is None or said.driver != driver or said.state not in ("planning", "starting"):
         return
@@ -161,11 +161,12 @@ def end_early(output: Store, driver: str, state: RunState) -> None:
 
 
 def write_status(output: Store, snapshot: Snapshot) -> None:
+    """Writes `status.json`."""
     output.put(layout.STATUS, snapshot.model_dump_json().encode())
 
 
 def read_status(output: Store) -> Snapshot | None:
-    """The driver's last snapshot, or None; advisory, the commits are the truth."""
+    """The driver's last snapshot, or None where there is none. It is advisory: the commits are the truth."""
     try:
         return Snapshot.model_validate_json(output.get(layout.STATUS))
     except (ObjectNotFound, pydantic.ValidationError):

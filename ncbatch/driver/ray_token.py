@@ -79,6 +79,7 @@ def _refuses(address: str, header: dict[str, str]) -> bool:
 
 
 def is_loopback(host: str) -> bool:
+    """Whether a host name or address is this machine's own."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -31,6 +31,8 @@ STRIKES_TO_GIVE_UP = 2
 
 
 class CallKind(Enum):
+    """What a call asks of a worker."""
+
     UNIT = auto()
     """Do the unit and commit it, without the poisoned images."""
     PROBE = auto()
@@ -123,6 +125,7 @@ class Schedule:
 
     @property
     def finished(self) -> bool:
+        """Whether every unit is committed."""
         return not self._units
 
     @property
@@ -132,6 +135,7 @@ class Schedule:
 
     @property
     def open_units(self) -> int:
+        """How many units are not committed."""
         return len(self._units)
 
     def next_call(self, now: float) -> Call | None:

@@ -17,15 +17,13 @@ from PIL import Image
 from PIL.BmpImagePlugin import BmpImageFile
 
 from ncbatch.images import libvips
-from ncbatch.images.checks import ErrorClass, ImageError, check_size
+from ncbatch.images.checks import ImageError, check_size
 from ncbatch.images.jpeg_pixels import jpeg_pixels
-from ncbatch.images.limits import DEFAULT_LIMITS, MAX_SIDE, ImageLimits
+from ncbatch.images.limits import DEFAULT_LIMITS, ImageLimits
 from ncbatch.images.png_damage import png_damage
 from ncbatch.images.samples import Alpha, Samples, printed
 from ncbatch.images.tiff_directory import exif_orientation
 from ncbatch.images.tiff_reader import read_tiff
-
-__all__ = ["MAX_SIDE", "Alpha", "ErrorClass", "ImageError", "ImageLimits", "read_image", "write_png"]
 
 log = logging.getLogger(__name__)
 

@@ -23,6 +23,11 @@ from ncbatch.models.catalog import (
 
 
 def load_builtin(name: str) -> Checkpoint:
+    """A built-in model, by name.
+
+    Raises:
+        ModelError: there is no such model, or its file is damaged.
+    """
     known = builtin_models()
     if name not in known:
         raise ModelError(f"no built-in model is called {name!r}; there are: {', '.join(known)}")
@@ -89,10 +94,16 @@ def convert(
     """A checkpoint from a torch file with the weights of a CompressAI `MeanScaleHyperprior`.
 
     The file holds a state dict, as those of CompressAI's zoo do, or a dict with `state_dict` and perhaps
-    `lmbda`. Only tensors are unpickled, never code. CompressAI need not be installed. `name`: for messages.
+    `lmbda`. Only tensors are unpickled, never code. CompressAI need not be installed.
+
+    Args:
+        path: of the file.
+        name: what messages call it.
+        lmbda: weight of the MSE that the weights were trained with, where the file does not hold it.
+        dtype: of the weights in the checkpoint.
 
     Raises:
-        ModelError: unreadable, of another model, or lmbda is nowhere stated.
+        ModelError: the file is unreadable or of another model, or lmbda is nowhere stated.
     """
     name = name or str(path)
     _refuse_checkpoint(path, name)

@@ -49,6 +49,7 @@ class Run:
 
     @property
     def pending(self) -> list[Unit]:
+        """The units that are not committed."""
         return [unit for unit in self.units if unit.id not in self.committed]
 
 
@@ -105,6 +106,7 @@ def load_run(output: Store) -> Run:
 
 
 def committed_units(output: Store) -> frozenset[str]:
+    """The names of the committed units of a run."""
     ids = (unit_of_key(info.key) for info in output.list(UNITS_PREFIX))
     return frozenset(unit for unit in ids if unit)
 

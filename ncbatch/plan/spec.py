@@ -97,6 +97,7 @@ class RunSpec(pydantic.BaseModel, frozen=True, extra="forbid"):
         }
 
     def variant(self, name: str) -> Variant:
+        """The variant of this name."""
         return next(variant for variant in self.variants if variant.name == name)
 
 

@@ -42,7 +42,9 @@ class PlannedImage:
 
     @property
     def pixels(self) -> int:
-        """Pixels, or a guess: photographs take about half a byte (JPEG) to two bytes (PNG) per pixel."""
+        """Width times height; a guess where they are unknown: about 0.4 bytes (JPEG) or 2 bytes (PNG) per
+        pixel.
+        """
         if self.width and self.height:
             return self.width * self.height
         lossless = self.key.lower().endswith((".png", ".tif", ".tiff", ".bmp"))
@@ -60,6 +62,7 @@ class Unit:
 
     @property
     def pixels(self) -> int:
+        """The pixels of all its images, of some a guess (see `PlannedImage.pixels`)."""
         return sum(image.pixels for image in self.images)
 
 

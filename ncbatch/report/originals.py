@@ -7,8 +7,9 @@ from typing import Any
 
 from ncbatch.codec.errors import BitstreamError, DecodeCheckError, ModelError
 from ncbatch.decoding.run_reader import RunReader
+from ncbatch.images.checks import ImageError
 from ncbatch.images.pixels import Pixels
-from ncbatch.images.read import ImageError, read_image
+from ncbatch.images.read import read_image
 from ncbatch.plan.spec import RunSpec
 from ncbatch.store import Store, StoreError, StoreOptions, open_store
 

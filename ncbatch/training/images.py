@@ -12,8 +12,9 @@ from functools import cached_property
 import numpy as np
 
 from ncbatch.errors import UsageError
+from ncbatch.images.checks import ImageError
 from ncbatch.images.pixels import Pixels
-from ncbatch.images.read import ImageError, read_image
+from ncbatch.images.read import read_image
 from ncbatch.store import Store
 
 log = logging.getLogger(__name__)

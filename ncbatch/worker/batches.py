@@ -96,6 +96,7 @@ class Batches(Generic[Result]):
 
 
 def failure_of(error: DivergedError | DecodeCheckError) -> Failure:
+    """The failure of an image whose encoding diverged or failed its decode check."""
     error_class = "diverged" if isinstance(error, DivergedError) else "decode_check"
     return Failure(error_class, str(error))
 

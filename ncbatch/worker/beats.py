@@ -1,4 +1,4 @@
-"""What a worker says of the unit it is at: how much of it is done. A sign of life, too."""
+"""What a worker reports of its unit: how much of it is done. A beat is a sign of life, too."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Beat:
-    """attempt: the execution of a unit that it is of. step: of the refinement at work.
+    """One report.
 
-    fraction: of the unit's work that is done, 0 to 1; begun_at: the part of it that an earlier attempt did.
+    Attributes:
+        attempt: the execution of a unit that it is of.
+        fraction: of the unit's work that is done, 0 to 1.
+        step: of the refinement under way.
+        begun_at: the fraction that an earlier attempt had done.
     """
 
     attempt: str
@@ -30,6 +34,7 @@ class Board:
         self._beats: dict[str, Beat] = {}
 
     def report(self, beat: Beat) -> None:
+        """Takes a worker's beat."""
         self._beats[beat.attempt] = beat
 
     def read(self, attempts: Collection[str]) -> dict[str, Beat]:

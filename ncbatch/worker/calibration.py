@@ -12,8 +12,9 @@ import torch
 from ncbatch.codec.codecs import ClassicalCoder, Coder, LearnedCoder, PackCoder
 from ncbatch.codec.model.hyperprior import Model
 from ncbatch.codec.recipe import LearnedRecipe, PackedRecipe
+from ncbatch.images.checks import ImageError
 from ncbatch.images.pixels import Pixels
-from ncbatch.images.read import ImageError, read_image
+from ncbatch.images.read import read_image
 from ncbatch.models.loading import load_model
 from ncbatch.plan.generations import PACK_PICTURES
 from ncbatch.plan.sizing import pixels_per_unit
@@ -61,7 +62,14 @@ def costs_per_pixel(coder: Coder | PackCoder) -> Costs:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of one variant. seconds_per_pixel: on hardware like this; bytes: what it will write."""
+    """What one variant of a run would take.
+
+    Attributes:
+        variant: by name.
+        units: as the run would cut them.
+        seconds_per_pixel: on hardware like this machine's.
+        bytes: that it will write.
+    """
 
     variant: str
     units: list[Unit]
@@ -70,10 +78,12 @@ class Estimate:
 
     @property
     def images(self) -> int:
+        """How many images there are."""
         return sum(len(unit.images) for unit in self.units)
 
     @property
     def device_seconds(self) -> float:
+        """Seconds of one device for all images."""
         return sum(unit.pixels for unit in self.units) * self.seconds_per_pixel
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from ncbatch.images.checks import ImageError
+from ncbatch.images.limits import ImageLimits
 from ncbatch.images.pixels import Pixels
-from ncbatch.images.read import ImageError, ImageLimits, read_image
+from ncbatch.images.read import read_image
 from ncbatch.plan.spec import Variant
 from ncbatch.plan.units import PlannedImage
 from ncbatch.store import AccessDenied, BucketNotFound, ObjectNotFound, Store, StoreError, StoreUnavailable

@@ -19,14 +19,19 @@ from ncbatch.plan.units import PlannedImage, Unit
 
 @dataclass(frozen=True)
 class Failure:
-    """Why an image has no bitstream; error_class is one word or two, for grouping."""
+    """Why an image has no bitstream.
+
+    Attributes:
+        error_class: one word or two, for grouping.
+        error: a message.
+    """
 
     error_class: str
     error: str
 
 
 def poisoned_failure(error_class: str) -> Failure:
-    """Of an image that killed its workers."""
+    """The failure of an image that killed its workers."""
     return Failure(error_class, "the worker was lost every time it came to this image; see its log")
 
 
@@ -34,7 +39,9 @@ def poisoned_failure(error_class: str) -> Failure:
 class Work:
     """How an encoding came about: what its row says besides rate and distortion.
 
-    method: where it is not the variant's; note: anything a reader of the row should know.
+    Attributes:
+        method: the method's name where it is not the variant's.
+        note: anything that a reader of the row should know.
     """
 
     started_at: datetime
@@ -77,6 +84,7 @@ class RowWriter:
         )
 
     def failed(self, image: PlannedImage, failure: Failure) -> Row:
+        """The row of an image that has no bitstream."""
         row = self._row(image, "failed")
         row.error_class, row.error = failure.error_class, failure.error
         return row
@@ -84,7 +92,15 @@ class RowWriter:
     def ok(
         self, image: PlannedImage, encoded: Encoded, bitstream_key: str, work: Work, offset: int = 0
     ) -> Row:
-        """The row of an encoded image; offset: of its bytes in the object at `bitstream_key`."""
+        """The row of an encoded image.
+
+        Args:
+            image: as planned.
+            encoded: its encoding.
+            bitstream_key: of the object that holds its bytes.
+            work: how the encoding came about.
+            offset: of its bytes in the object.
+        """
         outcome, baseline = encoded.outcome, encoded.amortized
         pixels = encoded.width * encoded.height
         row = self._row(image, "ok")

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from ncbatch.codec.refinement.batch import Refinement, TracePoint
+from ncbatch.codec.refinement.batch import Refinement
+from ncbatch.codec.refinement.loop import TracePoint
 from ncbatch.images.distortion import psnr
 from ncbatch.metrics.traces import write_trace
 from ncbatch.plan.units import PlannedImage, Unit
@@ -24,10 +25,12 @@ _KEY = "trace"
 
 
 class Tracer:
-    """Looks at the refinements of one unit every so many steps, and writes what it saw.
+    """Keeps rate and distortion of the refinements of one unit every so many steps, and writes them.
 
     Args:
-        every: steps between two looks; 0: never.
+        output: the run's folder.
+        unit: whose refinements.
+        every: steps between two looks; 0 keeps none.
     """
 
     def __init__(self, output: Store, unit: Unit, every: int) -> None:
@@ -45,6 +48,7 @@ class Tracer:
                 )
 
     def look(self, refinement: Refinement) -> None:
+        """Keeps rate and distortion of the batch's images if the step is one to be traced."""
         wanted = self._every and (refinement.step % self._every == 0 or refinement.done)
         if wanted and not (self._batch and self._batch[-1][0].step == refinement.step):
             self._batch.append(refinement.looks())

@@ -57,6 +57,7 @@ class UnitProgress:
 
     @property
     def fraction(self) -> float:
+        """How much of the unit's work is done, 0 to 1."""
         return sum(self._pixels[key] * share for key, share in self._shares.items()) / self._total
 
     def _say(self) -> None:

@@ -40,6 +40,8 @@ class WorkerConfig:
 
 @dataclass(frozen=True)
 class WorkerInfo:
+    """Where a worker runs, and on which device."""
+
     host: str
     pid: int
     device: str
@@ -47,7 +49,9 @@ class WorkerInfo:
 
 @dataclass(frozen=True)
 class StoreFailure:
-    """The store refused a call or could not be reached; a value, since the worker itself is fine."""
+    """The store refused a call or could not be reached. A value and no exception, since the worker itself is
+    fine.
+    """
 
     message: str
 
@@ -68,6 +72,7 @@ class Worker:
         )
 
     def ready(self) -> WorkerInfo:
+        """Answers once the worker has started."""
         return WorkerInfo(platform.node(), os.getpid(), str(self._workspace.device))
 
     def calibrate(self, variant_name: str) -> float | StoreFailure:
@@ -79,9 +84,11 @@ class Worker:
         return seconds_per_pixel(self._workspace.coder(variant))
 
     def run_unit(self, unit: Unit, attempt: str, poisoned: Mapping[str, str]) -> UnitResult | StoreFailure:
+        """Does a unit and commits it, without the poisoned images; returns what the commit holds."""
         return self._reported(lambda: run_unit(self._workspace, unit, attempt, poisoned))
 
     def probe(self, unit: Unit, attempt: str, image_key: str) -> StoreFailure | None:
+        """Does one image of a unit and commits nothing."""
         return self._reported(lambda: probe_image(self._workspace, unit, attempt, image_key))
 
     @staticmethod

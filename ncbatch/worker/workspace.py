@@ -25,8 +25,14 @@ from ncbatch.worker.work_in_progress import WorkInProgress
 class Workspace:
     """What one process needs to do units of a run.
 
-    report: where to say how much of a unit is done.
-    batch_size: as the options say at first; halved for good when memory runs out.
+    Attributes:
+        spec: of the run.
+        corpus: where images are read.
+        output: the run's folder.
+        device: where models compute.
+        options: how units are done.
+        report: where to say how much of a unit is done.
+        batch_size: as the options say at first; halved for good when memory runs out.
     """
 
     spec: RunSpec
@@ -62,4 +68,5 @@ class Workspace:
         return Tracer(self.output, unit, self.options.trace_every)
 
     def progress(self, unit: Unit, attempt: str) -> UnitProgress:
+        """Counts how much of a unit is done, and reports it."""
         return UnitProgress(unit, attempt, self.spec.variant(unit.variant).recipe, self.report)

@@ -13,8 +13,8 @@ from ncbatch.codec.errors import DivergedError
 from ncbatch.codec.methods import Sga
 from ncbatch.codec.model import hyperprior as model_module
 from ncbatch.codec.model.hyperprior import Model, to_tensor
-from ncbatch.codec.refinement.batch import Refinement, Target
-from ncbatch.codec.refinement.loop import JointRefinement
+from ncbatch.codec.refinement.batch import Refinement
+from ncbatch.codec.refinement.loop import JointRefinement, Target
 from ncbatch.codec.refinement.noise import ImageNoise
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ncbatch.images.read import ImageError, read_image
+from ncbatch.images.checks import ImageError
+from ncbatch.images.read import read_image
 from tests.images.image_files import error_class, exif, gradient, save
 
 

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from ncbatch.images.read import ImageError, ImageLimits, read_image
+from ncbatch.images.checks import ImageError
+from ncbatch.images.limits import ImageLimits
+from ncbatch.images.read import read_image
 from tests.images.image_files import error_class, gradient, png16, save, tiff
 
 

@@ -10,7 +10,9 @@ import pytest
 import tifffile
 from PIL import Image
 
-from ncbatch.images.read import ImageError, ImageLimits, read_image
+from ncbatch.images.checks import ImageError
+from ncbatch.images.limits import ImageLimits
+from ncbatch.images.read import read_image
 from ncbatch.images.tiff_directory import tiff_directories
 from tests.images.image_files import RNG, deep, error_class, gradient, save, tiff, to_8_bits
 

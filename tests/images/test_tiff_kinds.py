@@ -15,7 +15,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from ncbatch.images.read import ImageError, read_image
+from ncbatch.images.checks import ImageError
+from ncbatch.images.read import read_image
 
 HEIGHT, WIDTH = 21, 37
 COLOURS = {"minisblack": 1, "miniswhite": 1, "palette": 1, "rgb": 3, "separated": 4}

@@ -31,8 +31,12 @@ not where the pack is decoded. Undisturbed, this machine would always arrive at 
 class PackCandidate:
     """An image with what was found for it: y_hat and the posterior of z.
 
-    method: as its entry in the pack says; amortized: its encoding as a plain file by the encoder network;
-    seconds: that all of it took.
+    Attributes:
+        pixels: uint8[height, width, 3].
+        inferred: its rounded latents and their posterior.
+        method: as its entry in the pack says.
+        amortized: its encoding as a plain file, by the encoder network.
+        seconds: how long all of it took.
     """
 
     pixels: Pixels
@@ -47,7 +51,7 @@ class PackCandidate:
         return self.inferred.y_hat
 
     def state(self) -> RefinementState:
-        """What `restored` makes the candidate of again: tensors by name."""
+        """The findings as tensors by name, from which `restored` makes the candidate again."""
         posterior, corrections = self.inferred.posterior, self.inferred.corrections
         return {
             "y_hat": self.y_hat.cpu().contiguous(),
@@ -60,8 +64,12 @@ class PackCandidate:
 
 @dataclass(frozen=True)
 class VerifiedPack:
-    """A verified pack. encoded: in the order of the images; plain: those coded without bits-back because
-    they failed the decode check.
+    """A pack that was decoded again and compared.
+
+    Attributes:
+        pack: the file, and each image's share of it.
+        encoded: the encodings, in the order of the images.
+        plain: the images that were coded without bits-back because they failed the decode check.
     """
 
     pack: Pack
@@ -70,7 +78,7 @@ class VerifiedPack:
 
 
 def inference_settings(recipe: Packed) -> BbviSettings:
-    """What of a recipe the decoder repeats."""
+    """How a recipe infers posteriors, which the decoder repeats."""
     steps, learning_rate = recipe.inference
     return BbviSettings(steps, learning_rate)
 
@@ -108,7 +116,7 @@ def find(
 
 
 def restored(model: Model, pixels: Pixels, recipe: Packed, state: RefinementState) -> PackCandidate:
-    """What `PackCandidate.state` kept of an image under this recipe."""
+    """The candidate that `PackCandidate.state` was kept of, for the same image and recipe."""
     posterior = Posterior(state["mean"].numpy(), state["log_variance"].numpy())
     corrections = tuple((index, last_bit) for index, last_bit in state["corrections"].tolist())
     inferred = InferredPosterior(state["y_hat"].to(model.device), posterior, corrections)
@@ -123,7 +131,13 @@ def _amortized(model: Model, pixels: Pixels, recipe: Packed) -> Outcome:
 def encode_pack(
     model: Model, images: Sequence[PackCandidate], recipe: Packed, *, side_information: bytes = b""
 ) -> VerifiedPack:
-    """Codes images, found by the same recipe, into a pack and decodes it again.
+    """Codes images into a pack and decodes it again. An image that fails is coded without bits-back.
+
+    Args:
+        model: of the kind bits-back.
+        images: found under `recipe`.
+        recipe: the same for all.
+        side_information: bytes that pay for the first image, and come out again.
 
     Raises:
         PackCheckError: an image does not come out even without bits-back.

@@ -56,7 +56,13 @@ Words = NDArray[np.uint32]
 class Entry:
     """What a pack says of an image beside its words.
 
-    latents: 16 bits of a CRC-32 of y_hat. posterior: CRC-32 of q(z|y_hat); None: coded without bits-back.
+    Attributes:
+        method: by name.
+        width: in pixels.
+        height: in pixels.
+        latents: 16 bits of a CRC-32 of y_hat.
+        posterior: CRC-32 of q(z|y_hat); None for an image that was coded without bits-back.
+        corrections: of the posterior's parameters.
     """
 
     method: str
@@ -69,8 +75,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class PackHeader:
-    """model_digest: short, in hex. images: how many. side_bytes: of side information. names_bytes: of the
-    images' names as they are stored; 0: there are none.
+    """A pack's header.
+
+    Attributes:
+        model_digest: the model's short digest, hexadecimal.
+        inference: how the posteriors were inferred.
+        images: how many there are.
+        side_bytes: of side information.
+        names_bytes: of the images' names as they are stored; 0 where there are none.
     """
 
     model_digest: str
@@ -82,7 +94,13 @@ class PackHeader:
 
 @dataclass(frozen=True)
 class Section:
-    """An image of a pack. start: of its bytes in the file."""
+    """An image of a pack.
+
+    Attributes:
+        entry: what the file says of it.
+        words: its words of the stack.
+        start: where its bytes begin in the file.
+    """
 
     entry: Entry
     words: Words
@@ -90,6 +108,7 @@ class Section:
 
 
 def write_header(header: PackHeader) -> bytes:
+    """The bytes of a header, with their checksum."""
     content = b"".join(
         [
             MAGIC,
@@ -106,7 +125,15 @@ def write_header(header: PackHeader) -> bytes:
 
 
 def with_names(data: bytes, names: Sequence[bytes]) -> bytes:
-    """A pack with its images' file names, in the order of packing; all else in it stays as it was."""
+    """A pack with its images' file names; all else in it stays as it was.
+
+    Args:
+        data: the pack.
+        names: in the order of packing.
+
+    Raises:
+        ValueError: not one name for each image, or a name with a zero byte.
+    """
     header, position = _read_header(data)
     if len(names) != header.images or any(b"\0" in name for name in names):
         raise ValueError("a pack takes one name an image, without zero bytes")
@@ -118,7 +145,14 @@ def with_names(data: bytes, names: Sequence[bytes]) -> bytes:
 
 
 def write_section(entry: Entry, words: Words, in_front: Entry | None) -> bytes:
-    """An image's section; words in the order of the stack, the last pushed last. in_front: what is there."""
+    """An image's section.
+
+    Args:
+        entry: what the file says of the image.
+        words: in the order of the stack, the last pushed last.
+        in_front: the entry of the section in front, with which this one may share its size; None at the
+            front.
+    """
     flags = _METHOD * LEARNED[entry.method].number
     size = leb128(entry.width) + leb128(entry.height)
     if in_front is not None and (in_front.width, in_front.height) == (entry.width, entry.height):
@@ -167,10 +201,15 @@ class PackFile:
     """A pack's bytes, read from the front.
 
     Args:
-        max_pixels: of one image.
+        max_pixels: refuses larger images.
+
+    Attributes:
+        header: of the pack.
+        names: file names of the images, in the order of packing; None where the pack has none, or damaged
+            ones.
 
     Raises:
-        BitstreamError: the header is none, or is damaged.
+        BitstreamError: there is no header, or it is damaged.
     """
 
     def __init__(self, data: bytes, *, max_pixels: int) -> None:
@@ -198,7 +237,7 @@ class PackFile:
         """The next image's section.
 
         Raises:
-            BitstreamError: the file ends before, or the section is damaged.
+            BitstreamError: the file ends before it, or the section is damaged.
         """
         start = self._position
         length, content = read_leb128(self._data, start)
@@ -209,7 +248,11 @@ class PackFile:
         return Section(entry, words, start)
 
     def side_words(self) -> Words:
-        """The words behind the last image's section; all the rest of the file."""
+        """The words behind the last image's section: all the rest of the file.
+
+        Raises:
+            BitstreamError: they are damaged or cut short.
+        """
         start, end = self._position, len(self._data)
         if end - start < _CHECKSUM or (end - start) % 4:
             raise BitstreamError("the file is cut short")
@@ -217,6 +260,11 @@ class PackFile:
         return _words(self._data[start : end - _CHECKSUM])
 
     def check_end(self) -> None:
+        """Checks that the file ends behind the last section.
+
+        Raises:
+            BitstreamError: it does not.
+        """
         if self._position != len(self._data):
             raise BitstreamError("bytes follow the last image; the file is damaged")
 
@@ -313,5 +361,5 @@ def _words(data: bytes) -> Words:
 
 
 def joined(sections: Sequence[Words]) -> Words:
-    """The stack's words, from those of each section in the order of the file."""
+    """The stack's words, given those of each section in the order of the file."""
     return np.concatenate([*sections[::-1], np.empty(0, np.uint32)])

@@ -18,8 +18,6 @@ from ncbatch.codec.methods import Refined
 from ncbatch.codec.model.hyperprior import Latents, Model
 from ncbatch.codec.refinement.loop import JointRefinement, Target, TracePoint
 
-__all__ = ["Refinement", "Target", "TracePoint"]
-
 
 class Refinement:
     """A refinement in progress; `advance` it until `done`, then take `best`.
@@ -44,6 +42,7 @@ class Refinement:
 
     @property
     def done(self) -> bool:
+        """Whether all steps are taken."""
         return self.step >= self._recipe.steps
 
     @property
@@ -77,7 +76,7 @@ class Refinement:
                 part.advance()
 
     def looks(self) -> list[TracePoint]:
-        """Where every image of the batch is at this step, rounded; changes nothing."""
+        """Rate and distortion of every image's rounded latents at this step; changes nothing."""
         return list(chain.from_iterable(part.looks() for part in self._parts))
 
     def state(self) -> dict[str, Tensor]:
@@ -86,7 +85,7 @@ class Refinement:
         return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Goes on from a `state()` of the same images, model and settings; other entries may lie in it."""
+        """Goes on from a `state()` of the same images, model and settings; further entries do no harm."""
         first = 0
         for part in self._parts:
             last = first + len(part.best_loss)

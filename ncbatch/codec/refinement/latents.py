@@ -1,7 +1,7 @@
-"""What a refinement's variables stand for: how they begin, what they cost, and what they are rounded to.
+"""How variables become latents: where they begin, what they cost, and what they are rounded to.
 
 Without bits-back z is a point, rounded like y, and y is rounded around the mu that z gives. With bits-back z
-has a posterior, of which samples are coded; it is found anew from the rounded y later, so y lies on the
+has a posterior, of which samples are coded; that is found anew from the rounded y later, so y lies on the
 integers.
 """
 
@@ -27,10 +27,7 @@ Uniform = Callable[[str], Tensor]
 
 
 class PointSpace:
-    """y, and z as a point.
-
-    All methods take the variables of a batch of images.
-    """
+    """y and z as points. All methods take the variables of a batch of images."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
@@ -57,16 +54,20 @@ class PointSpace:
         return latents, bits_y + bits_z
 
     def y_hat(self, latents: Latents) -> Tensor:
+        """The decoded latents, float32[batch, M, h, w]."""
         return self._model.y_hat(latents)
 
 
 class PosteriorSpace:
-    """y, and mean and log-variance of q(z); the rate is net of the bits got back. As `PointSpace` else."""
+    """y, and the mean and log-variance of q(z); rates are net of the bits got back. Otherwise as
+    `PointSpace`.
+    """
 
     def __init__(self, model: Model) -> None:
         self._model = model
 
     def begin(self, images: Tensor) -> Variables:
+        """The encoder network's y, mean and log-variance; images as `Model.analyse` takes them."""
         y, _ = self._model.analyse(images)
         with torch.no_grad():
             posteriors = [self._model.hyper_analysis(one[None]) for one in y]  # one by one, as in `analyse`
@@ -74,6 +75,7 @@ class PosteriorSpace:
         return {"y": y, "z": mean.contiguous(), "log_variance": log_variance.contiguous()}
 
     def relaxed(self, variables: Variables, relax: Relax, uniform: Uniform) -> tuple[Tensor, Tensor]:
+        """Net bits of the relaxed latents, summed over the batch, and the relaxed y."""
         model, log_variance = self._model, variables["log_variance"]
         noise = normal(uniform("z"))
         z = variables["z"] + (0.5 * log_variance).exp() * noise
@@ -97,6 +99,7 @@ class PosteriorSpace:
         return latents, bits_y + net_z.double()
 
     def y_hat(self, latents: Latents) -> Tensor:
+        """The decoded latents, float32[batch, M, h, w]."""
         return latents.y.float()
 
 
@@ -106,4 +109,5 @@ def round_y(y: Tensor) -> Tensor:
 
 
 def latent_space(model: Model, recipe: Refined) -> PointSpace | PosteriorSpace:
+    """The space that a recipe's variables are in."""
     return PosteriorSpace(model) if recipe.uses_bits_back else PointSpace(model)

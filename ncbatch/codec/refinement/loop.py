@@ -27,7 +27,13 @@ _SUBPIXEL_STRIDE = STRIDE // 2  # points of the image in subpixels per latent an
 
 @dataclass(frozen=True)
 class Target:
-    """One image of a batch: its true size in pixels and its noise."""
+    """One image of a batch.
+
+    Attributes:
+        height: in pixels, without padding.
+        width: in pixels, without padding.
+        noise: its own.
+    """
 
     height: int
     width: int
@@ -36,7 +42,15 @@ class Target:
 
 @dataclass(frozen=True)
 class TracePoint:
-    """An image's hard-rounded iterate at a step. information_bpp: bits per pixel; mse: on 0..255."""
+    """An image's hard-rounded latents at a step.
+
+    Attributes:
+        step: how many were taken.
+        tau: the temperature; None of a method without one.
+        information_bpp: bits per pixel.
+        mse: on 0..255.
+        rd_loss: bits per pixel + lmbda * mse.
+    """
 
     step: int
     tau: float | None
@@ -75,7 +89,7 @@ class JointRefinement:
         self.amortized = self.best
 
     def advance(self) -> None:
-        """Takes one step, and keeps the rounded iterate where a look is due and it is better.
+        """Takes one step; from time to time the rounded latents are kept if they are the best so far.
 
         Raises:
             DivergedError: an image's loss is not finite any more.
@@ -146,7 +160,7 @@ class JointRefinement:
         return latents, bits, squared_error
 
     def looks(self) -> list[TracePoint]:
-        """Where every image of the batch is at this step, rounded; changes nothing."""
+        """Rate and distortion of every image's rounded latents at this step; changes nothing."""
         _, bits, squared_error = self._hard()
         tau = self._recipe.tau(self.step) if isinstance(self._recipe, AnnealedRecipe) else None
         found = []

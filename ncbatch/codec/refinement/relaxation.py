@@ -97,15 +97,23 @@ def straight_through(values: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Relaxation:
-    """A recipe's relaxation as the loop calls it: values and uniform noise, None where it wants none."""
+    """A recipe's relaxation as the loop calls it."""
 
     recipe: Refined
 
     @property
     def wants_noise(self) -> bool:
+        """Whether it is to be given uniform noise."""
         return isinstance(self.recipe, Sga | SgaBitsBack | UniformNoise)
 
     def __call__(self, values: Tensor, step: int, uniform: Tensor | None) -> Tensor:
+        """Relaxed values.
+
+        Args:
+            values: of a variable, on the grid's scale.
+            step: of the refinement.
+            uniform: noise in (0, 1) of the same shape; None where `wants_noise` is false.
+        """
         recipe = self.recipe
         match recipe:
             case Map():  # A1: as it is, and rounded at the end
