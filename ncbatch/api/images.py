@@ -178,7 +178,7 @@ def _pixels(image: np.ndarray | Image.Image | Path, alpha: Alpha) -> Pixels:
         )
     pixels = np.asarray(image)
     if pixels.dtype == object:
-        raise TypeError(f"a {type(image).__name__} is no image; give an array, a PIL image or a path")
+        raise TypeError(f"not an image but {type(image).__name__}; give an array, a PIL image or a path")
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
         raise ValueError(
             f"an image is uint8[height, width, 3], not {pixels.dtype}{list(pixels.shape)}; a torch tensor "

@@ -98,7 +98,7 @@ def test_a_model_that_is_not_built_in_is_found_in_the_run_around_a_file(tmp_path
         (np.zeros((0, 4, 3), np.uint8), ValueError, r"\[0, 4, 3\]"),
         (np.zeros((1, 65536, 3), np.uint8), ValueError, "65535 pixels a side"),
         (b"\x89PNG", TypeError, "open the bytes of a file with PIL"),
-        (object(), TypeError, "a object is no image"),
+        (object(), TypeError, "not an image but object"),
         (Image.new("F", (4, 4)), ncbatch.NcbatchError, "mode F"),
         ("nowhere.png", ncbatch.NcbatchError, "there is no file nowhere.png"),
     ],
