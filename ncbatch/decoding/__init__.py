@@ -1,1 +1,1 @@
-"""From bitstreams back to images: of whole runs, of single files, and what is done where they are damaged."""
+"""From bitstreams back to images: of whole runs and of single files, and the repair of damaged runs."""

@@ -1,4 +1,4 @@
-"""What decoded images are called: as their inputs were, wherever a store can hold that name."""
+"""The names of decoded images: those of their inputs, wherever a store can hold them."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _SUFFIX = ".png"
 
 
 class DecodedNames:
-    """A name for each image of a run; the same ones in whatever order they are decoded.
+    """A name for each image of a run; the same ones in whatever order the images are decoded.
 
-    No two are one file, also where a file system does not tell cases apart, none is a folder that another one
-    needs, and none leads out of the destination.
+    No two images have the same file, not even on a file system that does not distinguish upper from lower
+    case. No file is a folder that another one needs, and none lies outside of the destination.
     """
 
     def __init__(self, image_keys: Iterable[str]) -> None:
@@ -44,7 +44,7 @@ class DecodedNames:
         return self._names[image_key]
 
     def table(self) -> bytes | None:
-        """As CSV, the names that are not what one would expect; None where all are."""
+        """The names that differ from what one would expect, as CSV; None where there are none."""
         other = [(key, name) for key, name in self._names.items() if name != _stem(key) + _SUFFIX]
         if not other:
             return None
@@ -58,7 +58,7 @@ class DecodedNames:
 
 
 def image_name(image_key: str) -> str:
-    """The object name of a decoded image: the key with `.png` in the place of its suffix.
+    """The object name of a decoded image: its key with `.png` in the place of its suffix.
 
     What no folder can hold is escaped as in URIs (empty and hidden parts, `..`, control characters); a name
     that is too long is cut and gets a hash.
@@ -67,7 +67,7 @@ def image_name(image_key: str) -> str:
 
 
 def file_name(bitstream: str) -> str:
-    """The object name of a decoded single file, which may be called as it is in a run."""
+    """The object name of a decoded single file: as in a run, where it is called as a run calls it."""
     return image_name(layout.unescaped(bitstream.removesuffix(".ncb")))
 
 
@@ -96,14 +96,14 @@ def _fits(name: str) -> bool:
 
 
 def _marked(segment: str, mark: str) -> str:
-    """A file's name, cut to leave room for a mark."""
+    """A file's name with a mark, cut where that makes it too long."""
     room = _SEGMENT_BYTES - len(f"~{mark}{_SUFFIX}")
     cut = segment.replace("\\", "%5C").encode()[:room].decode(errors="ignore")
     return f"{cut}~{mark}{_SUFFIX}"
 
 
 def _stem(image_key: str) -> str:
-    """The key without the suffix of an image."""
+    """An image's key without the suffix."""
     folder, slash, last = image_key.rpartition("/")
     path = PurePosixPath(last)
     return folder + slash + (path.stem if path.suffix.lstrip(".").lower() in SUFFIXES else last)
@@ -127,5 +127,5 @@ def _folded(name: str) -> str:
 
 
 def _folders(name: str) -> set[str]:
-    """Those that a file is in."""
+    """The folders that a file is in."""
     return {name[: match.start()] for match in re.finditer("/", name)}

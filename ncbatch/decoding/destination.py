@@ -1,4 +1,4 @@
-"""Where decoded images go: a folder, or the one file that was named; what stands there is not lost."""
+"""Where decoded images are written: into a folder, or to the one file that was named."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ class OccupiedError(UsageError):
 class Destination:
     """Where decoding writes.
 
-    file: the name of the only object to write, where one was named; else objects get names of their own.
-    overwrite: whether other contents that stand there are replaced.
+    Attributes:
+        store: the folder.
+        file: the name of the only object to write, where one was named; None where objects have names of
+            their own.
+        overwrite: whether other contents that stand there are replaced.
     """
 
     store: Store
@@ -28,7 +31,7 @@ class Destination:
     overwrite: bool = False
 
     def write(self, name: str, data: bytes) -> str:
-        """Writes an object, unless the very same stands there already, and returns its name.
+        """Writes an object, unless the very same contents stand there already, and returns its name.
 
         Raises:
             OccupiedError: other contents stand there, and are not to be replaced.
@@ -48,12 +51,12 @@ _NOT_PNG = (SUFFIXES | {"avif", "heic", "heif", "bpg", "jp2", "jxl", "ppm"}) - {
 
 
 def _suffix(place: str) -> str:
-    """Of the file that a place names; nothing where it says by a slash that it is a folder."""
+    """The suffix of the file that a place names; empty where a slash at the end says that it is a folder."""
     return PurePosixPath("" if place.endswith("/") else place).suffix.lstrip(".").lower()
 
 
 def _is_folder(place: str, options: StoreOptions) -> bool:
-    """Whether it is a folder already, whatever it is called."""
+    """Whether the place is a folder already, whatever its name looks like."""
     try:
         store = open_store(place, options)
     except StoreError:
@@ -65,7 +68,9 @@ def open_destination(place: str, options: StoreOptions, *, one_image: bool, over
     """The destination that a user named.
 
     Args:
-        one_image: whether it is for one image, which may go into a file that is named.
+        place: a URI or path.
+        options: how to reach an S3 server.
+        one_image: whether a single image will be written, which may go to a file that is named.
 
     Raises:
         UsageError: a file is named for several images, or one that is no PNG.

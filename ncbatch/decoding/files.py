@@ -1,4 +1,4 @@
-"""Single files, outside of runs: decoding a `.ncb` or a `.ncbp`, and making a pack."""
+"""Single files, outside of runs: decoding an `.ncb` or `.ncbp` file, and making a pack."""
 
 from __future__ import annotations
 
@@ -47,8 +47,11 @@ def _read(uri: str, options: StoreOptions) -> bytes:
 class FileOptions:
     """How single files are decoded.
 
-    model: a model's name; None: the one that made the file, if it is built in or kept in the run around it.
-    max_pixels: of one image.
+    Attributes:
+        store: how to reach an S3 server.
+        model: a model's name; None for the one that made the file, if it is built in or kept in the run
+            around the file.
+        max_pixels: refuses larger images.
     """
 
     store: StoreOptions = field(default_factory=StoreOptions)
@@ -57,7 +60,7 @@ class FileOptions:
 
 
 def _model(uri: str, digest: str, options: FileOptions) -> Model:
-    """The model of a file that names a short digest."""
+    """The model of a file, which names it by a short digest."""
     if options.model:
         return on_device(load_model(options.model, options.store))
     return on_device(model_of_file(uri, digest, options.store))
@@ -80,16 +83,22 @@ def decode_file(uri: str, destination: Destination, options: FileOptions) -> str
 def decode_pack_file(
     uri: str, destination: Destination, options: FileOptions, *, first: int = 0, alone: bool = False
 ) -> Iterator[str]:
-    """Decodes a `.ncbp` file from its last image to `first`, and yields the name of each object written.
+    """Decodes an `.ncbp` file from its last image to number `first`, and yields the name of each object
+    written.
 
-    Args:
-        alone: of those, only `first` is written.
-
-    Images are named by the pack itself, or by the run that it lies in, else by their numbers. The side
+    Images are named by the pack itself, else by the run that it lies in, else by their numbers. The side
     information, if there is any, comes with image 0, in an object of its own.
 
+    Args:
+        uri: of the file.
+        destination: where the images are written.
+        options: of decoding.
+        first: the number of the first image wanted, counted from 0.
+        alone: writes that image only.
+
     Raises:
-        BitstreamError: the file is damaged; what was yielded is good. ModelError: its model is unknown here.
+        BitstreamError: the file is damaged; what was yielded is good.
+        ModelError: the file's model is unknown here.
         OccupiedError: something else stands where an object belongs; the rest was not decoded.
     """
     data = _read(uri, options.store)
@@ -111,7 +120,7 @@ def decode_pack_file(
 
 
 def _png_names(file: PackFile, uri: str, options: StoreOptions) -> list[str]:
-    """Of a pack's images, distinct whichever of them are decoded, also where case does not count."""
+    """Distinct names for a pack's images, whichever of them are decoded; they differ in more than case."""
     if file.names is not None:
         # What a file says is not to lead out of the destination, nor into folders of it.
         keys = [name.decode("utf-8", "backslashreplace").rpartition("/")[2] for name in file.names]
@@ -130,7 +139,7 @@ def _png_names(file: PackFile, uri: str, options: StoreOptions) -> list[str]:
 
 
 def _keys_in_run(uri: str, options: StoreOptions) -> list[str]:
-    """The keys of the images in a run's pack, in the order of packing; none for a pack that is in no run."""
+    """The keys of the images in a run's pack, in the order of packing; empty for a pack that is in no run."""
     folders = list(itertools.islice(folders_above(uri), 3))
     name = uri.rpartition("/")[2]
     with contextlib.suppress(StoreError, MetricsError, IndexError):
@@ -142,7 +151,7 @@ def _keys_in_run(uri: str, options: StoreOptions) -> list[str]:
 
 
 def named_pack(data: bytes, uris: Sequence[str]) -> bytes:
-    """A pack that holds the names of the files its images came from, too."""
+    """The pack with the names of the files that its images came from."""
     return with_names(data, [name_in_uri(uri).encode() for uri in uris])
 
 
@@ -152,10 +161,13 @@ def pack_files(
     """Packs images, in their order.
 
     Args:
-        side_information: a file whose bytes pay for the first image, and come out again.
+        uris: of the image files.
+        variant: method and model.
+        options: how to reach an S3 server.
+        side_information: URI of a file whose bytes pay for the first image, and come out again; or None.
 
     Raises:
-        UsageError: an image is none or cannot be coded, or the side information is too short.
+        UsageError: a file is no image or cannot be coded, or the side information is too short.
     """
     recipe = variant.recipe
     assert variant.model is not None and isinstance(recipe, PackedRecipe)

@@ -1,4 +1,4 @@
-"""Repairing a run: what a verification found damaged is planned again, and lost checkpoints are put back."""
+"""Repair of a run: what a verification found damaged is planned again, and lost checkpoints are put back."""
 
 from __future__ import annotations
 
@@ -35,7 +35,12 @@ class LostImage:
 
 @dataclass(frozen=True)
 class Repair:
-    """What becomes of damaged rows. planned: how many the next `encode` makes anew; losses: the others."""
+    """What becomes of damaged rows.
+
+    Attributes:
+        planned: how many the next `encode` encodes again.
+        losses: those that cannot be restored.
+    """
 
     planned: int
     losses: tuple[LostImage, ...]
@@ -44,7 +49,7 @@ class Repair:
 def restore_models(output: Store, spec: RunSpec, options: StoreOptions) -> None:
     """Puts back checkpoints of a run that are missing or damaged, where their originals are still there.
 
-    What cannot be put back is left as it is, for a verification to report.
+    A checkpoint that cannot be put back is left as it is, for a verification to report.
     """
     for variant in spec.variants:
         if variant.model is None or variant.model_digest is None:
@@ -68,7 +73,7 @@ def restore_models(output: Store, spec: RunSpec, options: StoreOptions) -> None:
 
 
 def planned_already(output: Store, damaged: Sequence[StandingRow]) -> int:
-    """How many of some damaged rows a generation after their own plans again, for `encode` to do."""
+    """How many of some damaged rows are planned again already, by a generation after their own."""
     due = not_yet_again(planned_units(read_run(output), output), damaged)
     return len(damaged) - sum(map(len, due.values()))
 

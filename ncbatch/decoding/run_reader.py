@@ -1,4 +1,4 @@
-"""Reading a finished or running run back: decoding its images, checking its bytes."""
+"""Reads a run back, finished or not: decodes its images, and checks its bytes."""
 
 from __future__ import annotations
 
@@ -33,9 +33,14 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class Finding:
-    """What came of one row: the decoded object's key, or what is wrong with it.
+    """What became of one row.
 
-    damaged: the row, where its own bytes are at fault, not the run's model.
+    Attributes:
+        image_key: of the row.
+        variant: of the row.
+        written: the key of the decoded object.
+        problem: what is wrong, as a message.
+        damaged: the row, where its own bytes are at fault and not the run's model.
     """
 
     image_key: str
@@ -51,7 +56,13 @@ class RunReader:
     def __init__(
         self, output: Store, *, variant: str | None = None, rows: Sequence[dict[str, Any]] | None = None
     ) -> None:
-        """rows: those to decode, where somebody has chosen them; by default all of the run or the variant."""
+        """A reader of a run.
+
+        Args:
+            output: the run's folder.
+            variant: reads its rows only; by default those of all variants.
+            rows: reads these only; by default all of the table.
+        """
         self._output = output
         spec = read_run(output).spec
         known = [v.name for v in spec.variants]
@@ -90,7 +101,7 @@ class RunReader:
         return self.decode_row(row)
 
     def verify(self) -> Iterator[Finding]:
-        """Checks, for every row, that its bytes are there, hash as committed and decode."""
+        """Checks of every ok row that its bytes are there, hash as committed and decode."""
         for row in self.rows:
             if row["status"] == "ok":
                 yield self._finding(row)
@@ -110,7 +121,10 @@ class RunReader:
         return Finding(image_key, variant)
 
     def decode_row(self, row: dict[str, Any]) -> Pixels:
-        """The decoded image of an ok row that has the columns which `rows` have.
+        """The decoded image of an ok row, uint8[height, width, 3].
+
+        Args:
+            row: with the columns that `rows` have.
 
         Raises:
             BitstreamError, DecodeCheckError, ModelError: its bytes are missing or damaged.
@@ -138,11 +152,11 @@ class RunReader:
     def decode_into(self, destination: Destination) -> Iterator[Finding]:
         """Writes every ok row's image as PNG, under the names of `DecodedNames`.
 
-        Which of them are not what one would expect is told in an object `names.csv`. Where something else
-        stands in the place of an image, that is the image's problem.
+        An object `names.csv` lists the names that differ from what one would expect. Where something else
+        stands in the place of an image, the finding of that image says so.
 
         Raises:
-            OccupiedError: something that is no such table stands in the place of `names.csv`.
+            OccupiedError: something that is no such list stands in the place of `names.csv`.
         """
         rows = [row for row in self.rows if row["status"] == "ok"]
         names = DecodedNames(row["image_key"] for row in rows)
@@ -169,7 +183,7 @@ class _OpenObject:
 
 
 def _write_names(destination: Destination, table: bytes) -> None:
-    """Takes the place of the table of an earlier decoding, of which there may have been fewer images."""
+    """Writes the list of names over that of an earlier decoding, which may have been of fewer images."""
     with contextlib.suppress(ObjectNotFound):
         if destination.store.get(NAMES).startswith(NAMES_HEADER):
             destination = replace(destination, overwrite=True)

@@ -1,1 +1,1 @@
-"""Checkpoints that ship with the package, as safetensors files."""
+"""The models that ship with the package, and loading any other by its name."""

@@ -1,4 +1,4 @@
-"""Models that have names, and what is known of them without loading any: built-in ones and CompressAI's."""
+"""What is known of the named models (built-in ones and CompressAI's) without loading any."""
 
 from __future__ import annotations
 
@@ -26,7 +26,14 @@ ZOO_CHANNELS = {quality: (128, 192) if quality <= 4 else (192, 320) for quality 
 
 
 class Measured(pydantic.BaseModel, frozen=True):
-    """Means over photographs, amortized, of real bytes. rd_loss: with the model's own lmbda."""
+    """Means over images of the amortized encodings, on real bytes.
+
+    Attributes:
+        photographs: which images.
+        bpp: bits per pixel.
+        psnr: in dB.
+        rd_loss: bits per pixel + lmbda * MSE, with the model's own lmbda.
+    """
 
     photographs: str
     bpp: float
@@ -37,7 +44,12 @@ class Measured(pydantic.BaseModel, frozen=True):
 class Facts(pydantic.BaseModel, frozen=True):
     """What is known of a built-in model besides its weights; written by `benchmarks/ladder.py`.
 
-    steps, seconds: of its own training, which began with the weights of `start_from`.
+    Attributes:
+        digest: of the checkpoint.
+        steps: of its own training.
+        seconds: that its own training took.
+        start_from: the model with whose weights its training began.
+        measured: how well it codes.
     """
 
     digest: str
@@ -48,13 +60,13 @@ class Facts(pydantic.BaseModel, frozen=True):
 
 
 def builtin_facts() -> dict[str, Facts]:
-    """By the name of the model."""
+    """What is known of the built-in models, by their names."""
     text = (resources.files("ncbatch.models") / FACTS).read_text()
     return pydantic.TypeAdapter(dict[str, Facts]).validate_json(text)
 
 
 def builtin_file(name: str) -> Traversable:
-    """Where a built-in model's checkpoint lies."""
+    """The file of a built-in model's checkpoint."""
     return resources.files("ncbatch.models") / f"{name}.safetensors"
 
 
@@ -68,13 +80,13 @@ def describe_builtin(name: str) -> Described:
 
 
 def builtin_models(kind: ModelKind | None = None) -> dict[str, float]:
-    """Names of the models that ship with the package, and the lmbda each was trained with.
+    """The names of the models that ship with the package, and the lmbda that each was trained with.
 
     Args:
-        kind: only of this kind.
+        kind: lists this kind only.
 
     Raises:
-        ModelError: none is of that kind.
+        ModelError: there is none of that kind.
     """
     names = (entry.name for entry in resources.files("ncbatch.models").iterdir())
     found = (re.fullmatch(r"((base|bits-back)-(\d+\.\d+))\.safetensors", name) for name in sorted(names))

@@ -1,4 +1,4 @@
-"""From a model's name to a checkpoint, and checkpoints kept beside the run they made."""
+"""Loads checkpoints by name, and keeps them beside the runs that they made."""
 
 from __future__ import annotations
 
@@ -34,23 +34,25 @@ def load_model(name: str, options: StoreOptions) -> Checkpoint:
 
 
 def on_device(model: Checkpoint) -> Model:
-    """On a GPU where there is one."""
+    """The model of a checkpoint, on a GPU where there is one."""
     return Model(model, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def keep_model(output: Store, model: Checkpoint) -> None:
-    """Stores a checkpoint beside its bitstreams: they decode whatever becomes of the original."""
+    """Stores a checkpoint beside its bitstreams, which then decode whatever becomes of the original."""
     output.put_if_absent(layout.model_key(model.digest), model.to_bytes())
 
 
 def keep_models(output: Store, names: Mapping[str, str], options: StoreOptions) -> None:
-    """Stores the models of a run beside its bitstreams; of one that lost a model, too.
+    """Stores those models of a run that are not in its folder yet, or not any more.
 
     Args:
+        output: the run's folder.
         names: of the models, by their digests.
+        options: how to reach an S3 server.
 
     Raises:
-        ModelError: a model cannot be had any more.
+        ModelError: a model cannot be loaded any more.
     """
     for digest, name in names.items():
         if output.head(layout.model_key(digest)) is None:
@@ -58,10 +60,10 @@ def keep_models(output: Store, names: Mapping[str, str], options: StoreOptions) 
 
 
 def kept_model(output: Store, digest: str) -> Checkpoint:
-    """The checkpoint of a run's variant.
+    """The checkpoint with this digest that is kept in a run's folder.
 
     Raises:
-        ModelError: it is missing or not the one its name says.
+        ModelError: it is missing, or not the one that its name says.
     """
     key = layout.model_key(digest)
     try:
@@ -74,11 +76,15 @@ def kept_model(output: Store, digest: str) -> Checkpoint:
 
 
 def model_of_file(uri: str, digest: str, options: StoreOptions) -> Checkpoint:
-    """The model that made a bitstream, by the short digest in its header: a built-in one, or the one that
-    is kept in the run that the file lies in.
+    """The model that made a bitstream: a built-in one, or one that is kept in the run around the file.
+
+    Args:
+        uri: of the file.
+        digest: the short digest in its header.
+        options: how to reach an S3 server.
 
     Raises:
-        WrongModelError: neither did.
+        WrongModelError: no such model has this digest.
     """
     model = _builtin_by_digest(digest) or _kept_above(uri, digest, options)
     if model is None:

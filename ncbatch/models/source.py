@@ -1,4 +1,4 @@
-"""What is behind a model's name, without torch."""
+"""Finds what a model's name stands for, without torch."""
 
 from __future__ import annotations
 
@@ -34,7 +34,11 @@ def describe_model(name: str, options: StoreOptions) -> Described:
 
 
 def read_model(name: str, options: StoreOptions) -> bytes:
-    """The bytes of a checkpoint's file, by its path or URI or by those of a training's output folder.
+    """The bytes of a checkpoint's file.
+
+    Args:
+        name: path or URI of the file, or of the output folder of a training.
+        options: how to reach an S3 server.
 
     Raises:
         ModelError: there is none.
@@ -55,6 +59,6 @@ def read_model(name: str, options: StoreOptions) -> bytes:
 
 
 def _checkpoints_in(name: str) -> str:
-    """The first checkpoints below a local folder, for a message."""
+    """The first few checkpoints below a local folder, for a message."""
     found = sorted(str(path) for path in Path(name).glob("**/*.safetensors")) if Path(name).is_dir() else []
     return ", ".join(found[:_LISTED]) + (", ..." if len(found) > _LISTED else "")

@@ -1,4 +1,4 @@
-"""Loading models that have names: those in the package, and those of CompressAI's zoo."""
+"""Loads named models: those in the package, and those of CompressAI's zoo."""
 
 import math
 import re
@@ -79,7 +79,10 @@ def _current_name(name: str) -> str:
 
 
 def _refuse_checkpoint(path: Path, name: str) -> None:
-    """torch.load may read a safetensors file, too, and take one of ours for weights without an lmbda."""
+    """Refuses a checkpoint of ours in the place of a torch file.
+
+    `torch.load` may read safetensors files, too, and would take one for weights without an lmbda.
+    """
     try:
         with path.open("rb") as file:
             read_head(file, name)
