@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "ncbatch"
 
 MAX_FILE, MAX_FUNCTION = 310, 60
-"""Lines without docstrings. A module has one role, a function fits a screen; what is larger is to be split."""
+"""Lines without docstrings. A module has one role and a function fits a screen; split what is larger."""
 
 BEGIN, END = "<!-- sizes: begin -->", "<!-- sizes: end -->"
 
