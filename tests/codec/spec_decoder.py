@@ -53,7 +53,7 @@ class Checkpoint:
         for name, tensor in sorted(self.tensors.items()):
             digest.update(f"\n{name} {tensor.dtype.str} {tensor.shape}\n".encode() + tensor.tobytes())
         self.digest = digest.hexdigest()
-        if self.described["digest"] != self.digest:
+        if self.described.get("digest", self.digest) != self.digest:
             raise DamagedError("the digest is another one")
 
     def integers(self, name: str) -> Integers:

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from ncbatch.codec import bitstream
+from ncbatch.models import catalog
 from tests.codec import spec_decoder, spec_pack_decoder
 from tests.codec.spec_decoder import Checkpoint, Decoded
 
@@ -54,6 +55,17 @@ def test_the_specification_decodes_a_pack(name: str) -> None:
     for decoded, said in zip(images, FILES[name]["images"], strict=True):
         check(decoded, said)
     assert side == (b"bits of something else" if "with-side-information" in name else b"")
+
+
+def test_the_specification_decodes_a_file_of_a_built_in_model() -> None:
+    """N = 64 and M = 192, and a checkpoint that does not name its digest."""
+    name, source = "base-0.080-65x63-sga.ncb", catalog.builtin_file("base-0.080")
+    said = json.loads((TINY.parent / "index.json").read_text())["files"][name]
+    built_in = Checkpoint(source.read_bytes())
+    if built_in.digest != said["model_digest"]:
+        pytest.skip("the model of this file is no longer in the package")
+    decoded = spec_decoder.decode_ncb(built_in, (TINY.parent / name).read_bytes())
+    check(decoded, said | {"width": 65, "height": 63, "samples_sum": said["pixels_sum"]})
 
 
 def test_a_damaged_file_is_refused() -> None:
