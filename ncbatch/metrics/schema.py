@@ -33,7 +33,7 @@ class Row:
     image_key: Annotated[str, "key of the image below the corpus, as it was listed"]
     image_etag: Annotated[
         str,
-        "what the store said of the image's content when the run was planned; another etag is another image",
+        "etag of the input when the run was planned; an image whose etag is another one counts as changed",
     ]
     image_bytes: Annotated[int, "size of the input in bytes"]
     width: Annotated[int | None, "pixels, after the orientation that the file states"] = None
@@ -54,7 +54,7 @@ class Row:
         str | None, "class of the failure, for grouping; null exactly where the status is ok"
     ] = None
     error: Annotated[
-        str | None, "the failure in words; in an ok row, a note on what happened on the way to it"
+        str | None, "message of the failure; in an ok row, a note on what happened on the way"
     ] = None
     bpp: Annotated[
         float | None,
