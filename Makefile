@@ -31,7 +31,7 @@ test:           ## the tests; a quarter of an hour and more on two cores
 	pytest --durations=15
 
 slow:           ## the tests that take half a minute and more each
-	pytest -n 0 -m slow --durations=10
+	pytest -m slow --durations=10
 
 resolve:        ## whether all dependencies can be installed together on each supported Python
 	.ci/pythons --resolve
