@@ -1,6 +1,6 @@
 """The main job on a cluster: `ray job submit --working-dir . -- python jobs/encode.py CORPUS OUTPUT ...`.
 
-Takes the arguments of `ncbatch encode`.
+Takes the arguments of `ncbatch encode`; or `--request JSON`, which `ncbatch submit` writes.
 """
 
 import sys
@@ -8,5 +8,8 @@ import sys
 from ncbatch.cli.main import main
 
 if __name__ == "__main__":
-    sys.argv.insert(1, "encode")
+    if sys.argv[1:2] == ["--request"]:
+        sys.argv[1] = "encode-request"
+    else:
+        sys.argv.insert(1, "encode")
     sys.exit(main())

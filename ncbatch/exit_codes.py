@@ -39,5 +39,5 @@ def table() -> str:
     """The codes with their meanings, one a line, as `ncbatch --help` shows them."""
     lines = (f"{code.value:<4} {code.meaning}" for code in ExitCode)
     return "\n".join(
-        textwrap.fill(line, 100, initial_indent="  ", subsequent_indent=" " * 7) for line in lines
+        textwrap.fill(line, 79, initial_indent="  ", subsequent_indent=" " * 7) for line in lines
     )

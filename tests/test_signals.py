@@ -152,7 +152,7 @@ def test_who_follows_a_job_ends_by_the_signal(
         raise raised
 
     monkeypatch.setattr("ncbatch.driver.jobs.follow", interrupted)
-    follow: Callable[..., int] = jobs._follow
+    follow: Callable[..., int] = jobs.follow
     from ncbatch.driver.jobs import DEFAULT_DASHBOARD, Dashboard
 
     assert follow(None, "job", Dashboard(DEFAULT_DASHBOARD, "the default")) == code

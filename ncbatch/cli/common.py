@@ -2,48 +2,55 @@
 
 from __future__ import annotations
 
-import argparse
+from typing import Annotated
 
 from ncbatch.errors import UsageError
+from ncbatch.settings import STORAGE, Setting, at_least_zero
 from ncbatch.store import NotAFolder, Store, StoreOptions, open_store
 
+Storage = Annotated[StoreOptions, STORAGE]
+Run = Annotated[str, Setting("folder or s3:// prefix of the run: the output of `ncbatch encode`", "RUN")]
+Corpus = Annotated[str, Setting("folder or s3:// prefix with the images", "CORPUS")]
+Output = Annotated[str, Setting(
+    "folder or s3:// prefix for bitstreams and metrics; an interrupted run there is continued", "OUTPUT",
+)]  # fmt: skip
+Json = Annotated[bool, Setting("print one JSON object, for programs")]
+DryRun = Annotated[bool, Setting(
+    "write nothing: calibrate for some seconds on this machine, then print how many images and units there "
+    "are, how long they would take, what they would cost, and how large the output would be",
+)]  # fmt: skip
+Price = Annotated[float | None, Setting(
+    "what a device (a GPU, or a worker on CPUs) costs per hour, in any currency, to tell the cost as well",
+    "PRICE", at_least_zero, default="cost is left out", environment=True,
+)]  # fmt: skip
 
-def store_options(args: argparse.Namespace) -> StoreOptions:
-    return StoreOptions(endpoint_url=args.endpoint_url, region=args.region)
 
-
-def store_words(args: argparse.Namespace) -> list[str]:
+def store_words(options: StoreOptions) -> list[str]:
     """The flags by which another command reaches the same store."""
-    given = (("--endpoint-url", args.endpoint_url), ("--region", args.region))
+    given = (("--endpoint-url", options.endpoint_url), ("--region", options.region))
     return [word for flag, value in given if value for word in (flag, value)]
 
 
-def message_words(args: argparse.Namespace) -> list[str]:
-    """The flags that say where messages go, for a command that runs another one."""
-    words = [f"--{name}" for name in ("debug", "verbose", "quiet") if getattr(args, name)]
-    return words if args.log_file is None else [*words, f"--log-file={args.log_file}"]
-
-
-def open_run_store(args: argparse.Namespace, uri: str) -> Store:
-    store = open_store(uri, store_options(args))
+def open_run_store(uri: str, options: StoreOptions) -> Store:
+    store = open_store(uri, options)
     store.check()
     return store
 
 
-def open_corpus(args: argparse.Namespace, uri: str) -> Store:
+def open_corpus(uri: str, options: StoreOptions) -> Store:
     """The images' folder; a mistyped path is the commonest mistake, and the quickest told."""
     try:
-        return open_store(uri, store_options(args))
+        return open_store(uri, options)
     except NotAFolder as error:
         raise UsageError(f"{uri} is a file; name the folder that holds the images") from error
 
 
-def open_run(args: argparse.Namespace, uri: str) -> Store:
+def open_run(uri: str, options: StoreOptions) -> Store:
     """The output of a run; raises RunError where none stands there, before anything heavy is imported."""
     from ncbatch.plan.spec import read_run
 
     try:
-        output = open_run_store(args, uri)
+        output = open_run_store(uri, options)
     except NotAFolder as error:
         raise UsageError(
             f"{uri} is a file, not a run's output; name the folder that `ncbatch encode` wrote"

@@ -1,88 +1,79 @@
-"""Commands that read a run or a bitstream."""
+"""The command that makes images of bitstreams again."""
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from ncbatch.cli.common import open_run, store_options
-from ncbatch.cli.console import err, out
+from ncbatch.cli.common import open_run
+from ncbatch.cli.console import out
+from ncbatch.cli.findings import report_findings
+from ncbatch.cli.flags import command
+from ncbatch.decoding.options import FileOptions, PackPart
 from ncbatch.errors import UsageError
 from ncbatch.exit_codes import ExitCode
-from ncbatch.words import counted
+from ncbatch.settings import Setting
 
 if TYPE_CHECKING:
     from ncbatch.decoding.destination import Destination
-    from ncbatch.decoding.run_reader import Finding
 
 
-def decode(args: argparse.Namespace) -> int:
-    suffix = args.source.lower().rpartition(".")[2]
-    if (args.start is not None or args.image is not None) and suffix != "ncbp":
+@command
+def decode(
+    source: Annotated[str, Setting("output of a run, or a .ncb or .ncbp file", "SOURCE")],
+    destination: Annotated[str, Setting(
+        "folder or s3:// prefix for the PNGs; for a single image also the name of a .png file", "DESTINATION",
+    )],
+    /,
+    *,
+    overwrite: Annotated[bool, Setting(
+        "replace files that are there already with other contents", default="leave them and say so",
+    )] = False,
+    variant: Annotated[str | None, Setting(
+        "decode only this variant of a run", "NAME", default="all of them",
+    )] = None,
+    part: PackPart,
+    options: FileOptions,
+) -> ExitCode:  # fmt: skip
+    """Decodes a run, or a single file."""
+    suffix = source.lower().rpartition(".")[2]
+    if part.start is not None and part.image is not None:
+        raise UsageError("argument --image: not allowed with argument --from; give one of them")
+    if (part.start is not None or part.image is not None) and suffix != "ncbp":
         raise UsageError("--from and --image are of packs, single .ncbp files")
-    if suffix in ("ncb", "ncbp"):
-        return _decode_file(args, pack=suffix == "ncbp")
-    if Path(args.source).is_file():
-        raise UsageError(f"{args.source} is not a run's output, nor a .ncb or .ncbp file")
-    source = open_run(args, args.source)
-    destination = _destination(args, one_image=False)
-    from ncbatch.decoding.run_reader import RunReader
-
-    reader = RunReader(source, variant=args.variant)
-    return report_findings(reader.decode_into(destination), f"decoded into {destination.store.uri}")
-
-
-def _destination(args: argparse.Namespace, *, one_image: bool) -> Destination:
     from ncbatch.decoding.destination import open_destination
 
-    return open_destination(
-        args.destination, store_options(args), one_image=one_image, overwrite=args.overwrite
+    def opened(*, one_image: bool) -> Destination:
+        return open_destination(destination, options.store, one_image=one_image, overwrite=overwrite)
+
+    if suffix in ("ncb", "ncbp"):
+        from ncbatch.store.objects import require_object
+
+        require_object(source, options.store)
+        into = opened(one_image=suffix == "ncb" or part.image is not None)
+        for name in _decode_file(source, into, options, part if suffix == "ncbp" else None):
+            out.print(f"decoded into {into.store.uri}{name}")
+        return ExitCode.OK
+    if Path(source).is_file():
+        raise UsageError(f"{source} is not a run's output, nor a .ncb or .ncbp file")
+    run = open_run(source, options.store)
+    into = opened(one_image=False)
+    from ncbatch.decoding.run_reader import RunReader
+
+    return report_findings(
+        RunReader(run, variant=variant).decode_into(into), f"decoded into {into.store.uri}"
     )
 
 
-def _decode_file(args: argparse.Namespace, *, pack: bool) -> int:
-    from ncbatch.images.limits import DEFAULT_LIMITS
-    from ncbatch.store.objects import require_object
+def _decode_file(
+    source: str, destination: Destination, options: FileOptions, part: PackPart | None
+) -> Iterator[str]:
+    """The names of the files it writes. part: of a pack; None: the file is no pack."""
+    from ncbatch.decoding.files import decode_file, decode_pack_file
 
-    require_object(args.source, store_options(args))
-    alone = args.image is not None
-    destination = _destination(args, one_image=alone or not pack)
-    from ncbatch.decoding.files import FileOptions, decode_file, decode_pack_file
-
-    options = FileOptions(store_options(args), args.model, args.max_pixels or DEFAULT_LIMITS.max_pixels)
-    if pack:
-        first = args.image if alone else args.start or 0
-        names = decode_pack_file(args.source, destination, options, first=first, alone=alone)
-    else:
-        names = iter([decode_file(args.source, destination, options)])
-    for name in names:
-        out.print(f"decoded into {destination.store.uri}{name}")
-    return 0
-
-
-def report_findings(findings: Iterable[Finding], success: str) -> int:
-    """Prints what is wrong, and how much is not; returns an exit code."""
-    fine = wrong = 0
-    for finding in findings:
-        if finding.problem is None:
-            fine += 1
-        else:
-            wrong += 1
-            err.print(f"{finding.image_key} ({finding.variant}): {finding.problem}")
-    with contextlib.suppress(BrokenPipeError):  # the exit code is what was found, whoever reads
-        others = f"; {wrong} {'is' if wrong == 1 else 'are'} not" if wrong else ""
-        out.print(f"{fine} image{'' if fine == 1 else 's'} {success}{others}")
-    return ExitCode.FAILED if wrong else ExitCode.OK
-
-
-def compact(args: argparse.Namespace) -> int:
-    output = open_run(args, args.output)
-    from ncbatch.metrics.compact import compact as run_compact
-
-    result = run_compact(output)
-    rows, units, parts = (counted(getattr(result, noun), noun) for noun in ("rows", "units", "parts"))
-    out.print(f"metrics/ has {rows} of {units} in {parts}")
-    return 0
+    if part is None:
+        return iter([decode_file(source, destination, options)])
+    alone = part.image is not None
+    first = part.image if part.image is not None else part.start or 0
+    return decode_pack_file(source, destination, options, first=first, alone=alone)

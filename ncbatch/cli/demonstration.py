@@ -9,7 +9,7 @@ import io
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ncbatch.codec.methods import Sga
 from ncbatch.codec.recipe import PRESETS, REFINEMENT_PRESETS, RefinedRecipe
@@ -109,12 +109,11 @@ def measure() -> Speed:
     return Speed(costs.base, costs.repeated["steps"])
 
 
-def words_of(spec: RunSpec, corpus: str) -> list[str]:
-    """The arguments of `ncbatch encode`, besides the output, of a demonstration that was begun earlier."""
+def fields_of(spec: RunSpec) -> dict[str, Any]:
+    """What was asked for of the variant of a demonstration that was begun earlier."""
     (variant,) = spec.variants
-    kind = ["--preset", variant.name] if variant.name in PRESETS else ["--method", variant.recipe.method]
-    steps = ["--steps", str(variant.recipe.steps)] if isinstance(variant.recipe, RefinedRecipe) else []
-    return [corpus, *kind, *steps]
+    kind = {"preset": variant.name} if variant.name in PRESETS else {"method": variant.recipe.method}
+    return kind | ({"steps": variant.recipe.steps} if isinstance(variant.recipe, RefinedRecipe) else {})
 
 
 def copy_images(folder: Path, scale: int) -> None:

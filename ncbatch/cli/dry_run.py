@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 from typing import TYPE_CHECKING
 
@@ -19,13 +18,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def print_plan(args: argparse.Namespace, spec: RunSpec, options: EncodeOptions) -> int:
+def print_plan(spec: RunSpec, output_uri: str, options: EncodeOptions, price: float | None) -> ExitCode:
     """Images, units, time, cost and size of a run, by a calibration of a few steps on this machine."""
     from ncbatch.plan.places import check_new_output, check_programs
     from ncbatch.plan.spec import stored_spec
 
-    corpus = open_run_store(args, spec.corpus)
-    output = open_store(args.output, options.store, create=True)
+    corpus = open_run_store(spec.corpus, options.store)
+    output = open_store(output_uri, options.store, create=True)
     if stored_spec(output) is None:
         check_new_output(output, corpus, options.store)
     check_programs(spec)
@@ -56,7 +55,7 @@ def print_plan(args: argparse.Namespace, spec: RunSpec, options: EncodeOptions) 
         f"in all {_time(device)} of device time, {_time(wall)} with {who} like this machine, "
         f"{size(sum(e.bytes for e in found))} of output"
     )
-    print_cost(device, args.price_per_hour)
+    print_cost(device, price)
     return ExitCode.OK
 
 

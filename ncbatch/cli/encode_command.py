@@ -4,38 +4,35 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from urllib.parse import unquote_to_bytes, urlsplit
 
+import pydantic
+
 from ncbatch import layout
-from ncbatch.codec.recipe import LearnedRecipe, RefinedRecipe
+from ncbatch.cli.flags import flag_of
+from ncbatch.cli.variant_flags import INPUTS, VARIANT
+from ncbatch.codec.recipe import LearnedRecipe
 from ncbatch.models import zoo
 from ncbatch.plan.spec import RunSpec, Variant
 
-_FLAGS = (
-    "learning_rate", "decay", "seed", "rounding", "noise", "tau0", "annealing_rate", "plateau", "bbvi_steps",
-    "bbvi_learning_rate",
-)  # fmt: skip
+_ALWAYS = ("method", "name", "lmbda", "steps", "quality")
+"""Fields that are said though they may have their defaults: those of a preset or a model would differ."""
 
 
 def encode_command(spec: RunSpec, output_uri: str, more: Sequence[str] = ()) -> str:
-    """`ncbatch encode` for a run, ready for a shell; names `--spec` in words where flags cannot say it.
+    """`ncbatch encode` for a run, ready for a shell; names `--spec` in words for several variants.
 
     Args:
         more: flags of which a run says nothing, such as where its store is.
     """
     words = ["ncbatch", "encode", _place(spec.corpus), _place(output_uri)]
-    for pattern in spec.include:
-        words.append(f"--include={pattern}")
-    for pattern in spec.exclude:
-        words.append(f"--exclude={pattern}")
-    if spec.manifest:
-        words += ["--manifest", spec.manifest]
+    words += _flags(INPUTS, spec)
     command = shlex.join([*words, *more])
-    flags = _variant_flags(spec.variants[0], output_uri) if len(spec.variants) == 1 else None
-    if flags is None:
+    if len(spec.variants) > 1:
         return f"{command} --spec FILE  # the file that the run was planned with"
-    return f"{command} {shlex.join(flags)}"
+    (variant,) = spec.variants
+    return f"{command} {shlex.join(_variant_flags(variant, output_uri))}"
 
 
 def _place(uri: str) -> str:
@@ -50,32 +47,34 @@ def _place(uri: str) -> str:
     return path.rstrip("/") or "/"
 
 
-def _variant_flags(variant: Variant, output_uri: str) -> list[str] | None:
-    """The flags of a variant; None where it has settings that only a spec file can give."""
-    said = list(_recipe_flags(variant.recipe)) if isinstance(variant.recipe, LearnedRecipe) else []
-    if any(name not in _FLAGS for name, _ in said):
-        return None
-    recipe, words = variant.recipe, ["--method", variant.recipe.method]
+def _variant_flags(variant: Variant, output_uri: str) -> list[str]:
+    recipe = variant.recipe
+    required = {name: getattr(recipe, name) for name in _ALWAYS if name in type(recipe).model_fields}
+    default = type(recipe).model_validate(required)
+    words = list(_flags(VARIANT.fields, recipe, default))
     if isinstance(recipe, LearnedRecipe):
-        words += ["--model", _model(variant, output_uri), "--lmbda", repr(recipe.lmbda)]
-        words += ["--steps", str(recipe.steps)] if isinstance(recipe, RefinedRecipe) else []
-    else:
-        words += ["--quality", str(recipe.quality)]
-    for name, value in said:
-        words += [f"--{name.replace('_', '-')}", str(value)]
-    default = Variant(name=variant.name, recipe=recipe)
-    words += ["--name", variant.name]
-    words += ["--alpha", variant.alpha] if variant.alpha != default.alpha else []
-    words += ["--max-pixels", str(variant.max_pixels)] if variant.max_pixels != default.max_pixels else []
-    return [*words, "--fall-back"] if variant.fall_back else words
+        words += [flag_of("model"), _model(variant, output_uri)]
+    shown = variant.model_copy(update={"model": None})
+    return [*words, *_flags(VARIANT.fields, shown, Variant(name=variant.name, recipe=recipe))]
 
 
-def _recipe_flags(recipe: LearnedRecipe) -> Iterator[tuple[str, object]]:
-    """What a recipe says besides its method, lmbda and steps."""
-    default = type(recipe).model_validate(recipe.model_dump(include={"lmbda", "steps"}))
-    for name in type(recipe).model_fields:
-        if getattr(recipe, name) != getattr(default, name):
-            yield name, getattr(recipe, name)
+def _flags(
+    known: Iterable[str], model: pydantic.BaseModel, default: pydantic.BaseModel | None = None
+) -> Iterator[str]:
+    """Of the fields that the command line knows: those that are not as they are by default."""
+    for name in known:
+        field = type(model).model_fields.get(name)
+        if field is None:
+            continue
+        value = getattr(model, name)
+        standard = field.default if default is None else getattr(default, name)
+        if value == standard and name not in _ALWAYS:
+            continue
+        flag = flag_of(name)
+        if value is True:
+            yield flag
+        else:
+            yield from (f"{flag}={one}" for one in (value if isinstance(value, tuple) else (value,)))
 
 
 def _model(variant: Variant, output_uri: str) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from ncbatch.cli.common import store_options
+from ncbatch.cli.common import Json, Storage
 from ncbatch.cli.console import out, print_table
+from ncbatch.cli.flags import command
 from ncbatch.errors import UsageError
 from ncbatch.exit_codes import ExitCode
+from ncbatch.settings import Setting
 from ncbatch.words import size
 
 if TYPE_CHECKING:
@@ -25,25 +26,33 @@ _KINDS = {
 _NO_LIMIT = 1 << 62  # nothing is decoded, so no image is too large to be described
 
 
-def info(args: argparse.Namespace) -> int:
+@command
+def info(
+    file: Annotated[str, Setting("an .ncb file, an .ncbp file or a checkpoint (.safetensors)", "FILE")],
+    /,
+    *,
+    json: Json = False,
+    store: Storage,
+) -> ExitCode:
+    """Says what a bitstream, a pack or a checkpoint is; decodes nothing."""
     from ncbatch.store import ObjectNotFound
     from ncbatch.store.objects import no_file, read_object
 
     try:
-        data = read_object(args.file, store_options(args))
+        data = read_object(file, store)
     except ObjectNotFound as error:
-        raise no_file(args.file) from error
+        raise no_file(file) from error
     images: list[dict[str, Any]] = []
     if data.startswith(b"NCB"):
         facts = _bitstream(data)
     elif data.startswith(b"NCP"):
         facts, images = _pack(data)
-    elif args.file.lower().endswith(".safetensors"):
-        facts = _checkpoint(data, args.file)
+    elif file.lower().endswith(".safetensors"):
+        facts = _checkpoint(data, file)
     else:
-        raise UsageError(f"{args.file} is not an .ncb file, an .ncbp file or a checkpoint (.safetensors)")
-    facts = {"file": args.file, "bytes": len(data), **facts}
-    if args.json:
+        raise UsageError(f"{file} is not an .ncb file, an .ncbp file or a checkpoint (.safetensors)")
+    facts = {"file": file, "bytes": len(data), **facts}
+    if json:
         out.print_json(data=facts | ({"images": images} if images else {}))
         return ExitCode.OK
     for name, value in facts.items():

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 from datetime import datetime, timezone
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from ncbatch.cli.common import open_corpus, store_options
 from ncbatch.cli.console import err, out, print_table
-from ncbatch.cli.dry_run import print_plan
-from ncbatch.cli.encode import encode_options, make_run_spec
+from ncbatch.cli.flags import command
 from ncbatch.errors import Terminated, UsageError
 from ncbatch.exit_codes import ExitCode
-from ncbatch.store import open_store
+from ncbatch.settings import Section, Setting
 from ncbatch.words import duration
 
 if TYPE_CHECKING:
@@ -22,39 +18,56 @@ if TYPE_CHECKING:
 
     from ncbatch.driver.jobs import Dashboard, Job
 
+JOB = Section("the job", 4)
+DashboardUrl = Annotated[str | None, Setting(
+    "the cluster's dashboard, which takes the jobs", "URL",
+    default="RAY_API_SERVER_ADDRESS or RAY_ADDRESS where one is set, else http://127.0.0.1:8265",
+    environment=True,
+), JOB]  # fmt: skip
 
-def submit(args: argparse.Namespace) -> int:
-    from ncbatch.cli.job_arguments import encode_words
+
+@command
+def job(
+    action: Annotated[Literal["list", "status", "logs", "follow", "stop"], Setting(
+        "list: all jobs of ncbatch on the cluster; status, logs, stop: of one; follow: print its log until "
+        "it ends, and exit with its exit code", "ACTION",
+    )],
+    job: Annotated[str | None, Setting(
+        "the id that `ncbatch submit` printed; list needs none", "JOB",
+    )] = None,
+    /,
+    *,
+    dashboard: DashboardUrl = None,
+    json: Annotated[bool, Setting("print list and status as JSON")] = False,
+) -> int:  # fmt: skip
+    """Lists, follows, reads or stops submitted jobs."""
     from ncbatch.driver import jobs
 
-    dashboard = jobs.find_dashboard(args.dashboard)
-    options = encode_options(args)
-    open_corpus(args, args.corpus)
-    spec = make_run_spec(args)  # what is wrong with the request is better said here than in a job's log
-    if args.dry_run:
-        return print_plan(args, spec, options)
-    for name in ("corpus", "output"):
-        setattr(args, name, open_store(getattr(args, name), store_options(args), create=True).uri)
-    for name in ("model", "manifest", "spec"):  # paths are of this folder, not of the job's
-        value = getattr(args, name)
-        if value and Path(value).exists():
-            setattr(args, name, str(Path(value).resolve()))
-    root = jobs.source_root(args.working_dir)
-    client = jobs.connect(dashboard)
-    metadata = {jobs.OUTPUT: args.output, jobs.DIGEST: spec.digest}
-    job = jobs.submit(client, encode_words(args), metadata, root)
-    out.print(job)
-    err.print(f"submitted to the cluster at {dashboard.url}")
-    if not args.wait:
-        err.print(
-            f"follow it with `ncbatch job follow {job}{dashboard.flag}`, "
-            f"end it with `ncbatch job stop {job}{dashboard.flag}`"
-        )
-        return 0
-    return _follow(client, job, dashboard)
+    if action != "list" and job is None:
+        raise UsageError(f"job {action}: which one? `ncbatch job list` shows the jobs on the cluster")
+    cluster = jobs.find_dashboard(dashboard)
+    if dashboard is None and cluster.url != jobs.DEFAULT_DASHBOARD:
+        err.print(f"using the cluster at {cluster.url}, as {cluster.source} says")
+    client = jobs.connect(cluster)
+    if job is None or action == "list":
+        return _list(jobs.jobs(client), as_json=json)
+    if action == "follow":
+        return follow(client, job, cluster)
+    if action == "logs":
+        out.print(jobs.logs(client, job), end="")
+    elif action == "status":
+        told = jobs.status(client, job)
+        if json:
+            out.print_json(data={"job": job, "status": told})
+        else:
+            out.print(told)
+    else:
+        out.print("stopping" if jobs.stop(client, job) else "it had ended already")
+    return ExitCode.OK
 
 
-def _follow(client: JobSubmissionClient, job: str, dashboard: Dashboard) -> int:
+def follow(client: JobSubmissionClient, job: str, dashboard: Dashboard) -> int:
+    """Prints a job's log until it ends; returns its exit code."""
     from ncbatch.driver import jobs
 
     try:
@@ -64,41 +77,15 @@ def _follow(client: JobSubmissionClient, job: str, dashboard: Dashboard) -> int:
         return ExitCode.TERMINATED if isinstance(interrupt, Terminated) else ExitCode.INTERRUPTED
 
 
-def job(args: argparse.Namespace) -> int:
-    from ncbatch.driver import jobs
-
-    if args.action != "list" and args.job is None:
-        raise UsageError(f"job {args.action}: which one? `ncbatch job list` shows the jobs on the cluster")
-    dashboard = jobs.find_dashboard(args.dashboard)
-    if args.dashboard is None and dashboard.url != jobs.DEFAULT_DASHBOARD:
-        err.print(f"using the cluster at {dashboard.url}, as {dashboard.source} says")
-    client = jobs.connect(dashboard)
-    if args.action == "list":
-        return _list(jobs.jobs(client), as_json=args.json)
-    if args.action == "follow":
-        return _follow(client, args.job, dashboard)
-    if args.action == "logs":
-        out.print(jobs.logs(client, args.job), end="")
-    elif args.action == "status":
-        told = jobs.status(client, args.job)
-        if args.json:
-            out.print_json(data={"job": args.job, "status": told})
-        else:
-            out.print(told)
-    else:
-        out.print("stopping" if jobs.stop(client, args.job) else "it had ended already")
-    return 0
-
-
-def _list(jobs: list[Job], *, as_json: bool) -> int:
+def _list(jobs: list[Job], *, as_json: bool) -> ExitCode:
     if as_json:
         out.print_json(data=[dataclasses.asdict(job) for job in jobs], default=str)
-        return 0
+        return ExitCode.OK
     if not jobs:
         err.print("the cluster knows no jobs of ncbatch")
-        return 0
+        return ExitCode.OK
     print_table(("job", "status", "started", "took", "output"), [_cells(job) for job in jobs])
-    return 0
+    return ExitCode.OK
 
 
 def _cells(job: Job) -> tuple[str | None, ...]:

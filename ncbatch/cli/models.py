@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from ncbatch.cli.common import open_run_store, store_options
+from ncbatch.cli.common import Storage, open_run_store
 from ncbatch.cli.console import err, out, print_table
+from ncbatch.cli.flags import command
 from ncbatch.errors import UsageError
 from ncbatch.exit_codes import ExitCode
+from ncbatch.settings import Setting, positive_float
 from ncbatch.store import Store
 
 if TYPE_CHECKING:
@@ -20,15 +21,25 @@ if TYPE_CHECKING:
 Row = tuple[str, str, float, int, int, str, float | None, float | None]
 
 
-def models(args: argparse.Namespace) -> int:
+@command
+def models(
+    folder: Annotated[str | None, Setting(
+        "folder or s3:// prefix with checkpoints, such as a training's --out", "FOLDER", default="none",
+    )] = None,
+    /,
+    *,
+    json: Annotated[bool, Setting("print the list as JSON")] = False,
+    store: Storage,
+) -> ExitCode:  # fmt: skip
+    """Lists the built-in models, CompressAI's, and those in a folder."""
     rows = [*_builtin_rows(), *_zoo_rows()]
-    if args.place:
-        place = open_run_store(args, args.place)
+    if folder:
+        place = open_run_store(folder, store)
         own = list(_rows_of(place))
         if not own:
             err.print(f"{place.uri} holds no checkpoints (.safetensors)")
         rows += own
-    if args.json:
+    if json:
         names = ("name", "kind", "lmbda", "n", "m", "digest", "kodak_bpp", "kodak_psnr")
         out.print_json(data=[dict(zip(names, row, strict=True)) for row in rows])
     else:
@@ -80,25 +91,41 @@ def _rows_of(place: Store) -> Iterator[Row]:
                 err.print(str(error))
 
 
-def convert(args: argparse.Namespace) -> int:
+@command
+def convert(
+    source: Annotated[str, Setting(
+        "torch file (or s3:// object) with a state dict of MeanScaleHyperprior", "SOURCE",
+    )],
+    destination: Annotated[str, Setting(
+        "checkpoint to write, .safetensors (or s3:// object)", "DESTINATION",
+    )],
+    /,
+    *,
+    lmbda: Annotated[float | None, Setting(
+        "weight of the MSE (on 0..255) that the weights were trained with, which becomes the model's default "
+        "rate", "WEIGHT", positive_float, also=("lambda",), default="what the file says; most do not say it",
+    )] = None,
+    force: Annotated[bool, Setting("overwrite the destination; without this, that is an error")] = False,
+    store: Storage,
+) -> ExitCode:  # fmt: skip
+    """Makes a checkpoint from a CompressAI torch file."""
     from ncbatch.store.objects import folder_of, read_object, require_object
 
-    options = store_options(args)
-    require_object(args.source, options)
-    folder, name = folder_of(args.destination, options, create=True)
+    require_object(source, store)
+    folder, name = folder_of(destination, store, create=True)
     if not name:
-        raise UsageError(f"{args.destination} is a folder; name the checkpoint to write, .safetensors")
-    if not args.force and folder.head(name) is not None:
-        raise UsageError(f"{args.destination} exists already; give another name, or --force to overwrite it")
+        raise UsageError(f"{destination} is a folder; name the checkpoint to write, .safetensors")
+    if not force and folder.head(name) is not None:
+        raise UsageError(f"{destination} exists already; give another name, or --force to overwrite it")
     from ncbatch.models import zoo
 
     with tempfile.NamedTemporaryFile() as file:
-        local = Path(args.source)
+        local = Path(source)
         if not local.is_file():
-            file.write(read_object(args.source, options))
+            file.write(read_object(source, store))
             file.flush()
             local = Path(file.name)
-        checkpoint = zoo.convert(local, args.source, lmbda=args.lmbda)
+        checkpoint = zoo.convert(local, source, lmbda=lmbda)
     folder.put(name, checkpoint.to_bytes())
-    out.print(f"{args.destination}: lmbda {checkpoint.info.lmbda:g}, digest {checkpoint.digest[:16]}")
+    out.print(f"{destination}: lmbda {checkpoint.info.lmbda:g}, digest {checkpoint.digest[:16]}")
     return ExitCode.OK

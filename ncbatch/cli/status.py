@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import shlex
 import time
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from ncbatch.cli.common import open_run_store, store_words
+from ncbatch.cli.common import Json, Run, Storage, open_run_store, store_words
 from ncbatch.cli.console import out, print_table
+from ncbatch.cli.flags import command
 from ncbatch.errors import Terminated
+from ncbatch.exit_codes import ExitCode
+from ncbatch.settings import Setting, positive_float
 from ncbatch.words import counted, duration, size
 
 if TYPE_CHECKING:
@@ -24,24 +26,41 @@ if TYPE_CHECKING:
 _OVER = ("finished", "interrupted", "stopped", "lost", "planned")
 
 
-def status(args: argparse.Namespace) -> int:
-    output = open_run_store(args, args.output)
+def _seconds(text: str) -> float:
+    return positive_float(text or "5")
+
+
+@command
+def status(
+    run: Run,
+    /,
+    *,
+    json: Json = False,
+    watch: Annotated[float | None, Setting(
+        "print it again every so many seconds (5 where no number is given) until the run is over",
+        "[SECONDS]", _seconds, default="once",
+    )] = None,
+    store: Storage,
+) -> ExitCode:  # fmt: skip
+    """Tells how much of a run is done, once or until it is over."""
+    output = open_run_store(run, store)
+    failures = shlex.join(["ncbatch", "failures", run, *store_words(store)])
     try:
         while True:
-            state = _show(args, output)
-            if args.watch is None or state in _OVER:
-                return 0
-            time.sleep(args.watch)
-            if out.is_terminal and not args.json:
+            state = _show(output, failures, as_json=json)
+            if watch is None or state in _OVER:
+                return ExitCode.OK
+            time.sleep(watch)
+            if out.is_terminal and not json:
                 out.clear()
     except KeyboardInterrupt as interrupt:
-        if args.watch is None or isinstance(interrupt, Terminated):
+        if watch is None or isinstance(interrupt, Terminated):
             raise
-        return 0  # who watches has seen enough
+        return ExitCode.OK  # who watches has seen enough
 
 
-def _show(args: argparse.Namespace, output: Store) -> str:
-    """Prints the status once; returns the run's state."""
+def _show(output: Store, failures: str, *, as_json: bool) -> str:
+    """Prints the status once; returns the run's state. failures: the command that tells of failed rows."""
     from ncbatch import layout
     from ncbatch.driver.lease import read_lease
     from ncbatch.driver.progress import read_status
@@ -52,7 +71,7 @@ def _show(args: argparse.Namespace, output: Store) -> str:
     told = standing(snapshot, lease, datetime.now(timezone.utc))
     holder = lease.holder if lease else None
     if output.head(layout.RUN) is None and told.state != "planned":
-        if args.json:
+        if as_json:
             out.print_json(json.dumps({"state": told.state, "driver": holder}))
         else:
             _print_state(told, snapshot, holder)
@@ -62,16 +81,15 @@ def _show(args: argparse.Namespace, output: Store) -> str:
 
     run = run_status(output)
     told = with_pending(told, run.pending)
-    if args.json:
+    if as_json:
         content: dict[str, Any] = {"state": told.state, "driver": holder} | _content(run)
         content["snapshot"] = snapshot.model_dump(mode="json") if snapshot else None
         out.print_json(json.dumps(content))
         return told.state
     _print_run(run)
     if run.summary.failed:
-        command = shlex.join(["ncbatch", "failures", args.output, *store_words(args)])
         out.print(
-            f"`{command}` says what can be done about failed rows; "
+            f"`{failures}` says what can be done about failed rows; "
             "the same encode command with --retry-failed tries them again"
         )
     _print_state(told, snapshot, holder)

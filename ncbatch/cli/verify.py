@@ -1,19 +1,20 @@
-"""Commands for what went wrong in a run: finding it, and setting it right."""
+"""The command that finds what is damaged in a run, and has it set right."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated
 
-from ncbatch.cli.common import open_run, open_run_store, store_options, store_words
-from ncbatch.cli.console import err, out, print_table
-from ncbatch.cli.decode import report_findings
+from ncbatch.cli.common import Json, Run, Storage, open_run, open_run_store, store_words
+from ncbatch.cli.console import err, out
+from ncbatch.cli.findings import report_findings
+from ncbatch.cli.flags import command
 from ncbatch.exit_codes import ExitCode
-from ncbatch.store import Store
+from ncbatch.settings import Setting
+from ncbatch.store import Store, StoreOptions
 from ncbatch.words import counted
 
 if TYPE_CHECKING:
@@ -22,109 +23,95 @@ if TYPE_CHECKING:
     from ncbatch.plan.spec import RunSpec
 
 
-def failures(args: argparse.Namespace) -> int:
-    from ncbatch.metrics.failures import failures_of
+@dataclass
+class _Found:
+    """What verification found: rows that it has checked, those whose bytes are damaged, and all problems."""
 
-    output = open_run(args, args.output)
-    found = failures_of(output, args.examples)
-    if args.json:
-        classes = [
-            {
-                "error_class": f.name,
-                "count": f.count,
-                "fault": f.known.fault,
-                "remedy": f.known.remedy,
-                "examples": [vars(example) for example in f.examples],
-            }
-            for f in found
-        ]
-        out.print_json(json.dumps({"failed": sum(f.count for f in found), "classes": classes}))
-        return 0
-    if not found:
-        out.print("no failed rows")
-        return 0
-    print_table(("error class", "rows", "what to do"), [(f.name, f.count, f.known.remedy) for f in found])
-    for f in found:
-        for example in f.examples:
-            out.print(f"{f.name}: {example.image_key} ({example.variant}): {example.error}")
-        if f.examples and f.count > len(f.examples):
-            out.print(f"{f.name}: ... and {f.count - len(f.examples)} more")
-    return 0
+    checked: int = 0
+    damaged: list[StandingRow] = field(default_factory=list)
+    problems: list[dict[str, str]] = field(default_factory=list)
+
+    def noted(self, findings: Iterable[Finding]) -> Iterator[Finding]:
+        """Passes findings on, and notes them."""
+        for finding in findings:
+            self.checked += 1
+            if finding.problem is not None:
+                about = {"image_key": finding.image_key, "variant": finding.variant}
+                self.problems.append(about | {"problem": finding.problem})
+            if finding.damaged:
+                self.damaged.append(finding.damaged)
+            yield finding
 
 
-def verify(args: argparse.Namespace) -> int:
-    output = open_run(args, args.output)
+@command
+def verify(
+    run: Run,
+    /,
+    *,
+    variant: Annotated[str | None, Setting(
+        "check only this variant of the run", "NAME", default="all of them",
+    )] = None,
+    repair: Annotated[bool, Setting(
+        "plan damaged and missing images again, for the next `ncbatch encode` of the run, and put lost "
+        "checkpoints back", default="only report",
+    )] = False,
+    json: Json = False,
+    store: Storage,
+) -> ExitCode:  # fmt: skip
+    """Checks that every row's bytes are there, hash as committed and decode."""
+    output = open_run(run, store)
     from ncbatch.decoding.repair import planned_already, restore_models
     from ncbatch.decoding.run_reader import RunReader
     from ncbatch.plan.spec import read_run
     from ncbatch.plan.status import run_status
 
     spec = read_run(output).spec
-    if args.repair:
-        restore_models(output, spec, store_options(args))
-    damaged: list[StandingRow] = []
-    problems: list[dict[str, str]] = []
-    checked = 0
-
-    def noted(findings: Iterable[Finding]) -> Iterator[Finding]:
-        nonlocal checked
-        for finding in findings:
-            checked += 1
-            if finding.problem is not None:
-                about = {"image_key": finding.image_key, "variant": finding.variant}
-                problems.append(about | {"problem": finding.problem})
-            if finding.damaged:
-                damaged.append(finding.damaged)
-            yield finding
-
-    findings = noted(RunReader(output, variant=args.variant).verify())
-    if args.json:
+    if repair:
+        restore_models(output, spec, store)
+    found = _Found()
+    findings = found.noted(RunReader(output, variant=variant).verify())
+    if json:
         for _ in findings:
             pass  # they are noted
-        code = int(ExitCode.FAILED if problems else ExitCode.OK)
+        code = ExitCode.FAILED if found.problems else ExitCode.OK
     else:
         code = report_findings(findings, "verified: there, hashed as committed and decoded")
+    damaged = found.damaged
     planned = 0
     if damaged:
-        planned = (
-            _plan_again(args, spec, output, damaged) if args.repair else planned_already(output, damaged)
-        )
-    run = run_status(output)
+        planned = _plan_again(spec, output, damaged, store) if repair else planned_already(output, damaged)
+    stands = run_status(output)
     with contextlib.suppress(BrokenPipeError):  # the exit code is what was found, whoever reads
-        if args.json:
-            counts = {"verified": checked - len(problems), "planned_again": planned}
-            counts |= {"failed_rows": run.summary.failed, "pending": run.pending}
-            out.print_json(json.dumps(counts | {"problems": problems}))
+        if json:
+            counts = {"verified": found.checked - len(found.problems), "planned_again": planned}
+            counts |= {"failed_rows": stands.summary.failed, "pending": stands.pending}
+            out.print_json(data=counts | {"problems": found.problems})
             return code
-        if run.summary.failed or run.pending:
-            out.print(
-                f"{counted(run.summary.failed, 'rows')} failed, {counted(run.pending, 'images')} pending"
-            )
-        _print_what_mends(args, spec, output, planned, 0 if args.repair else len(damaged) - planned)
+        if stands.summary.failed or stands.pending:
+            failed, pending = counted(stands.summary.failed, "rows"), counted(stands.pending, "images")
+            out.print(f"{failed} failed, {pending} pending")
+        if not repair and len(damaged) > planned:
+            again = shlex.join(["ncbatch", "verify", run, "--repair", *store_words(store)])
+            which = f"the other {len(damaged) - planned}" if planned else "them"
+            out.print(f"`{again}` plans {which} again")
+        if planned:
+            _print_encode_command(spec, output, planned, store)
     return code
 
 
-def _print_what_mends(
-    args: argparse.Namespace, spec: RunSpec, output: Store, planned: int, unplanned: int
-) -> None:
-    """The commands that go on from damaged rows that are planned again, and from those that are not."""
+def _print_encode_command(spec: RunSpec, output: Store, planned: int, options: StoreOptions) -> None:
+    """The command that goes on from rows that are planned again."""
     from ncbatch.cli.encode_command import encode_command
 
-    if unplanned:
-        command = shlex.join(["ncbatch", "verify", args.output, "--repair", *store_words(args)])
-        out.print(f"`{command}` plans {f'the other {unplanned}' if planned else 'them'} again")
-    if planned:
-        out.print(f"{counted(planned, 'damaged rows')} planned again; this command encodes them:")
-        out.print(encode_command(spec, output.uri, store_words(args)))
+    out.print(f"{counted(planned, 'damaged rows')} planned again; this command encodes them:")
+    out.print(encode_command(spec, output.uri, store_words(options)))
 
 
-def _plan_again(
-    args: argparse.Namespace, spec: RunSpec, output: Store, damaged: Sequence[StandingRow]
-) -> int:
+def _plan_again(spec: RunSpec, output: Store, damaged: Sequence[StandingRow], options: StoreOptions) -> int:
     """Plans damaged rows again, and says why where it cannot; how many are planned."""
     from ncbatch.decoding.repair import plan_repair
 
-    repair = plan_repair(output, open_run_store(args, spec.corpus), damaged)
+    repair = plan_repair(output, open_run_store(spec.corpus, options), damaged)
     for loss in repair.losses:
         err.print(f"{loss.image_key} ({loss.variant}) is not planned again: {loss.why}")
     return repair.planned

@@ -128,7 +128,7 @@ class ClassicalRecipe(BaseRecipe):
     quality: int = Field(
         ge=0, le=100,
         description="quality of a classical codec, 0 to 100 (of bpg its quantiser, 0 to 51, where 0 is best)",
-        json_schema_extra={"default": "none: these codecs need one"},
+        json_schema_extra={"unit": "Q", "default": "none: these codecs need one"},
     )  # fmt: skip
 
 
@@ -218,7 +218,7 @@ def default_of(name: str, methods: Iterable[str] = tuple(KINDS)) -> str:
     for kind in kinds:
         field = kind.model_fields[name]
         extra = field.json_schema_extra
-        told = extra["default"] if isinstance(extra, dict) else field.default
+        told = extra.get("default", field.default) if isinstance(extra, dict) else field.default
         words.setdefault(_plain(told), []).append(kind.model_fields["method"].default)
         for preset, said in getattr(kind, "presets", {}).items():
             if name in said and preset != "paper":

@@ -100,7 +100,11 @@ class LearnedRecipe(BaseRecipe):
         gt=0, allow_inf_nan=False,
         description="weight of the MSE (on 0..255) against the bits per pixel: larger means larger files of "
         "better quality",
-        json_schema_extra={"default": "the one the model was trained with, or 0.01 without a model"},
+        json_schema_extra={
+            "unit": "WEIGHT",
+            "also": ["lambda"],
+            "default": "the one the model was trained with, or 0.01 without a model",
+        },
     )  # fmt: skip
     number: ClassVar[int]
     suffix: ClassVar[str] = "ncb"
@@ -156,7 +160,7 @@ class UnrefinedRecipe(LearnedRecipe):
 def learning_rate_field(value: float) -> Any:
     """The field `learning_rate` with a method's default."""
     text = "Adam's learning rate in refinement: larger converges sooner, and too large diverges"
-    return Field(value, gt=0, le=1, description=text)
+    return Field(value, gt=0, le=1, description=text, json_schema_extra={"unit": "RATE"})
 
 
 class RefinedRecipe(LearnedRecipe):
@@ -219,7 +223,7 @@ class RefinedRecipe(LearnedRecipe):
 def tau0_field(value: float) -> Any:
     """The field `tau0` with a method's default."""
     text = "temperature at the start: the lower, the nearer to rounding"
-    return Field(value, gt=0, le=10, description=text)
+    return Field(value, gt=0, le=10, description=text, json_schema_extra={"unit": "TAU"})
 
 
 def annealing_rate_field(of_paper: float) -> Any:
@@ -228,7 +232,7 @@ def annealing_rate_field(of_paper: float) -> Any:
         default_factory=lambda said: of_paper * (PAPER_STEPS / said.get("steps", PAPER_STEPS)),
         ge=0, allow_inf_nan=False,
         description="the temperature falls by a factor of exp(-C) each step: larger rounds sooner",
-        json_schema_extra={"default": f"{of_paper * PAPER_STEPS:g} / steps"},
+        json_schema_extra={"unit": "C", "default": f"{of_paper * PAPER_STEPS:g} / steps"},
     )  # fmt: skip
 
 
@@ -238,7 +242,10 @@ def plateau_field(of_paper: float) -> Any:
         default_factory=lambda said: of_paper * (1 / (PAPER_STEPS / said.get("steps", PAPER_STEPS))),
         ge=0, allow_inf_nan=False,
         description="steps before the temperature starts to fall; 0 is the paper's naive schedule",
-        json_schema_extra={"default": f"{100 * of_paper / PAPER_STEPS:.0f} % of the steps"},
+        json_schema_extra={
+            "unit": "STEPS",
+            "default": f"{100 * of_paper / PAPER_STEPS:.0f} % of the steps",
+        },
     )  # fmt: skip
 
 
@@ -284,6 +291,7 @@ class SgaRecipe(AnnealedRecipe):
     noise: float = Field(
         1.0, ge=0, le=10,
         description="factor of sga's Gumbel noise: less of it converges sooner; 1 is the paper's",
+        json_schema_extra={"unit": "FACTOR"},
     )  # fmt: skip
 
 
@@ -316,6 +324,7 @@ class InferringRecipe(PackedRecipe):
     bbvi_learning_rate: float = Field(
         INFERENCE_PRESETS["paper"]["bbvi_learning_rate"], gt=0, le=MAX_BBVI_LEARNING_RATE,
         description="learning rate of bits-back's inference: larger converges sooner",
+        json_schema_extra={"unit": "RATE"},
     )  # fmt: skip
 
     @property

@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 
 from ncbatch import layout
 from ncbatch.codec.bits_back.encode import VerifiedPack, encode_pack, find
@@ -20,9 +19,10 @@ from ncbatch.codec.model.hyperprior import Model, to_pixels
 from ncbatch.codec.recipe import PackedRecipe
 from ncbatch.decoding.decoded_names import DecodedNames, file_name
 from ncbatch.decoding.destination import Destination
+from ncbatch.decoding.options import FileOptions
 from ncbatch.errors import UsageError
 from ncbatch.images.checks import ImageError
-from ncbatch.images.limits import DEFAULT_LIMITS, ImageLimits
+from ncbatch.images.limits import ImageLimits
 from ncbatch.images.read import read_image, write_png
 from ncbatch.metrics.errors import MetricsError
 from ncbatch.metrics.schema import parquet_to_table
@@ -41,22 +41,6 @@ def _read(uri: str, options: StoreOptions) -> bytes:
         return read_object(uri, options)
     except ObjectNotFound as error:
         raise no_file(uri) from error
-
-
-@dataclass(frozen=True)
-class FileOptions:
-    """How single files are decoded.
-
-    Attributes:
-        store: how to reach an S3 server.
-        model: a model's name; None for the one that made the file, if it is built in or kept in the run
-            around the file.
-        max_pixels: refuses larger images.
-    """
-
-    store: StoreOptions = field(default_factory=StoreOptions)
-    model: str | None = None
-    max_pixels: int = DEFAULT_LIMITS.max_pixels
 
 
 def _model(uri: str, digest: str, options: FileOptions) -> Model:

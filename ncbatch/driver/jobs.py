@@ -7,7 +7,7 @@ import logging
 import os
 import shlex
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -15,9 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
+import pydantic
+
 from ncbatch.driver import ray_token
-from ncbatch.errors import NcbatchError, UsageError, first_line
+from ncbatch.driver.options import EncodeOptions
+from ncbatch.errors import NcbatchError, UsageError, first_line, first_problem
 from ncbatch.exit_codes import ExitCode
+from ncbatch.plan.spec import RunSpec
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
@@ -45,6 +49,7 @@ _EXCLUDES = [
         "credentials*",
     ),
 ]
+_LONGEST_COMMAND = 120_000  # bytes; Linux passes 128 KiB in one word, which is what the shell gets
 _PATIENCE_SECONDS = 10.0  # a dashboard comes up some seconds after its cluster
 _ENVIRONMENT = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")  # both beat the address that Ray's client is given
 _CHATTY = (
@@ -161,23 +166,53 @@ def source_root(given: str | None) -> Path:
     return root
 
 
-def submit(
-    client: JobSubmissionClient, arguments: Sequence[str], metadata: dict[str, str], root: Path
-) -> str:
-    """Submits an encoding with the arguments of `ncbatch encode`; returns the job's id.
+@dataclass(frozen=True)
+class EncodeRequest:
+    """A run to be carried out elsewhere: everything that its driver has to know."""
+
+    spec: RunSpec
+    output: str
+    options: EncodeOptions
+
+    def to_json(self) -> str:
+        return _REQUEST.dump_json(self).decode()
+
+    @classmethod
+    def from_json(cls, text: str) -> EncodeRequest:
+        """Raises UsageError: that is no request, or one of another release."""
+        try:
+            return _REQUEST.validate_json(text)
+        except pydantic.ValidationError as error:
+            raise UsageError(
+                f"this is not a request of this release of ncbatch: {first_problem(error)}"
+            ) from error
+
+
+_REQUEST = pydantic.TypeAdapter(EncodeRequest)
+
+
+def submit(client: JobSubmissionClient, request: EncodeRequest, root: Path) -> str:
+    """Submits a run; returns the job's id.
 
     Nothing of this machine's environment travels along: the cluster has credentials of its own.
 
     Raises:
-        SubmissionError: the cluster refuses the job.
+        SubmissionError: the cluster refuses the job. UsageError: the request is too long for a command line.
     """
+    text = request.to_json()
+    entrypoint = shlex.join(["python", ENTRY_POINT, "--request", text])
+    if len(entrypoint.encode()) > _LONGEST_COMMAND:
+        raise UsageError(
+            f"{len(request.spec.variants)} variants are too many for one job's command line; submit them in "
+            "several jobs, each with a spec file and an output of its own"
+        )
     return _asked(
         "the cluster refuses the job",
         lambda: str(
             client.submit_job(
-                entrypoint=shlex.join(["python", ENTRY_POINT, *arguments]),
+                entrypoint=entrypoint,
                 runtime_env={"working_dir": str(root), "excludes": _EXCLUDES},
-                metadata=metadata,
+                metadata={OUTPUT: request.output, DIGEST: request.spec.digest},
             )
         ),
     )

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from ncbatch.driver.schedule import Policy
-from ncbatch.plan.retry import Retry
+from ncbatch.plan.retry import Retry, retry_of
+from ncbatch.settings import (
+    STORAGE,
+    Setting,
+    cpu_count,
+    gpu_count,
+    positive_float,
+    worker_count,
+)
 from ncbatch.store import StoreOptions
 from ncbatch.worker.options import WorkerOptions
 
@@ -18,9 +27,18 @@ class PoolConfig:
     cpus, gpus: of one worker; gpus None: one where the cluster has any.
     """
 
-    workers: int | None = None
-    cpus: float = 1.0
-    gpus: float | None = None
+    workers: Annotated[int | None, Setting(
+        "worker processes, each with one unit at a time", "N", worker_count,
+        default="as many as the cluster has GPUs for, or CPUs where it has no GPUs", environment=True,
+    )] = None  # fmt: skip
+    cpus: Annotated[float, Setting(
+        "CPUs that Ray reserves for each worker, and threads that it computes with", "N", cpu_count,
+        name="cpus-per-worker", environment=True,
+    )] = 1.0  # fmt: skip
+    gpus: Annotated[float | None, Setting(
+        "GPUs that Ray reserves for each worker; a fraction shares one", "N", gpu_count,
+        name="gpus-per-worker", default="1 where the cluster has GPUs, else 0", environment=True,
+    )] = None  # fmt: skip
 
     @property
     def threads(self) -> int:
@@ -33,24 +51,38 @@ class Deadlines:
     """When a call counts as hung: `factor` times the expected time, but at least `floor` seconds."""
 
     factor: float = 4.0
-    floor: float = 120.0
+    floor: Annotated[float, Setting(
+        "a call that takes 4 times its expected time counts as hung and is ended, but never before this",
+        "SECONDS", positive_float, name="min-deadline",
+    )] = 120.0  # fmt: skip
 
 
 @dataclass(frozen=True)
 class EncodeOptions:
     """How a run is carried out; none of it changes what an image becomes.
 
-    unit_seconds: how long a unit should take.
-    force: work beside a driver that holds the lease.
     retry: which failed rows are tried again; None: none.
     """
 
-    store: StoreOptions = field(default_factory=StoreOptions)
     pool: PoolConfig = field(default_factory=PoolConfig)
-    ray_address: str | None = None
     worker: WorkerOptions = field(default_factory=WorkerOptions)
-    unit_seconds: float = 300.0
-    policy: Policy = field(default_factory=Policy)
+    unit_seconds: Annotated[float, Setting(
+        "how much work is committed at once: at most this is lost with a worker", "SECONDS", positive_float,
+        environment=True,
+    )] = 300.0  # fmt: skip
     deadlines: Deadlines = field(default_factory=Deadlines)
-    force: bool = False
-    retry: Retry | None = None
+    policy: Policy = field(default_factory=Policy)
+    retry: Annotated[Retry | None, Setting(
+        "try failed rows again: all of them, or those of the error classes that are named (see `ncbatch "
+        "failures`)", "[CLASS,...]", retry_of, name="retry-failed",
+        default="a failed row stays until its input changes",
+    )] = None  # fmt: skip
+    ray_address: Annotated[str | None, Setting(
+        "Ray cluster to work on, such as 10.0.0.7:6379 or auto", "ADDRESS",
+        default="RAY_ADDRESS where it is set, else a Ray of its own on this machine", environment=True,
+    )] = None  # fmt: skip
+    force: Annotated[bool, Setting(
+        "work on the run although another driver seems to be at it; no harm to the results, but some work "
+        "may be done twice",
+    )] = False  # fmt: skip
+    store: Annotated[StoreOptions, STORAGE] = field(default_factory=StoreOptions)

@@ -24,6 +24,9 @@ import heapq
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import Annotated
+
+from ncbatch.settings import Setting, fraction
 
 STRIKES_TO_ISOLATE = 2
 STRIKES_TO_GIVE_UP = 2
@@ -77,7 +80,10 @@ class Policy:
         workers at once counts as one.
     """
 
-    failed_share: float = 0.05
+    failed_share: Annotated[float, Setting(
+        "stop the run when more than this share of its rows failed, once 200 images are done; 1: never",
+        "SHARE", fraction, name="max-failed",
+    )] = 0.05  # fmt: skip
     failed_after: int = 200
     deaths: int = 10
     refusals: int = 4

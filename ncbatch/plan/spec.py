@@ -21,16 +21,36 @@ from ncbatch.store import AccessDenied, ObjectNotFound, Store
 class Variant(pydantic.BaseModel, frozen=True, extra="forbid"):
     """One named encoding recipe: everything that decides what an image becomes."""
 
-    name: str = pydantic.Field(description="names the variant's bitstreams and rows")
-    model: str | None = pydantic.Field(
-        None, description="as it was asked for, the digest decides; None of classical codecs"
+    name: str = pydantic.Field(
+        description="name of the variant, which stands in its rows and in its bitstreams' keys",
+        json_schema_extra={
+            "unit": "NAME",
+            "default": "the name of the preset, else of the method; of a classical codec with its quality, "
+            "such as jpeg-80",
+        },
     )
+    model: str | None = pydantic.Field(
+        None,
+        description="built-in name (see `ncbatch models`), checkpoint file or URI, a training's --out "
+        "folder, or compressai:mbt2018-mean/<1..8>",
+        json_schema_extra={"unit": "MODEL", "default": "the built-in one trained nearest to --lmbda"},
+    )
+    """As it was asked for, the digest decides; None of classical codecs."""
     model_digest: str | None = None
     recipe: Recipe
-    alpha: Literal["refuse", "white", "black"] = "refuse"
-    max_pixels: int = pydantic.Field(ImageLimits().max_pixels, gt=0)
+    alpha: Literal["refuse", "white", "black"] = pydantic.Field(
+        "refuse",
+        description="what to put behind transparent pixels; refuse: such an image becomes a failed row",
+    )
+    max_pixels: int = pydantic.Field(
+        ImageLimits().max_pixels, gt=0,
+        description="an image with more pixels than this becomes a failed row",
+        json_schema_extra={"default": "100 million"},
+    )  # fmt: skip
     fall_back: bool = pydantic.Field(
-        False, description="the amortized encoding where refinement diverges or a file fails its check"
+        False,
+        description="publish the amortized encoding where refinement diverges or a file fails its check; "
+        "without this, such an image becomes a failed row",
     )
 
     @pydantic.field_validator("name")
@@ -54,15 +74,27 @@ class Variant(pydantic.BaseModel, frozen=True, extra="forbid"):
 class RunSpec(pydantic.BaseModel, frozen=True, extra="forbid"):
     """The immutable part of `run.json`.
 
-    corpus: canonical URI. include: patterns of the keys that count as images, or none for the default;
-        exclude: of keys that are left out all the same.
+    corpus: canonical URI.
     create_only: whether the output's store honours create-only puts (see `layout.bitstream_key`).
     """
 
     corpus: str
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    manifest: str | None = None
+    include: tuple[str, ...] = pydantic.Field(
+        (),
+        description="keys to take as images, such as '2024/*.png' ('*' also crosses '/'); may be given "
+        "several times",
+        json_schema_extra={"unit": "GLOB", "default": "whatever has the suffix of an image, or none"},
+    )
+    exclude: tuple[str, ...] = pydantic.Field(
+        (),
+        description="keys to leave out all the same, such as 'lost+found/*'; may be given several times",
+        json_schema_extra={"unit": "GLOB", "default": "none"},
+    )
+    manifest: str | None = pydantic.Field(
+        None,
+        description="Parquet or CSV table whose column `key` names the images",
+        json_schema_extra={"unit": "FILE", "default": "the corpus is listed"},
+    )
     variants: tuple[Variant, ...] = pydantic.Field(min_length=1)
     create_only: bool = True
 

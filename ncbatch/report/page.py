@@ -11,6 +11,7 @@ from ncbatch.report import figures, run_figures
 from ncbatch.report.bd_rate import Curve
 from ncbatch.report.distributions import Distribution, read_distributions
 from ncbatch.report.evaluation import Evaluation
+from ncbatch.report.options import PageOptions
 from ncbatch.report.overview import Overview, read_overview
 from ncbatch.report.rankings import Ranking, read_rankings
 from ncbatch.report.rows import SAVED_PERCENT, Rows, one_of
@@ -20,6 +21,7 @@ from ncbatch.report.tables import Table, bd_table, default_reference, variants_t
 from ncbatch.report.throughput import Throughput, read_throughput
 from ncbatch.store import Store
 
+_DEFAULTS = PageOptions()
 _FAILED_EXAMPLES = 5
 
 _NAMED_IMAGES = 40
@@ -36,22 +38,6 @@ _PER_IMAGE = f"""
 select image_key, variant, {SAVED_PERCENT} as saved from metrics
 where status = 'ok' and variant {{variants}} and {SAVED_PERCENT} is not null order by variant, image_key
 """
-
-
-@dataclass(frozen=True)
-class PageOptions:
-    """What a user can choose of a page.
-
-    Attributes:
-        reference: the label of the series that others are compared with; by default the amortized one where
-            it is a curve, else the first.
-        price_per_hour: of a device, in any currency.
-        images: keys of the images whose traces are drawn; by default the first of the run.
-    """
-
-    reference: str | None = None
-    price_per_hour: float | None = None
-    images: tuple[str, ...] = ()
 
 
 @dataclass
@@ -77,7 +63,7 @@ def build(
     rows: Rows,
     output: Store,
     published: Sequence[Curve] = (),
-    options: PageOptions = PageOptions(),
+    options: PageOptions = _DEFAULTS,
 ) -> Report:
     """Gathers everything but images, which are the caller's to add, since they need a model.
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Annotated, Protocol
 from urllib.parse import urlsplit
 
 from ncbatch.errors import UsageError
+from ncbatch.settings import Setting
 from ncbatch.store.errors import StoreError
 
 _ENDPOINT_FORM = "The endpoint URL must look like http://host:port or https://host."
@@ -31,8 +32,13 @@ class StoreOptions:
         UsageError: the endpoint URL is none, or carries a user name or password.
     """
 
-    endpoint_url: str | None = None
-    region: str | None = None
+    endpoint_url: Annotated[
+        str | None,
+        Setting("S3 endpoint", "URL", default="AWS_ENDPOINT_URL, else Amazon's", environment=True),
+    ] = None
+    region: Annotated[
+        str | None, Setting("S3 region", "NAME", default="AWS_DEFAULT_REGION", environment=True)
+    ] = None
     retry_seconds: float = 120.0
 
     def __post_init__(self) -> None:

@@ -34,17 +34,52 @@ class TrainingSettings(pydantic.BaseModel, frozen=True, extra="forbid"):
 
     kind: ModelKind = "base"
     lmbda: float = pydantic.Field(gt=0, allow_inf_nan=False)
-    n: int = pydantic.Field(64, gt=0, le=1024)
-    m: int = pydantic.Field(128, gt=0, le=1024)
-    steps: int = pydantic.Field(20_000, gt=0)
-    batch_size: int = pydantic.Field(8, gt=0)
-    crop: int = pydantic.Field(128, ge=64, multiple_of=64)
-    learning_rate: float = pydantic.Field(8e-4, gt=0, le=1)
-    warmup: int = pydantic.Field(200, ge=0)
-    decay: Literal["constant", "cosine"] = "cosine"
-    aux_learning_rate: float = pydantic.Field(1e-3, gt=0, le=1)
-    clip: float = pydantic.Field(1.0, gt=0, allow_inf_nan=False)
-    seed: int = pydantic.Field(0, ge=0)
+    steps: int = pydantic.Field(
+        20_000, gt=0,
+        description="steps of training; under a constant learning rate a training that is done continues "
+        "with more",
+    )  # fmt: skip
+    n: int = pydantic.Field(
+        64, gt=0, le=1024,
+        description="channels of the transforms and of z; time grows with its square",
+        json_schema_extra={"unit": "CHANNELS"},
+    )  # fmt: skip
+    m: int = pydantic.Field(
+        128, gt=0, le=1024,
+        description="channels of the latents y, which limit the quality at high rates",
+        json_schema_extra={"unit": "CHANNELS"},
+    )  # fmt: skip
+    batch_size: int = pydantic.Field(
+        8, gt=0,
+        description="crops in a step, of all workers together, among whom it must divide evenly",
+    )  # fmt: skip
+    crop: int = pydantic.Field(
+        128, ge=64, multiple_of=64, description="side of the crops to train on, a multiple of 64",
+        json_schema_extra={"unit": "PIXELS"},
+    )  # fmt: skip
+    learning_rate: float = pydantic.Field(
+        8e-4, gt=0, le=1, description="Adam's learning rate", json_schema_extra={"unit": "RATE"}
+    )
+    warmup: int = pydantic.Field(
+        200, ge=0, description="steps over which the learning rate rises from 0",
+        json_schema_extra={"unit": "STEPS"},
+    )  # fmt: skip
+    decay: Literal["constant", "cosine"] = pydantic.Field(
+        "cosine",
+        description="what becomes of the learning rate: it stays, or falls to 1 % along a cosine over all "
+        "steps",
+    )
+    aux_learning_rate: float = pydantic.Field(
+        1e-3, gt=0, le=1,
+        description="learning rate of the quantiles of p(z), which have a loss of their own",
+        json_schema_extra={"unit": "RATE"},
+    )  # fmt: skip
+    clip: float = pydantic.Field(
+        1.0, gt=0, allow_inf_nan=False,
+        description="largest norm of the gradient; larger ones are scaled down to it",
+        json_schema_extra={"unit": "NORM"},
+    )  # fmt: skip
+    seed: int = pydantic.Field(0, ge=0, description="seed of crops, noise and first weights")
     start_from: str | None = None
 
     def rate_at(self, step: int) -> float:
@@ -73,6 +108,26 @@ def paper(lmbda: float, kind: ModelKind = "base") -> TrainingSettings:
         kind=kind, lmbda=lmbda, n=channels, m=channels, steps=millions * 1_000_000,
         crop=256, learning_rate=1e-4, warmup=0, decay="constant",
     )  # fmt: skip
+
+
+def default_of(name: str) -> str:
+    """What a field is by default, as a help text says it: by preset, and by rate where it differs."""
+    told = {}
+    for preset, make in (("small", small), ("paper", paper)):
+        values = dict.fromkeys(getattr(make(lmbda), name) for lmbda in LADDER)
+        told[preset] = " or ".join(
+            f"{v:,}" if isinstance(v, int) else f"{v:g}" if isinstance(v, float) else v
+            for v in sorted(values)
+        )
+    if told["small"] == told["paper"]:
+        return told["small"]
+    return ", ".join(f"{values} for {preset}" for preset, values in told.items())
+
+
+def _plain(value: object) -> str:
+    return (
+        f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)
+    )
 
 
 def make_settings(preset: Preset, kind: ModelKind, lmbda: float, **given: Any) -> TrainingSettings:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from ncbatch.codec.recipe import STEPS_BETWEEN_PAUSES
 from ncbatch.errors import UsageError
+from ncbatch.settings import Multiple, Setting, positive_int
 
 
 @dataclass(frozen=True)
@@ -21,9 +23,15 @@ class WorkerOptions:
         UsageError: a refinement does not pause for looks at such steps.
     """
 
-    batch_size: int = 1
+    batch_size: Annotated[int, Setting(
+        "images that a worker refines together, which uses a GPU better and takes more of its memory; "
+        "results do not depend on it", "N", positive_int, environment=True,
+    )] = 1  # fmt: skip
     wip_seconds: float = 60.0
-    trace_every: int = 0
+    trace_every: Annotated[int, Setting(
+        "record loss, bits, PSNR and temperature every so many steps, a multiple of 10, in traces/ of the "
+        "output; 0: not at all", "STEPS", Multiple(STEPS_BETWEEN_PAUSES), name="trace",
+    )] = 0  # fmt: skip
 
     def __post_init__(self) -> None:
         if self.trace_every % STEPS_BETWEEN_PAUSES:

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ncbatch.cli.common import message_words
-from ncbatch.cli.demo import _words
+from ncbatch.cli.demo import choice
 from ncbatch.cli.demonstration import (
     BUDGET_SECONDS,
     CANDIDATES,
@@ -17,9 +16,11 @@ from ncbatch.cli.demonstration import (
     Speed,
     choose,
     copy_images,
-    words_of,
+    fields_of,
 )
-from ncbatch.cli.main import build_parser
+from ncbatch.cli.flags import from_environment
+from ncbatch.driver.options import EncodeOptions, PoolConfig
+from ncbatch.errors import UsageError
 from tests.workbench import Workbench, make_variant, sga
 
 AVX2 = Speed(base=6e-6, step=8.5e-7)
@@ -63,13 +64,13 @@ def test_more_workers_than_images_do_not_help() -> None:
     assert choose(AVX2, workers=100).scale > 1, "the longest image decides"
 
 
-def test_the_encoding_that_a_demonstration_runs_speaks_where_it_was_told_to() -> None:
-    words = ["--quiet", "--log-file=messages.log"]
-    args = build_parser().parse_args(["demo", *words])
-    assert message_words(args) == words
-    inner = build_parser().parse_args(["encode", "in", "out", *message_words(args)])
-    assert inner.quiet and inner.log_file == "messages.log" and not inner.debug
-    assert not message_words(build_parser().parse_args(["demo"]))
+def test_the_environment_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NCBATCH_WORKERS", "2")
+    monkeypatch.setenv("NCBATCH_REGION", "")
+    assert from_environment(EncodeOptions) == EncodeOptions(pool=PoolConfig(workers=2))
+    monkeypatch.setenv("NCBATCH_WORKERS", "two")
+    with pytest.raises(UsageError, match="NCBATCH_WORKERS: 'two' is not a whole number"):
+        from_environment(EncodeOptions)
 
 
 def test_a_demonstration_goes_on_with_what_it_began(local: Workbench, tmp_path: Path) -> None:
@@ -81,12 +82,12 @@ def test_a_demonstration_goes_on_with_what_it_began(local: Workbench, tmp_path: 
     local.corpus = type(local.corpus)(tmp_path / "images-third")  # type: ignore[call-arg]
     local.open(spec)
     corpus = str(tmp_path / "images-third")
-    assert _words(tmp_path, tmp_path / "run") == [corpus, "--preset", "fast", "--steps", "150"]
+    assert choice(tmp_path, str(tmp_path / "run")) == (corpus, {"preset": "fast", "steps": 150})
 
 
 def test_an_older_demonstration_goes_on(local: Workbench) -> None:
     spec = local.spec(make_variant(sga(steps=200), name="sga"))
-    assert words_of(spec, "photographs") == ["photographs", "--method", "sga", "--steps", "200"]
+    assert fields_of(spec) == {"method": "sga", "steps": 200}
 
 
 @pytest.mark.parametrize("scale", [1, 2])

@@ -51,7 +51,7 @@ def _loaded(*words: str | Path) -> tuple[set[str], int, str]:
     [
         (("--help",), 0, "examples:"),
         (("--version",), 0, "ncbatch"),
-        (("encode", "--help"), 0, "usage: ncbatch encode"),
+        (("encode", "--help"), 0, "Usage: ncbatch encode"),
         (("encode", "in", "out", "--step", "3"), 1, "--step"),
         (("encode", "in", "out", "--method", "nope"), 1, "nope"),
         (("encode", "in", "out", "--preset", "quick"), 1, "quick"),

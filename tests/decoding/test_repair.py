@@ -15,7 +15,6 @@ from ncbatch import layout
 from ncbatch.cli.common import store_words
 from ncbatch.cli.encode import make_run_spec
 from ncbatch.cli.encode_command import encode_command
-from ncbatch.cli.main import build_parser
 from ncbatch.codec.methods import Jpeg, Sga, Ste
 from ncbatch.decoding.repair import LostImage, Repair, plan_repair, restore_models
 from ncbatch.decoding.run_reader import Finding, RunReader
@@ -32,6 +31,7 @@ from ncbatch.plan.status import run_status
 from ncbatch.report.overview import read_facts
 from ncbatch.store import StoreOptions, open_store
 from ncbatch.worker.unit import run_unit
+from tests.cli.parsed import parsed
 from tests.plan.test_retry import Overtaken
 from tests.workbench import ATTEMPTS, CHECKPOINT, Workbench, make_image, make_variant, sga
 from tests.worker.test_pack_units import PICTURES as PACKED
@@ -360,6 +360,7 @@ BITS_BACK = zoo.load_builtin("bits-back-0.010")
         (make_variant(sga(9, plateau=0.0, annealing_rate=1e-5), alpha="white", max_pixels=5), {}),
         (make_variant(fall_back=True, alpha="black"), {"exclude": ("-x*", "y")}),
         (make_variant(Ste(lmbda=0.02, steps=3)), {"include": ("*.jpg", "a b/*")}),
+        (make_variant(Sga(lmbda=0.01, steps=2, check_every=1, beta1=0.8)), {}),
         (Variant(name="j", recipe=Jpeg(quality=50)), {}),
         (
             Variant(
@@ -381,10 +382,12 @@ def test_the_command_that_goes_on_asks_for_the_same_run(
     spec = local.spec(variant, **more)
     server = ["--endpoint-url", "http://127.0.0.1:1", "--region", "a b"]
     program, *words = shlex.split(encode_command(spec, local.output.uri, server))
-    args = build_parser().parse_args(words)
-    assert (program, args.output) == ("ncbatch", str(local.output.root))  # type: ignore[attr-defined]
-    assert make_run_spec(args).digest == spec.digest
-    assert store_words(args) == server
+    found = parsed(*words)
+    assert (program, found["output"]) == ("ncbatch", str(local.output.root))  # type: ignore[attr-defined]
+    store = found["options"].store
+    asked = make_run_spec(found["corpus"], found["spec"], found["variant"], found["inputs"], store)
+    assert asked.digest == spec.digest
+    assert store_words(store) == server
 
 
 def test_folders_are_told_by_path_or_else_by_uri(tmp_path: Path) -> None:
@@ -397,13 +400,6 @@ def test_folders_are_told_by_path_or_else_by_uri(tmp_path: Path) -> None:
         assert open_store(words[3], create=True).uri == uri
 
 
-@pytest.mark.parametrize(
-    "variants",
-    [
-        (make_variant(name="one"), make_variant(name="two")),
-        (make_variant(Sga(lmbda=0.01, steps=2, check_every=1)),),
-    ],
-)
-def test_what_flags_cannot_say_needs_the_spec_file(local: Workbench, variants: tuple[Variant, ...]) -> None:
-    command = encode_command(local.spec(*variants), local.output.uri)
+def test_several_variants_need_the_spec_file(local: Workbench) -> None:
+    command = encode_command(local.spec(make_variant(name="one"), make_variant(name="two")), local.output.uri)
     assert "--spec FILE" in command and "--method" not in command

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal, get_origin
 
 import numpy as np
 import pytest
 import torch
 
-from ncbatch.cli.encode import _files
-from ncbatch.cli.main import build_parser, main
-from ncbatch.cli.parser import PrintCompletion
+from ncbatch.cli.app import COMMON, flags_of
+from ncbatch.cli.main import main
+from ncbatch.cli.messages import Messages
+from ncbatch.cli.pack import files
 from ncbatch.codec.bits_back.bbvi import BbviSettings
 from ncbatch.codec.bits_back.pack_file import Entry, PackHeader, write_header, write_section
 from ncbatch.codec.bitstream import Bitstream, serialise
@@ -25,12 +25,14 @@ from ncbatch.models.catalog import builtin_facts, builtin_file
 from ncbatch.models.source import describe_model
 from ncbatch.store import StoreOptions
 from ncbatch.store.objects import read_object
+from ncbatch.training.settings import LADDER
+from tests.cli.parsed import parsed
 from tests.end_to_end.command_line import ROOT, Said, environment
 from tests.end_to_end.images import save_images
 from tests.servers import free_port
 
 COMMANDS = (
-    *("encode", "demo", "status", "query", "decode", "verify", "compact"),
+    *("encode", "demo", "status", "query", "decode", "failures", "verify", "compact"),
     *("submit", "job", "train", "models", "convert", "report", "evaluate", "pack", "info"),
 )
 
@@ -41,71 +43,83 @@ def test_help_teaches(said: Said) -> None:
     for code in ExitCode:
         assert f"\n  {code.value:<4} " in told
     for command in COMMANDS:
-        assert f"\n    {command} " in told, told
+        assert f" {command} " in told, told
+    assert "encode-request" not in told
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(said: Said, command: str) -> None:
     told = said(command, "--help").expect(0).out
-    assert told.startswith(f"usage: ncbatch {command}")
+    assert told.startswith(f"Usage: ncbatch {command} ")
 
 
-_ONE_OF_TWO = ("lmbda", "ladder")
-"""Flags of `train`, one of which is required."""
-
-
-def _flags() -> Iterator[tuple[str, argparse.Action]]:
-    """Every argument of every command, with the command's name."""
-    parser = build_parser()
-    (commands,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
-    for name, sub in [("", parser), *commands.choices.items()]:
-        yield from ((name, action) for action in sub._actions if action is not commands)
+def _help(said: Said, command: str) -> str:
+    """The help without its frames and line breaks."""
+    return " ".join(said(command, "--help").expect(0).out.replace("│", " ").split())
 
 
 def test_help_of_packs_is_of_packs_and_presets_are_told(said: Said) -> None:
-    told = " ".join(said("pack", "--help").expect(0).out.split())
+    told = _help(said, "pack")
     assert "failed row" not in told and "deterministic-annealing" not in told and "for ste" not in told
     assert "such an image is an error" in told and "of the steps" in told
-    told = " ".join(said("encode", "--help").expect(0).out.split())
+    told = _help(said, "encode")
     assert "default: 2000 (fast: 300, best: 2000)" in told and "becomes a failed row" in told
 
 
 def test_the_old_name_of_a_flag_still_works() -> None:
     for flag in ("--from", "--first"):
-        assert build_parser().parse_args(["decode", "x.ncbp", "out", flag, "2"]).start == 2
+        assert parsed("decode", "x.ncbp", "out", flag, "2")["part"].start == 2
+    for flag in ("--image", "--picture"):
+        assert parsed("decode", "x.ncbp", "out", flag, "2")["part"].image == 2
+    for flag in ("--no-images", "--no-pictures"):
+        assert parsed("report", "out", flag)["page"].no_images
 
 
-def test_every_argument_has_help_that_says_its_default() -> None:
+def test_every_argument_has_help_that_says_its_unit_and_its_default() -> None:
     wrong = []
-    for command, action in _flags():
-        if action.help == argparse.SUPPRESS:  # a name that a flag had before
+    for name, flag in [("", flag) for flag in COMMON] + [(c, flag) for c in COMMANDS for flag in flags_of(c)]:
+        told, what = flag.help, f"{name} {flag.name}"
+        if len(flag.setting.text.split()) < 2 or (told.endswith(".") and not told.endswith("...")):
+            wrong.append(f"{what}: {told!r} is no help")
+        if flag.hint is bool or flag.positional or flag.required:
             continue
-        told, name = action.help or "", f"{command} {'/'.join(action.option_strings) or action.dest}"
-        if len(told.split()) < 2:
-            wrong.append(f"{name}: no help")
-        completes = isinstance(action, PrintCompletion)
-        if not action.option_strings or action.nargs == 0 or action.required or completes:
-            continue
-        value = action.default
-        if value not in (None, False, argparse.SUPPRESS, ""):
-            told = told % {"default": value}
-            expected = f"{value:g}" if isinstance(value, float) else str(value)
-            if f"default: {expected}" not in told:
-                wrong.append(f"{name}: the help does not say that the default is {expected}")
-        elif "default" not in told and action.dest not in _ONE_OF_TWO:
-            wrong.append(f"{name}: the help does not say what happens without it")
-        says_nothing = action.metavar in (None, action.dest.upper().replace("_", "-"))
-        if action.choices is None and says_nothing and action.dest not in ("name", "model"):
-            wrong.append(f"{name}: a metavar that says no more than the flag")
+        if "default: " not in told:
+            wrong.append(f"{what}: the help does not say what holds without it")
+        if get_origin(flag.hint) is not Literal and not flag.setting.unit:
+            wrong.append(f"{what}: the help has no unit")
     assert not wrong, "\n".join(wrong)
+
+
+def test_flags_may_stand_without_their_value_where_that_means_something() -> None:
+    assert parsed("status", "out")["watch"] is None
+    assert parsed("status", "out", "--watch")["watch"] == parsed("status", "--watch=5", "out")["watch"] == 5
+    assert parsed("status", "out", "--watch", "2", "--json")["watch"] == 2
+    assert parsed("train", "in", "--out", "o", "--ladder")["models"].ladder == LADDER
+    assert parsed("train", "in", "--out", "o", "--ladder", "0.1,0.2")["models"].ladder == (0.1, 0.2)
+    for words in (("in", "out", "--retry-failed"), ("--retry-failed", "in", "--quiet", "out")):
+        found = parsed("encode", *words)
+        assert (found["corpus"], found["output"]) == ("in", "out")
+        assert found["options"].retry is not None and found["options"].retry.classes is None
+    found = parsed("encode", "--retry-failed", "deadline", "in", "out")
+    assert found["options"].retry.classes == {"deadline"}
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "COMMAND"),
+        ((), "ncbatch: error: a COMMAND is required; see `ncbatch --help`"),
         (("encod",), "there is no 'encod' (did you mean encode?); the choices are encode, "),
-        (("encode", "in"), "the following arguments are required: output"),
+        (("encode", "in"), "ncbatch encode: error: the following argument is required: OUTPUT; see"),
+        (("encode", "in", "out", "--steps"), "argument --steps: expected a value"),
+        (("encode", "in", "out", "--seed", "1", "--seed", "2"), "argument --seed: it is given twice"),
+        (("encode", "in", "out", "--force=yes, please"), "argument --force: it takes no value"),
+        (("encode", "--retry-failed=lost", "in", "out"), "'lost' is not an error class; the classes are "),
+        (("status", "out", "--watch=often"), "argument --watch: 'often' is not a finite number"),
+        (("status", "out", "--watch", "-1"), "argument --watch: '-1' is not a finite number"),
+        (("decode", "a.ncbp", "out", "--from", "1", "--image", "2"), "not allowed with argument --from"),
+        (("pack", "--out", "a.ncbp"), "the following argument is required: IMAGE"),
+        (("train", "in", "--out", "x"), "give --lmbda WEIGHT to train one model, or --ladder"),
+        (("--print-completion", "tcsh"), "there is no 'tcsh'; the choices are bash, zsh, fish"),
         (
             ("encode", "in", "out", "--step", "3"),
             "unknown flag --step (did you mean --steps?); see `ncbatch encode -",
@@ -146,14 +160,14 @@ def test_wrong_values_are_named(said: Said, tmp_path: Path, flags: tuple[str, ..
 
 
 def test_flags_about_messages_stand_before_and_after_a_command(said: Said, tmp_path: Path) -> None:
-    parser = build_parser()
     for words in (("-q", "--debug", "status", "x"), ("status", "x", "-q", "--debug")):
-        args = parser.parse_args(words)
-        assert args.quiet and args.debug and not args.verbose
+        assert parsed(*words)["messages"] == Messages(quiet=True, debug=True)
     with pytest.raises(NcbatchError):
         main(["--debug", "status", str(tmp_path)])
     assert said("-V").expect(0).out == said("--version").expect(0).out
-    assert "_ncbatch" in said("--print-completion", "bash").expect(0).out
+    for shell in ("bash", "zsh", "fish"):
+        script = said("--print-completion", shell).expect(0).out
+        assert "ncbatch" in script and "retry-failed" in script and "encode-request" not in script
 
 
 def test_a_log_file_gets_what_standard_error_shows(said: Said, tmp_path: Path) -> None:
@@ -168,11 +182,13 @@ def test_a_log_file_gets_what_standard_error_shows(said: Said, tmp_path: Path) -
 def test_the_environment_gives_defaults(said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NCBATCH_WORKERS", "3")
     monkeypatch.setenv("NCBATCH_LMBDA", "0.5")  # what an image becomes is never decided from afar
-    args = build_parser().parse_args(["encode", "in", "out"])
-    assert args.workers == 3 and args.lmbda is None
-    assert build_parser().parse_args(["encode", "in", "out", "--workers", "2"]).workers == 2
+    found = parsed("encode", "in", "out")
+    assert found["options"].pool.workers == 3 and found["variant"] == {}
+    assert parsed("encode", "in", "out", "--workers", "2")["options"].pool.workers == 2
     monkeypatch.setenv("NCBATCH_WORKERS", "zero")
     assert "NCBATCH_WORKERS: 'zero' is not a whole number" in said("encode", "in", "out").expect(1).message
+    monkeypatch.setenv("NCBATCH_WORKERS", "")  # as if it were not there
+    assert parsed("encode", "in", "out")["options"].pool.workers is None
 
 
 @pytest.mark.parametrize("scheme", ["", "ray://"])
@@ -206,7 +222,7 @@ def test_a_reader_who_has_seen_enough_is_no_error() -> None:
     )
     assert done.stderr == ""
     models, usage, top = done.stdout.splitlines()
-    assert (models, top) == ("0", "0") and usage.startswith("usage: ncbatch ")
+    assert (models, top) == ("0", "0") and usage.startswith("Usage: ncbatch ")
 
 
 def test_a_file_is_described_without_decoding_it(said: Said, tmp_path: Path) -> None:
@@ -286,13 +302,15 @@ def test_a_folder_stands_for_its_images_in_their_order(tmp_path: Path) -> None:
         (tmp_path / "in" / name).write_bytes(b"image")
     (tmp_path / "first.png").write_bytes(b"image")
     folder, first = str(tmp_path / "in"), str(tmp_path / "first.png")
-    found = _files([first, folder], StoreOptions())
+    found = files([first, folder], StoreOptions())
     assert found == [first, f"{folder}/a b.jpg", f"{folder}/b.png", f"{folder}/below/c.png"]
-    by_uri = _files([f"file://{folder}/"], StoreOptions())
+    by_uri = files([f"file://{folder}/"], StoreOptions())
     assert by_uri[0] == f"file://{folder}/a%20b.jpg"
     assert [read_object(uri, StoreOptions()) for uri in by_uri] == [b"image"] * 3
 
 
 def test_lambda_is_spelled_either_way() -> None:
     for flag in ("--lmbda", "--lambda"):
-        assert build_parser().parse_args(["encode", "in", "out", flag, "0.02"]).lmbda == 0.02
+        assert parsed("encode", "in", "out", flag, "0.02")["variant"] == {"lmbda": 0.02}
+        assert parsed("convert", "a", "b", flag, "0.02")["lmbda"] == 0.02
+        assert parsed("train", "in", "--out", "o", flag, "0.02")["models"].lmbda == 0.02

@@ -168,8 +168,8 @@ def test_what_cannot_be_encoded_is_said_in_one_line(folder: Path, said: Said, tm
     steps = said("encode", folder / "in", tmp_path / "out", "--steps", "-3").expect(1)
     assert "--steps" in steps.message
     gpus = ncbatch("encode", folder / "in", tmp_path / "out2", "--gpus-per-worker", "9").expect(1)
-    typo = said("encode", "--retry-failed", folder / "in", tmp_path / "out").expect(1)
-    assert "is not an error class" in typo.message and "behind the folders" in typo.message
+    typo = said("encode", "--retry-failed=lost", folder / "in", tmp_path / "out").expect(1)
+    assert "'lost' is not an error class" in typo.message
     assert "--gpus-per-worker 9" in gpus.err.splitlines()[-1]
 
 

@@ -8,10 +8,8 @@ from typing import Any, get_args
 import pytest
 
 from ncbatch import layout
-from ncbatch.cli.encode import encode_options
-from ncbatch.cli.job_arguments import encode_words
-from ncbatch.cli.main import build_parser
 from ncbatch.driver.encode_corpus import failed_before
+from ncbatch.driver.jobs import EncodeRequest
 from ncbatch.driver.schedule import EarlierFailures
 from ncbatch.images.checks import ErrorClass
 from ncbatch.metrics.failures import CLASSES, failures_of
@@ -21,6 +19,7 @@ from ncbatch.plan.spec import RunSpec
 from ncbatch.plan.units import Unit
 from ncbatch.worker.batches import OUT_OF_MEMORY, failure_of
 from ncbatch.worker.unit import run_unit
+from tests.cli.parsed import parsed
 from tests.workbench import ATTEMPTS, Workbench, make_image, make_variant
 
 KILLED, HUNG = "process_killed", "deadline"
@@ -180,8 +179,10 @@ def test_every_error_class_that_is_written_is_known() -> None:
 
 
 @pytest.mark.parametrize(("flag", "classes"), [("", None), ("=deadline,missing", {"deadline", "missing"})])
-def test_the_flag_goes_from_submit_to_encode(flag: str, classes: set[str] | None) -> None:
-    submitted = build_parser().parse_args(["submit", "in", "out", f"--retry-failed{flag}"])
-    args = build_parser().parse_args(["encode", *encode_words(submitted)])
-    assert encode_options(args).retry == Retry(frozenset(classes) if classes else None)
-    assert encode_options(build_parser().parse_args(["encode", "in", "out"])).retry is None
+def test_the_flag_goes_from_submit_to_the_job(local: Workbench, flag: str, classes: set[str] | None) -> None:
+    retry = Retry(frozenset(classes) if classes else None)
+    options = parsed("submit", "in", "out", f"--retry-failed{flag}", "--workers", "2")["options"]
+    assert options.retry == parsed("encode", "in", "out", f"--retry-failed{flag}")["options"].retry == retry
+    request = EncodeRequest(local.spec(), "s3://bucket/out/", options)
+    assert EncodeRequest.from_json(request.to_json()) == request
+    assert parsed("encode", "in", "out")["options"].retry is None
