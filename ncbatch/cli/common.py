@@ -32,6 +32,7 @@ def store_words(options: StoreOptions) -> list[str]:
 
 
 def open_run_store(uri: str, options: StoreOptions) -> Store:
+    """The store of a run's output, checked to be usable."""
     store = open_store(uri, options)
     store.check()
     return store

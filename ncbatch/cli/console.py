@@ -21,6 +21,7 @@ class Console(console.Console):
     """
 
     def on_broken_pipe(self) -> None:
+        """Called by rich when nobody reads the stream any more."""
         self.quiet = True
         self.print()  # what could not be written is dropped; otherwise rich writes it before the next result
         if not self.stderr:

@@ -56,6 +56,7 @@ class Choice:
 
     @property
     def folder(self) -> str:
+        """The folder of the images at this scale."""
         return _FOLDERS[self.scale]
 
     @property

@@ -67,10 +67,12 @@ class Flag:
 
     @property
     def name(self) -> str:
+        """The flag as it is typed, or the positional argument's name."""
         return flag_of(self.setting.name or self.path[-1])
 
     @property
     def required(self) -> bool:
+        """Whether it has to be given."""
         return self.default is inspect.Parameter.empty
 
     @property
@@ -166,6 +168,7 @@ class Command:
         )
 
     def __call__(self, *words: Any, **given: Any) -> int:
+        """Runs the command with what the parser found; returns the exit code."""
         bound = self.arguments(*words, **given)
         return self.function(*bound.args, **bound.kwargs)
 

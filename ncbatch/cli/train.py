@@ -257,6 +257,7 @@ class ProgressLine:
         self._name, self._score = name, ""
 
     def __call__(self, row: LogRow, steps: int) -> str:
+        """The line for a row of the log."""
         if row.validation_rd_loss is not None:
             self._score = (
                 f" | validation {row.validation_rd_loss:.4f}: {row.validation_bpp:.3f} bpp, "

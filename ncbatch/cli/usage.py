@@ -49,6 +49,7 @@ def _problem(error: CycloptsError) -> str:
 
 
 def unknown_flag(word: str, known: Iterable[str]) -> str:
+    """The message for a flag that there is not, with the one that may have been meant."""
     name = word.partition("=")[0]
     return f"unknown flag {name}" + meant(name, known)
 

@@ -25,6 +25,7 @@ class Pen:
         self._actor = actor
 
     def __call__(self, beat: Beat) -> None:
+        """Sends a beat, without waiting for it to arrive."""
         self._actor.report.options(num_returns=0).remote(beat)
 
 

@@ -175,11 +175,16 @@ class EncodeRequest:
     options: EncodeOptions
 
     def to_json(self) -> str:
+        """The request as JSON, for `from_json` on the cluster."""
         return _REQUEST.dump_json(self).decode()
 
     @classmethod
     def from_json(cls, text: str) -> EncodeRequest:
-        """Raises UsageError: that is no request, or one of another release."""
+        """The request that `to_json` wrote.
+
+        Raises:
+            UsageError: the text is no request, or one of another release.
+        """
         try:
             return _REQUEST.validate_json(text)
         except pydantic.ValidationError as error:
@@ -268,10 +273,12 @@ def follow(client: JobSubmissionClient, job: str) -> int:
 
 
 def logs(client: JobSubmissionClient, job: str) -> str:
+    """What a job has printed so far."""
     return str(_asked(_unknown(job), lambda: client.get_job_logs(job)))
 
 
 def status(client: JobSubmissionClient, job: str) -> str:
+    """The status of a job, in Ray's word for it."""
     return str(_asked(_unknown(job), lambda: client.get_job_status(job)).value)
 
 

@@ -39,4 +39,5 @@ class TrainingOptions:
 
     @property
     def memory_bytes(self) -> int:
+        """`memory` in bytes."""
         return int(self.memory * _GIB)
