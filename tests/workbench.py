@@ -21,7 +21,7 @@ from ncbatch.metrics.table import read_table
 from ncbatch.models import zoo
 from ncbatch.plan.retry import Retry
 from ncbatch.plan.run import Run, list_inputs, open_run
-from ncbatch.plan.spec import RunSpec, Variant
+from ncbatch.plan.spec import RunSpec, Variant, check_same, find_run
 from ncbatch.plan.units import Unit
 from ncbatch.store import Store, StoreOptions
 from ncbatch.worker.beats import BeatSink
@@ -80,7 +80,10 @@ class Workbench:
     def open(self, spec: RunSpec, *, pixels_per_unit: int = 10**12, retry: Retry | None = None) -> Run:
         """Plans a run, or goes on with it; by default with one unit per variant and generation."""
         listing = list_inputs(spec, self.corpus, StoreOptions(), self.output)
-        return open_run(spec, listing, self.output, lambda *_: pixels_per_unit, retry)
+        stored = find_run(self.output)
+        if stored is not None:
+            check_same(stored.spec, spec, self.output.uri)
+        return open_run(spec, listing, self.output, lambda *_: pixels_per_unit, retry, stored=stored)
 
     def unit(self, spec: RunSpec) -> Unit:
         (unit,) = self.open(spec).units
@@ -88,15 +91,10 @@ class Workbench:
 
     def workspace(self, spec: RunSpec, report: BeatSink | None = None, **options: Any) -> Workspace:
         """Each is a worker process of its own, so to say; it has the model, which is slow to load."""
-        return Workspace(
-            spec,
-            self.corpus,
-            self.output,
-            torch.device("cpu"),
-            WorkerOptions(**options),
-            report,
-            _models={CHECKPOINT.digest: MODEL},
-        )
+        device = torch.device("cpu")
+        workspace = Workspace(spec, self.corpus, self.output, device, WorkerOptions(**options), report)
+        workspace.models.add(MODEL)
+        return workspace
 
     def encode(self, spec: RunSpec, *, attempt: str = ATTEMPTS[0], **fields: Any) -> dict[str, Row]:
         """Does the only unit of a run; its rows by image."""

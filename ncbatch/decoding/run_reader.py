@@ -13,14 +13,13 @@ from ncbatch.codec.classical import decode_classical
 from ncbatch.codec.decode import decode
 from ncbatch.codec.errors import BitstreamError, DecodeCheckError, ModelError
 from ncbatch.codec.methods import ClassicalRecipe
-from ncbatch.codec.model.hyperprior import Model
 from ncbatch.decoding.decoded_names import NAMES, NAMES_HEADER, DecodedNames
 from ncbatch.decoding.destination import Destination, OccupiedError
 from ncbatch.errors import UsageError
 from ncbatch.images.pixels import Pixels
 from ncbatch.images.read import write_png
 from ncbatch.metrics.table import read_table
-from ncbatch.models.loading import kept_model, on_device
+from ncbatch.models.loading import RunModels, usual_device
 from ncbatch.plan.generations import StandingRow
 from ncbatch.plan.spec import Variant, read_run
 from ncbatch.store import ObjectNotFound, Store
@@ -70,17 +69,12 @@ class RunReader:
             raise UsageError(f"the run has no variant {variant!r}; it has {', '.join(known)}")
         self._several = len(known) > 1 and variant is None
         self._variants = {v.name: v for v in spec.variants}
-        self._models: dict[str, Model] = {}
+        self._models = RunModels(output, usual_device())
         self._packs: dict[str, _OpenObject] = {}  # the last of each variant
         rows = read_table(output, columns=_COLUMNS).to_pylist() if rows is None else rows
         self.rows = [row for row in rows if variant in (None, row["variant"])]
         # Rows of one pack together: opening it once more would repeat its inference.
         self.rows.sort(key=lambda row: row["bitstream_key"] if self._is_packed(row) else "")
-
-    def _model(self, digest: str) -> Model:
-        if digest not in self._models:
-            self._models = {digest: on_device(kept_model(self._output, digest))}
-        return self._models[digest]
 
     def _is_packed(self, row: dict[str, Any]) -> bool:
         return row["status"] == "ok" and self._variants[row["variant"]].recipe.uses_bits_back
@@ -136,7 +130,7 @@ class RunReader:
         _check(row, data)
         if isinstance(variant.recipe, ClassicalRecipe):
             return decode_classical(variant.recipe, data, max_pixels=variant.max_pixels)
-        return decode(self._model(row["model_digest"]), data, max_pixels=variant.max_pixels)
+        return decode(self._models.get(row["model_digest"]), data, max_pixels=variant.max_pixels)
 
     def _packed_image(self, row: dict[str, Any], variant: Variant) -> Pixels:
         """A variant's last pack stays open, since decoding starts from its last image."""
@@ -145,7 +139,7 @@ class RunReader:
             found = self._packs[variant.name] = _OpenObject(row["bitstream_key"], self._bytes(row))
         _check(row, found.data[row["offset"] : row["offset"] + row["length"]])
         if found.pack is None:
-            model = self._model(row["model_digest"])
+            model = self._models.get(row["model_digest"])
             found.pack = OpenPack(model, found.data, max_pixels=variant.max_pixels)
         return found.pack.image(row["offset"])
 

@@ -21,8 +21,8 @@ from ncbatch.metrics.summary import SUMMARY_COLUMNS, Summary, summarise
 from ncbatch.metrics.table import read_table
 from ncbatch.models.loading import keep_models
 from ncbatch.plan import sizing
+from ncbatch.plan.commits import Commits
 from ncbatch.plan.corpus import Listing
-from ncbatch.plan.generations import failed_rows
 from ncbatch.plan.places import Places
 from ncbatch.plan.run import Run, committed_results, list_inputs, open_run, require_images
 from ncbatch.plan.spec import RunSpec
@@ -93,7 +93,7 @@ def _prepared(places: Places, options: EncodeOptions) -> RunSpec:
     output = places.output
     keep_models(output, places.asked.models, options.store)
     if places.stored is not None:
-        return places.stored
+        return places.stored.spec
     create_only = honours_create_only(output)
     if not create_only:
         log.info("%s ignores create-only puts: bitstreams are named by attempt", output.uri)
@@ -127,25 +127,28 @@ def _drive(
             seconds = seconds_per_pixel(variant)
             return sizing.pixels_per_unit(pixels, seconds, options.unit_seconds, pool.room, packs=packs)
 
-        run = open_run(spec, listing, output, pixels_per_unit, options.retry)
+        commits = Commits(output)
+        run = open_run(
+            spec, listing, output, pixels_per_unit, options.retry, stored=places.stored, commits=commits
+        )
         pool.grow(len(run.pending))
         pace = SpeedEstimate({unit.variant: seconds_per_pixel(unit.variant) for unit in run.pending})
         driver = Driver(
             run, output, pool, heartbeat, pace,
             policy=options.policy, deadlines=options.deadlines, show=show,
-            before=failed_before(output, run),
+            before=failed_before(run, commits),
         )  # fmt: skip
-        driver.resumed(committed_results(output, run))
+        driver.resumed(committed_results(run, commits))
         stopped = driver.drive()
         if not stopped:
             discard_all(output)
         return stopped, driver.images
 
 
-def failed_before(output: Store, run: Run) -> EarlierFailures:
+def failed_before(run: Run, commits: Commits) -> EarlierFailures:
     """How many of the pending images have a row already, which says that they failed."""
     again = {(unit.variant, image.key) for unit in run.pending if unit.generation for image in unit.images}
     if not again:
         return EarlierFailures()
-    failed = [row for row in failed_rows(output) if (row.variant, row.image_key) in again]
+    failed = [row for row in commits.failed_rows() if (row.variant, row.image_key) in again]
     return EarlierFailures(len(failed), sum(failure_class(row.error_class or "").kills for row in failed))

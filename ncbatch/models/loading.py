@@ -19,6 +19,8 @@ from ncbatch.models.source import read_model
 from ncbatch.store import ObjectNotFound, Store, StoreError, StoreOptions, open_store
 from ncbatch.store.objects import folders_above
 
+_KEPT_BYTES = 2**29
+
 
 def load_model(name: str, options: StoreOptions) -> Checkpoint:
     """A checkpoint by name: a built-in one, `compressai:...`, or a file's path or URI.
@@ -33,9 +35,14 @@ def load_model(name: str, options: StoreOptions) -> Checkpoint:
     return checkpoint.parse(read_model(name, options), name)
 
 
+def usual_device() -> torch.device:
+    """A GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def on_device(model: Checkpoint) -> Model:
     """The model of a checkpoint, on a GPU where there is one."""
-    return Model(model, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    return Model(model, usual_device())
 
 
 def keep_model(output: Store, model: Checkpoint) -> None:
@@ -52,11 +59,17 @@ def keep_models(output: Store, names: Mapping[str, str], options: StoreOptions) 
         options: how to reach an S3 server.
 
     Raises:
-        ModelError: a model cannot be loaded any more.
+        ModelError: a model cannot be loaded any more, or is another now.
     """
     for digest, name in names.items():
         if output.head(layout.model_key(digest)) is None:
-            keep_model(output, load_model(name, options))
+            model = load_model(name, options)
+            if model.digest != digest:
+                raise ModelError(
+                    f"the model {name} is another now: its digest is {model.digest[:16]}, not {digest[:16]}; "
+                    "put back the checkpoint that the run was planned with"
+                )
+            keep_model(output, model)
 
 
 def kept_model(output: Store, digest: str) -> Checkpoint:
@@ -73,6 +86,35 @@ def kept_model(output: Store, digest: str) -> Checkpoint:
     if model.digest != digest:
         raise ModelError(f"{output.uri}{key} is damaged: its digest is {model.digest[:16]}")
     return model
+
+
+class RunModels:
+    """The models of a run on a device, each loaded, and its digest compared, once.
+
+    Variants take turns, and with them their models; so what was loaded stays, as far as memory goes: of more
+    than `_KEPT_BYTES` of checkpoints, those that were used last.
+    """
+
+    def __init__(self, output: Store, device: torch.device) -> None:
+        self._output, self.device = output, device
+        self._models: dict[str, Model] = {}  # the one used last comes last
+        self._bytes: dict[str, int] = {}
+
+    def add(self, model: Model, size: int = 0) -> Model:
+        """Takes a model that is loaded already. size: of its checkpoint in bytes."""
+        self._models[model.digest], self._bytes[model.digest] = model, size
+        while len(self._models) > 1 and sum(self._bytes[digest] for digest in self._models) > _KEPT_BYTES:
+            del self._models[next(iter(self._models))]
+        return model
+
+    def get(self, digest: str) -> Model:
+        """The model of this digest; errors as `kept_model`."""
+        if digest not in self._models:
+            checkpoint = kept_model(self._output, digest)
+            size = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
+            return self.add(Model(checkpoint, self.device), size)
+        self._models[digest] = model = self._models.pop(digest)
+        return model
 
 
 def model_of_file(uri: str, digest: str, options: StoreOptions) -> Checkpoint:

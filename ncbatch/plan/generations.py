@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 
 from ncbatch import layout
 from ncbatch.errors import RunError
-from ncbatch.metrics.table import read_table
 from ncbatch.plan.spec import RunFile, RunSpec
 from ncbatch.plan.units import PlannedImage, Unit, make_units, read_plan, write_plan
 from ncbatch.store import ObjectNotFound, Store
@@ -142,18 +141,6 @@ def not_yet_again(units: Iterable[Unit], rows: Iterable[StandingRow]) -> dict[st
         if image is not None and generation <= row.generation:
             due.setdefault(row.variant, []).append(image)
     return due
-
-
-def failed_rows(output: Store, classes: frozenset[str] | None = None) -> list[StandingRow]:
-    """The failed rows of a run's table, as they stand now.
-
-    Args:
-        classes: only rows of these error classes; None: of all.
-    """
-    columns = ("variant", "image_key", "generation", "error_class")
-    table = read_table(output, columns=(*columns, "status"))
-    rows = (StandingRow(**{n: row[n] for n in columns}) for row in table.to_pylist() if row["status"] != "ok")
-    return [row for row in rows if classes is None or row.error_class in classes]
 
 
 def usual_unit_pixels(units: Iterable[Unit]) -> PixelsPerUnit:

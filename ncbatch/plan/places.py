@@ -10,18 +10,18 @@ from pathlib import Path
 
 from ncbatch import layout
 from ncbatch.errors import UsageError
-from ncbatch.plan.spec import RunSpec, check_same, holds_run, stored_spec
+from ncbatch.plan.spec import RunFile, RunSpec, check_same, find_run, holds_run
 from ncbatch.store import LocalStore, Store, StoreOptions, open_store, prefix_of
 
 
 @dataclass(frozen=True)
 class Places:
-    """asked: the spec that was asked for; stored: of the run that stands in the output, or None."""
+    """asked: the spec that was asked for; stored: the run that stands in the output, or None."""
 
     asked: RunSpec
     corpus: Store
     output: Store
-    stored: RunSpec | None
+    stored: RunFile | None
 
 
 def open_places(asked: RunSpec, output_uri: str, options: StoreOptions) -> Places:
@@ -35,9 +35,9 @@ def open_places(asked: RunSpec, output_uri: str, options: StoreOptions) -> Place
     output = open_store(output_uri, options, create=True)
     corpus.check()
     output.check()
-    stored = stored_spec(output)
+    stored = find_run(output)
     if stored is not None:
-        check_same(stored, asked, output.uri)
+        check_same(stored.spec, asked, output.uri)
     else:
         check_new_output(output, corpus, options)
     return Places(asked, corpus, output, stored)

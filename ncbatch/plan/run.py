@@ -8,27 +8,22 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from ncbatch import __version__, layout
 from ncbatch.errors import UsageError
-from ncbatch.layout import UNITS_PREFIX, unit_of_key
-from ncbatch.metrics.table import read_table
 from ncbatch.metrics.unit_result import UnitResult
+from ncbatch.plan.commits import Commits
 from ncbatch.plan.corpus import Listing, list_corpus, read_manifest
 from ncbatch.plan.generations import (
     PixelsPerUnit,
     Wanted,
     cut,
     extend,
-    failed_rows,
     not_yet_again,
     planned_units,
     without_superseded,
 )
 from ncbatch.plan.retry import Retry
-from ncbatch.plan.spec import RunFile, RunSpec, check_same, read_run, stored_spec
+from ncbatch.plan.spec import RunFile, RunSpec, check_same, read_run
 from ncbatch.plan.units import Unit, changed_images, write_plan
 from ncbatch.store import Store, StoreOptions
 
@@ -59,22 +54,30 @@ def open_run(
     output: Store,
     pixels_per_unit: PixelsPerUnit,
     retry: Retry | None = None,
+    *,
+    stored: RunFile | None = None,
+    commits: Commits | None = None,
 ) -> Run:
     """Plans a new run of the inputs listed, or resumes the one that stands in `output`.
 
     Inputs that are new or changed since the last plan become a new generation of it, and so do failed rows
     that are to be tried again, unless they are planned again already.
 
+    Args:
+        stored: The run that stands in `output`, as `find_run` found it; None where it found none.
+        commits: Of this output; for a caller who asks more of them.
+
     Raises:
         UsageError: there is nothing to encode.
         SpecMismatchError: another run stands there.
     """
-    if stored_spec(output) is None:
+    commits = commits or Commits(output)
+    if stored is None:
         _plan_first(spec, listing, output, pixels_per_unit)
-    stored = read_run(output)  # also after planning: another driver may have been first
-    check_same(stored.spec, spec, output.uri)
-    units = extend(stored, output, _wanted_again(stored.spec, listing, output, retry), pixels_per_unit)
-    return Run(stored.spec, tuple(without_superseded(units)), committed_units(output))
+        stored = read_run(output)  # another driver may have been first
+        check_same(stored.spec, spec, output.uri)
+    units = extend(stored, output, _wanted_again(stored.spec, listing, commits, retry), pixels_per_unit)
+    return Run(stored.spec, tuple(without_superseded(units)), commits.units)
 
 
 def list_inputs(spec: RunSpec, corpus: Store, options: StoreOptions, output: Store) -> Listing:
@@ -102,43 +105,14 @@ def load_run(output: Store) -> Run:
     """The run in `output` as it stands, without touching it."""
     stored = read_run(output)
     units = without_superseded(planned_units(stored, output))
-    return Run(stored.spec, tuple(units), committed_units(output))
+    return Run(stored.spec, tuple(units), Commits(output).units)
 
 
-def committed_units(output: Store) -> frozenset[str]:
-    """The names of the committed units of a run."""
-    ids = (unit_of_key(info.key) for info in output.list(UNITS_PREFIX))
-    return frozenset(unit for unit in ids if unit)
-
-
-def committed_results(output: Store, run: Run) -> dict[str, UnitResult]:
+def committed_results(run: Run, commits: Commits) -> dict[str, UnitResult]:
     """What the committed units of a run hold, by unit."""
-    if not run.committed:
-        return {}
-    table = read_table(output, columns=["unit", "variant", "image_key", "status", "bpp", "psnr"])
     # An image that changed has a row of its old version until the new one is done: it is pending again.
     again = {(unit.variant, image.key) for unit in run.pending for image in unit.images}
-    if again:
-        identities = zip(table["variant"].to_pylist(), table["image_key"].to_pylist(), strict=True)
-        table = table.filter(pa.array([identity not in again for identity in identities]))
-    ok, exact = pc.equal(table["status"], "ok"), pc.fill_null(pc.is_inf(table["psnr"]), False)
-    columns = {
-        "ok": pc.cast(ok, "int64"),
-        "failed": pc.cast(pc.invert(ok), "int64"),
-        "bpp": table["bpp"],
-        "psnr": pc.if_else(exact, None, table["psnr"]),
-        "exact": pc.cast(exact, "int64"),
-    }
-    sums = (
-        pa.table({"unit": table["unit"], **columns}).group_by("unit").aggregate([(n, "sum") for n in columns])
-    )
-    # Another driver may have planned more since, and committed it.
-    known = run.committed & {unit.id for unit in run.units}
-    return {
-        row["unit"]: UnitResult(**{name: row[f"{name}_sum"] or 0 for name in columns})
-        for row in sums.to_pylist()
-        if row["unit"] in known
-    }
+    return commits.results(run.committed & {unit.id for unit in run.units}, again)
 
 
 def _plan_first(spec: RunSpec, listing: Listing, output: Store, pixels_per_unit: PixelsPerUnit) -> None:
@@ -158,11 +132,11 @@ def _plan_first(spec: RunSpec, listing: Listing, output: Store, pixels_per_unit:
 
 
 def _wanted_again(
-    spec: RunSpec, listing: Listing, output: Store, retry: Retry | None
+    spec: RunSpec, listing: Listing, commits: Commits, retry: Retry | None
 ) -> Callable[[Sequence[Unit]], Wanted]:
     """What a later generation is for: inputs that no plan knows yet, and failed rows to be tried again."""
     listed = {image.key: image.etag for image in listing.images}
-    failed = failed_rows(output, retry.classes) if retry else []
+    failed = commits.failed_rows(retry.classes) if retry else []
 
     def wanted(units: Sequence[Unit]) -> Wanted:
         changed = changed_images(units, listing.images)

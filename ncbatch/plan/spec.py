@@ -155,12 +155,20 @@ def read_run(store: Store) -> RunFile:
     Raises:
         RunError: there is none, or its file is damaged or newer.
     """
-    try:
-        data = store.get(layout.RUN)
-    except ObjectNotFound as error:
+    stored = find_run(store)
+    if stored is None:
         raise RunError(
             f"{store.uri} holds no run: {layout.RUN} is missing; name the output of `ncbatch encode`"
-        ) from error
+        )
+    return stored
+
+
+def find_run(store: Store) -> RunFile | None:
+    """The run in an output folder, or None where there is none; errors else as `read_run`."""
+    try:
+        data = store.get(layout.RUN)
+    except ObjectNotFound:
+        return None
     try:
         return RunFile.model_validate_json(data, context=STORED)
     except pydantic.ValidationError as error:
@@ -180,9 +188,8 @@ def holds_run(store: Store, key: str) -> bool:
 
 def stored_spec(output: Store) -> RunSpec | None:
     """The spec of the run in `output`, or None where there is no run."""
-    if output.head(layout.RUN) is None:
-        return None
-    return read_run(output).spec
+    stored = find_run(output)
+    return None if stored is None else stored.spec
 
 
 def check_same(stored: RunSpec, asked: RunSpec, uri: str) -> None:

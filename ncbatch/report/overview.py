@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ncbatch.plan.commits import committed_units
 from ncbatch.plan.generations import plan_keys
-from ncbatch.plan.run import committed_units
 from ncbatch.plan.spec import RunSpec, read_run
 from ncbatch.plan.units import read_plan_table
 from ncbatch.report.rows import EXACT, Rows

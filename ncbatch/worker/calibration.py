@@ -104,12 +104,15 @@ def estimate(
     samples = _samples(images, corpus)
     area = sum(sample.shape[0] * sample.shape[1] for sample in samples)
     found = []
+    models: dict[str, Model] = {}
     for variant in spec.variants:
         coder: Coder | PackCoder
         recipe, packs = variant.recipe, variant.recipe.uses_bits_back
         if isinstance(recipe, LearnedRecipe):
             assert variant.model is not None
-            model = Model(load_model(variant.model, options), device)
+            if variant.model not in models:
+                models[variant.model] = Model(load_model(variant.model, options), device)
+            model = models[variant.model]
             learned = LearnedCoder(model, recipe)
             coder = PackCoder(model, recipe) if isinstance(recipe, PackedRecipe) else learned
             encoded = [learned.amortized(sample) for sample in samples]

@@ -8,9 +8,8 @@ import torch
 
 from ncbatch.codec.codecs import ClassicalCoder, Coder, LearnedCoder, PackCoder
 from ncbatch.codec.methods import ClassicalRecipe
-from ncbatch.codec.model.hyperprior import Model
 from ncbatch.codec.recipe import PackedRecipe
-from ncbatch.models.loading import kept_model
+from ncbatch.models.loading import RunModels
 from ncbatch.plan.spec import RunSpec, Variant
 from ncbatch.plan.units import Unit
 from ncbatch.store import Store
@@ -42,21 +41,19 @@ class Workspace:
     options: WorkerOptions = field(default_factory=WorkerOptions)
     report: BeatSink | None = None
     batch_size: int = field(init=False)
-    _models: dict[str, Model] = field(default_factory=dict)
+    models: RunModels = field(init=False)
 
     def __post_init__(self) -> None:
         self.batch_size = self.options.batch_size
+        self.models = RunModels(self.output, self.device)
 
     def coder(self, variant: Variant) -> Coder | PackCoder:
-        """What the variant's recipe does, on the device; the last model used is kept."""
+        """What the variant's recipe does, on the device."""
         recipe = variant.recipe
         if isinstance(recipe, ClassicalRecipe):
             return ClassicalCoder(recipe)
-        digest = variant.model_digest
-        assert digest is not None
-        if digest not in self._models:
-            self._models = {digest: Model(kept_model(self.output, digest), self.device)}
-        model = self._models[digest]
+        assert variant.model_digest is not None
+        model = self.models.get(variant.model_digest)
         return PackCoder(model, recipe) if isinstance(recipe, PackedRecipe) else LearnedCoder(model, recipe)
 
     def wip(self, unit: Unit) -> WorkInProgress:

@@ -10,7 +10,7 @@ import torch
 
 from ncbatch.codec.encode import encode
 from ncbatch.codec.errors import DivergedError
-from ncbatch.codec.methods import Sga
+from ncbatch.codec.methods import LEARNED, Sga
 from ncbatch.codec.model import hyperprior as model_module
 from ncbatch.codec.model.hyperprior import Model, to_tensor
 from ncbatch.codec.refinement.batch import Refinement
@@ -19,11 +19,17 @@ from ncbatch.codec.refinement.noise import ImageNoise
 
 
 def refinement(
-    model: Model, images: list[np.ndarray], steps: int = 10, kind: type[Any] = Refinement, **settings: Any
+    model: Model,
+    images: list[np.ndarray],
+    steps: int = 10,
+    kind: type[Any] = Refinement,
+    method: str = "sga",
+    **settings: Any,
 ) -> Any:
     batch = torch.cat([to_tensor(p, model.device) for p in images])
     targets = [Target(p.shape[0], p.shape[1], ImageNoise(0, p.tobytes())) for p in images]
-    return kind(model, batch, targets, Sga(lmbda=0.01, steps=steps, **settings))
+    recipe = LEARNED[method].model_validate({"lmbda": 0.01, "steps": steps, **settings})
+    return kind(model, batch, targets, recipe)
 
 
 def joint_refinement(model: Model, images: list[np.ndarray], **settings: Any) -> JointRefinement:
@@ -57,7 +63,6 @@ import numpy as np
 import torch
 from ncbatch.models import zoo
 from ncbatch.codec.model.hyperprior import Model
-from ncbatch.codec.methods import Sga
 from tests.codec.test_refinement import refinement
 
 crops = [np.load(name) for name in sys.argv[2:]]

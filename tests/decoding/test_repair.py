@@ -23,6 +23,7 @@ from ncbatch.driver.options import Deadlines
 from ncbatch.driver.schedule import Policy
 from ncbatch.models import zoo
 from ncbatch.models.loading import keep_model, keep_models
+from ncbatch.plan.commits import Commits
 from ncbatch.plan.generations import StandingRow
 from ncbatch.plan.retry import Retry
 from ncbatch.plan.run import committed_results, load_run
@@ -197,7 +198,7 @@ def test_a_repair_of_an_input_that_is_replaced_then_is_neither_done_nor_counted(
         run, local.output, IdlePool(), IdleHeartbeat(), SpeedEstimate({"v": 1e-6}),  # type: ignore[arg-type]
         policy=Policy(), deadlines=Deadlines(), show=lambda _: None,
     )  # fmt: skip
-    driver.resumed(committed_results(local.output, run))
+    driver.resumed(committed_results(run, Commits(local.output)))
     now = driver.progress.snapshot()
     assert (now.images, now.ok, now.failed, now.pending) == (4, 2, 0, 2)
     done, due = (

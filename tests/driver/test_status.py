@@ -12,6 +12,7 @@ from ncbatch.driver.lease import Lease, read_lease
 from ncbatch.driver.progress import Progress, read_status, write_status
 from ncbatch.errors import RunError
 from ncbatch.metrics.unit_result import UnitResult
+from ncbatch.plan.commits import Commits
 from ncbatch.plan.run import committed_results
 from ncbatch.plan.spec import RunSpec
 from ncbatch.plan.status import run_status
@@ -59,7 +60,7 @@ def test_resuming_counts_what_is_there(local: Workbench) -> None:
     run = local.open(spec, pixels_per_unit=10**9)
     assert run.units == tuple(units), "the plan stands, whatever the workers' pace is now"
     assert run.pending == units[1:3]
-    results = committed_results(local.output, run)
+    results = committed_results(run, Commits(local.output))
     row = local.rows()["0.png"]
     assert results == {
         units[0].id: UnitResult(1, 0, row.bpp or 0, row.psnr or 0),
@@ -70,12 +71,12 @@ def test_resuming_counts_what_is_there(local: Workbench) -> None:
 def test_what_another_driver_planned_since_is_not_counted(local: Workbench) -> None:
     spec, _ = _half_done(local)
     run = local.open(spec)
-    before = committed_results(local.output, run)
+    before = committed_results(run, Commits(local.output))
     local.add({"new.png": make_image()})
     (new,) = set(local.open(spec).units) - set(run.units)
     run_unit(local.workspace(spec), new, ATTEMPTS[1], {})
     now = replace(run, committed=run.committed | {new.id})
-    assert committed_results(local.output, now) == before
+    assert committed_results(now, Commits(local.output)) == before
 
 
 def test_an_image_to_be_done_again_is_pending(local: Workbench) -> None:

@@ -70,7 +70,8 @@ def test_it_goes_on(output: LocalStore) -> None:
         raise AssertionError("nothing is planned anew")
 
     planned = read_plan(output, read_run(output).plan)
-    run = open_run(spec_again(), Listing(IMAGES), output, cut_again)
+    check_same(read_run(output).spec, spec_again(), output.uri)
+    run = open_run(spec_again(), Listing(IMAGES), output, cut_again, stored=read_run(output))
     assert [unit.id for unit in run.pending] == [unit.id for unit in planned]
     assert {unit.variant for unit in run.pending} == set(ASKED["variants"])
 

@@ -13,7 +13,7 @@ from ncbatch.driver.encode_corpus import encode_corpus
 from ncbatch.driver.options import EncodeOptions
 from ncbatch.errors import UsageError
 from ncbatch.plan.places import open_places
-from ncbatch.plan.spec import RunSpec
+from ncbatch.plan.spec import RunSpec, read_run
 from ncbatch.store import Store, StoreOptions, open_store
 from ncbatch.store.s3 import S3Store
 from tests.workbench import CHECKPOINT, Workbench, encoded_as, make_image, make_variant
@@ -87,7 +87,7 @@ def test_a_run_that_lies_in_another_already_goes_on(folder: Path) -> None:
     inner = Workbench(corpus, open_store(str(folder / "done" / "inner"), create=True), True)
     spec = inner.spec()
     inner.open(spec)
-    assert open_places(spec, inner.output.uri, StoreOptions()).stored == spec
+    assert open_places(spec, inner.output.uri, StoreOptions()).stored == read_run(inner.output)
 
 
 @pytest.mark.s3
@@ -106,7 +106,7 @@ def test_in_a_bucket_each_folder_above_is_one_request(
     monkeypatch.setattr(S3Store, "get", counted)
     bucket = on_s3.output.uri.removesuffix("out/")
     assert open_places(spec, f"{bucket}x/y", QUICK).stored is None
-    assert asked == [f"{bucket}x/run.json", f"{bucket}run.json"]
+    assert asked == [f"{bucket}x/y/run.json", f"{bucket}x/run.json", f"{bucket}run.json"]
     on_s3.open(spec)
     with pytest.raises(UsageError, match=rf"lies inside the folder of the run {on_s3.output.uri};"):
         open_places(spec, f"{on_s3.output.uri}bitstreams/v", QUICK)

@@ -13,6 +13,7 @@ from ncbatch.driver.jobs import EncodeRequest
 from ncbatch.driver.schedule import EarlierFailures
 from ncbatch.images.checks import ErrorClass
 from ncbatch.metrics.failures import CLASSES, failures_of
+from ncbatch.plan.commits import Commits
 from ncbatch.plan.retry import Retry
 from ncbatch.plan.run import committed_results, load_run
 from ncbatch.plan.spec import RunSpec
@@ -138,12 +139,12 @@ def test_two_drivers_that_plan_at_once_double_nothing_and_forget_nothing(
 def test_progress_counts_what_is_tried_again_once(local: Workbench) -> None:
     spec = failed_run(local, {"a.png": KILLED})
     run = local.open(spec, retry=ALL)
-    (result,) = committed_results(local.output, run).values()
+    (result,) = committed_results(run, Commits(local.output)).values()
     assert (result.ok, result.failed) == (2, 0)
-    assert failed_before(local.output, run) == EarlierFailures(failed=2, killed=1)
+    assert failed_before(run, Commits(local.output)) == EarlierFailures(failed=2, killed=1)
     work(local, spec, run.pending)
-    assert failed_before(local.output, local.open(spec)) == EarlierFailures()
-    counted = committed_results(local.output, local.open(spec)).values()
+    assert failed_before(local.open(spec), Commits(local.output)) == EarlierFailures()
+    counted = committed_results(local.open(spec), Commits(local.output)).values()
     assert (sum(r.ok for r in counted), sum(r.failed for r in counted)) == (3, 1)
 
 

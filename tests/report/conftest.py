@@ -16,7 +16,7 @@ from ncbatch.store import Store, StoreOptions, open_store
 from ncbatch.worker.options import WorkerOptions
 from ncbatch.worker.unit import run_unit
 from ncbatch.worker.workspace import Workspace
-from tests.workbench import CHECKPOINT, MODEL, encoded_as, make_image
+from tests.workbench import MODEL, encoded_as, make_image
 
 FIGURES = (
     "rd_psnr", "rate_savings", "image_savings", "convergence", "rounding_probability", "annealed_objective",
@@ -49,10 +49,8 @@ def make_run(
     run = open_run(
         spec, list_inputs(spec, corpus, StoreOptions(), output), output, lambda *_: pixels_per_unit
     )
-    models = {CHECKPOINT.digest: MODEL}
-    workspace = Workspace(
-        spec, corpus, output, torch.device("cpu"), WorkerOptions(trace_every=10), _models=models
-    )
+    workspace = Workspace(spec, corpus, output, torch.device("cpu"), WorkerOptions(trace_every=10))
+    workspace.models.add(MODEL)
     chosen = [run.units[i] for i in units] if isinstance(units, list) else run.units[:units]
     for unit in chosen:
         run_unit(workspace, unit, "00000001-1", {})

@@ -1,0 +1,164 @@
+"""What encoding a corpus asks of the store: what does not change is fetched once."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ncbatch import layout
+from ncbatch.codec.errors import ModelError
+from ncbatch.driver.encode_corpus import encode_corpus
+from ncbatch.driver.options import EncodeOptions
+from ncbatch.driver.schedule import EarlierFailures
+from ncbatch.errors import StoppedByPolicyError
+from ncbatch.metrics.summary import Summary
+from ncbatch.metrics.unit_result import UnitResult
+from ncbatch.models import zoo
+from ncbatch.models.loading import RunModels, keep_model
+from ncbatch.plan.places import open_places
+from ncbatch.plan.retry import Retry
+from ncbatch.plan.run import Run
+from ncbatch.plan.spec import RunSpec, Variant
+from ncbatch.store import LocalStore, Store, StoreOptions
+from ncbatch.worker.unit import run_unit
+from ncbatch.worker.workspace import Workspace
+from tests.workbench import AMORTIZED, ATTEMPTS, MODEL, Workbench, make_image, make_variant
+
+
+class PoolHere:
+    """In the place of Ray's workers: this process."""
+
+    room = 1
+
+    def __init__(self, config: Any, *_: Any) -> None:
+        self.workspace = Workspace(config.spec, config.corpus, config.output, MODEL.device, config.options)
+        self.workspace.models.add(MODEL)
+
+    def __enter__(self) -> PoolHere:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def calibrate(self, variant: str) -> float:
+        return 1e-6
+
+    def grow(self, units: int) -> None:
+        pass
+
+
+class DriverHere:
+    """In the place of the driver: does a run's pending units one after the other, up to `limit` of them."""
+
+    limit = 100
+    results: dict[str, UnitResult]
+    before: EarlierFailures
+
+    def __init__(self, run: Run, output: Store, pool: PoolHere, *_: Any, before: Any, **__: Any) -> None:
+        self._run, self._pool = run, pool
+        type(self).before = before
+        self.images = sum(len(unit.images) for unit in run.units)
+
+    def resumed(self, results: dict[str, UnitResult]) -> None:
+        type(self).results = results
+
+    def drive(self) -> str | None:
+        for unit in self._run.pending[: self.limit]:
+            run_unit(self._pool.workspace, unit, ATTEMPTS[unit.generation], {})
+        return "halfway" if self.limit < len(self._run.pending) else None
+
+
+@pytest.fixture(autouse=True)
+def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ncbatch.driver.encode_corpus.Pool", PoolHere)
+    monkeypatch.setattr("ncbatch.driver.encode_corpus.Driver", DriverHere)
+
+
+@pytest.fixture
+def fetched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
+    """How often each key was fetched, of all local stores together."""
+    counts: Counter[str] = Counter()
+    get, lock = LocalStore.get, threading.Lock()
+
+    def counted(store: LocalStore, key: str) -> bytes:
+        with lock:
+            counts[key] += 1
+        return get(store, key)
+
+    monkeypatch.setattr(LocalStore, "get", counted)
+    yield counts
+
+
+def encode(bench: Workbench, spec: RunSpec, options: EncodeOptions | None = None) -> Summary:
+    places = open_places(spec, bench.output.uri, StoreOptions())
+    return encode_corpus(places, options or EncodeOptions(), lambda _: None)
+
+
+def test_a_run_is_opened_and_its_table_read_once_on_resume(
+    local: Workbench, fetched: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local.add({"a.png": make_image(), "bad.png": b"text"})
+    spec = local.spec(make_variant(name="one"), make_variant(name="two"))
+    encode(local, spec)
+    commits = local.keys("units/")
+    assert len(commits) == 4
+    local.add({"new.png": make_image(seed=1)})
+    monkeypatch.setattr(DriverHere, "limit", 1)  # and stopped there, so that no table is read at the end
+    fetched.clear()
+    with pytest.raises(StoppedByPolicyError, match="stopped: halfway"):
+        encode(local, spec, EncodeOptions(retry=Retry()))
+    assert fetched[layout.RUN] == 1
+    assert {key: fetched[key] for key in commits} == dict.fromkeys(commits, 1)
+    assert DriverHere.before == EarlierFailures(failed=2, killed=0)
+    assert sum(result.ok for result in DriverHere.results.values()) == 2
+
+
+def test_a_new_run_is_looked_for_once_and_read_back_once(local: Workbench, fetched: Counter[str]) -> None:
+    local.add({"a.png": make_image()})
+    summary = encode(local, local.spec())
+    assert (summary.ok, summary.failed) == (1, 0)
+    assert fetched[layout.RUN] == 2
+
+
+def test_a_worker_loads_each_model_once_however_variants_take_turns(
+    local: Workbench, fetched: Counter[str]
+) -> None:
+    others = {name: zoo.load_builtin(name) for name in ("base-0.005", "base-0.020")}
+    for checkpoint in others.values():
+        keep_model(local.output, checkpoint)
+    variants = [
+        Variant(name=f"{name}-{alpha}", model=name, model_digest=c.digest, recipe=AMORTIZED, alpha=alpha)
+        for alpha in ("white", "black")
+        for name, c in others.items()
+    ]
+    local.add({"a.png": make_image()})
+    encode(local, local.spec(*variants))
+    keys = [layout.model_key(checkpoint.digest) for checkpoint in others.values()]
+    assert [fetched[key] for key in keys] == [1, 1]
+
+
+def test_of_more_models_than_memory_is_for_the_last_used_stay(
+    local: Workbench, fetched: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = [zoo.load_builtin(name) for name in ("base-0.005", "base-0.010", "base-0.020")]
+    for checkpoint in checkpoints:
+        keep_model(local.output, checkpoint)
+    size = sum(tensor.nbytes for tensor in checkpoints[0].tensors.values())
+    monkeypatch.setattr("ncbatch.models.loading._KEPT_BYTES", int(2.5 * size))
+    models = RunModels(local.output, MODEL.device)
+    first, second, third = (checkpoint.digest for checkpoint in checkpoints)
+    for digest in (first, second, first, third, first, second):
+        assert models.get(digest).digest == digest
+    assert [fetched[layout.model_key(digest)] for digest in (first, second, third)] == [1, 2, 1]
+
+
+def test_a_model_that_has_become_another_is_not_kept_for_it(local: Workbench) -> None:
+    local.add({"a.png": make_image()})
+    changed = make_variant().model_copy(update={"model_digest": "0" * 64})
+    with pytest.raises(ModelError, match=r"the model base-0.010 is another now: its digest is .*, not 0000"):
+        encode(local, local.spec(changed))
+    assert local.keys("models/") == [] and layout.RUN not in local.keys("")
