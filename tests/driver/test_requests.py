@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -115,6 +117,15 @@ def test_a_run_is_opened_and_its_table_read_once_on_resume(
     assert {key: fetched[key] for key in commits} == dict.fromkeys(commits, 1)
     assert DriverHere.before == EarlierFailures(failed=2, killed=0)
     assert sum(result.ok for result in DriverHere.results.values()) == 2
+
+
+def test_all_that_is_not_rays_works_off_the_main_thread(local: Workbench) -> None:
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    local.add({"a.png": make_image()})
+    with ThreadPoolExecutor(1) as threads:
+        summary = threads.submit(encode, local, local.spec()).result()
+    assert (summary.ok, summary.failed) == (1, 0)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
 def test_a_new_run_is_looked_for_once_and_read_back_once(local: Workbench, fetched: Counter[str]) -> None:
