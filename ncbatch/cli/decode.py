@@ -42,9 +42,10 @@ def decode(
         raise UsageError("argument --image: not allowed with argument --from; give one of them")
     if (part.start is not None or part.image is not None) and suffix != "ncbp":
         raise UsageError("--from and --image are of packs, single .ncbp files")
-    from ncbatch.decoding.destination import open_destination
 
     def opened(*, one_image: bool) -> Destination:
+        from ncbatch.decoding.destination import open_destination
+
         return open_destination(destination, options.store, one_image=one_image, overwrite=overwrite)
 
     if suffix in ("ncb", "ncbp"):
