@@ -72,7 +72,7 @@ def test_a_killed_worker_and_a_killed_driver_lose_nothing(head: Head, tmp_path: 
     """First a worker in the middle of a unit, then the driver; the same command finishes the run."""
     keys = save_images(tmp_path / "in", 16)
     out = output_store(tmp_path / "out")
-    command = ("encode", tmp_path / "in", tmp_path / "out", "--steps", "200", "--workers", "2")
+    command = ("encode", tmp_path / "in", tmp_path / "out", "--steps", "400", "--workers", "2")
     with running(*command) as first:
         wait_for(lambda: first.busy_workers() and count(out, "bitstreams/"), "a worker is in a unit")
         _kill(first, first.busy_workers()[0])

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.ray
 def test_a_run_is_interrupted_in_every_way_and_goes_on(head: Head, tmp_path: Path) -> None:
     save_images(tmp_path / "in", 16)
     out = output_store(tmp_path / "out")
-    command = ("encode", tmp_path / "in", tmp_path / "out", "--steps", "200", "--workers", "2")
+    command = ("encode", tmp_path / "in", tmp_path / "out", "--steps", "300", "--workers", "2")
 
     with running(*command) as run:
         wait_for(lambda: count(out, "units/") and len(run.busy_workers()) == 2, "two workers are busy")

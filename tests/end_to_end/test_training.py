@@ -29,7 +29,7 @@ def test_a_ladder_is_trained_interrupted_and_gone_on_with(
     head: Head, said: Said, corpus: Path, tmp_path: Path
 ) -> None:
     ladder = ("train", corpus, "--out", tmp_path / "models", "--ladder", "0.01,0.02", "--kind", "bits-back")
-    words = (*ladder, *SMALL, "--steps", "1200", "--warm-steps", "40")
+    words = (*ladder, *SMALL, "--steps", "2000", "--warm-steps", "40")
     state = tmp_path / "models" / "base-0.020" / "state.pt"
     with running(*words, "--save-minutes", "0.01") as command:
         wait_for(state.exists, "the first save")
@@ -37,7 +37,7 @@ def test_a_ladder_is_trained_interrupted_and_gone_on_with(
         done = command.wait()
     assert done.code == 130 and "Traceback" not in done.err, str(done)
     done = ncbatch(*words).expect(0)
-    assert "continuing at step" in done.err and "base-0.020: step 1200/1200 | loss " in done.err
+    assert "continuing at step" in done.err and "base-0.020: step 2000/2000 | loss " in done.err
     names = ["base-0.010", "base-0.020", "bits-back-0.010", "bits-back-0.020"]
     trained = [parse((tmp_path / "models" / n / "model.safetensors").read_bytes(), n) for n in names]
     assert [(t.info.kind, t.info.lmbda) for t in trained] == [
