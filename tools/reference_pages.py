@@ -33,7 +33,7 @@ def _run(*arguments: str) -> tuple[int, str]:
     done = subprocess.run(
         [sys.executable, "-m", "ncbatch", *arguments], capture_output=True, text=True, env=environment
     )
-    return done.returncode, done.stdout
+    return done.returncode, "\n".join(line.rstrip() for line in done.stdout.splitlines())
 
 
 @functools.cache

@@ -36,7 +36,8 @@ VariantGiven = Annotated[dict[str, Any], VARIANT, WHAT]
 InputsGiven = Annotated[dict[str, Any], Given(INPUTS), WHICH]
 HowToEncode = Annotated[EncodeOptions, HOW]
 SpecFile = Annotated[str | None, Setting(
-    "YAML file that describes several variants, in place of the flags below (see the README)", "FILE",
+    "YAML file that describes several variants, in place of the flags below (see docs/how-to/encode.md)",
+    "FILE",
     default="one variant, described by these flags",
 ), WHAT]  # fmt: skip
 
