@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 from ncbatch.cli.common import Corpus, DryRun, Output, Price
 from ncbatch.cli.console import err, out
@@ -20,6 +21,9 @@ from ncbatch.cli.jobs import JOB, DashboardUrl, follow
 from ncbatch.exit_codes import ExitCode
 from ncbatch.settings import Setting
 from ncbatch.store import open_store
+
+if TYPE_CHECKING:
+    from ncbatch.plan.spec import RunSpec
 
 
 @command
@@ -54,7 +58,7 @@ def submit(
     place = open_store(output, options.store, create=True).uri
     root = jobs.source_root(working_dir)
     client = jobs.connect(cluster)
-    job = jobs.submit(client, jobs.EncodeRequest(asked, place, options), root)
+    job = jobs.submit(client, jobs.EncodeRequest(with_absolute_paths(asked), place, options), root)
     out.print(job)
     err.print(f"submitted to the cluster at {cluster.url}")
     if wait:
@@ -64,6 +68,17 @@ def submit(
         f"end it with `ncbatch job stop {job}{cluster.flag}`"
     )
     return ExitCode.OK
+
+
+def with_absolute_paths(spec: RunSpec) -> RunSpec:
+    """A spec that means the same in another folder: models may be named by paths of this one."""
+    variants = (
+        variant.model_copy(update={"model": str(Path(variant.model).resolve())})
+        if variant.model and Path(variant.model).exists()
+        else variant
+        for variant in spec.variants
+    )
+    return spec.model_copy(update={"variants": tuple(variants)})
 
 
 @command
