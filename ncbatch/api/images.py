@@ -200,8 +200,8 @@ def decode(
     Args:
         data: The bytes, or the path or URI of a file.
         model: The model that made them, as `load_model` returns or takes it. By default it is found by the
-            digest
-            that the bytes hold: among the built-in models, and for a file also in the run that it lies in.
+            digest that the bytes hold: among the built-in models, and for a file also in the run that it
+            lies in.
         max_pixels: Larger images are refused before memory is spent on them.
 
     Returns:
