@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ncbatch.codec.recipe import LearnedRecipe
 from ncbatch.plan.spec import Variant
 
 AMORTIZED = "amortized"
@@ -125,7 +126,7 @@ def _average(means: Sequence[Means]) -> Means:
 
 
 def _lmbda(variant: Variant) -> float | None:
-    return getattr(variant.recipe, "lmbda", None)
+    return variant.recipe.lmbda if isinstance(variant.recipe, LearnedRecipe) else None
 
 
 def _own_lmbdas(variants: Sequence[Variant]) -> dict[str | None, float | None]:
