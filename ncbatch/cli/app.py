@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
@@ -149,7 +150,7 @@ COMMON: list[Flag] = launch.flags
 def _with_values(words: Sequence[str]) -> list[str]:
     """The same words; behind a flag that stands alone, where it may, an empty value.
 
-    It stands alone where the next word is another flag or nothing that it could mean, such as a folder.
+    It stands alone where the next word is another flag, or a place rather than anything that it could mean.
     """
     alone = {f.name: f for f in flags_of(words[0]) if f.setting.stands_alone} if words[0] in COMMANDS else {}
     found = list(words)
@@ -168,5 +169,5 @@ def _is_value(flag: Flag, word: Sequence[str]) -> bool:
     try:
         flag.read(word[0])
     except ValueError:
-        return False
+        return not ("/" in word[0] or Path(word[0]).exists())
     return True

@@ -103,8 +103,11 @@ def test_every_builtin_model_encodes_and_verifies(head: Head, said: Said, tmp_pa
         (("--lmbda", "0.01", "--workers", "0"), "--workers: '0' is not a whole number"),
         (("--lmbda", "0.01", "--save-minutes", "0"), "--save-minutes: '0' is not a finite number"),
         (("--lmbda", "0.01", "--start-from", "no-such-model"), "there is no model 'no-such-model'"),
-        (("--lmbda", "0.01", "--ladder"), "not allowed with argument --lmbda"),
-        ((), "one of the arguments --lmbda --ladder is required"),
+        (
+            ("--lmbda", "0.01", "--ladder"),
+            "give --lmbda WEIGHT to train one model, or --ladder for several models",
+        ),
+        ((), "give --lmbda WEIGHT to train one model, or --ladder for several models"),
     ],
 )
 def test_wrong_words_are_named(
