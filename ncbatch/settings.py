@@ -98,7 +98,7 @@ class Number:
         if self.above > -math.inf:
             bounds.append(f"greater than {self.above:g}")
         if self.most < math.inf:
-            bounds.append(f"at most {self.most:,g}")
+            bounds.append(f"at most {self.most:,}")
         noun = "a whole number" if self.whole else "a number" if self.most < math.inf else "a finite number"
         return f"{noun} {' and '.join(bounds)}".rstrip()
 

@@ -89,7 +89,7 @@ class Flag:
             letters = (f"-{also}" if len(also) == 1 else f"--{also}" for also in self.setting.also)
             about["name"] = (self.name, *letters)
         if self.setting.unit:
-            about["metavar"] = self.setting.unit
+            about |= _unit(self.setting.unit)
         if self.setting.environment:
             about["env_var"] = variable(self.name)
         if self.section is not None:
@@ -131,6 +131,11 @@ class Flag:
                 raise ValueError(unknown(text, choices))
             return text
         return text if self.setting.read is None else self.setting.read(text)
+
+
+def _unit(unit: str) -> dict[str, Any]:
+    """For `Parameter`; cyclopts 4, the last release for Python 3.10, shows no units."""
+    return {"metavar": unit} if "metavar" in inspect.signature(Parameter).parameters else {}
 
 
 def flag_of(field: str) -> str:
@@ -195,7 +200,7 @@ def _rest(parameter: inspect.Parameter, hint: Any) -> inspect.Parameter:
     bare, metadata = _split(hint)
     setting = next((mark for mark in metadata if isinstance(mark, Setting)), None)
     if setting is not None:
-        hint = Annotated[bare, Parameter(help=setting.text, metavar=setting.unit, required=True)]
+        hint = Annotated[bare, Parameter(help=setting.text, required=True, **_unit(setting.unit))]
     return parameter.replace(annotation=hint)
 
 
