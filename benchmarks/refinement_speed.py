@@ -1,6 +1,6 @@
 """Refinement loop against a straightforward one: steps per second and where both arrive.
 
-    python benchmarks/refinement_speed.py [PICTURE] [--steps 200]
+    python benchmarks/refinement_speed.py [IMAGE] [--steps 200]
 
 The straightforward loop is CompressAI's modules (extra `zoo`) as they are: float32, autograd on everything,
 weights included, the textbook Gumbel-softmax over a stacked pair of candidates. Both run in this process, a

@@ -72,7 +72,7 @@ def _until_nobody_reads(command: Callable[[], int]) -> int:
     try:
         try:
             code = command()
-        except SystemExit as end:  # argparse's way to end a command
+        except SystemExit as end:  # how a library ends a command
             code = end.code if isinstance(end.code, int) else int(end.code is not None)
         sys.stdout.flush()
     except BrokenPipeError:

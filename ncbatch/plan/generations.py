@@ -20,7 +20,7 @@ from ncbatch.store import ObjectNotFound, Store
 
 log = logging.getLogger(__name__)
 
-PACK_PICTURES = 8
+PACK_IMAGES = 8
 """At least, where a unit becomes a pack: its first image is coded without bits-back."""
 
 PixelsPerUnit = Callable[[str, Sequence[PlannedImage]], int]
@@ -53,7 +53,7 @@ def cut(spec: RunSpec, wanted: Wanted, generation: int, pixels_per_unit: PixelsP
             variant.digest,
             generation,
             pixels_per_unit(variant.name, images),
-            PACK_PICTURES if variant.recipe.uses_bits_back else 1,
+            PACK_IMAGES if variant.recipe.uses_bits_back else 1,
         )
     ]
 

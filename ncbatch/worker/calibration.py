@@ -16,7 +16,7 @@ from ncbatch.images.checks import ImageError
 from ncbatch.images.pixels import Pixels
 from ncbatch.images.read import read_image
 from ncbatch.models.loading import load_model
-from ncbatch.plan.generations import PACK_PICTURES
+from ncbatch.plan.generations import PACK_IMAGES
 from ncbatch.plan.sizing import pixels_per_unit
 from ncbatch.plan.spec import RunSpec
 from ncbatch.plan.units import PlannedImage, Unit, make_units
@@ -122,7 +122,7 @@ def estimate(
         coded = sum(len(result.outcome.data) for result in encoded)
         seconds = seconds_per_pixel(coder)
         per_unit = pixels_per_unit(pixels, seconds, unit_seconds, workers, packs=packs)
-        units = make_units(images, variant.name, variant.digest, 0, per_unit, PACK_PICTURES if packs else 1)
+        units = make_units(images, variant.name, variant.digest, 0, per_unit, PACK_IMAGES if packs else 1)
         size = coded / area * pixels if area else 0.0
         found.append(Estimate(variant.name, units, seconds, size))
     return found
