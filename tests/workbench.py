@@ -122,7 +122,7 @@ class Workbench:
         assert (row.length, row.sha256) == (len(data), hashlib.sha256(data).hexdigest())
         decoded = decode(MODEL, data)
         assert decoded.shape == (row.height, row.width, 3)
-        assert row.bpp == len(data) * 8 / (decoded.shape[0] * decoded.shape[1])
+        assert row.bpp == len(data) * 8 / (decoded.size // 3)
         return data
 
     def mse(self, row: Row, pixels: np.ndarray) -> float:

@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from ncbatch.images.checks import ImageError
 from ncbatch.images.read import read_image
 
 RNG = np.random.default_rng(7)
+
+ByteOrder = Literal["<", ">"]
 
 
 def gradient(height: int = 40, width: int = 50) -> np.ndarray:
@@ -59,7 +62,7 @@ def png16(samples: np.ndarray, colour_type: int, *extra: tuple[bytes, bytes]) ->
 def tiff(
     samples: np.ndarray,
     photometric: int,
-    order: str = "<",
+    order: ByteOrder = "<",
     *,
     body: bytes | None = None,
     rational: dict[int, tuple[float, ...]] | None = None,
@@ -118,7 +121,7 @@ def error_class(data: bytes, **options: object) -> str:
     return caught.value.error_class
 
 
-def exif(value: int, kind: int, count: int = 1, order: str = "<") -> bytes:
+def exif(value: int, kind: int, count: int = 1, order: ByteOrder = "<") -> bytes:
     """An EXIF block that states the orientation `count` times in a number of TIFF's type `kind`."""
     letter = {1: "B", 3: "H", 4: "I", 6: "b", 7: "B", 8: "h", 9: "i"}[kind]
     body = struct.pack(order + letter * count, *[value] * count).ljust(4, b"\0")

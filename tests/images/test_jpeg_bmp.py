@@ -10,7 +10,7 @@ from PIL import Image
 
 from ncbatch.images.checks import ImageError
 from ncbatch.images.read import read_image
-from tests.images.image_files import error_class, exif, gradient, save
+from tests.images.image_files import ByteOrder, error_class, exif, gradient, save
 
 
 def by_pillow(data: bytes) -> np.ndarray:
@@ -79,7 +79,7 @@ def test_headers_that_say_nothing_about_the_pixels_may_be_odd() -> None:
 
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize(("kind", "count"), [(1, 1), (3, 1), (4, 1), (6, 1), (7, 1), (8, 1), (9, 1), (3, 2)])
-def test_orientation_in_a_number_of_any_type(kind: int, count: int, order: str) -> None:
+def test_orientation_in_a_number_of_any_type(kind: int, count: int, order: ByteOrder) -> None:
     plain, turned = (
         read_image(save(gradient(), "JPEG", exif=exif(value, kind, count, order))) for value in (1, 6)
     )

@@ -14,7 +14,7 @@ from ncbatch.images.checks import ImageError
 from ncbatch.images.limits import ImageLimits
 from ncbatch.images.read import read_image
 from ncbatch.images.tiff_directory import tiff_directories
-from tests.images.image_files import RNG, deep, error_class, gradient, save, tiff, to_8_bits
+from tests.images.image_files import RNG, ByteOrder, deep, error_class, gradient, save, tiff, to_8_bits
 
 
 def test_cmyk_tiff() -> None:
@@ -30,7 +30,7 @@ def test_ycbcr_jpeg_in_tiff() -> None:
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_16_bit_tiff(order: str) -> None:
+def test_16_bit_tiff(order: ByteOrder) -> None:
     rgb = deep(3)
     np.testing.assert_array_equal(read_image(tiff(rgb, 2, order)), to_8_bits(rgb))
     grey = deep(1)
@@ -152,7 +152,7 @@ def test_orientation_in_a_number_of_any_type(code: int, count: int, compression:
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("big", [False, True])
 @pytest.mark.parametrize("tile", [None, (16, 16)])
-def test_byte_orders_bigtiff_and_tiles(order: str, big: bool, tile: tuple[int, int] | None) -> None:
+def test_byte_orders_bigtiff_and_tiles(order: ByteOrder, big: bool, tile: tuple[int, int] | None) -> None:
     data = with_tifffile((gradient(), {"tile": tile, "compression": "zlib"}), byteorder=order, bigtiff=big)
     np.testing.assert_array_equal(read_image(data), gradient())
 
