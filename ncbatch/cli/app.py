@@ -54,7 +54,7 @@ exit codes:
 {table()}
 
 examples:
-  ncbatch demo                 encode photographs that come with scikit-image
+  ncbatch demo                 encode six images that come with scikit-image
   ncbatch encode photos/ out/  a folder into a folder, on this machine
   ncbatch encode s3://raw/ s3://out/run1/ --method sga --steps 2000 --workers 2
   ncbatch status s3://out/run1/                  from any terminal
@@ -153,13 +153,15 @@ def _with_values(words: Sequence[str]) -> list[str]:
     It stands alone where the next word is another flag, or a place rather than anything that it could mean.
     """
     alone = {f.name: f for f in flags_of(words[0]) if f.setting.stands_alone} if words[0] in COMMANDS else {}
-    found = list(words)
+    found: list[str | None] = list(words)
     for index, word in enumerate(words):
         if word == "--":
             break
         if word in alone and not _is_value(alone[word], words[index + 1 : index + 2]):
             found[index] = f"{word}="
-    return found
+        elif word.startswith("--") and "=" not in word and list(words[index + 1 : index + 2]) == ["-"]:
+            found[index : index + 2] = [f"{word}=-", None]  # standard input, which looks like a flag
+    return [word for word in found if word is not None]
 
 
 def _is_value(flag: Flag, word: Sequence[str]) -> bool:

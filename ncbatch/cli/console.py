@@ -80,7 +80,8 @@ def configure_logging(
 def say_error(message: str) -> None:
     """The line a command ends with, on standard error and in the log file."""
     err.print(message)
-    logging.getLogger(_FILE_ONLY).error(message)
+    if logging.getLogger().handlers:  # otherwise logging would write to standard error itself
+        logging.getLogger(_FILE_ONLY).error(message)
 
 
 @contextmanager

@@ -242,8 +242,9 @@ def given_flags(given: Given) -> Iterator[Flag]:
     """The flags of pydantic fields."""
     for name, info in given.fields.items():
         setting = given.instead.get(name) or stated(info)
-        if given.default is not None and not setting.default:
-            setting = dataclasses.replace(setting, default=given.default(name))
+        told = given.default(name) if given.default is not None else ""
+        if told:  # it knows all the classes that have the field, and the field only its own
+            setting = dataclasses.replace(setting, default=told)
         yield Flag(
             (name,), _without_none(info.annotation), setting, None if info.is_required() else info.default
         )

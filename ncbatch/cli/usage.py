@@ -51,6 +51,8 @@ def _problem(error: CycloptsError) -> str:
 def unknown_flag(word: str, known: Iterable[str]) -> str:
     """The message for a flag that there is not, with the one that may have been meant."""
     name = word.partition("=")[0]
+    if name in (known := list(known)):
+        return f"{name} stands behind --, where there are places only; put it before that"
     return f"unknown flag {name}" + meant(name, known)
 
 

@@ -200,12 +200,12 @@ class RefinedRecipe(LearnedRecipe):
         0.999,
         ge=0,
         lt=1,
-        description="decay rate of Adam's mean of its square: a smaller one forgets sooner",
+        description="decay rate of Adam's mean of the squared gradient: a smaller one forgets sooner",
     )
     check_every: int = Field(
         50, gt=0,
-        description="steps between two looks at the rounded latents, of which the best are kept: fewer find "
-        "better ones and take time",
+        description="steps between two looks at the rounded latents, of which the best are kept: looking "
+        "more often finds better ones and takes time",
     )  # fmt: skip
 
     @property

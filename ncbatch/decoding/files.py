@@ -170,7 +170,7 @@ def pack_files(
             found += find(model, [pixels], recipe)
         except DivergedError as error:
             raise UsageError(f"{uri} cannot be packed: {error}") from error
-        log.info("%s: refined in %.0f s", uri, found[-1].seconds)
+        log.info("%s: done in %.0f s", uri, found[-1].seconds)
         first = side_information is not None and len(found) == 1
         if first and not pays_for(model, found[0].inferred, side):
             raise UsageError(

@@ -52,8 +52,8 @@ class Deadlines:
 
     factor: float = 4.0
     floor: Annotated[float, Setting(
-        "a call that takes 4 times its expected time counts as hung and is ended, but never before this",
-        "SECONDS", positive_float, name="min-deadline",
+        "work that takes a worker 4 times as long as expected counts as hung, and its worker is replaced, "
+        "but never before this", "SECONDS", positive_float, name="min-deadline",
     )] = 120.0  # fmt: skip
 
 
@@ -67,8 +67,8 @@ class EncodeOptions:
     pool: PoolConfig = field(default_factory=PoolConfig)
     worker: WorkerOptions = field(default_factory=WorkerOptions)
     unit_seconds: Annotated[float, Setting(
-        "how much work is committed at once: at most this is lost with a worker", "SECONDS", positive_float,
-        environment=True,
+        "how much work is committed at once; images that are finished or half done outlast a lost worker in "
+        "any case", "SECONDS", positive_float, environment=True,
     )] = 300.0  # fmt: skip
     deadlines: Deadlines = field(default_factory=Deadlines)
     policy: Policy = field(default_factory=Policy)

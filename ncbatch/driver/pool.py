@@ -82,7 +82,7 @@ class Pool:
         self._actor_class: Any = None
         self._board: BoardReader | None = None
         self._slots: list[_Slot] = []
-        self._created = time.monotonic()
+        self._none_since = time.monotonic()
         self._warned = False
         self._failed_starts = 0
         self._last_failure = ""
@@ -105,7 +105,7 @@ class Pool:
         self._board = BoardReader()
         self._config = replace(self._config, report=self._board.pen)
         self._actor_class = ray.remote(Worker).options(**options)
-        self._created = time.monotonic()
+        self._none_since = time.monotonic()
 
     def __enter__(self) -> Pool:
         return self
@@ -215,7 +215,7 @@ class Pool:
         return next(slot for slot in self._slots if slot.idle)
 
     def events(self, timeout: float) -> Iterator[tuple[Call, Any, float]]:
-        """Waits up to `timeout` seconds and yields the calls that ended: (call, result or Lost, seconds)."""
+        """Waits up to `timeout` seconds and yields calls that ended: (call, result or LostCall, seconds)."""
         self._kill_hung()
         refs = {slot.ref: slot for slot in self._slots if slot.ref is not None}
         if not refs:
@@ -275,15 +275,20 @@ class Pool:
                 ray.kill(slot.actor)
 
     def _warn_if_scarce(self) -> None:
-        if self._warned or self.ready_workers or time.monotonic() - self._created < _SCARCE_SECONDS:
+        now = time.monotonic()
+        if self.ready_workers:
+            self._none_since = now
+        if self._warned or now - self._none_since < _SCARCE_SECONDS:
             return
         self._warned = True
+        there = ray.cluster_resources()
         log.warning(
-            "no worker could start for a minute: each needs %g CPUs and %g GPUs, the cluster has %s in all; "
-            "add nodes or ask for less with --cpus-per-worker and --gpus-per-worker",
+            "no worker could start for a minute: each needs CPUs: %g, GPUs: %g, and the cluster has in all "
+            "CPUs: %g, GPUs: %g; add nodes or ask for less with --cpus-per-worker and --gpus-per-worker",
             self._size.cpus,
             self._size.gpus,
-            {k: v for k, v in ray.cluster_resources().items() if k in ("CPU", "GPU")},
+            there.get("CPU", 0),
+            there.get("GPU", 0),
         )
 
 

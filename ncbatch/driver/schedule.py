@@ -81,7 +81,7 @@ class Policy:
     """
 
     failed_share: Annotated[float, Setting(
-        "stop the run when more than this share of its rows failed, once 200 images are done; 1: never",
+        "stop the run when more than this share of its images failed, once 200 of them are done; 1: never",
         "SHARE", fraction, name="max-failed",
     )] = 0.05  # fmt: skip
     failed_after: int = 200

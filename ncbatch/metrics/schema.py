@@ -88,7 +88,7 @@ class Row:
     device_seconds: Annotated[float | None, "this image's share of it; null if adopted"] = None
     decode_seconds: Annotated[float | None, "time of the decode check"] = None
     batch_size: Annotated[int | None, "images that were refined together"] = None
-    device: Annotated[str | None, "what computed: the kind of GPU or CPU"] = None
+    device: Annotated[str | None, "the device that computed it: cpu or cuda"] = None
     host: Annotated[str | None, "name of the machine"] = None
     unit: Annotated[str, "unit of work that the image belongs to"]
     attempt: Annotated[str, "execution of the unit that committed this row"]

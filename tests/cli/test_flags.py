@@ -52,7 +52,7 @@ def test_no_flag_takes_a_number_without_bounds() -> None:
 def test_what_is_no_number_of_the_kind_is_told_in_a_line(command: str, flag: str) -> None:
     for value in ("nan", "-nan", "inf", "-inf", "1e999", "-1", "-0.5", "much", "9" * 5000, ""):
         with pytest.raises(CycloptsError) as caught:
-            parsed(command, f"{flag}={value}", "in", "out")
+            parsed(command, f"{flag}={value}", *_REQUIRED.get(command, ("in", "out")))
         message = told(caught.value)
         assert message.startswith(f"ncbatch {command}: error: argument {flag}: ") and "\n" not in message
 
@@ -137,3 +137,19 @@ def test_a_model_within_a_model_is_built_of_what_was_given() -> None:
         "outer": _Outer(_Inner(7)),
     }
     assert run("here") == 4
+
+
+def test_standard_input_is_a_value_like_another() -> None:
+    assert parsed("query", "out", "--file", "-")["file"] == "-"
+    assert parsed("query", "out", "--file=-")["file"] == "-"
+
+
+def test_a_flag_behind_two_dashes_is_told_where_it_belongs() -> None:
+    with pytest.raises(CycloptsError) as caught:
+        parsed("encode", "in", "--", "out", "--dry-run")
+    assert "--dry-run stands behind --" in told(caught.value)
+
+
+def test_a_default_that_differs_by_method_is_said_for_each() -> None:
+    (rate,) = (flag for flag in flags_of("encode") if flag.name == "--annealing-rate")
+    assert rate.help.endswith("default: 2 / steps, or 8 / steps for deterministic-annealing")
