@@ -134,20 +134,23 @@ an image needs the tables of the one before."""
 
 
 def _tables_of(keys: NDArray[np.int64], *, escape: bool) -> list[_Table]:
-    """Tables by their keys; those that are not there yet are built in one go."""
+    """Tables by their keys; those that are not there yet are built in one go.
+
+    Another thread may clear the cache meanwhile, so what is returned is not taken from there a second time.
+    """
     wanted = keys.tolist()
-    missing = [key for key in wanted if (key, escape) not in _tables]
+    found = {key: table for key in wanted if (table := _tables.get((key, escape))) is not None}
+    missing = [key for key in wanted if key not in found]
     if len(_tables) + len(missing) > _MOST_TABLES:
         _tables.clear()
-        missing = wanted
     for start in range(0, len(missing), _TABLES_AT_ONCE):
         block = np.array(missing[start : start + _TABLES_AT_ONCE], dtype=np.int64)
         built = gaussian_tables(block // _OFFSETS, block % _OFFSETS - _OFFSETS // 2)
         for index, (key, reach) in enumerate(zip(block.tolist(), built.reach.tolist(), strict=True)):
             frequencies = built.table(index)
             model = _model.Categorical(frequencies if escape else frequencies[:-1], perfect=False)
-            _tables[key, escape] = _Table(-reach, 2 * reach + 1, model)
-    return [_tables[key, escape] for key in wanted]
+            found[key] = _tables[key, escape] = _Table(-reach, 2 * reach + 1, model)
+    return [found[key] for key in wanted]
 
 
 class _Runs:

@@ -188,6 +188,6 @@ def _name(request: Request, axes: Sequence[str], where: str) -> str | None:
             raise UsageError(
                 f"{where}: the name {request['name']!r} refers to a field that it does not set: {error}"
             ) from error
-    words = [str(request.get("preset") or request.get("method", "sga"))]
+    words = [str(request.get("preset") or request.get("method", DEFAULT_METHOD))]
     words += [str(request[field]).rsplit("/", 1)[-1] for field in axes if str(request[field]) not in words]
     return "-".join(words)
