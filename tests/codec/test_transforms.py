@@ -122,6 +122,21 @@ def test_tiles_give_what_the_whole_gives(model: Model, monkeypatch: pytest.Monke
     assert STRIDE == 16
 
 
+@pytest.mark.parametrize(("height", "width"), [(4, 4), (8, 12), (60, 4)])
+def test_pixels_do_not_depend_on_the_number_of_threads(model: Model, height: int, width: int) -> None:
+    """Else a run decoded again, by a process with fewer threads, would differ from itself."""
+    y = torch.randn(1, 128, height, width, generator=torch.Generator().manual_seed(0)) * 4
+    before, images = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3, 5):
+            torch.set_num_threads(threads)
+            images.append(model.synthesise(y))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(image, images[0]) for image in images)
+
+
 def test_bound_of_sigma_is_the_coders(model: Model) -> None:
     from ncbatch.codec.model.exact_hyper_synthesis import MIN_SIGMA
 
