@@ -11,6 +11,10 @@ class DivergedError(NcbatchError):
     """A refinement whose loss is not finite any more; nothing of it may be published."""
 
 
+class InexactDeviceError(ModelError):
+    """A device on which the exact h_s of a model gives other numbers than everywhere else."""
+
+
 class WrongModelError(ModelError):
     """A bitstream that another model made."""
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ncbatch.codec.errors import ModelError
+from ncbatch.codec.model.precision import without_cudnn
 
 UNIT_BITS = 8
 UNIT = 1 << UNIT_BITS
@@ -80,6 +81,7 @@ class ExactHyperSynthesis:
     """h_s for coding. Immutable; holds float64 copies of the integer weights on one device."""
 
     def __init__(self, layers: list[IntegerLayer], device: torch.device) -> None:
+        self.device = device
         self._layers = [
             (layer.weight.to(device, torch.float64), layer.bias.to(device, torch.float64), layer.shift)
             for layer in layers
@@ -96,21 +98,30 @@ class ExactHyperSynthesis:
         """
         x = z_hat.to(torch.float64) * 2.0 ** (_ACTIVATION_BITS - UNIT_BITS)
         x = x.clamp(-MAX_ACTIVATION, MAX_ACTIVATION)
-        # Without cuDNN the convolution is a plain matrix product: no FFT, no Winograd, both inexact.
-        with torch.no_grad(), torch.backends.cudnn.flags(enabled=False):
-            for index, ((weight, bias, shift), upsamples) in enumerate(
-                zip(self._layers, UPSAMPLES, strict=True)
-            ):
-                if index:
-                    x = torch.where(x < 0, (x * (_LEAKY_SLOPE * 2.0**-16)).floor(), x)
-                if upsamples:
-                    x = F.conv_transpose2d(x, weight, bias, stride=2, padding=2, output_padding=1)
-                else:
-                    x = F.conv2d(x, weight, bias, padding=1)
-                x = (x * 2.0**-shift + 0.5).floor().clamp(-MAX_ACTIVATION, MAX_ACTIVATION)
+        for index, (_, _, shift) in enumerate(self._layers):
+            if index:
+                x = torch.where(x < 0, (x * (_LEAKY_SLOPE * 2.0**-16)).floor(), x)
+            x = self.sums(index, x)
+            x = (x * 2.0**-shift + 0.5).floor().clamp(-MAX_ACTIVATION, MAX_ACTIVATION)
         x = (x * 2.0 ** (UNIT_BITS - _ACTIVATION_BITS) + 0.5).floor()
         scales, means = x.to(torch.int32).chunk(2, 1)  # CompressAI's order: scales first
         return means, scales.clamp(MIN_SIGMA, MAX_SIGMA)
+
+    def sums(self, index: int, x: Tensor) -> Tensor:
+        """What the convolution of one layer adds up to, before it is scaled and rounded.
+
+        Args:
+            index: of the layer.
+            x: integers up to MAX_ACTIVATION, float64[batch, in, h, w].
+
+        Returns:
+            integers below 2**53, float64[batch, out, h, w], twice as high and wide where the layer upsamples.
+        """
+        weight, bias, _ = self._layers[index]
+        with torch.no_grad(), without_cudnn(self.device):
+            if UPSAMPLES[index]:
+                return F.conv_transpose2d(x, weight, bias, stride=2, padding=2, output_padding=1)
+            return F.conv2d(x, weight, bias, padding=1)
 
 
 def check_layers(layers: list[IntegerLayer], n: int, m: int) -> None:

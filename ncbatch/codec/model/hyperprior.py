@@ -13,6 +13,7 @@ from torch import Tensor
 from ncbatch.codec.ans import MAX_SYMBOL, FactorizedTables
 from ncbatch.codec.model.checkpoint import FINE_GRID, Checkpoint
 from ncbatch.codec.model.exact_hyper_synthesis import FINE_STEP, MAX_Z_SYMBOL, UNIT, ExactHyperSynthesis
+from ncbatch.codec.model.known_answer import prove
 from ncbatch.codec.model.prior import FactorizedPrior
 from ncbatch.codec.model.rates import gaussian_bits
 from ncbatch.codec.model.threads import one_thread
@@ -116,6 +117,9 @@ class Model:
         digest: of the checkpoint, hexadecimal.
         device: where it computes.
         z_tables: the frequency tables of p(z) on the grid of plain files.
+
+    Raises:
+        InexactDeviceError: the device computes other coding parameters than a CPU.
     """
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device | str = "cpu") -> None:
@@ -123,6 +127,7 @@ class Model:
         self.device = torch.device(device)
         self._checkpoint = checkpoint
         self._exact = ExactHyperSynthesis(checkpoint.integer_layers(), self.device)
+        prove(self._exact, checkpoint)
         self._last: tuple[Tensor | None, tuple[Tensor, Tensor] | None] = (None, None)
         self._medians = checkpoint.section("z")["median"].to(self.device).view(1, -1, 1, 1)
         self.z_tables = _tables(checkpoint, "z")
