@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from ncbatch.codec.bits_back.encode import PackCandidate, VerifiedPack, encode_pack, find, restored
 from ncbatch.codec.classical import decode_classical, encode_classical
-from ncbatch.codec.encode import Encoded, Outcome, Pause, RefinementState, encode, evaluate
+from ncbatch.codec.encode import (
+    Encoded,
+    Outcome,
+    Pause,
+    RefinementState,
+    encode,
+    evaluate,
+    find_latents,
+    finish,
+)
 from ncbatch.codec.errors import BitstreamError, DecodeCheckError, ModelError
 from ncbatch.codec.methods import Amortized, Classical, Learned, Packed, SgaBitsBack
 from ncbatch.codec.model.hyperprior import Model
@@ -16,6 +26,9 @@ from ncbatch.images import distortion
 from ncbatch.images.pixels import Pixels
 
 _ADOPTABLE = 1.01  # a standing bitstream may be this much worse than the amortized one, by rounding
+
+Finish = Callable[[], Encoded]
+"""Does what is left of one image's encoding; in any thread. Raises DecodeCheckError."""
 
 
 @dataclass(frozen=True)
@@ -25,16 +38,24 @@ class LearnedCoder:
     model: Model
     recipe: Learned
 
-    def encode(
+    def encode(self, images: Sequence[Pixels]) -> list[Encoded]:
+        """Encodes a batch; errors as `codec.encode.encode`."""
+        return encode(self.model, images, self.recipe)
+
+    def find(
         self,
         images: Sequence[Pixels],
         resume_from: RefinementState | None = None,
         on_pause: Pause | None = None,
-    ) -> list[Encoded]:
-        """Encodes a batch; errors as `codec.encode.encode`."""
-        if not self.recipe.refines:
-            return encode(self.model, images, self.recipe)
-        return encode(self.model, images, self.recipe, resume_from=resume_from, on_pause=on_pause)
+    ) -> list[Finish]:
+        """Finds the latents of a batch, for each image to be finished; arguments and errors as of
+        `codec.encode.find_latents`.
+        """
+        found = find_latents(self.model, images, self.recipe, resume_from=resume_from, on_pause=on_pause)
+        return [
+            partial(finish, self.model, image, self.recipe, latents)
+            for image, latents in zip(images, found, strict=True)
+        ]
 
     def amortized(self, pixels: Pixels) -> Encoded:
         """The image's encoding by the encoder network alone."""
@@ -97,18 +118,22 @@ class ClassicalCoder:
 
     recipe: Classical
 
-    def encode(
-        self,
-        images: Sequence[Pixels],
-        resume_from: RefinementState | None = None,
-        on_pause: Pause | None = None,
-    ) -> list[Encoded]:
-        """Encodes images one by one; there is no state to resume from.
+    def encode(self, images: Sequence[Pixels]) -> list[Encoded]:
+        """Encodes images one by one.
 
         Raises:
             DecodeCheckError: the codec cannot code an image, or what it wrote does not decode to its size.
         """
         return [self._encode(pixels) for pixels in images]
+
+    def find(
+        self,
+        images: Sequence[Pixels],
+        resume_from: RefinementState | None = None,
+        on_pause: Pause | None = None,
+    ) -> list[Finish]:
+        """Nothing is done on a device: all of the encoding is left to be finished."""
+        return [partial(self._encode, pixels) for pixels in images]
 
     def _encode(self, pixels: Pixels) -> Encoded:
         height, width = pixels.shape[:2]

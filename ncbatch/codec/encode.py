@@ -89,6 +89,21 @@ class Encoded:
     encode_seconds: float
 
 
+@dataclass(frozen=True)
+class FoundLatents:
+    """What was found for one image on the device, before any of it is coded.
+
+    Attributes:
+        amortized: by the encoder network alone.
+        best: after refinement; the amortized ones where there is none.
+        seconds: this image's share of its batch's time.
+    """
+
+    amortized: Latents
+    best: Latents
+    seconds: float
+
+
 def padded_shape(pixels: Pixels) -> tuple[int, int]:
     """Height and width after padding; images that share it can form a batch."""
     height, width = pixels.shape[:2]
@@ -121,17 +136,28 @@ def encode(
         DivergedError: the refinement left the finite numbers.
         DecodeCheckError: the bytes do not decode to the latents they were made from.
     """
+    found = find_latents(model, images, recipe, resume_from=resume_from, on_pause=on_pause)
+    return [finish(model, image, recipe, latents) for image, latents in zip(images, found, strict=True)]
+
+
+def find_latents(
+    model: Model,
+    images: Sequence[Pixels],
+    recipe: Learned,
+    *,
+    resume_from: RefinementState | None = None,
+    on_pause: Pause | None = None,
+) -> list[FoundLatents]:
+    """The first part of `encode`, which keeps the device busy; arguments and DivergedError as there."""
     started = time.monotonic()
     batch = torch.cat([to_tensor(image, model.device) for image in images])
     if isinstance(recipe, RefinedRecipe):
         refinement = refine(model, batch, images, recipe, resume_from, on_pause)
         amortized, best = refinement.amortized, refinement.best
-        del refinement
     else:
         amortized = best = model.round(*model.analyse(batch))
-    del batch
     seconds = (time.monotonic() - started) / len(images)
-    return [_finish(model, image, recipe, amortized[i], best[i], seconds) for i, image in enumerate(images)]
+    return [FoundLatents(amortized[i], best[i], seconds) for i in range(len(images))]
 
 
 def refine(
@@ -160,9 +186,15 @@ def _fingerprint(pixels: Pixels) -> bytes:
     return hashlib.sha256(str(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes()).digest()
 
 
-def _finish(
-    model: Model, pixels: Pixels, recipe: Learned, amortized: Latents, best: Latents, seconds: float
-) -> Encoded:
+def finish(model: Model, pixels: Pixels, recipe: Learned, found: FoundLatents) -> Encoded:
+    """The second part of `encode`, for one image: coding, decode check and measures, mostly on the CPU.
+
+    Several threads may finish images of one model at once.
+
+    Raises:
+        DecodeCheckError: as `encode`.
+    """
+    amortized, best = found.amortized, found.best
     started = time.monotonic()
     baseline, image = _measure(model, pixels, amortized, "amortized", recipe.lmbda)
     outcome = baseline
@@ -176,7 +208,7 @@ def _finish(
         ms_ssim=distortion.ms_ssim(pixels, image),
         width=pixels.shape[1],
         height=pixels.shape[0],
-        encode_seconds=seconds + time.monotonic() - started,
+        encode_seconds=found.seconds + time.monotonic() - started,
     )
 
 

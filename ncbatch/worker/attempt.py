@@ -72,7 +72,8 @@ class Attempt:
         return None
 
     def _encode(self, jobs: Sequence[FetchedImage]) -> list[Encoded]:
-        return refined(self._coder.encode, jobs, self.wip, self.tracer, self.progress)
+        found = refined(self._coder.find, jobs, self.wip, self.tracer, self.progress)
+        return [finish() for finish in found]
 
     def _row(self, done: BatchResult[Encoded]) -> Row:
         if isinstance(done.result, Failure):

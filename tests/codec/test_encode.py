@@ -1,6 +1,7 @@
 import hashlib
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 
 from ncbatch.codec import bitstream
 from ncbatch.codec.decode import decode, decode_latents
-from ncbatch.codec.encode import Encoded, encode, evaluate
+from ncbatch.codec.encode import Encoded, encode, evaluate, find_latents, finish
 from ncbatch.codec.errors import DecodeCheckError
 from ncbatch.codec.methods import Amortized, Recipe, Sga
 from ncbatch.codec.model.checkpoint import Checkpoint
@@ -172,3 +173,19 @@ def test_quality_measures() -> None:
     assert distortion.psnr(distortion.mse(a, a)) == np.inf
     assert distortion.ms_ssim(a, a) == pytest.approx(1)
     assert distortion.ms_ssim(a[:100], b[:100]) is None
+
+
+def test_images_are_finished_in_any_thread(model: Model, photograph: np.ndarray) -> None:
+    """As workers do: while others are, and while latents of further ones are found."""
+    images = [photograph[:64, 10 * n : 10 * n + 100] for n in range(6)]
+    recipe = Sga(lmbda=0.01, steps=10)
+    alone = [encode(model, [image], recipe)[0] for image in images]
+    with ThreadPoolExecutor(3) as threads:
+        futures = [
+            threads.submit(finish, model, image, recipe, found)
+            for image in images
+            for found in find_latents(model, [image], recipe)
+        ]
+        encoded = [future.result() for future in futures]
+    assert [e.outcome.data for e in encoded] == [e.outcome.data for e in alone]
+    assert [(e.outcome.mse, e.ms_ssim) for e in encoded] == [(e.outcome.mse, e.ms_ssim) for e in alone]

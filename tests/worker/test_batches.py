@@ -10,7 +10,7 @@ import pytest
 
 from ncbatch import layout
 from ncbatch.codec import codecs
-from ncbatch.codec.encode import encode
+from ncbatch.codec.encode import encode, find_latents
 from ncbatch.codec.errors import DecodeCheckError, DivergedError
 from ncbatch.plan.spec import RunSpec, Variant
 from ncbatch.plan.units import Unit
@@ -44,9 +44,9 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
                 error = trouble(images)
                 if error is not None:
                     raise error
-            return encode(model, images, recipe, **options)
+            return find_latents(model, images, recipe, **options)
 
-        monkeypatch.setattr(codecs, "encode", faulty)
+        monkeypatch.setattr(codecs, "find_latents", faulty)
         return sizes
 
     return install

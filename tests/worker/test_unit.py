@@ -12,7 +12,7 @@ import torch
 
 from ncbatch import layout
 from ncbatch.codec import codecs
-from ncbatch.codec.encode import encode
+from ncbatch.codec.encode import encode, find_latents
 from ncbatch.codec.errors import ModelError
 from ncbatch.models.loading import keep_model
 from ncbatch.plan.spec import RunSpec
@@ -39,12 +39,12 @@ class Encoder:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.all = self.refined = 0
-        monkeypatch.setattr(codecs, "encode", self._encode)
+        monkeypatch.setattr(codecs, "find_latents", self._encode)
 
     def _encode(self, model: Any, images: Any, recipe: Any, **options: Any) -> Any:
         self.all += len(images)
         self.refined += len(images) * recipe.refines
-        return encode(model, images, recipe, **options)
+        return find_latents(model, images, recipe, **options)
 
 
 @pytest.fixture
@@ -189,9 +189,9 @@ def _let_workers_encode_differently(monkeypatch: pytest.MonkeyPatch) -> None:
         if recipe.refines:
             with lock:
                 recipe = recipe.model_copy(update={"seed": next(seeds), "steps": 4})
-        return encode(model, images, recipe, **options)
+        return find_latents(model, images, recipe, **options)
 
-    monkeypatch.setattr(codecs, "encode", encode_differently)
+    monkeypatch.setattr(codecs, "find_latents", encode_differently)
 
 
 def test_bytes_under_a_committed_row_never_change(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,12 +219,12 @@ def test_where_another_attempt_was_faster_its_bitstream_counts(
 
     def encode_late(model: Any, images: Any, recipe: Any, **options: Any) -> Any:
         if recipe.refines and not local.keys("units/"):
-            monkeypatch.setattr(codecs, "encode", encode)
+            monkeypatch.setattr(codecs, "find_latents", find_latents)
             run_unit(local.workspace(spec), unit, ATTEMPTS[1], {})
             recipe = recipe.model_copy(update={"seed": 9})
-        return encode(model, images, recipe, **options)
+        return find_latents(model, images, recipe, **options)
 
-    monkeypatch.setattr(codecs, "encode", encode_late)
+    monkeypatch.setattr(codecs, "find_latents", encode_late)
     (late,) = open_attempt(local.workspace(spec), unit, ATTEMPTS[0]).rows(unit.images, {})
     (committed,) = local.commit(unit)
     assert (late.adopted, late.sha256) == (True, committed.sha256)
