@@ -14,10 +14,11 @@ from ncbatch.codec import bitstream
 from ncbatch.codec.encode import encode as encode_batch
 from ncbatch.codec.methods import Sga
 from ncbatch.models.loading import keep_model
+from ncbatch.selftest import golden
 from ncbatch.store import open_store
 from tests.workbench import AMORTIZED, MODEL, encoded_as, make_image
 
-TINY = Path(__file__).parent.parent / "codec" / "golden" / "tiny" / "base.safetensors"
+TINY = Path(str(golden.TINY / "base.safetensors"))
 PIXELS = make_image(80, 48, seed=1)
 
 

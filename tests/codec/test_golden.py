@@ -1,8 +1,7 @@
 """Files that another machine wrote with an earlier version decode here to the very same latents.
 
-`golden/tiny` has its models (N = 8, M = 12) beside it, and every kind of file of version 1 of `.ncb` and
-versions 2 and 3 of `.ncbp`; `write_golden.py` wrote it, on a machine with AVX2 and no AVX512. The files in
-`golden/` are of the models in the package.
+They are in the package, for `ncbatch selftest` (see `ncbatch.selftest.golden`). `write_golden.py` wrote
+`golden/tiny`, on a machine with AVX2 and no AVX512.
 
 `golden/` must never be written anew: what was compressed stays readable for ever. The files name their
 models by digest. While a model is built in, its files must decode; a model that leaves the package has to
@@ -31,13 +30,13 @@ from ncbatch.codec.bits_back.pack_file import PackFile
 from ncbatch.codec.bitstream import short_digest
 from ncbatch.codec.decode import decode_latents, reconstruct
 from ncbatch.codec.methods import METHODS
-from ncbatch.codec.model import checkpoint
 from ncbatch.codec.model.exact_hyper_synthesis import UNIT
 from ncbatch.codec.model.hyperprior import Model, to_pixels
 from ncbatch.models import catalog, zoo
-from tests.codec.write_golden import MAX_PIXELS, told
+from ncbatch.selftest import golden
+from ncbatch.selftest.golden import FOLDER, MAX_PIXELS, told
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(str(FOLDER))
 FILES: dict[str, dict[str, Any]] = json.loads((GOLDEN / "index.json").read_text())["files"]
 TINY = GOLDEN / "tiny"
 TINY_FILES: dict[str, dict[str, Any]] = json.loads((TINY / "index.json").read_text())
@@ -95,8 +94,7 @@ def test_a_pack_from_elsewhere_decodes_to_the_same_latents() -> None:
 
 @functools.cache
 def tiny_model(kind: str) -> Model:
-    path = TINY / f"{kind}.safetensors"
-    return Model(checkpoint.parse(path.read_bytes(), path.name))
+    return Model(golden.tiny_model(kind))
 
 
 def read_tiny_pack(name: str) -> PackReader:

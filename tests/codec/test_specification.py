@@ -19,10 +19,11 @@ import pytest
 
 from ncbatch.codec import bitstream
 from ncbatch.models import catalog
+from ncbatch.selftest import golden
 from tests.codec import spec_decoder, spec_pack_decoder
 from tests.codec.spec_decoder import Checkpoint, Decoded
 
-TINY = Path(__file__).parent / "golden" / "tiny"
+TINY = Path(str(golden.TINY))
 FILES: dict[str, dict[str, Any]] = json.loads((TINY / "index.json").read_text())
 PAGES = Path(__file__).parents[2] / "docs" / "formats"
 _LEVELS = 0.01  # as in `test_golden`: one sample in a hundred may be one level off

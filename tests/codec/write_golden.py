@@ -7,7 +7,6 @@ there is never written again. It makes the images itself, from a seed.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import itertools
 import json
 from collections.abc import Iterator
@@ -18,20 +17,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ncbatch.codec import bitstream
 from ncbatch.codec.bits_back.encode import encode_pack, find, inference_settings
-from ncbatch.codec.bits_back.pack import PackItem, PackReader, write_pack
+from ncbatch.codec.bits_back.pack import PackItem, write_pack
 from ncbatch.codec.bits_back.pack_file import with_names
-from ncbatch.codec.decode import decode_latents, reconstruct
 from ncbatch.codec.encode import encode, write
 from ncbatch.codec.methods import LEARNED, Amortized, BitsBack, BitsBackBbvi, Packed, SgaBitsBack
 from ncbatch.codec.model import checkpoint
-from ncbatch.codec.model.exact_hyper_synthesis import UNIT
-from ncbatch.codec.model.hyperprior import Latents, Model, to_pixels, to_tensor
+from ncbatch.codec.model.hyperprior import Latents, Model, to_tensor
+from ncbatch.selftest.golden import told
 
 Pixels = NDArray[np.uint8]
-
-MAX_PIXELS = 10**6
 
 _PLAIN = [
     ("amortized", 1, 1), ("amortized", 130, 97), ("amortized", 64, 64), ("sga", 65, 63), ("sga", 192, 128),
@@ -124,34 +119,6 @@ def _partly_plain(model: Model, images: list[Pixels], recipe: Packed) -> bytes:
         for i, f in enumerate(found)
     ]
     return write_pack(model, items, inference_settings(recipe)).data
-
-
-def told(model: Model, data: bytes) -> list[dict[str, Any]]:
-    """What a file's images decode to: sizes, SHA-256 of y_hat (int64, little-endian, in units of 1 / UNIT),
-    sum of all samples.
-    """
-    if data.startswith(bitstream.MAGIC):
-        stream = bitstream.parse(data, max_pixels=MAX_PIXELS)
-        latents = decode_latents(model, stream)
-        y_hat = model.y_hat(latents).double() * UNIT
-        pixels = reconstruct(model, latents, stream.height, stream.width)
-        return [_told(stream.method, y_hat, pixels)]
-    images = {}
-    for unpacked in PackReader(model, data, max_pixels=MAX_PIXELS).images():
-        entry = unpacked.entry
-        pixels = to_pixels(model.synthesise(unpacked.y_hat.float()), entry.height, entry.width)
-        images[unpacked.index] = _told(entry.method, unpacked.y_hat, pixels)
-    return [images[i] for i in range(len(images))]
-
-
-def _told(method: str, y_hat: torch.Tensor, pixels: Pixels) -> dict[str, Any]:
-    return {
-        "method": method,
-        "width": pixels.shape[1],
-        "height": pixels.shape[0],
-        "y_hat_sha256": hashlib.sha256(y_hat.cpu().numpy().astype("<i8").tobytes()).hexdigest(),
-        "samples_sum": int(pixels.sum(dtype=np.int64)),
-    }
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Whether a device decodes what other machines wrote, and what it is."""
