@@ -85,7 +85,7 @@ class StraightforwardLoop:
 def rd_loss(model: Model, pixels: np.ndarray, latents: Latents) -> float:
     """Of real bytes and the 8-bit reconstruction."""
     data = write(model, latents, "sga", *pixels.shape[:2])
-    return evaluate(model, pixels, data, LMBDA)[2].loss
+    return evaluate(model, pixels, data, LMBDA)[1].loss
 
 
 def compare(pixels: np.ndarray, steps: int, block: int) -> dict[str, float]:

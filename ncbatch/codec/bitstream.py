@@ -96,6 +96,12 @@ def serialise(stream: Bitstream) -> bytes:
     return body + zlib.crc32(body).to_bytes(_CHECKSUM, "little")
 
 
+def file_bytes(width: int, height: int, words: int) -> int:
+    """The length of a file whose payload has so many 32-bit words."""
+    numbers = b"".join(leb128(number) for number in (width, height, words))
+    return _FIXED + len(numbers) + 4 * words + _CHECKSUM
+
+
 def parse(data: bytes, *, max_pixels: int) -> Bitstream:
     """Reads a file.
 

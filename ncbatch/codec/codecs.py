@@ -11,7 +11,6 @@ from ncbatch.codec.bits_back.encode import PackCandidate, VerifiedPack, encode_p
 from ncbatch.codec.classical import decode_classical, encode_classical
 from ncbatch.codec.encode import (
     Encoded,
-    Outcome,
     Pause,
     RefinementState,
     encode,
@@ -20,6 +19,7 @@ from ncbatch.codec.encode import (
     finish,
 )
 from ncbatch.codec.errors import BitstreamError, DecodeCheckError, ModelError
+from ncbatch.codec.measure import Outcome, amortized_baseline
 from ncbatch.codec.methods import Amortized, Classical, Learned, Packed, SgaBitsBack
 from ncbatch.codec.model.hyperprior import Model
 from ncbatch.images import distortion
@@ -68,14 +68,21 @@ class LearnedCoder:
             None where it is not this image's by this variant.
         """
         try:
-            _, image, outcome = evaluate(self.model, pixels, data, self.recipe.lmbda)
+            found, outcome = evaluate(self.model, pixels, data, self.recipe.lmbda)
         except (BitstreamError, ModelError, DecodeCheckError):
             return None
-        baseline = self.amortized(pixels)
-        if outcome.loss > baseline.outcome.loss * _ADOPTABLE:
+        amortized = amortized_baseline(self.model, pixels, self.recipe.lmbda)
+        if found.expected.rd_loss > amortized.expected.rd_loss * _ADOPTABLE:
             return None
-        ms_ssim = distortion.ms_ssim(pixels, image)
-        return Encoded(outcome, baseline.outcome, ms_ssim, baseline.width, baseline.height, 0.0)
+        is_amortized = found.latents.equals(amortized.latents)
+        return Encoded(
+            outcome=outcome,
+            amortized=outcome.as_baseline() if is_amortized else amortized.expected,
+            ms_ssim=distortion.ms_ssim(pixels, found.image),
+            width=pixels.shape[1],
+            height=pixels.shape[0],
+            encode_seconds=0.0,
+        )
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from ncbatch.codec import ans, bitstream
-from ncbatch.codec.decode import decode_latents, reconstruct
+from ncbatch.codec.decode import decode_latents
 from ncbatch.codec.errors import DecodeCheckError
+from ncbatch.codec.measure import Baseline, Outcome, Reconstruction, measure
 from ncbatch.codec.methods import Learned, Refined
 from ncbatch.codec.model.hyperprior import Latents, Model, to_tensor
 from ncbatch.codec.recipe import STEPS_BETWEEN_PAUSES, RefinedRecipe
@@ -28,53 +29,12 @@ Pause = Callable[[Refinement], None]
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """Rate and distortion of one encoding, measured on its real bytes and its 8-bit reconstruction.
-
-    Attributes:
-        data: the file, or the image's section of its pack.
-        bits_y: information content of y in bits; None of a classical codec.
-        bits_z: information content of z in bits; None of a classical codec.
-        mse: mean squared error on 0..255.
-        rd_loss: bits per pixel + lmbda * mse; None where there is no lmbda.
-        decode_seconds: from the bytes to the image.
-        bits_back: bits of z that come back; None without bits-back.
-        net_bytes: by how much the pack grew for the image (see `bits_back.pack.Share`); None without a pack.
-    """
-
-    data: bytes
-    bits_y: float | None
-    bits_z: float | None
-    mse: float
-    rd_loss: float | None
-    decode_seconds: float
-    bits_back: float | None = None
-    net_bytes: int | None = None
-
-    @property
-    def bytes(self) -> int:
-        """What the image costs: the length of its file, or what its pack grew by."""
-        return len(self.data) if self.net_bytes is None else self.net_bytes
-
-    @property
-    def loss(self) -> float:
-        """The rd_loss of a learned codec's encoding, which always has one."""
-        assert self.rd_loss is not None
-        return self.rd_loss
-
-    @property
-    def psnr(self) -> float:
-        """In dB; infinite where the image came back exactly."""
-        return distortion.psnr(self.mse)
-
-
-@dataclass(frozen=True)
 class Encoded:
     """One image, encoded and verified.
 
     Attributes:
         outcome: what is to be published: the amortized encoding where refinement could not improve on it.
-        amortized: by the encoder network alone; None of a classical codec.
+        amortized: what the encoder network alone gives; None of a classical codec.
         ms_ssim: mean over the channels; None for images that are too small for it.
         width: in pixels.
         height: in pixels.
@@ -82,7 +42,7 @@ class Encoded:
     """
 
     outcome: Outcome
-    amortized: Outcome | None
+    amortized: Baseline | None
     ms_ssim: float | None
     width: int
     height: int
@@ -189,42 +149,47 @@ def _fingerprint(pixels: Pixels) -> bytes:
 def finish(model: Model, pixels: Pixels, recipe: Learned, found: FoundLatents) -> Encoded:
     """The second part of `encode`, for one image: coding, decode check and measures, mostly on the CPU.
 
-    Several threads may finish images of one model at once.
+    Of the two latents only those that are published are coded. Several threads may finish images of one model
+    at once.
 
     Raises:
         DecodeCheckError: as `encode`.
     """
     amortized, best = found.amortized, found.best
     started = time.monotonic()
-    baseline, image = _measure(model, pixels, amortized, "amortized", recipe.lmbda)
-    outcome = baseline
+    baseline = chosen = measure(model, pixels, amortized, recipe.lmbda)
+    method = "amortized"
     if not best.equals(amortized):
-        refined, refined_image = _measure(model, pixels, best, recipe.method, recipe.lmbda)
-        if refined.loss < baseline.loss:
-            outcome, image = refined, refined_image
+        refined = measure(model, pixels, best, recipe.lmbda)
+        # Both as the information content says: like is compared with like, and the loser is never coded.
+        if refined.expected.rd_loss < baseline.expected.rd_loss:
+            chosen, method = refined, recipe.method
+    outcome = _coded(model, chosen, method)
     return Encoded(
         outcome=outcome,
-        amortized=baseline,
-        ms_ssim=distortion.ms_ssim(pixels, image),
+        amortized=outcome.as_baseline() if chosen is baseline else baseline.expected,
+        ms_ssim=distortion.ms_ssim(pixels, chosen.image),
         width=pixels.shape[1],
         height=pixels.shape[0],
         encode_seconds=found.seconds + time.monotonic() - started,
     )
 
 
-def _measure(
-    model: Model, pixels: Pixels, latents: Latents, method: str, lmbda: float
-) -> tuple[Outcome, Pixels]:
-    """Codes latents, decodes the bytes again, and measures what the decoder sees."""
-    height, width = pixels.shape[:2]
-    data = write(model, latents, method, height, width)
-    decoded, image, outcome = evaluate(model, pixels, data, lmbda)
-    if not decoded.equals(latents):
+def _coded(model: Model, found: Reconstruction, method: str) -> Outcome:
+    """Codes latents, and decodes the bytes again: they are what the measures say only if these latents come
+    out.
+    """
+    height, width = found.image.shape[:2]
+    data = write(model, found.latents, method, height, width)
+    started = time.monotonic()
+    decoded = decode_latents(model, bitstream.parse(data, max_pixels=height * width))
+    seconds = time.monotonic() - started
+    if not decoded.equals(found.latents):
         raise DecodeCheckError("the coded bytes do not decode to the latents they were made from")
-    return outcome, image
+    return found.outcome(data, seconds)
 
 
-def evaluate(model: Model, pixels: Pixels, data: bytes, lmbda: float) -> tuple[Latents, Pixels, Outcome]:
+def evaluate(model: Model, pixels: Pixels, data: bytes, lmbda: float) -> tuple[Reconstruction, Outcome]:
     """Decodes an `.ncb` file and compares it with the image it was made from.
 
     Raises:
@@ -236,12 +201,9 @@ def evaluate(model: Model, pixels: Pixels, data: bytes, lmbda: float) -> tuple[L
     if (stream.height, stream.width) != pixels.shape[:2]:
         raise DecodeCheckError("the file holds an image of another size")
     latents = decode_latents(model, stream)
-    image = reconstruct(model, latents, stream.height, stream.width)
     seconds = time.monotonic() - started
-    error = distortion.mse(pixels, image)
-    bits_y, bits_z = (bits.item() for bits in model.information(latents))
-    rd_loss = len(data) * 8 / (stream.height * stream.width) + lmbda * error
-    return latents, image, Outcome(data, bits_y, bits_z, error, rd_loss, seconds)
+    found = measure(model, pixels, latents, lmbda)
+    return found, found.outcome(data, seconds)
 
 
 def write(model: Model, latents: Latents, method: str, height: int, width: int) -> bytes:

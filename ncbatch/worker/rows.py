@@ -112,7 +112,7 @@ class RowWriter:
         row.mse, row.psnr, row.ms_ssim = outcome.mse, outcome.psnr, encoded.ms_ssim
         row.rd_loss = outcome.rd_loss
         if baseline is not None:
-            row.amortized_bpp = len(baseline.data) * 8 / pixels
+            row.amortized_bpp = baseline.bytes * 8 / pixels
             row.amortized_psnr, row.amortized_rd_loss = baseline.psnr, baseline.rd_loss
         row.bitstream_key, row.offset, row.length = bitstream_key, offset, len(outcome.data)
         row.sha256 = hashlib.sha256(outcome.data).hexdigest()

@@ -2,6 +2,7 @@ import hashlib
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,18 @@ import pydantic
 import pytest
 import torch
 
-from ncbatch.codec import bitstream
+from ncbatch.codec import ans, bitstream
+from ncbatch.codec.codecs import LearnedCoder
 from ncbatch.codec.decode import decode, decode_latents
 from ncbatch.codec.encode import Encoded, encode, evaluate, find_latents, finish
 from ncbatch.codec.errors import DecodeCheckError
-from ncbatch.codec.methods import Amortized, Recipe, Sga
+from ncbatch.codec.measure import Baseline, amortized_baseline
+from ncbatch.codec.methods import Amortized, Learned, Recipe, Sga
 from ncbatch.codec.model.checkpoint import Checkpoint
 from ncbatch.codec.model.exact_hyper_synthesis import UNIT
 from ncbatch.codec.model.hyperprior import Latents, Model, to_tensor
 from ncbatch.codec.model.rates import gaussian_bits
+from ncbatch.codec.refinement.batch import Refinement
 from ncbatch.images import distortion
 
 AMORTIZED = Amortized(lmbda=0.01)
@@ -48,15 +52,89 @@ def refined(model: Model, photograph: np.ndarray) -> Encoded:
 
 
 def test_bytes_are_the_information_content_and_little_more(refined: Encoded) -> None:
-    for outcome in (refined.outcome, refined.amortized):
-        assert outcome is not None and outcome.bits_y is not None and outcome.bits_z is not None
-        information = (outcome.bits_y + outcome.bits_z) / 8
-        assert information < len(outcome.data) < information * 1.005 + 40
+    outcome = refined.outcome
+    assert outcome.bits_y is not None and outcome.bits_z is not None
+    information = (outcome.bits_y + outcome.bits_z) / 8
+    assert information < len(outcome.data) < information * 1.005 + 40
 
 
 def test_refinement_lowers_the_rd_loss(refined: Encoded) -> None:
     assert refined.amortized is not None
-    assert refined.outcome.loss < 0.99 * refined.amortized.loss
+    assert refined.outcome.loss < 0.99 * refined.amortized.rd_loss
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 200), (64, 64), (200, 300)])
+def test_the_baseline_takes_the_bytes_that_its_file_would(
+    model: Model, photograph: np.ndarray, shape: tuple[int, int]
+) -> None:
+    pixels = photograph[: shape[0], : shape[1]]
+    real = encode(model, [pixels], AMORTIZED)[0]
+    baseline = amortized_baseline(model, pixels, 0.01).expected
+    assert len(real.outcome.data) == pytest.approx(baseline.bytes, rel=1e-3, abs=4)
+    assert baseline.mse == real.outcome.mse
+    assert baseline.rd_loss == pytest.approx(baseline.bytes * 8 / pixels[..., 0].size + 0.01 * baseline.mse)
+    # Published itself, it is what was written.
+    assert real.amortized == Baseline(len(real.outcome.data), real.outcome.mse, real.outcome.loss)
+
+
+class Codings:
+    """Counts how often latents are coded and decoded."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.pushed = self.popped = 0
+        push, pop = ans.push_gaussian, ans.pop_gaussian
+
+        def counting_push(*args: Any) -> None:
+            self.pushed += 1
+            push(*args)
+
+        def counting_pop(*args: Any) -> ans.Symbols:
+            self.popped += 1
+            return pop(*args)
+
+        monkeypatch.setattr(ans, "push_gaussian", counting_push)
+        monkeypatch.setattr(ans, "pop_gaussian", counting_pop)
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        return self.pushed, self.popped
+
+
+@pytest.mark.parametrize("recipe", [AMORTIZED, Sga(lmbda=0.01, steps=20)])
+def test_only_what_is_published_is_coded_and_decoded(
+    model: Model, photograph: np.ndarray, monkeypatch: pytest.MonkeyPatch, recipe: Learned
+) -> None:
+    codings = Codings(monkeypatch)
+    encoded = encode(model, [photograph[:128, :128]] * 2, recipe)
+    assert codings.counts == (2, 2)
+    assert {bitstream.parse(e.outcome.data, max_pixels=128**2).method for e in encoded} == {recipe.method}
+
+
+def test_where_refinement_is_no_better_the_verified_amortized_encoding_is_published(
+    model: Model, photograph: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels, genuine = photograph[:64, :128], Refinement.best
+
+    def worse(refinement: Refinement) -> Latents:
+        latents = genuine.__get__(refinement)
+        return Latents(latents.y + 2, latents.z)
+
+    monkeypatch.setattr(Refinement, "best", property(worse))
+    codings = Codings(monkeypatch)
+    encoded = encode(model, [pixels], Sga(lmbda=0.01, steps=5))[0]
+    assert codings.counts == (1, 1)
+    assert encoded.outcome.data == encode(model, [pixels], AMORTIZED)[0].outcome.data
+    assert encoded.amortized is not None and encoded.amortized.rd_loss == encoded.outcome.rd_loss
+
+
+def test_an_adopted_file_is_measured_as_when_it_was_encoded(model: Model, photograph: np.ndarray) -> None:
+    for recipe in (AMORTIZED, Sga(lmbda=0.01, steps=20)):
+        for pixels in (photograph[:64, :128], photograph[:1, :1]):
+            encoded = encode(model, [pixels], recipe)[0]
+            adopted = LearnedCoder(model, recipe).measured(pixels, encoded.outcome.data)
+            assert adopted is not None
+            assert adopted.amortized == encoded.amortized and adopted.ms_ssim == encoded.ms_ssim
+            assert replace(adopted.outcome, decode_seconds=0) == replace(encoded.outcome, decode_seconds=0)
 
 
 def test_numbers_are_those_of_the_bytes(model: Model, photograph: np.ndarray, refined: Encoded) -> None:

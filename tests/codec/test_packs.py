@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ncbatch.codec import ans
 from ncbatch.codec.bits_back import bbvi, image_stack, pack, pack_file
 from ncbatch.codec.bits_back import encode as encoding
 from ncbatch.codec.bits_back.bbvi import BbviSettings, rate_gradient
@@ -18,6 +19,7 @@ from ncbatch.codec.bits_back.encode import encode_pack as encode
 from ncbatch.codec.bits_back.encode import find as find_all
 from ncbatch.codec.bits_back.pack import OpenPack, PackReader
 from ncbatch.codec.bitstream import leb128
+from ncbatch.codec.encode import encode as encode_file
 from ncbatch.codec.errors import (
     BitstreamError,
     ModelError,
@@ -25,7 +27,7 @@ from ncbatch.codec.errors import (
     PosteriorMismatchError,
     WrongModelError,
 )
-from ncbatch.codec.methods import BitsBack, BitsBackBbvi, Packed, SgaBitsBack
+from ncbatch.codec.methods import Amortized, BitsBack, BitsBackBbvi, Packed, SgaBitsBack
 from ncbatch.codec.model.hyperprior import Model
 
 RECIPE = BitsBackBbvi(lmbda=0.01, bbvi_steps=8)
@@ -67,6 +69,22 @@ def test_images_come_back(posterior_model: Model, crops: list[np.ndarray], recip
     assert all(torch.equal(out[i], image.y_hat) for i, image in enumerate(images))
     assert result.plain == frozenset()
     assert [share.coded.bits_back is None for share in result.pack.shares] == [True, False, False, False]
+
+
+def test_finding_codes_nothing(
+    posterior_model: Model, crops: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The amortized baseline takes no coding; its bytes are about those of its file."""
+
+    def refused(*_: object) -> None:
+        raise AssertionError
+
+    file = encode_file(posterior_model, crops[:1], Amortized(lmbda=0.01))[0].outcome
+    monkeypatch.setattr(ans, "push_gaussian", refused)
+    monkeypatch.setattr(ans, "pop_gaussian", refused)
+    (candidate,) = find(posterior_model, crops[:1], BitsBack(lmbda=0.01))
+    assert candidate.amortized.mse == file.mse
+    assert candidate.amortized.bytes == pytest.approx(len(file.data), rel=1e-3, abs=4)
 
 
 def test_shares_add_up_to_the_file(packed: VerifiedPack) -> None:

@@ -13,9 +13,10 @@ from ncbatch.codec.bits_back.bbvi import BbviSettings
 from ncbatch.codec.bits_back.fixed_posterior import Posterior
 from ncbatch.codec.bits_back.image_stack import InferredPosterior, infer_posterior
 from ncbatch.codec.bits_back.pack import Pack, PackItem, PackReader, write_pack
-from ncbatch.codec.encode import Encoded, Outcome, Pause, RefinementState, encode, refine
+from ncbatch.codec.encode import Encoded, Pause, RefinementState, refine
 from ncbatch.codec.errors import BitstreamError, PackCheckError, PosteriorMismatchError
-from ncbatch.codec.methods import Amortized, Packed
+from ncbatch.codec.measure import Baseline, Outcome, amortized_baseline
+from ncbatch.codec.methods import Packed
 from ncbatch.codec.model.hyperprior import Model, to_pixels, to_tensor
 from ncbatch.codec.recipe import RefinedRecipe
 from ncbatch.codec.refinement.latents import round_y
@@ -35,14 +36,14 @@ class PackCandidate:
         pixels: uint8[height, width, 3].
         inferred: its rounded latents and their posterior.
         method: as its entry in the pack says.
-        amortized: its encoding as a plain file, by the encoder network.
+        amortized: what the encoder network alone gives, as a plain file; that file is never made.
         seconds: how long all of it took.
     """
 
     pixels: Pixels
     inferred: InferredPosterior
     method: str
-    amortized: Outcome
+    amortized: Baseline
     seconds: float
 
     @property
@@ -124,8 +125,8 @@ def restored(model: Model, pixels: Pixels, recipe: Packed, state: RefinementStat
     return PackCandidate(pixels, inferred, recipe.method, amortized, state["seconds"].item())
 
 
-def _amortized(model: Model, pixels: Pixels, recipe: Packed) -> Outcome:
-    return encode(model, [pixels], Amortized(lmbda=recipe.lmbda))[0].outcome
+def _amortized(model: Model, pixels: Pixels, recipe: Packed) -> Baseline:
+    return amortized_baseline(model, pixels, recipe.lmbda).expected
 
 
 def encode_pack(
