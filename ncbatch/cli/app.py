@@ -37,6 +37,7 @@ COMMANDS = {
     "models": ("models:models", "list the built-in models, the zoo's, and those in a folder"),
     "convert": ("models:convert", "make a checkpoint from a CompressAI torch file"),
     "info": ("info:info", "say what a bitstream, a pack or a checkpoint is; decode nothing"),
+    "selftest": ("selftest:selftest", "whether this machine's CPU or GPU codes exactly, and how fast"),
 }
 """Where each command is, and what it does. Its module is imported when the command is used."""
 

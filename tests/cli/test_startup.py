@@ -83,6 +83,7 @@ def _loaded(*words: str | Path) -> tuple[set[str], int, str]:
         (("convert", "nowhere.pt", "x.safetensors"), 1, "nowhere.pt"),
         (("train", "nowhere", "--lmbda", "0.01", "--out", "x"), 1, "does not exist"),
         (("models",), 0, "base-0.010"),
+        (("selftest", "--device", "tpu"), 1, "tpu"),
     ],
 )
 def test_what_needs_nothing_heavy_loads_nothing_heavy(
