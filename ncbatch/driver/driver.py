@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 _STATUS_SECONDS = 10.0
 _POSTPONE_SECONDS = 15.0
+_NEXT_DEVICE_SECONDS = 30.0
+"""Before a unit whose device failed is done again: its worker's successor is to try another one first."""
 _TICK_SECONDS = 0.5
 
 
@@ -180,6 +182,8 @@ class Driver:
             case StoreFailure():
                 log.warning("a worker cannot use the store: %s", result.message)
                 schedule.postponed(call, time.monotonic() + _POSTPONE_SECONDS, result.message)
+            case LostCall(device_failed=True):
+                schedule.device_failed(call, time.monotonic() + _NEXT_DEVICE_SECONDS, result.detail)
             case LostCall(preempted=True):
                 schedule.interrupted(call)
             case LostCall():

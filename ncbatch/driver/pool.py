@@ -20,17 +20,19 @@ from ray.exceptions import ActorDiedError, GetTimeoutError, RayError, RayTaskErr
 from ncbatch.driver.board import BoardReader
 from ncbatch.driver.cluster import start_ray
 from ncbatch.driver.options import PoolConfig
-from ncbatch.driver.schedule import Call
+from ncbatch.driver.schedule import DEVICE_FAILED, Call
 from ncbatch.errors import RunError, StoppedByPolicyError
 from ncbatch.plan.units import Unit
 from ncbatch.worker.beats import Beat
-from ncbatch.worker.worker import StoreFailure, Worker, WorkerConfig, WorkerInfo
+from ncbatch.worker.worker import DeviceFailure, StoreFailure, Worker, WorkerConfig, WorkerInfo
 
 log = logging.getLogger(__name__)
 
 _SCARCE_SECONDS = 60.0
 _FAILED_STARTS = 3
 """Workers lost in a row before they did anything, besides one per worker, that stop the run."""
+_DEVICE_FAILURES = 3
+"""In a row, on different units where there are any, that retire a worker while another one works."""
 _CALIBRATION_SECONDS = 1800.0  # only a hang takes longer
 _BLINK_SECONDS = 0.5  # before a worker that could not be reached is tried again
 _LOGS = "look at the workers' logs, worker-*.err in the logs/ folder of Ray's session"
@@ -40,18 +42,23 @@ _LOGS = "look at the workers' logs, worker-*.err in the logs/ folder of Ray's se
 class LostCall:
     """A call whose worker is gone.
 
-    reason: an error class; preempted: the node was taken away, which is nobody's fault; died: for good.
+    reason: an error class; preempted: the node was taken away, which is nobody's fault; died: for good;
+    device_failed: its device does not compute.
     """
 
     reason: str
     detail: str
     preempted: bool = False
     died: bool = False
+    device_failed: bool = False
 
 
 @dataclass
 class _Slot:
-    """One worker: starting, idle, or with one call in flight."""
+    """One worker: starting, idle, or with one call in flight.
+
+    device_failures: in a row. retired: it gets no calls any more.
+    """
 
     actor: Any
     ref: Any = None
@@ -61,10 +68,18 @@ class _Slot:
     started: float = field(default_factory=time.monotonic)
     info: WorkerInfo | None = None
     hung: bool = False
+    device_failures: int = 0
+    retired: bool = False
 
     @property
     def idle(self) -> bool:
         return self.ref is None and self.info is not None
+
+    @property
+    def place(self) -> str:
+        return (
+            f"process {self.info.pid} on {self.info.host}" if self.info else "a process that has not started"
+        )
 
 
 class Pool:
@@ -170,7 +185,7 @@ class Pool:
 
     def call(self, call: Call, unit: Unit, attempt: str, seconds: float) -> None:
         """Gives an idle worker something to do; after `seconds` it counts as hung and is killed."""
-        slot = next(slot for slot in self._slots if slot.idle)
+        slot = min((slot for slot in self._slots if slot.idle), key=lambda slot: slot.device_failures)
         if call.image is None:
             slot.ref = slot.actor.run_unit.remote(unit, attempt, call.poisoned)
         else:
@@ -201,6 +216,10 @@ class Pool:
                 self._start_failed(_explained(error))
                 self._revive(slot, died=True)
             else:
+                if isinstance(measured, DeviceFailure):
+                    self._start_failed(measured.message)
+                    self._replace_device(slot)
+                    continue
                 self._failed_starts = 0
                 if isinstance(measured, StoreFailure):
                     raise RunError(f"a worker cannot use the store: {measured.message}")
@@ -227,30 +246,36 @@ class Pool:
             call, slot.call, slot.ref, slot.deadline = slot.call, None, None, float("inf")
             if isinstance(result, WorkerInfo):
                 slot.info = result
+            elif isinstance(result, LostCall) and result.device_failed:
+                self._replace_device(slot)
             elif isinstance(result, LostCall) and result.reason != "internal_error":
                 if call is None and not result.preempted:
                     self._start_failed(result.detail)
                 self._revive(slot, died=result.died)
             if call is not None:
                 if not isinstance(result, LostCall):
-                    self._failed_starts = 0
+                    self._failed_starts = slot.device_failures = 0
                 yield call, result, time.monotonic() - slot.started
         self._warn_if_scarce()
 
     def _result(self, slot: _Slot, ref: Any) -> Any:
         try:
-            return ray.get(ref)
+            result = ray.get(ref)
         except RayTaskError as error:  # the worker lives; its code raised
             log.error("a worker raised:\n%s", error)
             return LostCall("internal_error", _explained(error))
         except RayError as error:
             reason = "deadline" if slot.hung else "process_killed"
             preempted = isinstance(error, ActorDiedError) and bool(getattr(error, "preempted", False))
-            where = f" (process {slot.info.pid} on {slot.info.host})" if slot.info else ""
+            where = f" ({slot.place})" if slot.info else ""
             detail = _explained(error)
             log.warning("lost a worker%s: %s", where, detail)
             slot.hung = False
             return LostCall(reason, detail, preempted, died=isinstance(error, ActorDiedError))
+        if not isinstance(result, DeviceFailure):
+            return result
+        log.warning("the device of a worker (%s) failed: %s", slot.place, result.message)
+        return LostCall(DEVICE_FAILED, f"{result.message} ({slot.place})", device_failed=True)
 
     def _start_failed(self, detail: str) -> None:
         self._failed_starts += 1
@@ -264,6 +289,25 @@ class Pool:
             time.sleep(_BLINK_SECONDS)
         slot.info = None
         slot.ref = slot.actor.ready.remote()
+
+    def _replace_device(self, slot: _Slot) -> None:
+        """Starts another process on the device, in a context of its own, or gives the device up.
+
+        A worker that is given up stays as it is: so Ray lends its GPU to no other.
+        """
+        slot.device_failures += 1
+        others = (other for other in self._slots if other is not slot and other.info is not None)
+        if slot.device_failures >= _DEVICE_FAILURES and not all(other.device_failures for other in others):
+            log.warning(
+                "the device of a worker (%s) failed %d times in a row and gets no more work; test it by "
+                "`ncbatch selftest`",
+                slot.place,
+                slot.device_failures,
+            )
+            slot.retired, slot.info = True, None
+            return
+        ray.kill(slot.actor, no_restart=True)
+        self._revive(slot, died=True)
 
     def _kill_hung(self) -> None:
         for slot in self._slots:

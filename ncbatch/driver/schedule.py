@@ -32,6 +32,12 @@ STRIKES_TO_ISOLATE = 2
 STRIKES_TO_GIVE_UP = 2
 """Strikes of a unit after its images have all been probed."""
 
+DEVICE_FAILURES_ALLOWED = 3
+"""Of the devices that did a unit, before its images may be the reason and each one more is a strike."""
+
+DEVICE_FAILED = "device_failed"
+"""The error class of an image with which one device after the other fails."""
+
 
 class CallKind(Enum):
     """What a call asks of a worker."""
@@ -61,6 +67,7 @@ class Call:
 class _UnitState:
     images: tuple[str, ...]
     strikes: int = 0
+    device_failures: int = 0
     to_probe: list[str] | None = None
     probing: set[str] = field(default_factory=set)
     poisoned: dict[str, str] = field(default_factory=dict)
@@ -192,6 +199,25 @@ class Schedule:
         Args:
             reason: becomes the error class of an image that does it alone.
         """
+        self._lost_worker(reason)
+        self._strike(call, reason)
+
+    def device_failed(self, call: Call, until: float, detail: str) -> None:
+        """The device of a call's worker failed: do it again later, after others have shown whether they can.
+
+        Where it happens again and again, on whatever device, it counts as the images' fault.
+        """
+        self._lost_worker(detail)
+        state = self._units.get(call.unit)
+        if state is None:
+            return
+        state.device_failures += 1
+        if state.device_failures > DEVICE_FAILURES_ALLOWED:
+            self._strike(call, DEVICE_FAILED)
+        else:
+            heapq.heappush(self._later, (until, call.number, call))
+
+    def _lost_worker(self, reason: str) -> None:
         self._deaths += 1
         deaths = self._policy.deaths + (STRIKES_TO_ISOLATE + 1) * self._before.killed
         if not self._workers_work and self._deaths >= deaths:
@@ -199,6 +225,8 @@ class Schedule:
                 f"workers died {self._deaths} times and none has finished anything (last: {reason}); "
                 "look at the workers' logs"
             )
+
+    def _strike(self, call: Call, reason: str) -> None:
         state = self._units.get(call.unit)
         if state is None:
             return

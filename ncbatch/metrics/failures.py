@@ -44,6 +44,7 @@ CLASSES: dict[str, FailureClass] = {
     "refused": FailureClass("system", f"see what the store said; {_RETRY}"),
     "out_of_memory": FailureClass("system", f"give each worker more memory, or run fewer of them; {_RETRY}"),
     "process_killed": FailureClass("system", f"see the logs, memory first; {_RETRY}", kills=True),
+    "device_failed": FailureClass("system", f"test the GPUs by `ncbatch selftest`; {_RETRY}", kills=True),
     "deadline": FailureClass("system", f"raise --min-deadline; {_RETRY}", kills=True),
     "internal_error": FailureClass("system", f"see the logs; {_RETRY}", kills=True),
     "diverged": FailureClass("variant", "encode them into another output with --fall-back or other settings"),

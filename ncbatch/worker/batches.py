@@ -13,6 +13,7 @@ from ncbatch.codec.encode import Pause, RefinementState, padded_shape
 from ncbatch.codec.errors import DecodeCheckError, DivergedError
 from ncbatch.codec.refinement.batch import Refinement
 from ncbatch.images.pixels import Pixels
+from ncbatch.worker.device_health import fault, says_out_of_memory
 from ncbatch.worker.fetch import FetchedImage
 from ncbatch.worker.rows import Failure
 from ncbatch.worker.tracer import Tracer
@@ -69,7 +70,7 @@ class Batches(Generic[Result]):
         try:
             results = self._encode(jobs)
         except (MemoryError, RuntimeError) as error:
-            failure = memory_failure(error)
+            failure = memory_failure(error, self._workspace.device)
         except (DivergedError, DecodeCheckError) as error:
             failure = failure_of(error)
         else:
@@ -101,15 +102,14 @@ def failure_of(error: DivergedError | DecodeCheckError) -> Failure:
     return Failure(error_class, str(error))
 
 
-def memory_failure(error: MemoryError | RuntimeError) -> Failure:
+def memory_failure(error: MemoryError | RuntimeError, device: torch.device) -> Failure:
     """The failure of an image for which memory ran out.
 
     Raises:
-        MemoryError, RuntimeError: the error, if it says something else.
+        MemoryError, RuntimeError: the error, if it says something else, or the device is broken: then its
+            libraries cannot allocate anything either.
     """
-    # Torch raises a RuntimeError of its own on GPUs and a plain one on CPUs.
-    ours = isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or "can't allocate" in str(error)
-    if not ours:
+    if not says_out_of_memory(error) or fault(device) is not None:
         raise error
     return Failure(OUT_OF_MEMORY, f"the image does not fit in memory: {error}")
 

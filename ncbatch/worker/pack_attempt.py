@@ -70,7 +70,7 @@ class PackAttempt:
                 unfit, failure = error.image, failure_of(error)
             except (MemoryError, RuntimeError) as error:
                 unfit = max(range(len(good)), key=lambda i: good[i].job.pixels.size)
-                failure = memory_failure(error)
+                failure = memory_failure(error, self._workspace.device)
             else:
                 yield from self._published(good, packed)
                 return

@@ -12,15 +12,20 @@ from typing import TypeVar
 import torch
 
 from ncbatch.codec.allocator import keep_freed_memory
+from ncbatch.codec.errors import InexactDeviceError
+from ncbatch.errors import first_line
 from ncbatch.metrics.unit_result import UnitResult
 from ncbatch.plan.spec import RunSpec
 from ncbatch.plan.units import Unit
 from ncbatch.store import Store, StoreError
 from ncbatch.worker.beats import BeatSink
 from ncbatch.worker.calibration import seconds_per_pixel
+from ncbatch.worker.device_health import fault
 from ncbatch.worker.options import WorkerOptions
 from ncbatch.worker.unit import probe_image, run_unit
 from ncbatch.worker.workspace import Workspace
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -56,17 +61,36 @@ class StoreFailure:
     message: str
 
 
+@dataclass(frozen=True)
+class DeviceFailure:
+    """The worker's device does not compute, or not exactly. A value, since the worker knows that it is not
+    the image's fault; it has to be replaced.
+    """
+
+    message: str
+
+
+Trouble = StoreFailure | DeviceFailure
+"""What a call may come back with in place of its result, through no fault of the images."""
+
 _Result = TypeVar("_Result")
 
 
 class Worker:
-    """Does what it is told, one call at a time."""
+    """Does what it is told, one call at a time.
+
+    Raises:
+        RuntimeError: its device does not compute.
+    """
 
     def __init__(self, config: WorkerConfig) -> None:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
         torch.set_num_threads(config.threads)
         keep_freed_memory()
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        problem = fault(device)
+        if problem is not None:
+            raise RuntimeError(f"the device {device} does not compute: {problem}")
         self._workspace = Workspace(
             config.spec, config.corpus, config.output, device, config.options, config.report
         )
@@ -75,7 +99,7 @@ class Worker:
         """Answers once the worker has started."""
         return WorkerInfo(platform.node(), os.getpid(), str(self._workspace.device))
 
-    def calibrate(self, variant_name: str) -> float | StoreFailure:
+    def calibrate(self, variant_name: str) -> float | Trouble:
         """Seconds that encoding takes per pixel under a variant on this hardware, from a few steps."""
         return self._reported(lambda: self._calibrate(variant_name))
 
@@ -83,17 +107,24 @@ class Worker:
         variant = self._workspace.spec.variant(variant_name)
         return seconds_per_pixel(self._workspace.coder(variant))
 
-    def run_unit(self, unit: Unit, attempt: str, poisoned: Mapping[str, str]) -> UnitResult | StoreFailure:
+    def run_unit(self, unit: Unit, attempt: str, poisoned: Mapping[str, str]) -> UnitResult | Trouble:
         """Does a unit and commits it, without the poisoned images; returns what the commit holds."""
         return self._reported(lambda: run_unit(self._workspace, unit, attempt, poisoned))
 
-    def probe(self, unit: Unit, attempt: str, image_key: str) -> StoreFailure | None:
+    def probe(self, unit: Unit, attempt: str, image_key: str) -> Trouble | None:
         """Does one image of a unit and commits nothing."""
         return self._reported(lambda: probe_image(self._workspace, unit, attempt, image_key))
 
-    @staticmethod
-    def _reported(action: Callable[[], _Result]) -> _Result | StoreFailure:
+    def _reported(self, action: Callable[[], _Result]) -> _Result | Trouble:
         try:
             return action()
         except StoreError as error:
             return StoreFailure(str(error))
+        except InexactDeviceError as error:
+            return DeviceFailure(str(error))
+        except Exception as error:
+            problem = fault(self._workspace.device)
+            if problem is None:
+                raise
+            log.exception("the device %s does not compute any more", self._workspace.device)
+            return DeviceFailure(f"{self._workspace.device}: {first_line(error)}; then: {problem}")

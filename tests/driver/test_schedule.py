@@ -6,7 +6,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from ncbatch.driver.schedule import Call, CallKind, EarlierFailures, Policy, Schedule
+from ncbatch.driver.schedule import (
+    DEVICE_FAILURES_ALLOWED,
+    STRIKES_TO_ISOLATE,
+    Call,
+    CallKind,
+    EarlierFailures,
+    Policy,
+    Schedule,
+)
 
 
 def schedule(
@@ -273,3 +281,54 @@ def test_killers_that_are_tried_again_do_not_stop_a_run() -> None:
         else:
             pending.struck(call, "process_killed")
         assert pending.stop_reason is None
+
+
+def test_a_failed_device_is_not_the_images_fault_and_others_go_first() -> None:
+    pending = schedule(u="abc", w="a")
+    pending.device_failed(called(pending), 60.0, "CUDA error")
+    assert called(pending).unit == "w"
+    assert pending.next_call(59.0) is None
+    for now in range(60, 60 * DEVICE_FAILURES_ALLOWED, 60):
+        pending.device_failed(called(pending, now), now + 60, "CUDA error")
+    again = called(pending, 60.0 * DEVICE_FAILURES_ALLOWED)
+    assert (again.unit, again.kind, again.poisoned) == ("u", CallKind.UNIT, {})
+    pending.committed(again, 3, 0)
+
+
+def test_an_image_that_breaks_every_device_fails_alone_in_the_end() -> None:
+    pending, now, broken = schedule(u="abc"), 0.0, 0
+    while not pending.finished:
+        call = pending.next_call(now)
+        if call is None:
+            now += 60.0
+        elif (call.image or "b") == "b" and "b" not in call.poisoned:
+            pending.device_failed(call, now + 60.0, "CUDA error")
+            broken += 1
+        elif call.kind is CallKind.PROBE:
+            pending.probed(call)
+        else:
+            assert call.poisoned == {"b": "device_failed"}
+            pending.committed(call, 2, 1)
+    assert broken == DEVICE_FAILURES_ALLOWED + STRIKES_TO_ISOLATE + 1
+    assert pending.stop_reason is None
+
+
+def test_devices_that_only_fail_stop_the_run_and_say_why() -> None:
+    pending, now = schedule(Policy(deaths=5), a="a", b="b"), 0.0
+    for _ in range(5):
+        assert pending.stop_reason is None
+        now += 60.0
+        pending.device_failed(called(pending, now), now, "CUDA error: uncorrectable ECC error")
+    assert pending.stop_reason is not None
+    assert "uncorrectable ECC error" in pending.stop_reason
+
+
+def test_a_failed_device_during_a_probe_is_not_the_images_fault() -> None:
+    pending = schedule(u="a")
+    strike(pending, "u", 2)
+    pending.device_failed(called(pending), 60.0, "CUDA error")
+    assert pending.next_call(59.0) is None
+    again = called(pending, 60.0)
+    assert (again.kind, again.image) == (CallKind.PROBE, "a")
+    pending.probed(again)
+    assert called(pending, 60.0).poisoned == {}

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from ncbatch.driver.schedule import STRIKES_TO_GIVE_UP, STRIKES_TO_ISOLATE, Call, CallKind, Policy, Schedule
+from ncbatch.driver.schedule import (
+    DEVICE_FAILURES_ALLOWED,
+    STRIKES_TO_GIVE_UP,
+    STRIKES_TO_ISOLATE,
+    Call,
+    CallKind,
+    Policy,
+    Schedule,
+)
 
 # The breakers have tests of their own; here they must not end what is to be seen through.
 NEVER_STOP = Policy(failed_share=1.0, deaths=10**6, refusals=10**6)
@@ -36,6 +46,7 @@ class Run(RuleBasedStateMachine):
         open_units = {u: images for u, images in self.units.items() if u not in self.committed}
         self.schedule = Schedule(open_units, {u: len(i) for u, i in open_units.items()}, NEVER_STOP)
         self.flying: list[Call] = []
+        self.device_failures: Counter[str] = Counter()
 
     @rule()
     def dispatch(self) -> None:
@@ -86,6 +97,16 @@ class Run(RuleBasedStateMachine):
     def refuse(self, pick: int, seconds: float) -> None:
         call = self.flying.pop(pick % len(self.flying))
         self.schedule.postponed(call, self.now + seconds, "503")
+
+    @precondition(lambda self: self.flying)
+    @rule(pick=PICK)
+    def break_device(self, pick: int) -> None:
+        """A device fails under a unit, at most as often as is nobody's fault."""
+        index = pick % len(self.flying)
+        if self.device_failures[self.flying[index].unit] < DEVICE_FAILURES_ALLOWED:
+            call = self.flying.pop(index)
+            self.device_failures[call.unit] += 1
+            self.schedule.device_failed(call, self.now + 20, "CUDA error")
 
     @precondition(lambda self: self.flying)
     @rule(pick=PICK)

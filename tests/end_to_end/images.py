@@ -15,7 +15,7 @@ def make_image(seed: int, side: int = 64) -> Image.Image:
 
 
 def save_image(path: Path, seed: int, side: int = 64, fault: str | None = None) -> None:
-    """Writes a PNG. fault: what the saboteur does to the process that opens it, "kill" or "hang"."""
+    """Writes a PNG. fault: what the saboteur does to the process that opens it: "kill", "hang", "break"."""
     path.parent.mkdir(parents=True, exist_ok=True)
     notes = PngInfo()
     if fault:

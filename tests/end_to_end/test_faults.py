@@ -36,6 +36,18 @@ def test_images_that_kill_or_hang_fail_alone(head: Head, tmp_path: Path) -> None
     assert_verified(out)
 
 
+@pytest.mark.slow  # its unit waits, so that others show whether the device is to blame
+def test_a_worker_whose_device_breaks_is_replaced_and_no_image_fails(head: Head, tmp_path: Path) -> None:
+    keys = save_images(tmp_path / "in", 3)
+    save_image(tmp_path / "in" / "break.png", 50, fault="break")
+    words = ("--method", "amortized", "--workers", "1", "--ray-address", head.address)
+    done = ncbatch("encode", tmp_path / "in", tmp_path / "out", *words).expect(0)
+    out = output_store(tmp_path / "out")
+    assert statuses(out) == dict.fromkeys([*keys, "break.png"], "ok")
+    assert "the device of a worker (process" in done.err and "an illegal memory access" in done.err
+    assert_verified(out)
+
+
 @pytest.fixture
 def dying_workers(head: Head) -> Iterator[None]:
     flag = head.flags / "die-at-start"

@@ -1,7 +1,9 @@
 """Faults inside worker processes. Python imports this by itself where the folder is on PYTHONPATH.
 
-An image whose file contains `ncbatch-test:kill` kills the process that opens it, `ncbatch-test:hang` keeps
-it busy for ever. While NCBATCH_TEST_FLAGS names a folder with a file `die-at-start`, workers do not start.
+An image whose file contains `ncbatch-test:kill` kills the process that opens it, and `ncbatch-test:hang`
+keeps it busy for ever. With `ncbatch-test:break` its device computes no more, as after an error in a kernel,
+but only that of the first process with such an image. While NCBATCH_TEST_FLAGS names a folder with a file
+`die-at-start`, workers do not start.
 """
 
 import importlib.abc
@@ -26,9 +28,22 @@ def _sabotage(module: Any) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         if b"ncbatch-test:hang" in data:
             time.sleep(3600)
+        if b"ncbatch-test:break" in data and _is_first("broken"):
+            from ncbatch.worker import worker
+
+            worker.fault = lambda device: "CUDA error: an illegal memory access was encountered"
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
         return real(data, *args, **kwargs)
 
     module.read_image = read_image
+
+
+def _is_first(name: str) -> bool:
+    try:
+        Path(os.environ["NCBATCH_TEST_FLAGS"], name).touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
 
 
 class _Finder(importlib.abc.MetaPathFinder):

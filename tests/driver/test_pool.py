@@ -1,0 +1,147 @@
+"""What becomes of a worker whose device fails. Ray is played here: its actors live in this process."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from ncbatch.driver import pool as pool_module
+from ncbatch.driver.options import PoolConfig
+from ncbatch.driver.pool import LostCall, Pool
+from ncbatch.driver.schedule import Call, CallKind
+from ncbatch.errors import StoppedByPolicyError
+from ncbatch.plan.units import Unit
+from ncbatch.worker.worker import DeviceFailure, WorkerInfo
+
+CALL = Call("u", CallKind.UNIT, 1)
+BROKEN = DeviceFailure("cuda: an illegal memory access was encountered")
+DONE = "done"
+
+
+class Reference:
+    """What a call gives at once; its answer is there already."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+
+class Method:
+    def __init__(self, answer: Any) -> None:
+        self._answer = answer
+
+    def remote(self, *_: Any) -> Reference:
+        return Reference(self._answer())
+
+
+class Actor:
+    """A worker process on a device, which answers one call after the other, and at last always with DONE."""
+
+    def __init__(self, pid: int, device: deque[Any]) -> None:
+        self.device, self.killed = device, False
+        self.ready = Method(lambda: WorkerInfo("node", pid, "cuda"))
+        self.run_unit = self.calibrate = Method(lambda: device.popleft() if device else DONE)
+
+
+class PlayedRay:
+    """A cluster with some devices; an actor is given the first that no living one holds."""
+
+    def __init__(self, *devices: deque[Any]) -> None:
+        self._devices = devices
+        self.actors: list[Actor] = []
+
+    def actor_class(self, config: Any = None) -> Actor:
+        held = [id(actor.device) for actor in self.actors if not actor.killed]
+        device = next(device for device in self._devices if id(device) not in held)
+        self.actors.append(Actor(len(self.actors), device))
+        return self.actors[-1]
+
+    def kill(self, actor: Actor, *, no_restart: bool = True) -> None:
+        actor.killed = True
+
+    @staticmethod
+    def wait(references: list[Reference], **_: Any) -> tuple[list[Reference], list[Reference]]:
+        return references[:1], references[1:]
+
+    @staticmethod
+    def get(reference: Reference, **_: Any) -> Any:
+        return reference.answer
+
+
+@pytest.fixture
+def start(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Pool, PlayedRay]]:
+    """Starts a pool of a worker on each device."""
+
+    def started(*devices: list[Any]) -> tuple[Pool, PlayedRay]:
+        ray = PlayedRay(*map(deque, devices))
+        monkeypatch.setattr(pool_module, "ray", ray)
+        pool = Pool(None, PoolConfig(workers=len(devices), gpus=1.0))  # type: ignore[arg-type]
+        pool._actor_class = type("Class", (), {"remote": staticmethod(ray.actor_class)})
+        pool.grow(len(devices))
+        while pool.ready_workers < len(devices):
+            assert not list(pool.events(0.0))
+        return pool, ray
+
+    return started
+
+
+def call(pool: Pool) -> Any:
+    """Gives an idle worker a call, and returns what comes of it."""
+    while not pool.has_idle:
+        assert not list(pool.events(0.0))
+    unit: Unit = None  # type: ignore[assignment]
+    pool.call(CALL, unit, "attempt", 60.0)
+    while True:
+        for ended, result, _ in pool.events(0.0):
+            assert ended is CALL
+            return result
+
+
+def test_a_worker_whose_device_failed_is_replaced(start: Any, caplog: pytest.LogCaptureFixture) -> None:
+    pool, ray = start([BROKEN])
+    with caplog.at_level(logging.WARNING):
+        lost = call(pool)
+    assert isinstance(lost, LostCall) and lost.device_failed
+    assert lost.detail == f"{BROKEN.message} (process 0 on node)"
+    assert [actor.killed for actor in ray.actors] == [True, False], "another process, in a context of its own"
+    assert call(pool) == DONE
+    assert "the device of a worker (process 0 on node) failed" in caplog.text
+
+
+def test_a_device_that_only_fails_is_given_up_while_another_one_works(
+    start: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    pool, ray = start([BROKEN] * 50, [])
+    with caplog.at_level(logging.WARNING):
+        results = [call(pool) for _ in range(40)]
+    assert sum(isinstance(result, LostCall) for result in results) == 1, "others are asked first"
+    pool, ray = start([BROKEN] * 50, [])
+    slot = pool._slots[0]
+    for _ in range(3):
+        while not slot.idle:
+            list(pool.events(0.0))
+        pool._slots[1].ref = Reference(None)  # busy
+        assert isinstance(call(pool), LostCall)
+        pool._slots[1].ref = None
+    assert slot.retired and not ray.actors[-1].killed, "so Ray lends its GPU to no other"
+    assert [call(pool) for _ in range(5)] == [DONE] * 5
+    assert pool.size == 2 and pool.ready_workers == 1
+    pool.grow(2)
+    assert pool.size == 2
+
+
+def test_the_only_device_is_tried_again_and_again(start: Any) -> None:
+    """The images may be the reason, which the schedule finds out."""
+    pool, _ = start([BROKEN] * 7)
+    assert [isinstance(call(pool), LostCall) for _ in range(8)] == [True] * 7 + [False]
+
+
+def test_no_device_that_can_be_calibrated_stops_the_run(start: Any) -> None:
+    pool, _ = start([BROKEN] * 50)
+    with pytest.raises(StoppedByPolicyError, match="illegal memory access"):
+        pool.calibrate("v")
+    pool, _ = start([BROKEN, 3e-6])
+    assert pool.calibrate("v") == 3e-6
