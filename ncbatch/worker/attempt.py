@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from functools import partial
 
-from ncbatch.codec.codecs import Coder, LearnedCoder
+import torch
+
+from ncbatch.codec.codecs import Coder, Finish, LearnedCoder
 from ncbatch.codec.encode import Encoded
 from ncbatch.codec.errors import DecodeCheckError
 from ncbatch.metrics.schema import Row
 from ncbatch.plan.spec import Variant
 from ncbatch.plan.units import PlannedImage, Unit
-from ncbatch.worker.batches import OUT_OF_MEMORY, Batches, BatchResult, failure_of, refined
-from ncbatch.worker.fetch import FetchedImage, open_images
+from ncbatch.worker.batches import OUT_OF_MEMORY, Batches, BatchResult, failure_of, memory_failure, refined
+from ncbatch.worker.fetch import FetchedImage, Opened, images_ahead
+from ncbatch.worker.pipeline import Behind
 from ncbatch.worker.publish import Publisher
 from ncbatch.worker.rows import Failure, RowWriter, Work
 from ncbatch.worker.workspace import Workspace
@@ -36,11 +41,24 @@ class Attempt:
         self.wip = workspace.wip(unit)
         self.progress = workspace.progress(unit, attempt)
 
-    def rows(self, images: Sequence[PlannedImage], poisoned: Mapping[str, str]) -> Iterator[Row]:
-        """One row per image, as they get done; images of one padded shape go in batches."""
+    def rows(self, images: Sequence[PlannedImage], poisoned: Mapping[str, str]) -> Generator[Row, None, None]:
+        """One row per image, as they get done; images of one padded shape go in batches.
+
+        Latents are found in the calling thread, while others fetch the next images and finish the last ones.
+        """
         early: list[Row] = []
-        for done in Batches(self._workspace, self._encode).done(self._jobs(images, poisoned, early)):
-            yield self._row(done)
+        workspace, bounds = self._workspace, self._workspace.bounds
+        fetching = images_ahead(workspace.corpus, self._variant, poisoned, bounds, self._publisher.standing)
+        finishing = Behind(self._finished, lambda done: done.job.area, bounds.finishers, bounds.behind)
+        with fetching, finishing:
+            find = partial(self._find, finishing.make_room)
+            found = Batches(workspace, find, finishing.make_room).done(self._jobs(fetching.of(images), early))
+            for finished in finishing.after(found):
+                if isinstance(finished, _OutOfMemory):
+                    finishing.make_room()
+                    yield self._once_more(finished.done)
+                else:
+                    yield finished
         yield from early
 
     def probe(self, image: PlannedImage) -> None:
@@ -48,37 +66,58 @@ class Attempt:
         for row in self.rows([image], {}):
             log.info("probed %s: %s", row.image_key, row.status)
 
-    def _jobs(
-        self, images: Sequence[PlannedImage], poisoned: Mapping[str, str], early: list[Row]
-    ) -> Iterator[FetchedImage]:
+    def _jobs(self, opened: Iterable[Opened], early: list[Row]) -> Iterator[FetchedImage]:
         """What there is to encode; rows of the other images go to `early`."""
-        for image, job in open_images(self._workspace.corpus, images, self._variant, poisoned):
+        for image, job in opened:
             if isinstance(job, Failure):
                 early.append(self._writer.failed(image, job))
                 continue
-            row = self._adopted(job)
+            row = self._adopted(job, job.standing)
             if row is None:
-                yield job
+                yield replace(job, standing=())
             else:
                 early.append(row)
 
-    def _adopted(self, job: FetchedImage) -> Row | None:
+    def _adopted(self, job: FetchedImage, standing: Iterable[tuple[str, bytes]]) -> Row | None:
         """A row for a bitstream that an earlier attempt published before it could commit."""
         started = datetime.now(timezone.utc)
-        for key, data in self._publisher.standing(job.image):
+        for key, data in standing:
             encoded = self._coder.measured(job.pixels, data)
             if encoded is not None:
                 return self._writer.ok(job.image, encoded, key, Work(started, adopted=True))
         return None
 
-    def _encode(self, jobs: Sequence[FetchedImage]) -> list[Encoded]:
-        found = refined(self._coder.find, jobs, self.wip, self.tracer, self.progress)
-        return [finish() for finish in found]
+    def _find(self, settle: Callable[[], object], jobs: Sequence[FetchedImage]) -> list[Finish]:
+        return refined(self._coder.find, jobs, self.wip, self.tracer, self.progress, settle)
 
-    def _row(self, done: BatchResult[Encoded]) -> Row:
+    def _finished(self, done: BatchResult[Finish]) -> Row | _OutOfMemory:
+        """The row of an image whose latents are found, in any thread."""
+        try:
+            return self._row(done)
+        except (MemoryError, RuntimeError) as error:
+            memory_failure(error, self._workspace.device)
+        return _OutOfMemory(done)
+
+    def _once_more(self, done: BatchResult[Finish]) -> Row:
+        """The row of an image for which there was too little memory beside others."""
+        if self._workspace.device.type == "cuda":
+            torch.cuda.empty_cache()
+        try:
+            return self._row(done)
+        except (MemoryError, RuntimeError) as error:
+            failure = memory_failure(error, self._workspace.device)
+        return self._writer.failed(done.job.image, failure)
+
+    def _row(self, done: BatchResult[Finish]) -> Row:
         if isinstance(done.result, Failure):
             return self._fallen_back(done.job, done.result)
-        return self._published(done.job, done.result, Work(done.started_at, batch_size=done.batch_size))
+        try:
+            encoded = done.result()
+        except DecodeCheckError as error:
+            failure = failure_of(error)
+        else:
+            return self._published(done.job, encoded, Work(done.started_at, batch_size=done.batch_size))
+        return self._fallen_back(done.job, failure)
 
     def _fallen_back(self, job: FetchedImage, failure: Failure) -> Row:
         fall_back = self._variant.fall_back and failure.error_class != OUT_OF_MEMORY
@@ -96,8 +135,15 @@ class Attempt:
         """Publishes an encoding. Where another attempt was faster, its bitstream counts."""
         key = self._publisher.publish(job.image, encoded.outcome.data)
         if key is None:
-            row = self._adopted(job)
+            row = self._adopted(job, self._publisher.standing(job.image))
             if row is not None:
                 return row
             key = self._publisher.publish_aside(job.image, encoded.outcome.data)
         return self._writer.ok(job.image, encoded, key, work)
+
+
+@dataclass(frozen=True)
+class _OutOfMemory:
+    """Memory ran out while an image was finished beside others."""
+
+    done: BatchResult[Finish]

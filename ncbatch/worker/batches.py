@@ -15,6 +15,7 @@ from ncbatch.codec.refinement.batch import Refinement
 from ncbatch.images.pixels import Pixels
 from ncbatch.worker.device_health import fault, says_out_of_memory
 from ncbatch.worker.fetch import FetchedImage
+from ncbatch.worker.pipeline import EVERYTHING
 from ncbatch.worker.rows import Failure
 from ncbatch.worker.tracer import Tracer
 from ncbatch.worker.unit_progress import UnitProgress
@@ -44,12 +45,17 @@ class Batches(Generic[Result]):
     Args:
         encode: results in the order of its jobs; may raise DivergedError or DecodeCheckError, or run out of
             memory.
+        make_room: waits until there is memory for a batch of so many pixels beside what else is under way,
+            or, given EVERYTHING, until nothing is; whether anything still is.
     """
 
     def __init__(
-        self, workspace: Workspace, encode: Callable[[Sequence[FetchedImage]], Sequence[Result]]
+        self,
+        workspace: Workspace,
+        encode: Callable[[Sequence[FetchedImage]], Sequence[Result]],
+        make_room: Callable[[int], bool] = lambda pixels: False,
     ) -> None:
-        self._workspace, self._encode = workspace, encode
+        self._workspace, self._encode, self._make_room = workspace, encode, make_room
 
     def done(self, jobs: Iterable[FetchedImage]) -> Iterator[BatchResult[Result]]:
         """One result per job, as they get done."""
@@ -65,7 +71,11 @@ class Batches(Generic[Result]):
         for batch in batches.values():
             yield from self._tried(batch)
 
-    def _tried(self, jobs: list[FetchedImage]) -> Iterator[BatchResult[Result]]:
+    def _tried(self, jobs: list[FetchedImage], *, alone: bool = False) -> Iterator[BatchResult[Result]]:
+        """alone: after memory ran out, with as much of it as can be had."""
+        beside_others = self._make_room(EVERYTHING if alone else sum(job.area for job in jobs))
+        if alone and self._workspace.device.type == "cuda":
+            torch.cuda.empty_cache()
         started = datetime.now(timezone.utc)
         try:
             results = self._encode(jobs)
@@ -79,9 +89,13 @@ class Batches(Generic[Result]):
             return
         # Not inside the handlers: while an error is handled, its traceback keeps all that the failed call had
         # in memory.
-        if len(jobs) == 1:
+        out_of_memory = failure.error_class == OUT_OF_MEMORY
+        if out_of_memory and beside_others:
+            # What becomes of an image must not depend on what happened to be done beside it.
+            yield from self._tried(jobs, alone=True)
+        elif len(jobs) == 1:
             yield BatchResult(jobs[0], failure, started, 1)
-        elif failure.error_class == OUT_OF_MEMORY:
+        elif out_of_memory:
             yield from self._halved(jobs)
         else:
             for job in jobs:
@@ -90,10 +104,8 @@ class Batches(Generic[Result]):
     def _halved(self, jobs: list[FetchedImage]) -> Iterator[BatchResult[Result]]:
         half = len(jobs) // 2
         self._workspace.batch_size = min(self._workspace.batch_size, half)
-        if self._workspace.device.type == "cuda":
-            torch.cuda.empty_cache()
-        yield from self._tried(jobs[:half])
-        yield from self._tried(jobs[half:])
+        yield from self._tried(jobs[:half], alone=True)
+        yield from self._tried(jobs[half:], alone=True)
 
 
 def failure_of(error: DivergedError | DecodeCheckError) -> Failure:
@@ -120,8 +132,13 @@ def refined(
     wip: WorkInProgress,
     tracer: Tracer,
     progress: UnitProgress,
+    settle: Callable[[], object] = lambda: None,
 ) -> list[Result]:
-    """Encodes images together, from where an earlier attempt got to; saves and looks on the way."""
+    """Encodes images together, from where an earlier attempt got to; saves and looks on the way.
+
+    settle: publishes what was refined before. Called before a save, which takes the place of the state of
+    images that would else be lost with the worker.
+    """
     images = [job.image for job in jobs]
     state = wip.resume(images)
     tracer.begin(state)
@@ -129,7 +146,9 @@ def refined(
     def pause(refinement: Refinement) -> None:
         progress.at_step(images, refinement.step)
         tracer.look(refinement)
-        wip.save_sometimes(refinement, images, tracer.state)
+        if wip.due(refinement):
+            settle()
+            wip.save(refinement, images, tracer.state())
 
     results = encode([job.pixels for job in jobs], state, pause)
     tracer.end(images)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from ncbatch.images.checks import ImageError
 from ncbatch.images.limits import ImageLimits
@@ -12,26 +12,53 @@ from ncbatch.images.read import read_image
 from ncbatch.plan.spec import Variant
 from ncbatch.plan.units import PlannedImage
 from ncbatch.store import AccessDenied, BucketNotFound, ObjectNotFound, Store, StoreError, StoreUnavailable
+from ncbatch.worker.pipeline import Ahead, Bounds
 from ncbatch.worker.rows import Failure, poisoned_failure
+
+Standing = Callable[[PlannedImage], Iterable[tuple[str, bytes]]]
+"""Bitstreams that earlier attempts left for an image, as (key, bytes)."""
 
 
 @dataclass(frozen=True)
 class FetchedImage:
-    """An image to be encoded."""
+    """An image to be encoded. standing: what earlier attempts left for it, as (key, bytes)."""
 
     image: PlannedImage
     pixels: Pixels
+    standing: tuple[tuple[str, bytes], ...] = ()
+
+    @property
+    def area(self) -> int:
+        """Width times height."""
+        return self.pixels.shape[0] * self.pixels.shape[1]
 
 
-def open_images(
-    corpus: Store, images: Iterable[PlannedImage], variant: Variant, poisoned: Mapping[str, str]
-) -> Iterator[tuple[PlannedImage, FetchedImage | Failure]]:
-    """Opens images one after the other; those that are poisoned are not touched."""
-    for image in images:
+Opened = tuple[PlannedImage, FetchedImage | Failure]
+"""A planned image, and what came of opening it."""
+
+
+def images_ahead(
+    corpus: Store,
+    variant: Variant,
+    poisoned: Mapping[str, str],
+    bounds: Bounds,
+    standing: Standing = lambda image: (),
+) -> Ahead[PlannedImage, Opened]:
+    """Opens images before they are asked for; those that are poisoned are not touched."""
+
+    def opened(image: PlannedImage) -> Opened:
         if image.key in poisoned:
-            yield image, poisoned_failure(poisoned[image.key])
-        else:
-            yield image, open_image(corpus, image, variant)
+            return image, poisoned_failure(poisoned[image.key])
+        found = open_image(corpus, image, variant)
+        if isinstance(found, FetchedImage):
+            found = replace(found, standing=tuple(standing(image)))
+        return image, found
+
+    def weight(opened: Opened) -> int:
+        found = opened[1]
+        return found.area if isinstance(found, FetchedImage) else 0
+
+    return Ahead(opened, lambda image: image.pixels, bounds.fetchers, bounds.ahead, weight)
 
 
 def open_image(corpus: Store, image: PlannedImage, variant: Variant) -> FetchedImage | Failure:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
@@ -16,7 +16,7 @@ from ncbatch.metrics.schema import Row
 from ncbatch.plan.spec import Variant
 from ncbatch.plan.units import PlannedImage, Unit
 from ncbatch.worker.batches import OUT_OF_MEMORY, Batches, BatchResult, failure_of, memory_failure, refined
-from ncbatch.worker.fetch import FetchedImage, open_image, open_images
+from ncbatch.worker.fetch import FetchedImage, Opened, images_ahead, open_image
 from ncbatch.worker.rows import Failure, RowWriter, Work
 from ncbatch.worker.workspace import Workspace
 
@@ -37,20 +37,18 @@ class PackAttempt:
         self.progress = workspace.progress(unit, attempt)
         self._started_at = datetime.now(timezone.utc)
 
-    def rows(self, images: Sequence[PlannedImage], poisoned: Mapping[str, str]) -> Iterator[Row]:
+    def rows(self, images: Sequence[PlannedImage], poisoned: Mapping[str, str]) -> Generator[Row, None, None]:
         """One row per image."""
-        jobs = []
-        for image, job in open_images(self._workspace.corpus, images, self._variant, poisoned):
-            if isinstance(job, Failure):
-                yield self._writer.failed(image, job)
-            else:
-                jobs.append(job)
+        early: list[Row] = []
         good: dict[str, _Good] = {}
-        for done in self._found(jobs):
-            if isinstance(done, _Good):
-                good[done.job.image.key] = done
-            else:
-                yield self._writer.failed(done.job.image, done.failure)
+        fetching = images_ahead(self._workspace.corpus, self._variant, poisoned, self._workspace.bounds)
+        with fetching:
+            for done in self._found(images, self._jobs(fetching.of(images), early)):
+                if isinstance(done, _Good):
+                    good[done.job.image.key] = done
+                else:
+                    yield self._writer.failed(done.job.image, done.failure)
+        yield from early
         order = {image.key: place for place, image in enumerate(images)}
         yield from self._packed(sorted(good.values(), key=lambda g: order[g.job.image.key]))
 
@@ -58,8 +56,16 @@ class PackAttempt:
         """Finds what a later attempt packs, and keeps it."""
         job = open_image(self._workspace.corpus, image, self._variant)
         if isinstance(job, FetchedImage):
-            for done in self._found([job]):
+            for done in self._found([image], [job]):
                 log.info("probed %s: %s", image.key, "ok" if isinstance(done, _Good) else "failed")
+
+    def _jobs(self, opened: Iterable[Opened], early: list[Row]) -> Iterator[FetchedImage]:
+        """The images that could be opened; rows of the others go to `early`."""
+        for image, job in opened:
+            if isinstance(job, Failure):
+                early.append(self._writer.failed(image, job))
+            else:
+                yield job
 
     def _packed(self, good: list[_Good]) -> Iterator[Row]:
         """Rows of images that become a pack, less those that do not decode or fit in memory."""
@@ -94,22 +100,30 @@ class PackAttempt:
             )
             yield self._writer.ok(g.job.image, packed.encoded[i], key, work, packed.pack.shares[i].offset)
 
-    def _found(self, jobs: Sequence[FetchedImage]) -> Iterator[_Good | _Bad]:
+    def _found(self, images: Sequence[PlannedImage], jobs: Iterable[FetchedImage]) -> Iterator[_Good | _Bad]:
         """What every image becomes, in any order."""
-        kept = self.wip.kept([job.image for job in jobs])
+        kept = self.wip.kept(images)
+        known: list[FetchedImage] = []
+        rest: list[FetchedImage] = []
 
-        def restore(jobs: Sequence[FetchedImage]) -> list[PackCandidate]:
-            return [self._coder.restored(job.pixels, kept[job.image.key]) for job in jobs]
+        def unknown() -> Iterator[FetchedImage]:
+            for job in jobs:
+                (known if job.image.key in kept else rest).append(job)
+                if job.image.key not in kept:
+                    yield job
 
-        for done in Batches(self._workspace, restore).done(j for j in jobs if j.image.key in kept):
-            yield _told(done)
         failed: dict[str, Failure] = {}
-        rest = [job for job in jobs if job.image.key not in kept]
-        for done in Batches(self._workspace, self._find).done(rest):
+        for done in Batches(self._workspace, self._find).done(unknown()):
             if isinstance(done.result, Failure) and self._falls_back(done.result):
                 failed[done.job.image.key] = done.result
             else:
                 yield _told(done)
+
+        def restore(jobs: Sequence[FetchedImage]) -> list[PackCandidate]:
+            return [self._coder.restored(job.pixels, kept[job.image.key]) for job in jobs]
+
+        for done in Batches(self._workspace, restore).done(known):
+            yield _told(done)
         for done in Batches(self._workspace, self._unrefined).done(j for j in rest if j.image.key in failed):
             why = failed[done.job.image.key].error
             yield _told(done, note=f"fell back to the encoder network's latents: {why}")

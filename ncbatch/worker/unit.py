@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import closing
 
 from ncbatch import layout
 from ncbatch.codec.codecs import PackCoder
@@ -37,9 +38,10 @@ def run_unit(workspace: Workspace, unit: Unit, attempt: str, poisoned: Mapping[s
     if output.head(key) is None:
         work = open_attempt(workspace, unit, attempt)
         rows = list[Row]()
-        for row in work.rows(unit.images, poisoned):
-            rows.append(row)
-            work.progress.done(row.image_key)
+        with closing(work.rows(unit.images, poisoned)) as done:  # ends its threads, whatever happens here
+            for row in done:
+                rows.append(row)
+                work.progress.done(row.image_key)
         work.tracer.write()
         if not output.put_if_absent(key, rows_to_parquet(rows)):
             rows = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from safetensors import SafetensorError
@@ -87,14 +87,14 @@ class WorkInProgress:
         name = hashlib.sha256(f"{__version__} {image.key}".encode()).hexdigest()
         return f"{layout.kept_prefix(self._unit)}{name}.safetensors"
 
-    def save_sometimes(
-        self, refinement: Refinement, images: Sequence[PlannedImage], more: Callable[[], RefinementState]
-    ) -> None:
-        """Saves the refinement's state with `more` beside it, if it is time."""
+    def due(self, refinement: Refinement) -> bool:
+        """Whether it is time to save the refinement's state."""
         early = time.monotonic() - self._saved_at < self._seconds
-        if early or refinement.done or refinement.step == 0:
-            return
-        state = {**refinement.state(), **more(), _TAG: self._tag(images)}
+        return not (early or refinement.done or refinement.step == 0)
+
+    def save(self, refinement: Refinement, images: Sequence[PlannedImage], more: RefinementState) -> None:
+        """Saves the refinement's state with `more` beside it, in the place of what stands there."""
+        state = {**refinement.state(), **more, _TAG: self._tag(images)}
         self._output.put(self._key, save(state))
         self._saved_at = time.monotonic()
 

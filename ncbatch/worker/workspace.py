@@ -15,6 +15,7 @@ from ncbatch.plan.units import Unit
 from ncbatch.store import Store
 from ncbatch.worker.beats import BeatSink
 from ncbatch.worker.options import WorkerOptions
+from ncbatch.worker.pipeline import Bounds
 from ncbatch.worker.tracer import Tracer
 from ncbatch.worker.unit_progress import UnitProgress
 from ncbatch.worker.work_in_progress import WorkInProgress
@@ -31,6 +32,7 @@ class Workspace:
         device: where models compute.
         options: how units are done.
         report: where to say how much of a unit is done.
+        bounds: what is done beside the main thread.
         batch_size: as the options say at first; halved for good when memory runs out.
     """
 
@@ -41,10 +43,12 @@ class Workspace:
     options: WorkerOptions = field(default_factory=WorkerOptions)
     report: BeatSink | None = None
     batch_size: int = field(init=False)
+    bounds: Bounds = field(init=False)
     models: RunModels = field(init=False)
 
     def __post_init__(self) -> None:
         self.batch_size = self.options.batch_size
+        self.bounds = Bounds.of(self.device, torch.get_num_threads())
         self.models = RunModels(self.output, self.device)
 
     def coder(self, variant: Variant) -> Coder | PackCoder:

@@ -1,0 +1,198 @@
+"""Work beside the main thread, so that a device need not wait: what comes next, and what is left to do.
+
+The calling thread keeps the device busy. An `Ahead` stage prepares what that thread will ask for, a `Behind`
+stage goes on with what it hands over; both keep the order of the items, bound how much they hold, raise what
+their threads raise in the calling thread, and leave no thread behind.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Generic, TypeVar
+
+import torch
+from typing_extensions import Self, override
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+EVERYTHING = 1 << 62
+"""More than any bound: there is room for it only where nothing is under way."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """How much a worker does beside its main thread.
+
+    Attributes:
+        fetchers: threads that fetch images, and decode them.
+        ahead: pixels of images that wait to be encoded.
+        finishers: threads that code, verify and publish what was found.
+        behind: pixels of images that are being encoded or finished.
+    """
+
+    fetchers: int
+    ahead: int
+    finishers: int
+    behind: int
+
+    @staticmethod
+    def of(device: torch.device, threads: int) -> Bounds:
+        """What suits a device, beside which a worker computes with this many threads.
+
+        A GPU is the scarce thing, and needs several threads that finish images as fast as it refines them.
+        On a CPU all compete for the same cores: one thread hides the store's latency, and images of more than
+        a few megapixels are encoded one after the other, so that they need no more memory than one alone.
+        """
+        if device.type == "cpu":
+            return Bounds(fetchers=2, ahead=1 << 22, finishers=1, behind=1 << 22)
+        return Bounds(fetchers=8, ahead=1 << 25, finishers=min(max(threads, 2), 8), behind=1 << 27)
+
+
+class _Entry(Generic[Result]):
+    """One item's work. weight: of the item."""
+
+    def __init__(self, future: Future[Result], weight: int) -> None:
+        self.future, self.weight = future, weight
+
+
+class _Stage(Generic[Item, Result]):
+    """Threads that do something with items; to be used as a context, which ends them.
+
+    Args:
+        work: what is done with each item.
+        weight: of an item.
+        threads: how many items are worked on at once.
+        bound: of the weights that the stage holds. One item it holds in any case, however heavy.
+    """
+
+    def __init__(
+        self, work: Callable[[Item], Result], weight: Callable[[Item], int], threads: int, bound: int
+    ) -> None:
+        self._work, self._weight, self._bound = work, weight, bound
+        self._entries: deque[_Entry[Result]] = deque()
+        # With OpenMP, the number of threads that torch computes with is a setting of each thread.
+        self._executor = ThreadPoolExecutor(
+            threads, type(self).__name__, torch.set_num_threads, (torch.get_num_threads(),)
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Ends the threads: waits for what they are at, and drops what they have not begun."""
+        self._executor.shutdown(wait=True, cancel_futures=True)
+        self._entries.clear()
+
+    def _submit(self, item: Item) -> None:
+        self._entries.append(_Entry(self._executor.submit(self._work, item), self._weight(item)))
+
+    def _take(self) -> Result:
+        """The result of the oldest item, waited for."""
+        return self._entries.popleft().future.result()
+
+
+class Ahead(_Stage[Item, Result]):
+    """Does something with items before they are asked for.
+
+    Args:
+        result_weight: of what was made of an item, until it is taken.
+        Others: see `_Stage`.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[Item], Result],
+        weight: Callable[[Item], int],
+        threads: int,
+        bound: int,
+        result_weight: Callable[[Result], int],
+    ) -> None:
+        super().__init__(work, weight, threads, bound)
+        self._result_weight = result_weight
+
+    def of(self, items: Iterable[Item]) -> Iterator[Result]:
+        """What is made of each item, in their order.
+
+        Raises:
+            BaseException: as the work on an item raises, when it is that item's turn.
+        """
+        for item in items:
+            while self._entries and self._held() + self._weight(item) > self._bound:
+                yield self._take()
+            self._submit(item)
+        while self._entries:
+            yield self._take()
+
+    def _held(self) -> int:
+        return sum(self._weight_of(entry) for entry in self._entries)
+
+    def _weight_of(self, entry: _Entry[Result]) -> int:
+        if not entry.future.done():
+            return entry.weight
+        return 0 if entry.future.exception() else self._result_weight(entry.future.result())
+
+
+class Behind(_Stage[Item, Result]):
+    """Goes on with items that are handed over, while the calling thread makes further ones. Only items that
+    are not done count towards the bound: results are small.
+    """
+
+    def after(self, items: Iterable[Item]) -> Iterator[Result]:
+        """What is made of each item, in their order, once it is there; items are taken from the iterator in
+        the calling thread.
+
+        Raises:
+            BaseException: as the work on an item raises; at the next opportunity, which may be before the
+                results of items in front of it are yielded.
+        """
+        for item in items:
+            self.make_room(self._weight(item))
+            self._submit(item)
+            self._check()
+            while self._entries and self._entries[0].future.done():
+                yield self._take()
+        while self._entries:
+            yield self._take()
+
+    def make_room(self, weight: int = EVERYTHING) -> bool:
+        """Waits until something of this weight may be done beside what is under way, by default until
+        everything that was handed over is done.
+
+        Returns:
+            whether anything is still under way.
+
+        Raises:
+            BaseException: as the work on an item raised.
+        """
+        while busy := [entry for entry in self._entries if not entry.future.done()]:
+            if sum(entry.weight for entry in busy) + weight <= self._bound:
+                break
+            wait([entry.future for entry in busy], return_when=FIRST_COMPLETED)
+        self._check()
+        return bool(busy)
+
+    @override
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Ends the threads. After an error elsewhere, what was handed over is still done, since it may have
+        taken long to make; but not after an error of this stage, nor when the program is to end.
+        """
+        try:
+            if kind is not None and issubclass(kind, Exception):
+                while self._entries and self._entries.popleft().future.exception() is None:
+                    pass
+        finally:
+            super().__exit__(kind, error, trace)
+
+    def _check(self) -> None:
+        for entry in self._entries:
+            if entry.future.done() and entry.future.exception() is not None:
+                entry.future.result()
