@@ -1,0 +1,237 @@
+"""How long a fast device waits for the worker around it: the share of a unit's wall time.
+
+    python -m benchmarks.idle [--images 200] [--serial-images 60] [--finishers 2]
+
+The device is a stand-in. In the place of refining, the thread sleeps for the time that a GPU is assumed to
+take, and hands out latents that were refined before the clock starts. Everything else is the worker's own
+code and real: requests to a store that answers after 100 ms, decoding of PNGs, coding, the decode check,
+all measures, publishing and the commit. The last line is one JSON object; `idle_share` is 1 minus the
+device's time over the unit's wall time, and so counts the first fetch and the last image's end as waiting.
+`before` runs the same stages one after the other in the calling thread, as the worker did once.
+
+What the stand-in assumes:
+
+- A pixel takes 2.3 microseconds: `fast`, 300 steps of 3 ms for 768x512 pixels with N = 64. By the arithmetic
+  (some 50 kFLOP and 1 kB of activations per pixel and step) that is a GPU like a T4. A faster one is as busy
+  with a model of N = 192.
+- Steps are in blocks of ten, after which the host is asked, as the loop asks at its pauses: a host thread
+  that does not get Python's lock in time makes the device wait. What the launches of single kernels need of
+  that lock is not in it; a CUDA graph takes one launch for a step.
+- On a GPU, the synthesis and the measures of finishing run on the device and take little of its time. Here
+  they take most of the CPU's: images are small (0.11 megapixels on average), so that two cores keep up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ncbatch.codec import codecs
+from ncbatch.codec.allocator import keep_freed_memory
+from ncbatch.codec.encode import FoundLatents, Pause, RefinementState, find_latents
+from ncbatch.codec.methods import Learned, Sga
+from ncbatch.codec.model.hyperprior import Model
+from ncbatch.codec.recipe import STEPS_BETWEEN_PAUSES
+from ncbatch.images.pixels import Pixels
+from ncbatch.images.read import write_png
+from ncbatch.models import zoo
+from ncbatch.plan.spec import RunSpec, Variant
+from ncbatch.plan.units import PlannedImage, make_units
+from ncbatch.store import Store, open_store
+from ncbatch.worker import pipeline
+from ncbatch.worker.unit import run_unit
+from ncbatch.worker.workspace import Workspace
+
+SECONDS_PER_PIXEL = 0.9 / (768 * 512)
+LATENCY = 0.1
+STEPS = 300
+SIZES = ((256, 256), (320, 240), (384, 256), (256, 384), (320, 320), (450, 300), (512, 384), (300, 225))
+"""Width and height, one after the other."""
+_REQUESTS = ("get", "get_with_info", "get_range", "head", "put", "put_if_absent", "delete", "check")
+
+
+class DistantStore:
+    """A store each of whose requests takes a while longer."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def list(self, prefix: str = "", **options: Any) -> Iterator[Any]:
+        """As the store's, after one wait, as for one page."""
+        time.sleep(LATENCY)
+        return self._store.list(prefix, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._store, name)
+        if name not in _REQUESTS:
+            return found
+
+        def late(*args: Any, **options: Any) -> Any:
+            time.sleep(LATENCY)
+            return found(*args, **options)
+
+        return late
+
+
+@dataclass
+class _Standing:
+    """A refinement in progress, as far as a worker looks at one."""
+
+    latents: dict[str, torch.Tensor]
+    step: int = 0
+
+    @property
+    def done(self) -> bool:
+        return self.step >= STEPS
+
+    def state(self) -> RefinementState:
+        """As large as a real one's: variables, two moments of Adam each, and the best iterate."""
+        copies = ("value", "first", "second", "best")
+        return {f"{name}.{copy}": t.clone() for name, t in self.latents.items() for copy in copies}
+
+
+@dataclass
+class FastDevice:
+    """Takes the place of `find_latents`. busy: seconds that it has computed, so to say."""
+
+    known: dict[bytes, FoundLatents] = field(default_factory=dict)
+    busy: float = 0.0
+
+    def learn(self, model: Model, pixels: Pixels, recipe: Learned) -> None:
+        """Refines an image for real, a little."""
+        key = pixels.tobytes()
+        if key not in self.known:
+            (self.known[key],) = find_latents(model, [pixels], recipe)
+
+    def __call__(
+        self,
+        model: Model,
+        images: Sequence[Pixels],
+        recipe: Learned,
+        *,
+        resume_from: RefinementState | None = None,
+        on_pause: Pause | None = None,
+    ) -> list[FoundLatents]:
+        """Arguments as of `find_latents`; there is no state to resume from."""
+        found = [self.known[image.tobytes()] for image in images]
+        seconds = SECONDS_PER_PIXEL * sum(image.shape[0] * image.shape[1] for image in images)
+        pause: Callable[[Any], None] = on_pause or (lambda refinement: None)
+        refinement = _Standing({"y": found[0].best.y.float(), "z": found[0].best.z.float()})
+        pause(refinement)
+        while not refinement.done:
+            time.sleep(seconds * STEPS_BETWEEN_PAUSES / STEPS)
+            refinement.step += STEPS_BETWEEN_PAUSES
+            pause(refinement)
+        self.busy += seconds
+        return [replace(latents, seconds=seconds / len(images)) for latents in found]
+
+
+class InTheCallersThread:
+    """In the place of an executor: work is done when it is submitted."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def submit(self, work: Callable[..., Any], *args: Any) -> Future[Any]:
+        """Does it."""
+        future: Future[Any] = Future()
+        future.set_result(work(*args))
+        return future
+
+    def shutdown(self, **_: Any) -> None:
+        """Nothing is left."""
+
+
+def photographs(count: int) -> Iterator[Pixels]:
+    """Crops of photographs in all sizes; the same ones come again after a while."""
+    import skimage
+
+    folder = Path(skimage.__file__).parent / "data"
+    sources = [Image.open(folder / name).convert("RGB") for name in ("astronaut.png", "coffee.png")]
+    for n in range(count):
+        width, height = SIZES[n % len(SIZES)]
+        source = sources[n // len(SIZES) % len(sources)]
+        left, top = (source.width - width) // 2, max(source.height - height, 0) // 2
+        yield np.asarray(source.crop((left, top, left + width, top + height)))
+
+
+def idle_share(
+    model: Model, device: FastDevice, recipe: Sga, images: Sequence[Pixels], finishers: int, *, serial: bool
+) -> float:
+    """Does one unit of images, and says for which share of the time the device waited."""
+    with tempfile.TemporaryDirectory() as folder:
+        corpus, output = (open_store(f"{folder}/{name}", create=True) for name in ("in", "out"))
+        for n, pixels in enumerate(images):
+            corpus.put(f"{n:05}.png", write_png(pixels))
+        planned = [PlannedImage(info.key, info.etag, info.size) for info in corpus.list()]
+        variant = Variant(name="v", model="base-0.010", model_digest=model.digest, recipe=recipe)
+        (unit,) = make_units(planned, variant.name, variant.digest, 0, 10**12)
+        spec = RunSpec(corpus=corpus.uri, variants=(variant,), create_only=True)
+        distant: tuple[Any, Any] = (DistantStore(corpus), DistantStore(output))
+        workspace = Workspace(spec, distant[0], distant[1], torch.device("cpu"))
+        workspace.models.add(model)
+        workspace.bounds = replace(
+            pipeline.Bounds.of(torch.device("cuda"), 1),
+            finishers=finishers,
+            **({"ahead": 0} if serial else {}),
+        )
+        device.busy = 0.0
+        executor: Any = InTheCallersThread if serial else pipeline.ThreadPoolExecutor
+        with (
+            mock.patch.object(codecs, "find_latents", device),
+            mock.patch.object(pipeline, "ThreadPoolExecutor", executor),
+        ):
+            started = time.monotonic()
+            result = run_unit(workspace, unit, "00000001-1", {})
+            seconds = time.monotonic() - started
+    assert result.ok == len(images)
+    return 1 - device.busy / seconds
+
+
+def main() -> int:
+    """Runs the measurement that the command line asks for."""
+    parser = argparse.ArgumentParser(description="The share of the time that a fast device waits.")
+    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--serial-images", type=int, default=60, help="of them, for the loop as it was")
+    parser.add_argument("--finishers", type=int, default=2, help="threads that finish images")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    keep_freed_memory()  # as workers do
+    model, recipe = Model(zoo.load_builtin("base-0.010")), Sga(lmbda=0.01, steps=STEPS)
+    images, device = list(photographs(args.images)), FastDevice()
+    for pixels in images:
+        device.learn(model, pixels, recipe.model_copy(update={"steps": 10}))
+    before = idle_share(model, device, recipe, images[: args.serial_images], args.finishers, serial=True)
+    print(f"one after the other: {before:.3f}")
+    now = idle_share(model, device, recipe, images, args.finishers, serial=False)
+    area = sum(p.shape[0] * p.shape[1] for p in images) / len(images)
+    print(
+        json.dumps(
+            {
+                "idle_share": {"before": round(before, 4), "now": round(now, 4)},
+                "images": len(images),
+                "serial_images": args.serial_images,
+                "device_seconds_per_image": round(area * SECONDS_PER_PIXEL, 4),
+                "latency_seconds": LATENCY,
+                "finishers": args.finishers,
+            }
+        )
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
