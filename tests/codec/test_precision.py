@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from ncbatch.codec.model import hyperprior
+from ncbatch.codec.model.checkpoint import Checkpoint
+from ncbatch.codec.model.hyperprior import Model, fast_dtype, to_tensor
 from ncbatch.codec.model.precision import full_float32, without_cudnn
+from ncbatch.codec.refinement import latents as latents_module
+from ncbatch.codec.refinement.latents import PosteriorSpace
 
 GPU, CPU = torch.device("cuda"), torch.device("cpu")
 CUDNN: Any = torch.backends.cudnn
@@ -94,3 +101,74 @@ def test_threads_wait_for_each_other() -> None:
     for thread in threads:
         thread.join(60)
     assert CUDNN.enabled
+
+
+class Noted:
+    """Stands for a part of a model; notes whether it computes with full float32."""
+
+    def __init__(self, part: Any, inside: list[str], seen: list[tuple[str, bool]], name: str) -> None:
+        self._part, self._inside, self._seen, self._name = part, inside, seen, name
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return self._note(self._part(x))
+
+    def bits(self, z: torch.Tensor) -> torch.Tensor:
+        return self._note(self._part.bits(z))
+
+    def _note(self, result: torch.Tensor) -> torch.Tensor:
+        self._seen.append((self._name, bool(self._inside)))
+        return result
+
+
+def test_what_initialises_or_is_reported_is_computed_with_full_float32(
+    posterior_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside: list[str] = []
+    seen: list[tuple[str, bool]] = []
+
+    @contextlib.contextmanager
+    def noting(device: torch.device) -> Iterator[None]:
+        assert device == CPU
+        inside.append("")
+        yield
+        inside.pop()
+
+    for module in (hyperprior, latents_module):
+        monkeypatch.setattr(module, "full_float32", noting)
+    for name in ("analysis", "hyper_analysis", "synthesis", "prior"):
+        noted = Noted(getattr(posterior_model, name), inside, seen, name)
+        monkeypatch.setitem(posterior_model.__dict__, name, noted)
+    image = to_tensor(np.zeros((64, 64, 3), np.uint8), CPU)
+    latents = posterior_model.round(*posterior_model.analyse(image))
+    posterior_model.information(latents)
+    posterior_model.synthesise(posterior_model.y_hat(latents))
+    PosteriorSpace(posterior_model).begin(image)
+    assert {name for name, _ in seen} == {"analysis", "hyper_analysis", "synthesis", "prior"}
+    assert all(full for _, full in seen), seen
+
+
+@pytest.mark.parametrize(
+    ("capability", "hip", "expected"),
+    [
+        ((7, 5), None, torch.float32),
+        ((8, 0), None, torch.bfloat16),
+        ((9, 0), None, torch.bfloat16),
+        ((12, 0), None, torch.bfloat16),
+        ((7, 5), "6.2", torch.bfloat16),
+    ],
+)
+def test_bfloat16_is_used_where_the_hardware_has_it(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], hip: str | None, expected: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.version, "hip", hip)
+    assert fast_dtype(GPU) == expected
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_synthesises_the_same_each_time(model: Model, checkpoint: Checkpoint) -> None:
+    y_hat = 3 * torch.randn(2, model.info.m, 20, 28, generator=torch.Generator().manual_seed(0))
+    there = Model(checkpoint, "cuda")
+    first = there.synthesise(y_hat.cuda())
+    assert torch.equal(first, there.synthesise(y_hat.cuda()))
+    assert (first.cpu() - model.synthesise(y_hat)).abs().max() < 1e-4, "TF32 would be off by 1e-3 and more"

@@ -14,6 +14,7 @@ from ncbatch.codec.ans import MAX_SYMBOL, FactorizedTables
 from ncbatch.codec.model.checkpoint import FINE_GRID, Checkpoint
 from ncbatch.codec.model.exact_hyper_synthesis import FINE_STEP, MAX_Z_SYMBOL, UNIT, ExactHyperSynthesis
 from ncbatch.codec.model.known_answer import prove
+from ncbatch.codec.model.precision import full_float32
 from ncbatch.codec.model.prior import FactorizedPrior
 from ncbatch.codec.model.rates import gaussian_bits
 from ncbatch.codec.model.threads import one_thread
@@ -32,9 +33,14 @@ _TILES_AT_ONCE = 4  # on a CPU; each takes some 200 MB at N = 64
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
-    """The type of the convolutions inside the refinement loop: bfloat16 where the hardware computes in it."""
+    """The type of the convolutions inside the refinement loop: bfloat16 where the hardware computes in it.
+
+    Elsewhere it would be emulated, which is slower than float32; float16 has too little range for gradients
+    of lmbda * 255^2 * SSE.
+    """
     if device.type == "cuda":
-        return torch.bfloat16
+        computes = torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
+        return torch.bfloat16 if computes else torch.float32
     native = torch.cpu.get_capabilities()
     return torch.bfloat16 if native.get("avx512_bf16") or native.get("amx_bf16") else torch.float32
 
@@ -203,7 +209,8 @@ class Model:
             y float32[batch, M, H/16, W/16] and z float32[batch, N, H/64, W/64], not rounded.
         """
         # One by one: the kernels chosen for a batch may round differently from those for one image.
-        pairs = [self._analyse_one(image[None]) for image in images]
+        with full_float32(self.device):
+            pairs = [self._analyse_one(image[None]) for image in images]
         return torch.cat([y for y, _ in pairs]), torch.cat([z for _, z in pairs])
 
     def _analyse_one(self, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -255,7 +262,7 @@ class Model:
     def information(self, latents: Latents) -> tuple[Tensor, Tensor]:
         """Information content of y and of z in bits; float64[batch] each."""
         _, sigma = self.coding_parameters(latents.z)
-        with torch.no_grad():
+        with torch.no_grad(), full_float32(self.device):
             bits_y = gaussian_bits(latents.y.float(), sigma.float() / UNIT).double().sum((1, 2, 3))
             bits_z = self.prior.bits(latents.z.float() + self.medians).double()
         return bits_y, bits_z
@@ -263,8 +270,8 @@ class Model:
     def synthesise(self, y_hat: Tensor) -> Tensor:
         """The reconstruction, float32[batch, 3, H, W]; samples lie about in 0..1 and are not clipped.
 
-        On a CPU it does not depend on the number of threads: each tile is computed by one, and several tiles
-        at a time.
+        The same on a device each time. On a CPU it does not depend on the number of threads either: each tile
+        is computed by one, and several tiles at a time.
         """
         batch, _, height, width = y_hat.shape
         image = torch.empty(batch, 3, height * STRIDE, width * STRIDE, device=self.device)
@@ -276,8 +283,9 @@ class Model:
 
         at_once = min(len(tiles), torch.get_num_threads(), _TILES_AT_ONCE) if self.device.type == "cpu" else 1
         if at_once == 1:
-            for tile in tiles:
-                paint(tile)
+            with full_float32(self.device):
+                for tile in tiles:
+                    paint(tile)
         else:
             with ThreadPoolExecutor(at_once) as pool:
                 list(pool.map(paint, tiles))

@@ -16,6 +16,7 @@ from ncbatch.codec.ans import MAX_SYMBOL
 from ncbatch.codec.methods import Refined
 from ncbatch.codec.model.exact_hyper_synthesis import FINE_STEP, UNIT
 from ncbatch.codec.model.hyperprior import Latents, Model
+from ncbatch.codec.model.precision import full_float32
 from ncbatch.codec.model.rates import SCALE_BOUND, bits_back, gaussian_bits, lower_bound
 from ncbatch.codec.refinement.noise import normal
 
@@ -69,7 +70,7 @@ class PosteriorSpace:
     def begin(self, images: Tensor) -> Variables:
         """The encoder network's y, mean and log-variance; images as `Model.analyse` takes them."""
         y, _ = self._model.analyse(images)
-        with torch.no_grad():
+        with torch.no_grad(), full_float32(y.device):
             posteriors = [self._model.hyper_analysis(one[None]) for one in y]  # one by one, as in `analyse`
         mean, log_variance = torch.cat(posteriors).chunk(2, 1)
         return {"y": y, "z": mean.contiguous(), "log_variance": log_variance.contiguous()}
