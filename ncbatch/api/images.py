@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import os
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pydantic
@@ -60,7 +60,7 @@ def load_model(
         hexadecimal; and `device`.
 
     Raises:
-        NcbatchError: There is no such model, or its file is damaged.
+        NcbatchError: There is no such model or device, or the model's file is damaged.
 
     Example:
         >>> import ncbatch
@@ -68,11 +68,20 @@ def load_model(
         >>> model.info.lmbda, model.info.kind
         (0.01, 'base')
     """
-    target = str(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    target = _device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     name = os.fspath(name)
     if name in catalog.builtin_models():
         return _builtin(name, target)
     return Model(load_checkpoint(name, StoreOptions(endpoint_url=endpoint_url, region=region)), target)
+
+
+def _device(device: torch.device | str) -> str:
+    """The name of a device that this machine has."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # an AssertionError where PyTorch was built without CUDA
+        raise UsageError(f"device: {str(device)!r} cannot be used here; give 'cpu' or 'cuda'") from error
+    return str(device)
 
 
 @functools.lru_cache(maxsize=4)
@@ -131,6 +140,8 @@ def encode(
         (<class 'bytes'>, True)
         >>> refined = ncbatch.encode(image, steps=20)
     """
+    if alpha not in get_args(Alpha):
+        raise UsageError(f"alpha: {alpha!r} is not one of {', '.join(get_args(Alpha))}")
     request = {"method": method, "preset": preset, "steps": steps, "lmbda": lmbda, "seed": seed}
     if preset is None and method is None:
         request["preset"] = "fast"
@@ -210,6 +221,7 @@ def decode(
 
     Raises:
         NcbatchError: No whole `.ncb` file, or of another or an unknown model.
+        TypeError: `data` is neither bytes nor a path.
 
     Example:
         >>> import numpy as np
@@ -220,7 +232,12 @@ def decode(
         ((32, 48, 3), dtype('uint8'))
     """
     uri = os.fspath(data) if isinstance(data, str | os.PathLike) else None
-    content = _read(uri) if uri is not None else bytes(data)  # type: ignore[arg-type]
+    if uri is not None:
+        content = _read(uri)
+    elif isinstance(data, bytes | bytearray | memoryview):
+        content = bytes(data)
+    else:
+        raise TypeError(f"not the bytes of a file but {type(data).__name__}; give bytes, or the file's path")
     if model is None:
         digest = bitstream.parse(content, max_pixels=max_pixels).model_digest
         model = _model_of(digest, uri)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,6 +134,9 @@ def parse(words: Sequence[str] | None) -> Request | None:
     Raises:
         CycloptsError: it cannot be understood.
     """
+    words = list(sys.argv[1:] if words is None else words)
+    if words and not words[0].startswith("-") and words[0] not in {**COMMANDS, **_OTHERS}:
+        words = words[:1]  # an unknown command is refused even where --help follows it
     found = app.meta(words, exit_on_error=False, print_error=False)
     return found if isinstance(found, Request) else None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +18,7 @@ from ncbatch.codec.classical import decode_classical
 from ncbatch.codec.decode import decode
 from ncbatch.codec.errors import BitstreamError, DecodeCheckError, ModelError
 from ncbatch.codec.methods import ClassicalRecipe
+from ncbatch.codec.model.hyperprior import Model
 from ncbatch.codec.model.threads import one_thread
 from ncbatch.decoding.decoded_names import NAMES, NAMES_HEADER, DecodedNames
 from ncbatch.decoding.destination import Destination, OccupiedError
@@ -77,7 +79,7 @@ class RunReader:
             raise UsageError(f"the run has no variant {variant!r}; it has {', '.join(known)}")
         self._several = len(known) > 1 and variant is None
         self._variants = {v.name: v for v in spec.variants}
-        self._models = RunModels(output, usual_device())
+        self._models, self._models_lock = RunModels(output, usual_device()), threading.Lock()
         self._packs: dict[str, _OpenObject] = {}  # the last of each variant
         rows = read_table(output, columns=_COLUMNS).to_pylist() if rows is None else rows
         self.rows = [row for row in rows if variant in (None, row["variant"])]
@@ -167,7 +169,11 @@ class RunReader:
         _check(row, data)
         if isinstance(variant.recipe, ClassicalRecipe):
             return decode_classical(variant.recipe, data, max_pixels=variant.max_pixels)
-        return decode(self._models.get(row["model_digest"]), data, max_pixels=variant.max_pixels)
+        return decode(self._model(row), data, max_pixels=variant.max_pixels)
+
+    def _model(self, row: dict[str, Any]) -> Model:
+        with self._models_lock:
+            return self._models.get(row["model_digest"])
 
     def _packed_image(self, row: dict[str, Any], variant: Variant) -> Pixels:
         """A variant's last pack stays open, since decoding starts from its last image."""
@@ -176,8 +182,7 @@ class RunReader:
             found = self._packs[variant.name] = _OpenObject(row["bitstream_key"], self._bytes(row))
         _check(row, found.data[row["offset"] : row["offset"] + row["length"]])
         if found.pack is None:
-            model = self._models.get(row["model_digest"])
-            found.pack = OpenPack(model, found.data, max_pixels=variant.max_pixels)
+            found.pack = OpenPack(self._model(row), found.data, max_pixels=variant.max_pixels)
         return found.pack.image(row["offset"])
 
     def decode_into(self, destination: Destination) -> Iterator[Finding]:

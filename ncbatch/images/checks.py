@@ -35,7 +35,7 @@ class ImageError(NcbatchError):
         self.fix = fix
 
     def __str__(self) -> str:
-        return f"{self.what[:1].upper()}{self.what[1:]}; {self.fix or _FIX[self.error_class]}."
+        return f"{self.what}; {self.fix or _FIX[self.error_class]}"
 
 
 def check_size(width: int, height: int, limits: ImageLimits) -> None:

@@ -46,13 +46,13 @@ def query_table(table: pa.Table, sql: str) -> pa.Table:
         connection.register("metrics", table)
         try:
             if len(connection.extract_statements(sql)) > 1:
-                raise MetricsError("The SQL is several statements; give one at a time.")
+                raise MetricsError("the SQL is several statements; give one at a time")
             relation = connection.sql(sql)
             if relation is not None:
                 return relation.to_arrow_table()
         except duckdb.Error as error:
             raise MetricsError(_explain(error)) from error
-    raise MetricsError("The SQL gives no rows; write a select over the table metrics.")
+    raise MetricsError("the SQL gives no rows; write a select over the table metrics")
 
 
 def relation(table: pa.Table, connection: duckdb.DuckDBPyConnection | None = None) -> duckdb.DuckDBPyRelation:
@@ -70,9 +70,9 @@ def _explain(error: duckdb.Error) -> str:
     lines = [line.strip() for line in str(error).split("\n\n")[0].splitlines() if line.strip()]
     text = " ".join(lines[:3]).rstrip(".!")
     if isinstance(error, duckdb.BinderException) and "not found" in text.lower():
-        return f"{text}; the columns of metrics are {', '.join(SCHEMA.names)}."
+        return f"{text}; the columns of metrics are {', '.join(SCHEMA.names)}"
     if isinstance(error, duckdb.CatalogException) and "table" in text.lower():
-        return f"{text}; the only table is metrics."
+        return f"{text}; the only table is metrics"
     if isinstance(error, duckdb.PermissionException):
-        return f"{text}; a query can read the table metrics and nothing else."
-    return f"{text}; correct the SQL."
+        return f"{text}; a query can read the table metrics and nothing else"
+    return f"{text}; correct the SQL"

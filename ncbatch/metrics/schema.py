@@ -147,7 +147,7 @@ def rows_to_parquet(rows: Sequence[Row]) -> bytes:
         columns = [pa.array([getattr(row, name) for row in rows], SCHEMA.field(name).type) for name in names]
     except (pa.ArrowException, OverflowError, TypeError) as error:
         raise MetricsError(
-            f"A row does not fit the metrics table ({error}); check the types of its fields."
+            f"a row does not fit the metrics table ({error}); check the types of its fields"
         ) from error
     return table_to_parquet(pa.Table.from_arrays(columns, schema=SCHEMA))
 
@@ -186,37 +186,37 @@ def parquet_to_table(source: bytes | pa.NativeFile, columns: Sequence[str] | Non
         table = file.read(columns=None if columns is None else list(columns), use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise MetricsError(
-            f"This is no whole Parquet file ({first_line(error)}); restore or delete it."
+            f"this is no whole Parquet file ({first_line(error)}); restore or delete it"
         ) from error
     return table if columns is None else table.select(list(columns))
 
 
 def _check_row(row: Row) -> None:
-    where = f"The row of {row.image_key!r} ({row.variant!r})"
+    where = f"the row of {row.image_key!r} ({row.variant!r})"
     if row.status not in ("ok", "failed"):
-        raise MetricsError(f"{where} has the status {row.status!r}; it must be 'ok' or 'failed'.")
+        raise MetricsError(f"{where} has the status {row.status!r}; it must be 'ok' or 'failed'")
     if (row.status == "failed") != bool(row.error_class):
-        raise MetricsError(f"{where} is {row.status!r}; exactly the failed rows must have an error_class.")
+        raise MetricsError(f"{where} is {row.status!r}; exactly the failed rows must have an error_class")
     for field in SCHEMA:
         value = getattr(row, field.name)
         if value is None and not field.nullable:
-            raise MetricsError(f"{where} lacks {field.name}; give it a value.")
+            raise MetricsError(f"{where} lacks {field.name}; give it a value")
         if isinstance(value, datetime) and value.tzinfo is None:
             raise MetricsError(
-                f"{where} has a {field.name} without a time zone; use datetime.now(timezone.utc)."
+                f"{where} has a {field.name} without a time zone; use datetime.now(timezone.utc)"
             )
 
 
 def _check_schema(schema: pa.Schema) -> None:
     version = (schema.metadata or {}).get(VERSION_KEY, b"").decode(errors="replace")
     if not version.isdecimal():
-        raise MetricsError("This Parquet file was not written by ncbatch; move it out of the run's folder.")
+        raise MetricsError("this Parquet file was not written by ncbatch; move it out of the run's folder")
     if int(version) > SCHEMA_VERSION:
         raise MetricsError(
-            f"These rows have schema version {version} and this ncbatch reads up to {SCHEMA_VERSION}; "
-            "upgrade ncbatch."
+            f"these rows have schema version {version} and this ncbatch reads up to {SCHEMA_VERSION}; "
+            "upgrade ncbatch"
         )
     if not schema.equals(SCHEMA):
         raise MetricsError(
-            "The columns are not those of an ncbatch metrics table; restore or delete the file."
+            "the columns are not those of an ncbatch metrics table; restore or delete the file"
         )

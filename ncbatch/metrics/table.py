@@ -42,7 +42,7 @@ def read_table(store: Store, *, columns: Sequence[str] | None = None) -> pa.Tabl
     wanted = list(SCHEMA.names if columns is None else columns)
     unknown = [name for name in wanted if name not in SCHEMA.names]
     if unknown:
-        raise MetricsError(f"There is no column {unknown[0]!r}; the columns are {', '.join(SCHEMA.names)}.")
+        raise MetricsError(f"there is no column {unknown[0]!r}; the columns are {', '.join(SCHEMA.names)}")
     read = [name for name in SCHEMA.names if name in wanted or name in _IDENTITY]
     # The parts come first: units committed after they were read are found by the listing all the same.
     found = [info.key for info in store.list(METRICS_PREFIX) if info.key.endswith(".parquet")]
@@ -116,8 +116,8 @@ def _parsed_part(key: str, source: bytes | pa.NativeFile, columns: Sequence[str]
     except MetricsError as error:
         # True whatever happened to the compacted table, since unit commits are never deleted.
         raise MetricsError(
-            f"{key}: {error} It can be deleted: every row is still in the unit commits, and `ncbatch "
-            "compact` merges them again."
+            f"{key}: {error}; it can be deleted, since every row is still in the unit commits, and `ncbatch "
+            "compact` merges them again"
         ) from error
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Mapping
 
 import torch
@@ -100,25 +99,22 @@ class RunModels:
         self._output, self.device = output, device
         self._models: dict[str, Model] = {}  # the one used last comes last
         self._bytes: dict[str, int] = {}
-        self._lock = threading.RLock()  # readers of a run decode several images at a time
 
     def add(self, model: Model, size: int = 0) -> Model:
         """Takes a model that is loaded already. size: of its checkpoint in bytes."""
-        with self._lock:
-            self._models[model.digest], self._bytes[model.digest] = model, size
-            while len(self._models) > 1 and sum(self._bytes[d] for d in self._models) > _KEPT_BYTES:
-                del self._models[next(iter(self._models))]
+        self._models[model.digest], self._bytes[model.digest] = model, size
+        while len(self._models) > 1 and sum(self._bytes[digest] for digest in self._models) > _KEPT_BYTES:
+            del self._models[next(iter(self._models))]
         return model
 
     def get(self, digest: str) -> Model:
         """The model of this digest; errors as `kept_model`."""
-        with self._lock:
-            if digest not in self._models:
-                checkpoint = kept_model(self._output, digest)
-                size = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
-                return self.add(Model(checkpoint, self.device), size)
-            self._models[digest] = model = self._models.pop(digest)
-            return model
+        if digest not in self._models:
+            checkpoint = kept_model(self._output, digest)
+            size = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
+            return self.add(Model(checkpoint, self.device), size)
+        self._models[digest] = model = self._models.pop(digest)
+        return model
 
 
 def model_of_file(uri: str, digest: str, options: StoreOptions) -> Checkpoint:

@@ -11,7 +11,7 @@ from ncbatch.errors import UsageError
 from ncbatch.settings import Setting
 from ncbatch.store.errors import StoreError
 
-_ENDPOINT_FORM = "The endpoint URL must look like http://host:port or https://host."
+_ENDPOINT_FORM = "the endpoint URL must look like http://host:port or https://host"
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class StoreOptions:
             raise UsageError(_ENDPOINT_FORM) from None
         if "@" in parts.netloc:
             raise UsageError(
-                "The endpoint URL carries a user name or password; give credentials as AWS_ACCESS_KEY_ID and "
-                "AWS_SECRET_ACCESS_KEY or in an AWS profile."
+                "the endpoint URL carries a user name or password; give credentials as AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY or in an AWS profile"
             )
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise UsageError(_ENDPOINT_FORM)

@@ -80,9 +80,7 @@ class LocalStore(Store):
                 # Our own writers replace files whole; somebody's editor or copy may write into them.
                 if _etag(before) == _etag(os.fstat(descriptor)) and len(data) == before.st_size:
                     return ObjectInfo(key, len(data), _etag(before)), data
-        raise StoreError(
-            f"{key!r} in {self._shown} changes while it is read; wait until it has been written."
-        )
+        raise StoreError(f"{key!r} in {self._shown} changes while it is read; wait until it has been written")
 
     @override
     def get_range(self, key: str, start: int, length: int) -> bytes:
@@ -119,7 +117,7 @@ class LocalStore(Store):
             except ObjectNotFound:
                 continue  # deleted since
         raise StoreError(
-            f"{key!r} in {self._shown} comes and goes; check that nothing deletes files there meanwhile."
+            f"{key!r} in {self._shown} comes and goes; check that nothing deletes files there meanwhile"
         )
 
     @override
@@ -151,14 +149,14 @@ class LocalStore(Store):
     def check(self) -> None:
         if not self.root.is_dir():
             if not self.create or self.root.exists():
-                raise StoreError(f"The folder {self._shown} does not exist; check the path or create it.")
+                raise StoreError(f"the folder {self._shown} does not exist; check the path or create it")
             self._check_can_be_created()
             return
         needed = os.R_OK | os.X_OK | (os.W_OK if self.create else 0)
         if not os.access(self.root, needed):
             raise AccessDenied(
-                f"The folder {self._shown} cannot be {'written to' if self.create else 'read'}; check its "
-                "owner and permissions."
+                f"the folder {self._shown} cannot be {'written to' if self.create else 'read'}; check its "
+                "owner and permissions"
             )
         self._remove_stale_temporaries()
 
@@ -166,26 +164,26 @@ class LocalStore(Store):
         above = next(folder for folder in self.root.parents if folder.exists())
         if not above.is_dir():
             raise StoreError(
-                f"The folder {self._shown} cannot be made because {above} is a file; use another path."
+                f"the folder {self._shown} cannot be made because {above} is a file; use another path"
             )
         if not os.access(above, os.W_OK | os.X_OK):
             raise AccessDenied(
-                f"The folder {self._shown} cannot be made in {above}; check who may write there."
+                f"the folder {self._shown} cannot be made in {above}; check who may write there"
             )
 
     def _path(self, key: str) -> Path:
         parts = key.split("/")
         if any(part in ("", ".", "..") for part in parts) or "\0" in key or parts[0] == _TEMPORARY:
             raise StoreError(
-                f"The key {key!r} cannot be a file in {self._shown}: its parts must not be empty, '.', '..', "
-                f"contain NUL or be {_TEMPORARY}; rename the object or keep it in an S3 store."
+                f"the key {key!r} cannot be a file in {self._shown}: its parts must not be empty, '.', '..', "
+                f"contain NUL or be {_TEMPORARY}; rename the object or keep it in an S3 store"
             )
         try:
             name = name_of_key(key)
         except UnicodeEncodeError:
-            raise StoreError(f"The key {key!r} is not valid Unicode text; rename the object.") from None
+            raise StoreError(f"the key {key!r} is not valid Unicode text; rename the object") from None
         except ValueError as error:
-            raise StoreError(f"No file in {self._shown} can have this key: {error}.") from None
+            raise StoreError(f"no file in {self._shown} can have this key: {error}") from None
         return self.root / os.fsdecode(name)
 
     @contextlib.contextmanager

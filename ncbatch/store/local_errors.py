@@ -15,29 +15,29 @@ _NO_LINKS = frozenset({errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLI
 def as_store_error(error: OSError, root: str, key: str) -> StoreError:
     """An operating system's error, met at `key` in the folder `root`, as a store's error."""
     if error.errno == errno.ENOENT:
-        return ObjectNotFound(f"There is no object {key!r} in {root}; it may have been deleted or renamed.")
+        return ObjectNotFound(f"there is no object {key!r} in {root}; it may have been deleted or renamed")
     if error.errno == errno.ENAMETOOLONG:
         return StoreError(
-            f"The key {key!r} is too long for a file name in {root}; rename the object or keep it in an S3 "
-            "store."
+            f"the key {key!r} is too long for a file name in {root}; rename the object or keep it in an S3 "
+            "store"
         )
     if error.errno in _FULL:
         return StoreError(
-            f"The disk or quota of {root} is full ({key!r}); free space and run the same command again."
+            f"the disk or quota of {root} is full ({key!r}); free space and run the same command again"
         )
     if error.errno in _DENIED:
         return AccessDenied(
-            f"The operating system denies access to {key!r} in {root} ({error.strerror}); check the owner "
-            "and the permissions of the folder."
+            f"the operating system denies access to {key!r} in {root} ({error.strerror}); check the owner "
+            "and the permissions of the folder"
         )
     if error.errno in _OCCUPIED:
         return StoreError(
             f"{key!r} in {root} needs a folder where a file is, or a file where a folder is; rename one of "
-            "the two or keep them in an S3 store."
+            "the two or keep them in an S3 store"
         )
     if error.errno in _NO_LINKS:
         return StoreError(
-            f"The file system of {root} has no hard links between its folders ({error.strerror}), which "
-            f"writing {key!r} needs; use a folder on a local disk or an S3 store."
+            f"the file system of {root} has no hard links between its folders ({error.strerror}), which "
+            f"writing {key!r} needs; use a folder on a local disk or an S3 store"
         )
-    return StoreError(f"{key!r} in {root} cannot be used: {error.strerror}; check the disk or mount.")
+    return StoreError(f"{key!r} in {root} cannot be used: {error.strerror}; check the disk or mount")

@@ -133,7 +133,7 @@ class S3Store(Store):
             if time.monotonic() > deadline:
                 raise StoreUnavailable(
                     f"{self._connection.endpoint()} neither stores nor shows the object {self.uri}{key}; "
-                    "check the server, and that nothing deletes objects there while ncbatch runs."
+                    "check the server, and that nothing deletes objects there while ncbatch runs"
                 )
             time.sleep(_CONFLICT_WAIT)
 
@@ -213,13 +213,13 @@ class S3Store(Store):
         try:
             length = len(full.encode())
         except UnicodeEncodeError:
-            raise StoreError(f"The key {key!r} is not valid Unicode text; rename the object.") from None
+            raise StoreError(f"the key {key!r} is not valid Unicode text; rename the object") from None
         if not key:
-            raise StoreError(f"An empty key does not name an object in {self.uri}; name one.")
+            raise StoreError(f"an empty key does not name an object in {self.uri}; name one")
         if length > _LONGEST_KEY:
             raise StoreError(
-                f"The key {full!r} has {length} bytes and S3 allows {_LONGEST_KEY}; use a shorter name or "
-                "prefix."
+                f"the key {full!r} has {length} bytes and S3 allows {_LONGEST_KEY}; use a shorter name or "
+                "prefix"
             )
         return full
 

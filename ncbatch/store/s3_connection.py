@@ -120,7 +120,7 @@ class S3Connection:
             raise StoreUnavailable(
                 f"{self.endpoint()} was still failing after {time.monotonic() - began:.0f} s of retries "
                 f"({summary(error)}); check that the server is up and the endpoint URL right, then run "
-                "the command again."
+                "the command again"
             ) from error
 
     def client(self) -> Any:
@@ -151,8 +151,8 @@ class S3Connection:
         except ValueError as error:
             # Neither repeated nor chained: an endpoint URL from the environment may hold a password.
             raise UsageError(
-                f"The S3 settings of the environment are not valid ({type(error).__name__}); check "
-                "AWS_ENDPOINT_URL, AWS_ENDPOINT_URL_S3, AWS_DEFAULT_REGION and the AWS profile."
+                f"the S3 settings of the environment are not valid ({type(error).__name__}); check "
+                "AWS_ENDPOINT_URL, AWS_ENDPOINT_URL_S3, AWS_DEFAULT_REGION and the AWS profile"
             ) from None
 
 

@@ -109,48 +109,44 @@ def as_store_error(error: Exception, endpoint: str, bucket: str, key: str | None
     what = f"s3://{bucket}" if key is None else f"s3://{bucket}/{key}"
     if isinstance(error, _NO_CREDENTIALS):
         return AccessDenied(
-            f"No usable S3 credentials were found for {what} ({type(error).__name__}); set "
-            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give this machine a role."
+            f"no usable S3 credentials were found for {what} ({type(error).__name__}); set "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give this machine a role"
         )
     if isinstance(error, aws.SSLError):
         return StoreError(
-            f"The TLS certificate of {endpoint} cannot be verified; set AWS_CA_BUNDLE to the file of its "
-            "authority."
+            f"the TLS certificate of {endpoint} cannot be verified; set AWS_CA_BUNDLE to the file of its "
+            "authority"
         )
     code, status = code_of(error), status_of(error)
     if status in (401, 403) or code in _WRONG_CREDENTIALS:
         hint = _WRONG_CREDENTIALS.get(code, _NOT_PERMITTED)
-        return AccessDenied(f"{endpoint} denied access to {what} ({code}): {hint}.")
+        return AccessDenied(f"{endpoint} denied access to {what} ({code}): {hint}")
     if code == "NoSuchBucket" or (status == 404 and key is None):
         return BucketNotFound(
-            f"The bucket {bucket!r} does not exist at {endpoint}; check its name and the endpoint URL, or "
-            "create it."
+            f"the bucket {bucket!r} does not exist at {endpoint}; check its name and the endpoint URL, or "
+            "create it"
         )
     # A HEAD has no error code, so "404" may be a missing bucket too. A put answered so is a refusal, seen
     # below.
     if code in ("NoSuchKey", "404") and getattr(error, "operation_name", "") != "PutObject":
-        return ObjectNotFound(
-            f"There is no object {what} at {endpoint}; it may have been deleted or renamed."
-        )
+        return ObjectNotFound(f"there is no object {what} at {endpoint}; it may have been deleted or renamed")
     if code == "InvalidObjectState":
-        return StoreError(f"The object {what} is archived; restore it to a storage class that can be read.")
+        return StoreError(f"the object {what} is archived; restore it to a storage class that can be read")
     if code == "EntityTooLarge":
-        return StoreError(
-            f"{endpoint} does not accept an object as large as {what}; make the output smaller."
-        )
+        return StoreError(f"{endpoint} does not accept an object as large as {what}; make the output smaller")
     if status == 507:
-        return StoreError(f"The disk of {endpoint} is full; free space there and run the command again.")
+        return StoreError(f"the disk of {endpoint} is full; free space there and run the command again")
     if status in (301, 307, 308):
         return StoreError(
-            f"The bucket {bucket!r} is elsewhere than {endpoint}; set its region or endpoint URL."
+            f"the bucket {bucket!r} is elsewhere than {endpoint}; set its region or endpoint URL"
         )
     if not isinstance(error, aws.ClientError):
         return StoreError(
-            f"{what} cannot be used ({summary(error)}); check the AWS configuration and profile."
+            f"{what} cannot be used ({summary(error)}); check the AWS configuration and profile"
         )
     if key is None or code == "InvalidBucketName":
-        return StoreError(f"{endpoint} refused the bucket {bucket!r} ({summary(error)}); check its name.")
+        return StoreError(f"{endpoint} refused the bucket {bucket!r} ({summary(error)}); check its name")
     return StoreError(
         f"{endpoint} refused the key {key!r} in the bucket {bucket!r} ({summary(error)}); rename the object "
-        "or use another store."
+        "or use another store"
     )

@@ -31,7 +31,7 @@ def explain_refused_put(connection: S3Connection, full: str, failures: int) -> N
     if long is not None:
         raise StoreError(
             f"{where}: one of its parts has {len(long.encode())} bytes and the server's file system seems to "
-            f"allow {_LONGEST_PART}; rename the object or use another store."
+            f"allow {_LONGEST_PART}; rename the object or use another store"
         )
     try:
         rival = _rival(connection, full)
@@ -41,12 +41,12 @@ def explain_refused_put(connection: S3Connection, full: str, failures: int) -> N
     if rival is not None:
         raise StoreError(
             f"{where} beside {rival!r}, because it keeps keys as files and folders; rename one of the two "
-            "or use another store."
+            "or use another store"
         )
     if lasting:
         raise StoreError(
             f"{where}: a folder of that name is in its way, or its disk is full; rename one of the two, or "
-            "free space, or use another store."
+            "free space, or use another store"
         )
 
 

@@ -42,7 +42,7 @@ def open_store(uri: str, options: StoreOptions | None = None, *, create: bool = 
         return _open_s3(rest, options or StoreOptions())
     if scheme == "file":
         return _open_file_uri(rest, create)
-    raise UsageError(f"{scheme}:// is not a kind of store ncbatch knows; use {_KNOWN}.")
+    raise UsageError(f"{scheme}:// is not a kind of store ncbatch knows; use {_KNOWN}")
 
 
 def join_uri(base: str, *parts: str) -> str:
@@ -61,16 +61,16 @@ def join_uri(base: str, *parts: str) -> str:
 
 def _open_path(path: str, create: bool) -> LocalStore:
     if not path:
-        raise UsageError(f"An empty string does not name a store; use {_KNOWN}.")
+        raise UsageError(f"an empty string does not name a store; use {_KNOWN}")
     if "\0" in path:
-        raise UsageError("A path cannot contain a NUL character.")
+        raise UsageError("a path cannot contain a NUL character")
     if re.match(r"(?i)(s3|file):", path):
-        raise UsageError(f"{path!r} lacks the two slashes after the scheme; use {_KNOWN}.")
+        raise UsageError(f"{path!r} lacks the two slashes after the scheme; use {_KNOWN}")
     try:
         root = Path(path).expanduser()
     except RuntimeError as error:  # pathlib's way to say that "~somebody" has no home
         raise UsageError(
-            f"{path!r} names the home folder of a user that this machine does not have."
+            f"{path!r} names the home folder of a user that this machine does not have"
         ) from error
     # abspath, not resolve: the user's own names, symbolic links included, stay recognisable in messages and
     # URIs.
@@ -80,16 +80,16 @@ def _open_path(path: str, create: bool) -> LocalStore:
 def _open_file_uri(rest: str, create: bool) -> LocalStore:
     host, slash, path = rest.partition("/")
     if host.lower() not in ("", "localhost") or not slash:
-        raise UsageError("A file URI needs three slashes and an absolute path, as in file:///data/photos.")
+        raise UsageError("a file URI needs three slashes and an absolute path, as in file:///data/photos")
     return _open_path(os.fsdecode(b"/" + unquote_to_bytes(path)), create)
 
 
 def _local(root: Path, create: bool) -> LocalStore:
     if not root.exists():
         if not create:
-            raise StoreError(f"The folder {root} does not exist; check the path or create it.")
+            raise StoreError(f"the folder {root} does not exist; check the path or create it")
     elif not root.is_dir():
-        raise NotAFolder(f"{root} is a file; name a folder.")
+        raise NotAFolder(f"{root} is a file; name a folder")
     return LocalStore(root, create=create)
 
 
@@ -98,11 +98,11 @@ def _open_s3(rest: str, options: StoreOptions) -> S3Store:
     if "@" in bucket or ":" in bucket:
         # Not repeated in the message: this is what a URI with a key and secret in it looks like.
         raise UsageError(
-            "An S3 URI holds no credentials, host or port; write s3://bucket/prefix, give credentials by the "
-            "environment or an AWS profile, and the server as the endpoint URL."
+            "an S3 URI holds no credentials, host or port; write s3://bucket/prefix, give credentials by the "
+            "environment or an AWS profile, and the server as the endpoint URL"
         )
     if not _BUCKET.fullmatch(bucket):
-        raise UsageError(f"{bucket!r} cannot be the name of a bucket; write s3://bucket/prefix.")
+        raise UsageError(f"{bucket!r} cannot be the name of a bucket; write s3://bucket/prefix")
     from ncbatch.store.s3 import S3Store  # boto3 takes half a second to import, and folders need none of it
 
     return S3Store(bucket, prefix, options)

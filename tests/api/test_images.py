@@ -117,6 +117,7 @@ def test_what_is_no_image(image: object, error: type[Exception], message: str) -
         ({"steps": -1}, "^steps: -1 is not at least 1"),
         ({"method": "sga+bits-back"}, "does not make .ncb files"),
         ({"method": "jpeg"}, "quality"),
+        ({"alpha": "pink"}, "^alpha: 'pink' is not one of refuse, white, black"),
         ({"model": "base-0.011"}, "there is no model 'base-0.011'"),
         ({"model": "bits-back-0.010", "method": "amortized"}, "codes packs"),
     ],
@@ -124,6 +125,16 @@ def test_what_is_no_image(image: object, error: type[Exception], message: str) -
 def test_what_is_no_setting(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ncbatch.NcbatchError, match=message):
         ncbatch.encode(PIXELS, **settings)  # type: ignore[arg-type]
+
+
+def test_a_device_that_is_not_here() -> None:
+    with pytest.raises(ncbatch.NcbatchError, match="device: 'tpu' cannot be used here"):
+        ncbatch.load_model("base-0.010", device="tpu")
+
+
+def test_what_is_neither_bytes_nor_a_path() -> None:
+    with pytest.raises(TypeError, match="not the bytes of a file but int"):
+        ncbatch.decode(5)  # type: ignore[arg-type]
 
 
 def test_damaged_bytes_are_refused() -> None:

@@ -10,7 +10,7 @@ import pydantic
 import pytest
 from cyclopts import CycloptsError
 
-from ncbatch.cli.app import COMMANDS, flags_of
+from ncbatch.cli.app import COMMANDS, flags_of, parse
 from ncbatch.cli.flags import Flag, command
 from ncbatch.cli.usage import told
 from ncbatch.settings import (
@@ -148,6 +148,12 @@ def test_a_flag_behind_two_dashes_is_told_where_it_belongs() -> None:
     with pytest.raises(CycloptsError) as caught:
         parsed("encode", "in", "--", "out", "--dry-run")
     assert "--dry-run stands behind --" in told(caught.value)
+
+
+def test_an_unknown_command_is_refused_even_with_help() -> None:
+    with pytest.raises(CycloptsError) as caught:
+        parse(["encod", "--help"])
+    assert "there is no 'encod' (did you mean encode?)" in told(caught.value)
 
 
 def test_a_default_that_differs_by_method_is_said_for_each() -> None:

@@ -68,11 +68,11 @@ from tests.codec.test_refinement import refinement
 crops = [np.load(name) for name in sys.argv[2:]]
 torch.set_num_threads(int(sys.argv[1]))
 model = Model(zoo.load_builtin("base-0.010"))
-together = refinement(model, crops, steps=6, check_every=3)
-together.advance(6)
+together = refinement(model, crops, steps=3, check_every=3)
+together.advance(3)
 for i, crop in enumerate(crops):
-    alone = refinement(model, [crop], steps=6, check_every=3)
-    alone.advance(6)
+    alone = refinement(model, [crop], steps=3, check_every=3)
+    alone.advance(3)
     assert together.best[i].equals(alone.best), i
     assert torch.equal(together.variables["y"][i : i + 1], alone.variables["y"]), i
 """
