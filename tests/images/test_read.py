@@ -217,6 +217,6 @@ def test_messages_are_one_sentence_with_a_fix_and_travel_between_processes() -> 
     with pytest.raises(ImageError) as caught:
         read_image(save(gradient(), "PNG")[:-20])
     text = str(caught.value)
-    assert "\n" not in text and text.endswith("copy the file again from its source.")
+    assert "\n" not in text and text.endswith("copy the file again from its source")
     copy = pickle.loads(pickle.dumps(caught.value))
     assert str(copy) == text and copy.error_class == "truncated"
