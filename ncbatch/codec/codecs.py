@@ -19,7 +19,7 @@ from ncbatch.codec.encode import (
     finish,
 )
 from ncbatch.codec.errors import BitstreamError, DecodeCheckError, ModelError
-from ncbatch.codec.measure import Outcome, amortized_baseline
+from ncbatch.codec.measure import Outcome, amortized_baseline, ms_ssim
 from ncbatch.codec.methods import Amortized, Classical, Learned, Packed, SgaBitsBack
 from ncbatch.codec.model.hyperprior import Model
 from ncbatch.images import distortion
@@ -78,7 +78,7 @@ class LearnedCoder:
         return Encoded(
             outcome=outcome,
             amortized=outcome.as_baseline() if is_amortized else amortized.expected,
-            ms_ssim=distortion.ms_ssim(pixels, found.image),
+            ms_ssim=ms_ssim(self.model, pixels, found.image),
             width=pixels.shape[1],
             height=pixels.shape[0],
             encode_seconds=0.0,

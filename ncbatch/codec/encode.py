@@ -14,14 +14,13 @@ from torch import Tensor
 from ncbatch.codec import ans, bitstream
 from ncbatch.codec.decode import decode_latents
 from ncbatch.codec.errors import DecodeCheckError
-from ncbatch.codec.measure import Baseline, Outcome, Reconstruction, measure
+from ncbatch.codec.measure import Baseline, Outcome, Reconstruction, measure, ms_ssim
 from ncbatch.codec.methods import Learned, Refined
 from ncbatch.codec.model.hyperprior import Latents, Model, to_tensor
 from ncbatch.codec.recipe import STEPS_BETWEEN_PAUSES, RefinedRecipe
 from ncbatch.codec.refinement.batch import Refinement
 from ncbatch.codec.refinement.loop import Target
 from ncbatch.codec.refinement.noise import ImageNoise
-from ncbatch.images import distortion
 from ncbatch.images.pixels import Pixels
 
 RefinementState = dict[str, Tensor]
@@ -168,7 +167,7 @@ def finish(model: Model, pixels: Pixels, recipe: Learned, found: FoundLatents) -
     return Encoded(
         outcome=outcome,
         amortized=outcome.as_baseline() if chosen is baseline else baseline.expected,
-        ms_ssim=distortion.ms_ssim(pixels, chosen.image),
+        ms_ssim=ms_ssim(model, pixels, chosen.image),
         width=pixels.shape[1],
         height=pixels.shape[0],
         encode_seconds=found.seconds + time.monotonic() - started,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ncbatch.codec import bitstream
 from ncbatch.codec.decode import reconstruct
 from ncbatch.codec.model.hyperprior import Latents, Model, to_tensor
+from ncbatch.codec.model.precision import full_float32
 from ncbatch.images import distortion
 from ncbatch.images.pixels import Pixels
 
@@ -144,3 +145,9 @@ def amortized_baseline(model: Model, pixels: Pixels, lmbda: float) -> Reconstruc
     """What the encoder network alone gives, measured and not coded."""
     latents = model.round(*model.analyse(to_tensor(pixels, model.device)))
     return measure(model, pixels, latents, lmbda)
+
+
+def ms_ssim(model: Model, pixels: Pixels, image: Pixels) -> float | None:
+    """MS-SSIM of two images, on the model's device; None for images that are too small for it."""
+    with full_float32(model.device):
+        return distortion.ms_ssim(pixels, image, model.device)

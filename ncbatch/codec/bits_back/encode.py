@@ -15,7 +15,7 @@ from ncbatch.codec.bits_back.image_stack import InferredPosterior, infer_posteri
 from ncbatch.codec.bits_back.pack import Pack, PackItem, PackReader, write_pack
 from ncbatch.codec.encode import Encoded, Pause, RefinementState, refine
 from ncbatch.codec.errors import BitstreamError, PackCheckError, PosteriorMismatchError
-from ncbatch.codec.measure import Baseline, Outcome, amortized_baseline
+from ncbatch.codec.measure import Baseline, Outcome, amortized_baseline, ms_ssim
 from ncbatch.codec.methods import Packed
 from ncbatch.codec.model.hyperprior import Model, to_pixels, to_tensor
 from ncbatch.codec.recipe import RefinedRecipe
@@ -209,7 +209,7 @@ def _measured(
     return Encoded(
         outcome=outcome,
         amortized=found.amortized,
-        ms_ssim=distortion.ms_ssim(found.pixels, image),
+        ms_ssim=ms_ssim(model, found.pixels, image),
         width=width,
         height=height,
         encode_seconds=found.seconds + decode_seconds,
