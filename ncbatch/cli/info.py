@@ -78,6 +78,7 @@ def _bitstream(data: bytes) -> dict[str, Any]:
     stream = parse(data, max_pixels=_NO_LIMIT)
     return {
         "kind": "bitstream",
+        "format_version": stream.version,
         "whole": True,  # or it would not have been parsed
         "method": stream.method,
         "width": stream.width,
@@ -120,6 +121,7 @@ def _pack(data: bytes) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     pixels = sum(entry.width * entry.height for entry in entries)
     facts = {
         "kind": "pack",
+        "format_version": header.version,
         "whole": problem is None,
         "damage": problem,
         "image_count": header.images,

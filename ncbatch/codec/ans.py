@@ -5,6 +5,7 @@ matching `pop_*` returns the same symbols. Symbols outside a table are coded as 
 value in an Elias-gamma code.
 """
 
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import constriction
@@ -117,7 +118,7 @@ class FactorizedTables:
 _OFFSETS = 1 << SIGMA_BITS
 _TABLES_AT_ONCE = 1024
 _MOST_TABLES = 1 << 15
-"""In the cache; of packs, where nearly every latent has a table of its own, some 10 MB."""
+"""In the cache; of packs of old versions, where nearly every latent has a table of its own, some 10 MB."""
 
 
 class _Table(NamedTuple):
@@ -153,13 +154,24 @@ def _tables_of(keys: NDArray[np.int64], *, escape: bool) -> list[_Table]:
     return [found[key] for key in wanted]
 
 
+def _stable_order(keys: NDArray[np.integer], bits: int) -> NDArray[np.int64]:
+    """Indices that sort numbers of so many bits, 16 or 32.
+
+    numpy sorts 16 bits by radix, several times as fast as more of them.
+    """
+    order = np.argsort(keys.astype(np.uint16), kind="stable")
+    if bits == 16:
+        return order
+    return order[np.argsort((keys >> 16).astype(np.uint16)[order], kind="stable")]
+
+
 class _Runs:
     """Symbols under Gaussians, sorted into runs that share a frequency table.
 
-    The mean-centred latents of an image have a few hundred distinct sigmas, against a hundred thousand
-    latents; where means lie between the integers there are nearly as many tables as latents. Runs come in
-    ascending order of sigma and of the mean's fractional part; the whole part of the mean is subtracted from
-    the symbols.
+    The mean-centred latents of an image have a few hundred distinct coarse sigmas, against a hundred thousand
+    latents, and thousands that are not coarse. Where means lie between the integers there are some thousand
+    tables, and nearly as many as latents without coarseness. Runs come in ascending order of sigma and of the
+    mean's fractional part; the whole part of the mean is subtracted from the symbols.
 
     A Gaussian's key is sigma * 2**8 + the mean's fractional part + 2**7.
     """
@@ -170,22 +182,19 @@ class _Runs:
         self._shape = sigma.shape
         flat = sigma.reshape(-1)
         if mean is None:
-            # numpy sorts 16 bits by radix, several times as fast as anything longer.
-            self._order = np.argsort(flat.astype(np.uint16), kind="stable")
-            counted = np.bincount(flat, minlength=1)
-            distinct = np.flatnonzero(counted)
-            counts, keys = counted[distinct], distinct.astype(np.int64) * _OFFSETS + _OFFSETS // 2
+            self._order = _stable_order(flat, bits=16)
+            keys = flat.astype(np.int64) * _OFFSETS + _OFFSETS // 2
             self._whole: NDArray[np.int32] | None = None
         else:
             self._whole = mean.reshape(-1) + _OFFSETS // 2 >> SIGMA_BITS
             fraction = mean.reshape(-1) - (self._whole << SIGMA_BITS)
-            every = flat.astype(np.int64) * _OFFSETS + _OFFSETS // 2 + fraction
-            self._order = np.argsort(every, kind="stable")
-            keys, counts = np.unique(every, return_counts=True)
-        self._counts = counts
-        ends = np.cumsum(counts).tolist()
-        self.slices = [slice(start, end) for start, end in zip([0, *ends][:-1], ends, strict=True)]
-        self.tables = _tables_of(keys, escape=escape)
+            keys = flat.astype(np.int64) * _OFFSETS + _OFFSETS // 2 + fraction
+            self._order = _stable_order(keys, bits=32)
+        keys = keys[self._order]
+        starts = np.flatnonzero(np.diff(keys, prepend=-1))
+        self._counts = np.diff(starts, append=len(keys))
+        self.slices = [slice(start, end) for start, end in pairwise([*starts.tolist(), len(keys)])]
+        self.tables = _tables_of(keys[starts], escape=escape)
 
     def entries(self, symbols: Symbols) -> tuple[Symbols, NDArray[np.int64]]:
         """Entries of the runs' tables for symbols, sorted into runs, and each one's number of entries."""

@@ -1,7 +1,7 @@
 """The `.ncb` file: header, one ANS payload, checksum.
 
     bytes 0..2   "NCB"
-    byte  3      version, 1
+    byte  3      version, 2; in version 1, sigma is not coarse (see `gaussian_tables.coarse`)
     byte  4      method (see METHODS); tells how the latents were found, decoding does not depend on it
     bytes 5..12  first 8 bytes of the model's digest
     LEB128       width, height, payload length in 32-bit words
@@ -19,7 +19,9 @@ from ncbatch.codec.methods import LEARNED
 from ncbatch.images.limits import MAX_SIDE
 
 MAGIC = b"NCB"
-VERSION = 1
+VERSION = 2
+EXACT_VERSION = 1
+"""Codes with sigma as it is. Still read, no longer written."""
 METHODS = {kind.number: method for method, kind in LEARNED.items()}
 """Names by their number in the file."""
 
@@ -38,6 +40,7 @@ class Bitstream:
         width: in pixels.
         height: in pixels.
         payload: of the entropy coder.
+        version: of the format.
     """
 
     method: str
@@ -45,6 +48,12 @@ class Bitstream:
     width: int
     height: int
     payload: bytes
+    version: int = VERSION
+
+    @property
+    def coarse(self) -> bool:
+        """Whether y is coded with coarse standard deviations."""
+        return self.version != EXACT_VERSION
 
 
 def short_digest(digest: str) -> str:
@@ -85,7 +94,7 @@ def serialise(stream: Bitstream) -> bytes:
     body = b"".join(
         [
             MAGIC,
-            bytes([VERSION, LEARNED[stream.method].number]),
+            bytes([stream.version, LEARNED[stream.method].number]),
             bytes.fromhex(stream.model_digest),
             leb128(stream.width),
             leb128(stream.height),
@@ -118,8 +127,9 @@ def parse(data: bytes, *, max_pixels: int) -> Bitstream:
         raise BitstreamError("not an .ncb file: it does not start with NCB")
     if len(data) < _FIXED + _CHECKSUM:
         raise BitstreamError(f"cut short: {len(data)} bytes cannot hold a header")
-    if data[len(MAGIC)] != VERSION:
-        raise BitstreamError(f".ncb version {data[len(MAGIC)]} is unknown here; upgrade ncbatch")
+    version = data[len(MAGIC)]
+    if version not in (EXACT_VERSION, VERSION):
+        raise BitstreamError(f".ncb version {version} is unknown here; upgrade ncbatch")
     body, checksum = data[:-_CHECKSUM], data[-_CHECKSUM:]
     if zlib.crc32(body) != int.from_bytes(checksum, "little"):
         raise BitstreamError("the checksum does not match: the file is cut short or damaged; fetch it again")
@@ -133,7 +143,7 @@ def parse(data: bytes, *, max_pixels: int) -> Bitstream:
     if len(body) - position != 4 * words:
         raise BitstreamError("the header's payload length is not the file's; the file is damaged")
     digest = data[len(MAGIC) + 2 : _FIXED].hex()
-    return Bitstream(METHODS[method], digest, width, height, body[position:])
+    return Bitstream(METHODS[method], digest, width, height, body[position:], version)
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:

@@ -6,6 +6,7 @@ import torch
 
 from ncbatch.codec import ans, bitstream
 from ncbatch.codec.errors import BitstreamError, WrongModelError
+from ncbatch.codec.gaussian_tables import coarse
 from ncbatch.codec.model.hyperprior import PADDING, Latents, Model, to_pixels
 from ncbatch.images.limits import ImageLimits
 from ncbatch.images.pixels import Pixels
@@ -42,8 +43,9 @@ def decode_latents(model: Model, stream: bitstream.Bitstream) -> Latents:
     height, width = -(-stream.height // PADDING), -(-stream.width // PADDING)
     stack = ans.new_coder(stream.payload)
     z = torch.from_numpy(model.z_tables.pop(stack, (model.info.n, height, width)))[None].to(model.device)
-    _, sigma = model.coding_parameters(z)
-    y = torch.from_numpy(ans.pop_gaussian(stack, sigma[0].cpu().numpy()))[None].to(model.device)
+    sigma = model.coding_parameters(z)[1][0].cpu().numpy()
+    popped = ans.pop_gaussian(stack, coarse(sigma) if stream.coarse else sigma)
+    y = torch.from_numpy(popped)[None].to(model.device)
     if not stack.is_empty():
         raise BitstreamError("the payload holds more than the image; the file is damaged")
     return Latents(y, z)

@@ -14,6 +14,7 @@ from torch import Tensor
 from ncbatch.codec import ans, bitstream
 from ncbatch.codec.decode import decode_latents
 from ncbatch.codec.errors import DecodeCheckError
+from ncbatch.codec.gaussian_tables import coarse
 from ncbatch.codec.measure import Baseline, Outcome, Reconstruction, measure, ms_ssim
 from ncbatch.codec.methods import Learned, Refined
 from ncbatch.codec.model.hyperprior import Latents, Model, to_tensor
@@ -209,7 +210,7 @@ def write(model: Model, latents: Latents, method: str, height: int, width: int) 
     """The `.ncb` file of one image's latents."""
     _, sigma = model.coding_parameters(latents.z)
     stack = ans.new_coder()
-    ans.push_gaussian(stack, latents.y[0].cpu().numpy(), sigma[0].cpu().numpy())
+    ans.push_gaussian(stack, latents.y[0].cpu().numpy(), coarse(sigma[0].cpu().numpy()))
     model.z_tables.push(stack, latents.z[0].cpu().numpy())
     payload = ans.payload_of(stack)
     digest = bitstream.short_digest(model.digest)

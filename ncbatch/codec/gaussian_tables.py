@@ -17,9 +17,55 @@ SIGMA_BITS = 8
 TABLE_BITS = 30
 """Frequencies of one table add up to about 2**TABLE_BITS; the coder keeps 24 bits of them."""
 
+COARSE_BITS = 7
+"""Significant bits of a coarse standard deviation."""
+
+_COARSE_MEAN_BITS = 5  # a coarse mean is off by 1/32 of the standard deviation at most
+_MOST_SIGMA = (1 << 16) - 1
 _GRID_BITS = 10  # the distribution function is tabulated at multiples of 2**-_GRID_BITS ...
 _GRID_END = 8  # ... up to here, where the tail is 6e-16
 _REACH = 6  # symbols within _REACH standard deviations have a frequency of their own
+
+
+@lru_cache(maxsize=1)
+def _coarse_sigmas() -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """By standard deviation, up to _MOST_SIGMA: what it is coarsened to, and how many bits that has."""
+    sigma = np.arange(_MOST_SIGMA + 1)
+    dropped = np.maximum(_bit_lengths(sigma) - COARSE_BITS, 0)
+    rounded = (sigma + (1 << dropped >> 1)) >> dropped << dropped
+    largest = _MOST_SIGMA >> 16 - COARSE_BITS << 16 - COARSE_BITS
+    coarsened = np.minimum(rounded, largest).astype(np.int32)
+    return coarsened, _bit_lengths(coarsened)
+
+
+def _bit_lengths(numbers: NDArray[np.integer]) -> NDArray[np.int32]:
+    return np.array([number.bit_length() for number in numbers.tolist()], dtype=np.int32)
+
+
+def coarse(sigma: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Standard deviations rounded to COARSE_BITS significant bits, so that few tables are needed.
+
+    Of an image's thousands of tables some hundreds are left. A Gaussian of another scale by the share e costs
+    e^2 nats a symbol; e is at most 2^-COARSE_BITS here, so that at most 9e-5 bits are lost, and mostly less.
+
+    Args:
+        sigma: in units of 2**-SIGMA_BITS, from 0 to 2**16 - 1; any shape.
+    """
+    return _coarse_sigmas()[0][sigma]
+
+
+def coarse_mean(mean: NDArray[np.int32], sigma: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Means rounded to a power of two that is at most 1/16 of the standard deviation, or to themselves.
+
+    A mean that is off by the share e of the standard deviation costs e^2 / 2 nats a symbol; e is at most 1/32
+    here, so that at most 7e-4 bits are lost, and a fifth of that on average.
+
+    Args:
+        mean: in units of 2**-SIGMA_BITS; any shape.
+        sigma: as `coarse` gives it, same shape.
+    """
+    dropped = np.maximum(_coarse_sigmas()[1][sigma] - _COARSE_MEAN_BITS, 0)
+    return (mean + (np.int32(1) << dropped >> 1)) >> dropped << dropped
 
 
 @lru_cache(maxsize=1)

@@ -1,8 +1,10 @@
 """Files that another machine wrote with an earlier version, and what they have to decode to.
 
 `golden/tiny` has its models (N = 8, M = 12) beside it, and every kind of file of version 1 of `.ncb` and
-versions 2 and 3 of `.ncbp`. The files in `golden/` are of built-in models. Each folder has an `index.json`
-with the SHA-256 of every image's y_hat and the sum of its samples. Nothing there is ever written anew.
+versions 2 and 3 of `.ncbp`; `golden/tiny-2` has the same of version 2 of `.ncb` and versions 4 and 5 of
+`.ncbp`, of the same models. The files in `golden/` are of built-in models, and of the older versions. Each
+folder has an `index.json` with the SHA-256 of every image's y_hat and the sum of its samples. Nothing there
+is ever written anew.
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ from ncbatch.models import catalog, zoo
 
 FOLDER = resources.files("ncbatch.selftest") / "golden"
 TINY = FOLDER / "tiny"
+TINY_SETS = (TINY, FOLDER / "tiny-2")
+"""Folders with files of the tiny models, the older versions of the formats first."""
 
 MAX_PIXELS = 10**6
 
@@ -44,7 +48,7 @@ class GoldenFile:
     """One file.
 
     Attributes:
-        name: within its folder.
+        name: that tells it from the others.
         data: its bytes.
         model: that made it.
         images: what is known of each image that it holds, as `told` tells it.
@@ -74,9 +78,14 @@ class GoldenFile:
 
 def golden_files() -> Iterator[GoldenFile]:
     """All files whose models are in the package, those of one model after each other."""
-    index = json.loads((TINY / "index.json").read_text())
-    for name, said in sorted(index.items(), key=lambda item: item[1]["model"]):
-        yield GoldenFile(name, (TINY / name).read_bytes(), tiny_model(said["model"]), said["images"])
+    of_tiny_models = [
+        (said["model"], folder / name, said["images"])
+        for folder in TINY_SETS
+        for name, said in json.loads((folder / "index.json").read_text()).items()
+    ]
+    for kind, file, images in sorted(of_tiny_models, key=lambda told: str(told[0])):
+        name = f"{file.parent.name}/{file.name}"
+        yield GoldenFile(name, file.read_bytes(), tiny_model(kind), images)
     names = catalog.builtin_models()
     builtin = json.loads((FOLDER / "index.json").read_text())["files"]
     for name, said in sorted(builtin.items(), key=lambda item: item[1]["model"]):
@@ -89,7 +98,7 @@ def golden_files() -> Iterator[GoldenFile]:
 
 @functools.cache
 def tiny_model(kind: str) -> Checkpoint:
-    """The model of a kind that the files in `golden/tiny` were made with."""
+    """The model of a kind that the files in TINY_SETS were made with."""
     name = f"{kind}.safetensors"
     return checkpoint.parse((TINY / name).read_bytes(), name)
 

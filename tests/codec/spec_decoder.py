@@ -195,6 +195,12 @@ def gaussian_table(sigma: int, offset: int) -> tuple[int, list[int]]:
     return r, [*frequencies, 2**30 - (bounds[-1] - bounds[0]) + 1]
 
 
+def coarse(sigma: Integers) -> Integers:
+    bits = np.array([int(value).bit_length() for value in sigma.reshape(-1)]).reshape(sigma.shape)
+    t = np.maximum(bits - 7, 0)
+    return np.minimum((sigma + 2**t // 2) >> t << t, 65024)
+
+
 # The transforms, in any arithmetic.
 
 
@@ -299,8 +305,8 @@ def words_of(data: bytes) -> list[int]:
 
 
 def decode_ncb(model: Checkpoint, data: bytes) -> Decoded:
-    if data[:3] != b"NCB" or data[3] != 1:
-        raise DamagedError("not an .ncb file of version 1")
+    if data[:3] != b"NCB" or data[3] not in (1, 2):
+        raise DamagedError("not an .ncb file of version 1 or 2")
     check_crc(data[:-4], data[-4:])
     if data[5:13].hex() != model.digest[:16]:
         raise DamagedError("another model")
@@ -312,6 +318,8 @@ def decode_ncb(model: Checkpoint, data: bytes) -> Decoded:
     stack = Stack(words_of(data[position:-4]))
     z = pop_z(stack, model, "z", height, width)
     mu, sigma = hyper_synthesis(model, 256 * z + model.integers("z.median")[:, None, None])
+    if data[3] == 2:
+        sigma = coarse(sigma)
     y_hat = 256 * pop_gaussian(stack, sigma, np.zeros_like(sigma)) + mu
     if not stack.empty:
         raise DamagedError("the payload holds more than the image")

@@ -25,6 +25,7 @@ from tests.codec.spec_decoder import (
     Table,
     Uniform,
     check_crc,
+    coarse,
     convolution,
     gaussian_table,
     hyper_synthesis,
@@ -75,6 +76,7 @@ def read_section(content: bytes, in_front: Section | None) -> Section:
 
 @dataclass(frozen=True)
 class Pack:
+    version: int
     rate: float
     steps: int
     side_bytes: int
@@ -84,15 +86,16 @@ class Pack:
 
 
 def read_pack(model: Checkpoint, data: bytes) -> Pack:
-    if data[:3] != b"NCP" or data[3] not in (2, 3):
-        raise DamagedError("not an .ncbp file of version 2 or 3")
+    version = data[3]
+    if data[:3] != b"NCP" or version not in (2, 3, 4, 5):
+        raise DamagedError("not an .ncbp file of versions 2 to 5")
     if data[4:12].hex() != model.digest[:16]:
         raise DamagedError("another model")
     steps, position = leb128(data, 20)
     images, position = leb128(data, position)
     side_bytes, position = leb128(data, position)
     names_bytes = 0
-    if data[3] == 3:
+    if version in (3, 5):
         names_bytes, position = leb128(data, position)
     check_crc(data[:position], data[position : position + 4])
     position += 4
@@ -115,7 +118,7 @@ def read_pack(model: Checkpoint, data: bytes) -> Pack:
     if position != len(data):
         raise DamagedError("bytes follow the last image")
     (rate,) = struct.unpack("<d", data[12:20])
-    return Pack(rate, steps, side_bytes, names, sections, side_words)
+    return Pack(version, rate, steps, side_bytes, names, sections, side_words)
 
 
 SIGMAS = [
@@ -235,6 +238,13 @@ def split_mean(mean: Integers) -> tuple[Integers, Integers]:
     return whole, mean - 256 * whole
 
 
+def coarse_parameters(mu: Integers, sigma: Integers) -> tuple[Integers, Integers]:
+    sigma = coarse(sigma)
+    bits = np.array([int(value).bit_length() for value in sigma.reshape(-1)]).reshape(sigma.shape)
+    t = np.maximum(bits - 5, 0)
+    return (mu + 2**t // 2) >> t << t, sigma
+
+
 def give_back(stack: Stack, z: Integers, mean: Integers, sigma: Integers) -> None:
     whole, offset = split_mean(mean)
     symbols = (z - whole).reshape(-1)
@@ -258,6 +268,8 @@ def decode_ncbp(model: Checkpoint, data: bytes) -> tuple[list[Decoded], bytes]:
         z = pop_z(stack, model, "fine16" if with_bits_back else "z", section.height, section.width)
         values = 16 * z if with_bits_back else 256 * z + model.integers("z.median")[:, None, None]
         mu, sigma = hyper_synthesis(model, values)
+        if pack.version in (4, 5):
+            mu, sigma = coarse_parameters(mu, sigma)
         whole, offset = split_mean(mu)
         y_hat = whole + pop_gaussian(stack, sigma, offset)
         if zlib.crc32(y_hat.astype("<i4").tobytes()) % 2**16 != section.latents:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ncbatch.codec.bitstream import Bitstream, parse, serialise
+from ncbatch.codec.bitstream import Bitstream, file_bytes, parse, serialise
 from ncbatch.codec.decode import decode
 from ncbatch.codec.encode import encode
 from ncbatch.codec.errors import BitstreamError, WrongModelError
@@ -32,12 +32,20 @@ def small(model: Model, photograph: np.ndarray) -> bytes:
     st.integers(1, 65535),
     st.integers(1, 65535),
     st.binary(max_size=400).map(lambda b: b[: len(b) // 4 * 4]),
+    st.sampled_from([1, 2]),
 )
-def test_round_trip_and_header_size(method: str, width: int, height: int, payload: bytes) -> None:
-    stream = Bitstream(method, DIGEST, width, height, payload)
+def test_round_trip_and_header_size(
+    method: str, width: int, height: int, payload: bytes, version: int
+) -> None:
+    stream = Bitstream(method, DIGEST, width, height, payload, version)
     data = serialise(stream)
     assert parse(data, max_pixels=2**32) == stream
+    assert len(data) == file_bytes(width, height, len(payload) // 4)
     assert len(data) - len(payload) < 32
+
+
+def test_new_files_are_of_version_two(small: bytes) -> None:
+    assert small[3] == 2 and parse(small, max_pixels=10**6).coarse
 
 
 def test_every_flipped_byte_is_one_error(model: Model, small: bytes) -> None:

@@ -279,10 +279,10 @@ def test_an_image_that_does_not_decode_at_all_is_named(
 ) -> None:
     real = image_stack.pop_image
 
-    def broken(stack: Any, model: Model, entry: pack_file.Entry) -> Any:
+    def broken(stack: Any, model: Model, entry: pack_file.Entry, **how: bool) -> Any:
         if (entry.height, entry.width) == found[1].pixels.shape[:2]:
             raise BitstreamError("no")
-        return real(stack, model, entry)
+        return real(stack, model, entry, **how)
 
     monkeypatch.setattr("ncbatch.codec.bits_back.pack.pop_image", broken)
     with pytest.raises(PackCheckError) as caught:

@@ -23,8 +23,12 @@ from ncbatch.selftest import golden
 from tests.codec import spec_decoder, spec_pack_decoder
 from tests.codec.spec_decoder import Checkpoint, Decoded
 
-TINY = Path(str(golden.TINY))
-FILES: dict[str, dict[str, Any]] = json.loads((TINY / "index.json").read_text())
+GOLDEN, TINY = Path(str(golden.FOLDER)), Path(str(golden.TINY))
+FILES: dict[str, dict[str, Any]] = {
+    f"{folder.name}/{name}": said
+    for folder in golden.TINY_SETS
+    for name, said in json.loads((folder / "index.json").read_text()).items()
+}
 PAGES = Path(__file__).parents[2] / "docs" / "formats"
 _LEVELS = 0.01  # as in `test_golden`: one sample in a hundred may be one level off
 
@@ -46,12 +50,12 @@ def check(decoded: Decoded, said: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", [name for name in FILES if name.endswith(".ncb")])
 def test_the_specification_decodes_a_file(name: str) -> None:
     said = FILES[name]
-    check(spec_decoder.decode_ncb(model(said["model"]), (TINY / name).read_bytes()), said["images"][0])
+    check(spec_decoder.decode_ncb(model(said["model"]), (GOLDEN / name).read_bytes()), said["images"][0])
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name.endswith(".ncbp")])
 def test_the_specification_decodes_a_pack(name: str) -> None:
-    images, side = spec_pack_decoder.decode_ncbp(model("bits-back"), (TINY / name).read_bytes())
+    images, side = spec_pack_decoder.decode_ncbp(model("bits-back"), (GOLDEN / name).read_bytes())
     assert len(images) == len(FILES[name]["images"])
     for decoded, said in zip(images, FILES[name]["images"], strict=True):
         check(decoded, said)
@@ -61,11 +65,11 @@ def test_the_specification_decodes_a_pack(name: str) -> None:
 def test_the_specification_decodes_a_file_of_a_built_in_model() -> None:
     """N = 64 and M = 192, and a checkpoint that does not name its digest."""
     name, source = "base-0.080-65x63-sga.ncb", catalog.builtin_file("base-0.080")
-    said = json.loads((TINY.parent / "index.json").read_text())["files"][name]
+    said = json.loads((GOLDEN / "index.json").read_text())["files"][name]
     built_in = Checkpoint(source.read_bytes())
     if built_in.digest != said["model_digest"]:
         pytest.skip("the model of this file is no longer in the package")
-    decoded = spec_decoder.decode_ncb(built_in, (TINY.parent / name).read_bytes())
+    decoded = spec_decoder.decode_ncb(built_in, (GOLDEN / name).read_bytes())
     check(decoded, said | {"width": 65, "height": 63, "samples_sum": said["pixels_sum"]})
 
 

@@ -257,10 +257,10 @@ def test_an_image_that_never_decodes_fails_alone(local: Workbench, monkeypatch: 
     from ncbatch.codec.bits_back.pack import pop_image
     from ncbatch.codec.errors import BitstreamError
 
-    def broken(stack: Any, model: Any, entry: Any) -> Any:
+    def broken(stack: Any, model: Any, entry: Any, **how: Any) -> Any:
         if entry.width == 70:
             raise BitstreamError("no")
-        return pop_image(stack, model, entry)
+        return pop_image(stack, model, entry, **how)
 
     with monkeypatch.context() as patch:
         patch.setattr("ncbatch.codec.bits_back.pack.pop_image", broken)

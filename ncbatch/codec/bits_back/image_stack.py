@@ -23,7 +23,7 @@ from ncbatch.codec.bits_back.bbvi import BbviSettings, infer
 from ncbatch.codec.bits_back.fixed_posterior import Corrections, Posterior, snap, snap_corrected
 from ncbatch.codec.bits_back.pack_file import Entry
 from ncbatch.codec.errors import BitstreamError, ModelError, PosteriorMismatchError
-from ncbatch.codec.gaussian_tables import SIGMA_BITS
+from ncbatch.codec.gaussian_tables import SIGMA_BITS, coarse, coarse_mean
 from ncbatch.codec.model.exact_hyper_synthesis import FINE_STEP, MAX_Z_SYMBOL, UNIT
 from ncbatch.codec.model.hyperprior import PADDING, Model
 from ncbatch.codec.model.rates import bits_back, gaussian_bits
@@ -133,9 +133,9 @@ def push_plain(stack: AnsCoder, model: Model, image: InferredPosterior) -> Codin
 
 
 def _push_y(stack: AnsCoder, mu: NDArray[np.int32], sigma: NDArray[np.int32], y_hat: Tensor) -> float:
-    """Pushes y_hat and returns its information content in bits."""
-    symbols = y_hat[0].cpu().numpy()
-    ans.push_gaussian(stack, symbols, sigma, mu)
+    """Pushes y_hat, with coarse parameters, and returns its information content in bits."""
+    symbols, coarse_sigma = y_hat[0].cpu().numpy(), coarse(sigma)
+    ans.push_gaussian(stack, symbols, coarse_sigma, coarse_mean(mu, coarse_sigma))
     centred = torch.from_numpy(symbols).double() - torch.from_numpy(mu).double() / UNIT
     return gaussian_bits(centred, torch.from_numpy(sigma).double() / UNIT).sum().item()
 
@@ -154,8 +154,14 @@ class DecodedLatents:
     y_hat: Tensor
 
 
-def pop_image(stack: AnsCoder, model: Model, entry: Entry) -> DecodedLatents:
+def pop_image(stack: AnsCoder, model: Model, entry: Entry, *, with_coarse: bool) -> DecodedLatents:
     """Decodes the image that was coded last.
+
+    Args:
+        stack: of the whole pack.
+        model: that made the pack.
+        entry: what the pack says of the image.
+        with_coarse: whether y was coded with coarse parameters.
 
     Raises:
         BitstreamError: the stack does not hold what the entry says.
@@ -165,6 +171,9 @@ def pop_image(stack: AnsCoder, model: Model, entry: Entry) -> DecodedLatents:
     z = (model.fine_tables if with_bits_back else model.z_tables).pop(stack, shape)
     parameters = model.fine_coding_parameters if with_bits_back else model.coding_parameters
     mu, sigma = _on_host(parameters(_batch_of_one(z, model)))
+    if with_coarse:
+        sigma = coarse(sigma)
+        mu = coarse_mean(mu, sigma)
     symbols = ans.pop_gaussian(stack, sigma, mu)
     if checksum(symbols) != entry.latents:
         raise BitstreamError("it does not decode to what was coded")

@@ -231,7 +231,7 @@ class PackReader:
             index -= 1
             try:
                 self._give_back(stack, waiting)
-                waiting = pop_image(stack, self._model, section.entry)
+                waiting = pop_image(stack, self._model, section.entry, with_coarse=self.header.coarse)
             except BitstreamError as error:
                 raise self._lost(index, error) from error
             offset = 0 if section is self._sections[0] else section.start  # the first has the header, too

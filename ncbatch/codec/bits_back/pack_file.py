@@ -1,10 +1,10 @@
 """The `.ncbp` file: several images' payloads in one ANS stack.
 
     header      "NCP", version, first 8 bytes of the model's digest, float64 learning rate of the inference;
-                LEB128: its steps, number of images, bytes of side information, and in version 3 bytes of
-                the names; CRC-32 of the header
-    names       in version 3 only: the images' file names in UTF-8, in the order of packing, with a zero byte
-                between two of them, compressed by zlib; CRC-32 of that
+                LEB128: its steps, number of images, bytes of side information, and in versions 3 and 5
+                bytes of the names; CRC-32 of the header
+    names       in versions 3 and 5 only: the images' file names in UTF-8, in the order of packing, with a
+                zero byte between two of them, compressed by zlib; CRC-32 of that
     sections    one an image, the last coded first; then, if there is side information, the words for it
     a section   its length; entry; its words of the stack; CRC-32 of all that
     an entry    method and flags in a byte; unless they are those of the section in front, width and height;
@@ -35,8 +35,9 @@ from ncbatch.codec.model.hyperprior import PADDING
 from ncbatch.codec.recipe import MAX_BBVI_LEARNING_RATE, MAX_BBVI_STEPS
 
 MAGIC = b"NCP"
-VERSION = 2
-VERSION_WITH_NAMES = 3
+_VERSIONS = {2: (False, False), 3: (False, True), 4: (True, False), 5: (True, True)}
+"""Whether y is coded with coarse parameters, and whether the images' names are in the pack. The older ones,
+which are not coarse, are still read, but no longer written."""
 _DIGEST_BYTES = 8
 _FIXED = len(MAGIC) + 1 + _DIGEST_BYTES + 8
 _CHECKSUM = 4
@@ -83,6 +84,7 @@ class PackHeader:
         images: how many there are.
         side_bytes: of side information.
         names_bytes: of the images' names as they are stored; 0 where there are none.
+        coarse: whether y is coded with coarse means and standard deviations (see `image_stack`).
     """
 
     model_digest: str
@@ -90,6 +92,13 @@ class PackHeader:
     images: int
     side_bytes: int
     names_bytes: int = 0
+    coarse: bool = True
+
+    @property
+    def version(self) -> int:
+        """The number of the format's version."""
+        wanted = (self.coarse, self.names_bytes > 0)
+        return next(version for version, told in _VERSIONS.items() if told == wanted)
 
 
 @dataclass(frozen=True)
@@ -112,7 +121,7 @@ def write_header(header: PackHeader) -> bytes:
     content = b"".join(
         [
             MAGIC,
-            bytes([VERSION_WITH_NAMES if header.names_bytes else VERSION]),
+            bytes([header.version]),
             bytes.fromhex(header.model_digest),
             struct.pack("<d", header.inference.learning_rate),
             leb128(header.inference.steps),
@@ -314,9 +323,9 @@ def _read_header(data: bytes) -> tuple[PackHeader, int]:
     if len(data) < _FIXED + _CHECKSUM:
         raise BitstreamError(f"cut short: {len(data)} bytes cannot hold a header")
     version = data[len(MAGIC)]
-    if version not in (VERSION, VERSION_WITH_NAMES):
+    if version not in _VERSIONS:
         raise BitstreamError(
-            f".ncbp version {version} is unknown ({VERSION_WITH_NAMES} is known), so no image comes out; "
+            f".ncbp version {version} is unknown ({max(_VERSIONS)} is known), so no image comes out; "
             "use the encoder's version of ncbatch, or fetch the file again if it is damaged"
         )
     digest = data[len(MAGIC) + 1 : len(MAGIC) + 1 + _DIGEST_BYTES].hex()
@@ -325,7 +334,8 @@ def _read_header(data: bytes) -> tuple[PackHeader, int]:
     images, position = read_leb128(data, position)
     side_bytes, position = read_leb128(data, position)
     names_bytes = 0
-    if version == VERSION_WITH_NAMES:
+    coarse, named = _VERSIONS[version]
+    if named:
         names_bytes, position = read_leb128(data, position)
     if _checksum(data[:position]) != data[position : position + _CHECKSUM]:
         raise BitstreamError("the header is damaged, so none of the images comes out; fetch the file again")
@@ -335,7 +345,8 @@ def _read_header(data: bytes) -> tuple[PackHeader, int]:
             f"the header asks for {steps} steps of inference at the rate {learning_rate:g}, which no encoder "
             "writes; the file is damaged"
         )
-    header = PackHeader(digest, BbviSettings(steps, learning_rate), images, side_bytes, names_bytes)
+    inference = BbviSettings(steps, learning_rate)
+    header = PackHeader(digest, inference, images, side_bytes, names_bytes, coarse)
     return header, position + _CHECKSUM
 
 
