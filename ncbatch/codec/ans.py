@@ -154,14 +154,12 @@ def _tables_of(keys: NDArray[np.int64], *, escape: bool) -> list[_Table]:
     return [found[key] for key in wanted]
 
 
-def _stable_order(keys: NDArray[np.integer], bits: int) -> NDArray[np.int64]:
-    """Indices that sort numbers of so many bits, 16 or 32.
+def _stable_order(keys: NDArray[np.uint32]) -> NDArray[np.int64]:
+    """Indices that sort numbers below 2**32.
 
     numpy sorts 16 bits by radix, several times as fast as more of them.
     """
     order = np.argsort(keys.astype(np.uint16), kind="stable")
-    if bits == 16:
-        return order
     return order[np.argsort((keys >> 16).astype(np.uint16)[order], kind="stable")]
 
 
@@ -180,36 +178,44 @@ class _Runs:
         self, sigma: NDArray[np.int32], mean: NDArray[np.int32] | None, *, escape: bool = True
     ) -> None:
         self._shape = sigma.shape
-        flat = sigma.reshape(-1)
+        self._whole: NDArray[np.int32] | None = None
+        keys: NDArray[Any]
         if mean is None:
-            self._order = _stable_order(flat, bits=16)
-            keys = flat.astype(np.int64) * _OFFSETS + _OFFSETS // 2
-            self._whole: NDArray[np.int32] | None = None
+            keys = sigma.reshape(-1).astype(np.uint16)
+            self._order = np.argsort(keys, kind="stable")
         else:
             self._whole = mean.reshape(-1) + _OFFSETS // 2 >> SIGMA_BITS
             fraction = mean.reshape(-1) - (self._whole << SIGMA_BITS)
-            keys = flat.astype(np.int64) * _OFFSETS + _OFFSETS // 2 + fraction
-            self._order = _stable_order(keys, bits=32)
+            both = sigma.reshape(-1).astype(np.int32) * _OFFSETS + fraction + _OFFSETS // 2
+            keys = both.astype(np.uint32, copy=False)
+            self._order = _stable_order(keys)
         keys = keys[self._order]
-        starts = np.flatnonzero(np.diff(keys, prepend=-1))
+        starts = np.flatnonzero(np.concatenate([np.ones(min(len(keys), 1), bool), keys[1:] != keys[:-1]]))
+        distinct = keys[starts].astype(np.int64)
+        if mean is None:
+            distinct = distinct * _OFFSETS + _OFFSETS // 2
         self._counts = np.diff(starts, append=len(keys))
         self.slices = [slice(start, end) for start, end in pairwise([*starts.tolist(), len(keys)])]
-        self.tables = _tables_of(keys[starts], escape=escape)
+        self.tables = _tables_of(distinct, escape=escape)
 
-    def entries(self, symbols: Symbols) -> tuple[Symbols, NDArray[np.int64]]:
-        """Entries of the runs' tables for symbols, sorted into runs, and each one's number of entries."""
+    def entries(self, symbols: Symbols) -> tuple[Symbols, Symbols]:
+        """Entries of the runs' tables for symbols, sorted into runs, and the number of each one's escape."""
         ordered = symbols.reshape(-1)
         if self._whole is not None:
             ordered = ordered - self._whole
+        escape = np.array([table.escape for table in self.tables], dtype=np.int32)
+        return ordered[self._order] - self._firsts, np.repeat(escape, self._counts)
+
+    @property
+    def _firsts(self) -> Symbols:
+        """The first symbol of each sorted element's table."""
         first = np.array([table.first for table in self.tables], dtype=np.int32)
-        escape = np.array([table.escape for table in self.tables], dtype=np.int64)
-        return ordered[self._order] - np.repeat(first, self._counts), np.repeat(escape, self._counts)
+        return np.repeat(first, self._counts)
 
     def symbols(self, entries: Symbols) -> Symbols:
         """The symbols that sorted entries stand for, in the shape of sigma."""
-        first = np.array([table.first for table in self.tables], dtype=np.int32)
         symbols = np.empty_like(entries)
-        symbols[self._order] = entries + np.repeat(first, self._counts)
+        symbols[self._order] = entries + self._firsts
         return (symbols if self._whole is None else symbols + self._whole).reshape(self._shape)
 
 
@@ -225,11 +231,11 @@ def push_gaussian(
     """
     runs = _Runs(sigma, mean)
     entries, escapes = runs.entries(symbols)
-    outside = (entries < 0) | (entries >= escapes)
+    outside = entries.view(np.uint32) >= escapes.view(np.uint32)  # negative ones are large then
     escaped = set(
         np.searchsorted([run.stop for run in runs.slices], np.flatnonzero(outside), "right").tolist()
     )
-    coded = np.where(outside, escapes, entries).astype(np.int32)
+    coded = np.where(outside, escapes, entries)
     for index in reversed(range(len(runs.slices))):
         run, table = runs.slices[index], runs.tables[index]
         if index in escaped:

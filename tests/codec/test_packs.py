@@ -479,7 +479,7 @@ def same(model: Model, data: bytes, found: list[PackCandidate]) -> bool:
 def test_names_come_back_and_cost_nothing_where_there_are_none(
     posterior_model: Model, packed: VerifiedPack, found: list[PackCandidate], named: bytes
 ) -> None:
-    assert packed.pack.data[3] == 2 and named[3] == 3, "older readers still take what has no names"
+    assert packed.pack.data[3] == 4 and named[3] == 5
     assert pack_file.PackFile(packed.pack.data, max_pixels=PIXELS).names is None
     assert pack_file.PackFile(named, max_pixels=PIXELS).names == tuple(NAMES)
     assert same(posterior_model, named, found)
