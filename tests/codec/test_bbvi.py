@@ -8,8 +8,15 @@ from torch import Tensor
 
 from ncbatch.codec.bits_back import bbvi
 from ncbatch.codec.bits_back.bbvi import BbviSettings, infer, net_rate, rate_gradient
+from ncbatch.codec.bits_back.image_stack import infer_posteriors
 from ncbatch.codec.model.hyperprior import Model, to_tensor
 from ncbatch.codec.refinement.latents import round_y
+from ncbatch.models import zoo
+
+CPU = torch.device("cpu")
+NEEDS_CUDA = pytest.param(
+    "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+)
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +94,31 @@ def test_twice_the_same_and_nearly_so_with_noisy_gradients(
     monkeypatch.setattr(bbvi, "rate_gradient", noisy)
     third = torch.cat(infer(posterior_model, y_hat, settings), 1)
     assert 0 < (third - first).abs().max() < 1e-7
+
+
+def test_images_together_are_inferred_as_alone_up_to_the_last_bits(
+    posterior_model: Model, crops: list[np.ndarray]
+) -> None:
+    """What a GPU does with a batch; the margins of the corrections are a million times wider."""
+    images = [crops[1], crops[1][::-1].copy(), crops[0][:64, :64].copy()]
+    y_hats = torch.cat(
+        [round_y(posterior_model.analyse(to_tensor(i, posterior_model.device))[0]) for i in images]
+    )
+    settings = BbviSettings(30, 3e-3)
+    together = torch.cat(infer(posterior_model, y_hats, settings), 1)
+    alone = torch.cat([torch.cat(infer(posterior_model, y[None], settings), 1) for y in y_hats])
+    assert torch.allclose(together, alone, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("device", ["cpu", NEEDS_CUDA])
+def test_posteriors_of_a_batch_are_those_of_its_images(
+    posterior_model: Model, crops: list[np.ndarray], device: str
+) -> None:
+    there = Model(zoo.load_builtin("bits-back-0.010"), device) if device != "cpu" else posterior_model
+    images = [crops[1], crops[1][::-1].copy()]
+    y_hats = torch.cat([round_y(posterior_model.analyse(to_tensor(image, CPU))[0]) for image in images])
+    settings = BbviSettings(30, 3e-3)
+    found = infer_posteriors(there, y_hats.to(device), settings)
+    for one, y in zip(found, y_hats, strict=True):
+        (alone,) = infer_posteriors(posterior_model, y[None], settings)
+        assert torch.equal(one.y_hat.cpu(), y[None]) and one.posterior.checksum == alone.posterior.checksum

@@ -153,7 +153,7 @@ def test_a_pack_that_an_attempt_published_before_it_died_is_adopted(
     list(open_attempt(bench.workspace(spec), unit, ATTEMPTS[0]).rows(unit.images, {}))
     standing = bench.keys("packs/")
     monkeypatch.setattr(encode, "refine", None)
-    monkeypatch.setattr(encode, "infer_posterior", None)
+    monkeypatch.setattr(encode, "infer_posteriors", None)
     rows = finish(bench, spec, unit, 1)
     check(bench, rows)
     assert all(row.adopted for row in rows.values())
@@ -165,7 +165,7 @@ def test_what_a_probe_found_is_not_found_again(local: Workbench, monkeypatch: py
     for image in unit.images:
         probe_image(local.workspace(spec), unit, ATTEMPTS[0], image.key)
     assert local.keys("packs/") == local.keys("units/") == []
-    monkeypatch.setattr(encode, "infer_posterior", None)
+    monkeypatch.setattr(encode, "infer_posteriors", None)
     rows = finish(local, spec, unit, 1)
     check(local, rows)
     assert not any(row.adopted for row in rows.values())
@@ -179,7 +179,7 @@ def test_a_damaged_object_of_what_was_kept_is_passed_over(local: Workbench) -> N
     check(local, finish(local, spec, unit, 1))
 
 
-@pytest.mark.parametrize("broken", ["infer_posterior", "amortized_baseline"])
+@pytest.mark.parametrize("broken", ["infer_posteriors", "amortized_baseline"])
 def test_an_image_too_large_for_memory_fails_alone(
     local: Workbench, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:

@@ -7,6 +7,7 @@ so two machines differ by little more than the last bits (see `fixed_posterior` 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -39,18 +40,18 @@ def infer(
     """Mean and log-variance of q(z|y_hat).
 
     Args:
-        y_hat: int32[1, M, h, w].
+        y_hat: int32[batch, M, h, w]; every image is inferred as it would be alone, but for the last bits.
         disturbance: relative change of the start, such as another machine's rounding makes all the way.
 
     Returns:
-        float64[1, N, h/4, w/4] each, in units of z.
+        float64[batch, N, h/4, w/4] each, in units of z.
     """
     y = y_hat.to(torch.float64)
     with torch.no_grad():
         parameters = model.precise_hyper_analysis(y).contiguous() * (1 + disturbance)
     first, second = torch.zeros_like(parameters), torch.zeros_like(parameters)
-    counter = torch.arange(parameters.numel() // 2, dtype=torch.int32, device=y.device)
-    counter = counter.view(1, model.info.n, *parameters.shape[2:])
+    shape = (1, model.info.n, *parameters.shape[2:])  # the noise is the same for every image
+    counter = torch.arange(math.prod(shape), dtype=torch.int32, device=y.device).view(shape)
     for step in range(settings.steps):
         noise = normal(_NOISE.uniform("z", step, counter).double())
         gradient = rate_gradient(model, y, parameters, noise)
@@ -68,8 +69,8 @@ def rate_gradient(model: Model, y: Tensor, parameters: Tensor, noise: Tensor) ->
     """Gradient of the net rate, in bits, at one sample of z; float64 of the parameters' shape.
 
     Args:
-        y: the rounded latents; float64[1, M, h, w] with integer values.
-        parameters: means and log-variances of q(z|y_hat); float64[1, 2 N, h/4, w/4].
+        y: the rounded latents; float64[batch, M, h, w] with integer values.
+        parameters: means and log-variances of q(z|y_hat); float64[batch, 2 N, h/4, w/4].
         noise: standard normal numbers that make the sample; float64[1, N, h/4, w/4].
     """
     leaf = parameters.detach().requires_grad_()
@@ -79,7 +80,7 @@ def rate_gradient(model: Model, y: Tensor, parameters: Tensor, noise: Tensor) ->
 
 
 def net_rate(model: Model, y: Tensor, parameters: Tensor, noise: Tensor) -> Tensor:
-    """Bits of y and of a sample of z, less the bits got back for it; a scalar tensor.
+    """Bits of y and of a sample of z, less the bits got back for it, of all images; a scalar tensor.
 
     Equation 6 of Yang et al. 2020, in bits. Arguments as of `rate_gradient`.
     """

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ncbatch.codec.bits_back.bbvi import BbviSettings
 from ncbatch.codec.bits_back.fixed_posterior import Posterior
-from ncbatch.codec.bits_back.image_stack import InferredPosterior, infer_posterior
+from ncbatch.codec.bits_back.image_stack import InferredPosterior, infer_posteriors
 from ncbatch.codec.bits_back.pack import Pack, PackItem, PackReader, write_pack
 from ncbatch.codec.encode import Encoded, Pause, RefinementState, refine
 from ncbatch.codec.errors import BitstreamError, PackCheckError, PosteriorMismatchError
@@ -104,11 +104,11 @@ def find(
         y_hat = refine(model, batch, images, recipe, resume_from, on_pause).best.y
     else:
         y_hat = round_y(model.analyse(batch)[0])
+    posteriors = infer_posteriors(model, y_hat, inference_settings(recipe))
     shared = (time.monotonic() - started) / len(images)
     found = []
-    for image, y in zip(images, y_hat, strict=True):
+    for image, inferred in zip(images, posteriors, strict=True):
         started = time.monotonic()
-        inferred = infer_posterior(model, y[None], inference_settings(recipe))
         amortized = _amortized(model, image, recipe)
         found.append(
             PackCandidate(image, inferred, recipe.method, amortized, shared + time.monotonic() - started)

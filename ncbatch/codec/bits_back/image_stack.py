@@ -66,8 +66,17 @@ class CodingCost:
     untouched: int
 
 
-def infer_posterior(model: Model, y_hat: Tensor, settings: BbviSettings) -> InferredPosterior:
-    """Infers and snaps q(z|y_hat), as the decoder will.
+def infer_posteriors(model: Model, y_hat: Tensor, settings: BbviSettings) -> list[InferredPosterior]:
+    """Infers and snaps q(z|y_hat) of each image, as the decoder will.
+
+    On a GPU, which one image does not fill, all images are inferred at once. What is found then differs in
+    the last bits from what is found for one alone, as the decoder's does; corrections are there for that. On
+    a CPU it is one after the other, so that an image's bytes do not depend on its neighbours.
+
+    Args:
+        model: of the kind bits-back.
+        y_hat: the rounded latents, int32[batch, M, h, w].
+        settings: of the inference.
 
     Raises:
         ModelError: the model is not of the kind bits-back.
@@ -77,9 +86,12 @@ def infer_posterior(model: Model, y_hat: Tensor, settings: BbviSettings) -> Infe
         raise ModelError(
             "the model is of the kind base, which has no posterior; bits-back needs one of the kind bits-back"
         )
-    mean, log_variance = infer(model, y_hat, settings)
-    posterior, corrections = snap(mean[0], log_variance[0])
-    return InferredPosterior(y_hat, posterior, corrections)
+    found = []
+    for part in y_hat.split(1 if y_hat.device.type == "cpu" else len(y_hat)):
+        for y, mean, log_variance in zip(part, *infer(model, part, settings), strict=True):
+            posterior, corrections = snap(mean, log_variance)
+            found.append(InferredPosterior(y[None], posterior, corrections))
+    return found
 
 
 def borrowed_bytes(image: InferredPosterior) -> int:
