@@ -51,8 +51,13 @@ class Attempt:
         fetching = images_ahead(workspace.corpus, self._variant, poisoned, bounds, self._publisher.standing)
         finishing = Behind(self._finished, lambda done: done.job.area, bounds.finishers, bounds.behind)
         with fetching, finishing:
-            find = partial(self._find, finishing.make_room)
-            found = Batches(workspace, find, finishing.make_room).done(self._jobs(fetching.of(images), early))
+            batches = Batches(
+                workspace.batching(self._variant),
+                workspace.device,
+                partial(self._find, finishing.make_room),
+                finishing.make_room,
+            )
+            found = batches.done(self._jobs(fetching.of(images), early), self.wip.interrupted())
             for finished in finishing.after(found):
                 if isinstance(finished, _OutOfMemory):
                     finishing.make_room()

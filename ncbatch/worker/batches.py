@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from itertools import chain
 from typing import Generic, TypeVar
 
 import torch
@@ -13,6 +15,7 @@ from ncbatch.codec.encode import Pause, RefinementState, padded_shape
 from ncbatch.codec.errors import DecodeCheckError, DivergedError
 from ncbatch.codec.refinement.batch import Refinement
 from ncbatch.images.pixels import Pixels
+from ncbatch.worker.batching import Batching, Shape
 from ncbatch.worker.device_health import fault, says_out_of_memory
 from ncbatch.worker.fetch import FetchedImage
 from ncbatch.worker.pipeline import EVERYTHING
@@ -20,7 +23,6 @@ from ncbatch.worker.rows import Failure
 from ncbatch.worker.tracer import Tracer
 from ncbatch.worker.unit_progress import UnitProgress
 from ncbatch.worker.work_in_progress import WorkInProgress
-from ncbatch.worker.workspace import Workspace
 
 _HELD_SAMPLES = 200_000_000  # of images kept in memory while batches fill up
 
@@ -43,6 +45,8 @@ class Batches(Generic[Result]):
     """Puts jobs through a function that takes several at once.
 
     Args:
+        batching: how many.
+        device: that the function computes on.
         encode: results in the order of its jobs; may raise DivergedError or DecodeCheckError, or run out of
             memory.
         make_room: waits until there is memory for a batch of so many pixels beside what else is under way,
@@ -51,39 +55,58 @@ class Batches(Generic[Result]):
 
     def __init__(
         self,
-        workspace: Workspace,
+        batching: Batching,
+        device: torch.device,
         encode: Callable[[Sequence[FetchedImage]], Sequence[Result]],
         make_room: Callable[[int], bool] = lambda pixels: False,
     ) -> None:
-        self._workspace, self._encode, self._make_room = workspace, encode, make_room
+        self._batching, self._device = batching, device
+        self._encode, self._make_room = encode, make_room
 
-    def done(self, jobs: Iterable[FetchedImage]) -> Iterator[BatchResult[Result]]:
-        """One result per job, as they get done."""
-        batches: dict[tuple[int, int], list[FetchedImage]] = {}
-        for job in jobs:
+    def done(
+        self, jobs: Iterable[FetchedImage], interrupted: Collection[str] = ()
+    ) -> Iterator[BatchResult[Result]]:
+        """One result per job, as they get done.
+
+        Args:
+            jobs: in any order of their shapes.
+            interrupted: keys of the images of a batch that comes first, as it was when it was interrupted.
+        """
+        jobs = iter(jobs)
+        first, others = _gathered(jobs, interrupted)
+        if first:
+            yield from self._tried(first, measured=False)
+        held: dict[Shape, list[FetchedImage]] = {}
+        for job in chain(others, jobs):
             shape = padded_shape(job.pixels)
-            batches.setdefault(shape, []).append(job)
-            if len(batches[shape]) >= self._workspace.batch_size:
-                yield from self._tried(batches.pop(shape))
-            elif sum(job.pixels.size for batch in batches.values() for job in batch) > _HELD_SAMPLES:
-                for shape in list(batches):
-                    yield from self._tried(batches.pop(shape))
-        for batch in batches.values():
+            held.setdefault(shape, []).append(job)
+            if len(held[shape]) >= self._batching.size(shape):
+                yield from self._tried(held.pop(shape))
+            while sum(map(_samples, held.values())) > _HELD_SAMPLES:
+                fullest = max(held, key=lambda shape: _samples(held[shape]))
+                yield from self._tried(held.pop(fullest))
+        for batch in held.values():
             yield from self._tried(batch)
 
-    def _tried(self, jobs: list[FetchedImage], *, alone: bool = False) -> Iterator[BatchResult[Result]]:
-        """alone: after memory ran out, with as much of it as can be had."""
+    def _tried(
+        self, jobs: list[FetchedImage], *, alone: bool = False, measured: bool = True
+    ) -> Iterator[BatchResult[Result]]:
+        """alone: after memory ran out, with as much of it as can be had. measured: it is a batch like any."""
         beside_others = self._make_room(EVERYTHING if alone else sum(job.area for job in jobs))
-        if alone and self._workspace.device.type == "cuda":
+        if alone and self._device.type == "cuda":
             torch.cuda.empty_cache()
-        started = datetime.now(timezone.utc)
+        started, clock = datetime.now(timezone.utc), time.monotonic()
         try:
             results = self._encode(jobs)
+            if self._device.type == "cuda":
+                torch.cuda.synchronize(self._device)
         except (MemoryError, RuntimeError) as error:
-            failure = memory_failure(error, self._workspace.device)
+            failure = memory_failure(error, self._device)
         except (DivergedError, DecodeCheckError) as error:
             failure = failure_of(error)
         else:
+            if measured:
+                self._batching.took(padded_shape(jobs[0].pixels), len(jobs), time.monotonic() - clock)
             for job, result in zip(jobs, results, strict=True):
                 yield BatchResult(job, result, started, len(jobs))
             return
@@ -92,7 +115,7 @@ class Batches(Generic[Result]):
         out_of_memory = failure.error_class == OUT_OF_MEMORY
         if out_of_memory and beside_others:
             # What becomes of an image must not depend on what happened to be done beside it.
-            yield from self._tried(jobs, alone=True)
+            yield from self._tried(jobs, alone=True, measured=measured)
         elif len(jobs) == 1:
             yield BatchResult(jobs[0], failure, started, 1)
         elif out_of_memory:
@@ -102,10 +125,28 @@ class Batches(Generic[Result]):
                 yield from self._tried([job])
 
     def _halved(self, jobs: list[FetchedImage]) -> Iterator[BatchResult[Result]]:
+        self._batching.too_large(padded_shape(jobs[0].pixels), len(jobs))
         half = len(jobs) // 2
-        self._workspace.batch_size = min(self._workspace.batch_size, half)
         yield from self._tried(jobs[:half], alone=True)
         yield from self._tried(jobs[half:], alone=True)
+
+
+def _gathered(
+    jobs: Iterator[FetchedImage], wanted: Collection[str]
+) -> tuple[list[FetchedImage], list[FetchedImage]]:
+    """The wanted jobs, and those that came before the last of them; as far as memory allows to look."""
+    found: list[FetchedImage] = []
+    others: list[FetchedImage] = []
+    while len(found) < len(wanted) and _samples(found) + _samples(others) <= _HELD_SAMPLES:
+        job = next(jobs, None)
+        if job is None:
+            break
+        (found if job.image.key in wanted else others).append(job)
+    return (found, others) if len(found) == len(wanted) else ([], found + others)
+
+
+def _samples(jobs: Iterable[FetchedImage]) -> int:
+    return sum(job.pixels.size for job in jobs)
 
 
 def failure_of(error: DivergedError | DecodeCheckError) -> Failure:

@@ -16,6 +16,7 @@ from ncbatch.metrics.schema import Row
 from ncbatch.plan.spec import Variant
 from ncbatch.plan.units import PlannedImage, Unit
 from ncbatch.worker.batches import OUT_OF_MEMORY, Batches, BatchResult, failure_of, memory_failure, refined
+from ncbatch.worker.batching import FixedBatches
 from ncbatch.worker.fetch import FetchedImage, Opened, images_ahead, open_image
 from ncbatch.worker.rows import Failure, RowWriter, Work
 from ncbatch.worker.workspace import Workspace
@@ -113,7 +114,9 @@ class PackAttempt:
                     yield job
 
         failed: dict[str, Failure] = {}
-        for done in Batches(self._workspace, self._find).done(unknown()):
+        batching, device = self._workspace.batching(self._variant), self._workspace.device
+        batches = Batches(batching, device, self._find)
+        for done in batches.done(unknown(), self.wip.interrupted()):
             if isinstance(done.result, Failure) and self._falls_back(done.result):
                 failed[done.job.image.key] = done.result
             else:
@@ -122,9 +125,10 @@ class PackAttempt:
         def restore(jobs: Sequence[FetchedImage]) -> list[PackCandidate]:
             return [self._coder.restored(job.pixels, kept[job.image.key]) for job in jobs]
 
-        for done in Batches(self._workspace, restore).done(known):
+        for done in Batches(FixedBatches(1), device, restore).done(known):
             yield _told(done)
-        for done in Batches(self._workspace, self._unrefined).done(j for j in rest if j.image.key in failed):
+        without = Batches(FixedBatches(1), device, self._unrefined)
+        for done in without.done(j for j in rest if j.image.key in failed):
             why = failed[done.job.image.key].error
             yield _told(done, note=f"fell back to the encoder network's latents: {why}")
 

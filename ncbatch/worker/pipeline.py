@@ -50,7 +50,7 @@ class Bounds:
         """
         if device.type == "cpu":
             return Bounds(fetchers=2, ahead=1 << 22, finishers=1, behind=1 << 22)
-        return Bounds(fetchers=8, ahead=1 << 25, finishers=min(max(threads, 2), 8), behind=1 << 27)
+        return Bounds(fetchers=8, ahead=1 << 26, finishers=min(max(threads, 2), 8), behind=1 << 27)
 
 
 class _Entry(Generic[Result]):

@@ -20,7 +20,7 @@ from ncbatch.store import ObjectNotFound, Store
 
 log = logging.getLogger(__name__)
 
-_TAG = "tag"
+_TAG, _MEMBERS = "tag", "members"
 
 
 class WorkInProgress:
@@ -36,9 +36,11 @@ class WorkInProgress:
     def __init__(self, output: Store, unit: Unit, variant: Variant, seconds: float) -> None:
         self._output, self._key, self._seconds = output, layout.wip_key(unit.id), seconds
         self._unit, self._digest = unit.id, variant.digest
+        self._planned = unit.images
         self._refines, self._packs = variant.recipe.refines, variant.recipe.uses_bits_back
         self._saved_at = time.monotonic()
         self._found: torch.Tensor | None = None
+        self._state: RefinementState | None = None
         self._looked = False
 
     def _tag(self, images: Sequence[PlannedImage]) -> torch.Tensor:
@@ -47,20 +49,42 @@ class WorkInProgress:
         content += "".join(f"\n{len(i.key)} {i.key} {i.etag}" for i in images)
         return torch.tensor(list(hashlib.sha256(content.encode()).digest()), dtype=torch.uint8)
 
+    def interrupted(self) -> list[str]:
+        """The keys of the images whose refinement an earlier attempt saved, in their order; empty if none.
+
+        Only the same images together go on from there, whatever size batches have now.
+        """
+        if not self._refines:
+            return []
+        state = self._look()
+        members = state[_MEMBERS].tolist() if state and _MEMBERS in state else []
+        if not all(0 <= index < len(self._planned) for index in members):
+            return []
+        images = [self._planned[index] for index in members]
+        return [image.key for image in images] if self._is_of(images) else []
+
     def resume(self, images: Sequence[PlannedImage]) -> RefinementState | None:
         """The state that an earlier attempt saved of exactly this batch under this recipe, or None."""
         if not self._refines:
             return None
-        tag = self._tag(images)
-        # A state can take hundreds of megabytes, so it is not fetched again for every batch of the unit.
-        if self._looked and (self._found is None or not torch.equal(self._found, tag)):
+        # A state can take hundreds of megabytes, so it is neither fetched again for every batch of the unit,
+        # nor kept longer than until the first of them.
+        state, self._state = self._look(), None
+        if not self._is_of(images):
             return None
-        state = self._stored(self._key)
-        self._looked, self._found = True, state.pop(_TAG, None)
-        if self._found is None or not torch.equal(self._found, tag):
-            return None
+        state = self._stored(self._key) if state is None else state
         log.info("continuing at step %d from %s", int(state["step"]), self._key)
         return state
+
+    def _look(self) -> RefinementState | None:
+        """What stands there at the first call; later None, if it has been taken."""
+        if not self._looked:
+            self._state, self._looked = self._stored(self._key), True
+            self._found = self._state.get(_TAG)
+        return self._state
+
+    def _is_of(self, images: Sequence[PlannedImage]) -> bool:
+        return self._found is not None and torch.equal(self._found, self._tag(images))
 
     def _stored(self, key: str) -> RefinementState:
         """What stands at the key, empty where it is nothing or damaged."""
@@ -94,7 +118,9 @@ class WorkInProgress:
 
     def save(self, refinement: Refinement, images: Sequence[PlannedImage], more: RefinementState) -> None:
         """Saves the refinement's state with `more` beside it, in the place of what stands there."""
-        state = {**refinement.state(), **more, _TAG: self._tag(images)}
+        places = {image.key: index for index, image in enumerate(self._planned)}
+        members = torch.tensor([places[image.key] for image in images])
+        state = {**refinement.state(), **more, _TAG: self._tag(images), _MEMBERS: members}
         self._output.put(self._key, save(state))
         self._saved_at = time.monotonic()
 

@@ -13,6 +13,7 @@ from ncbatch.models.loading import RunModels
 from ncbatch.plan.spec import RunSpec, Variant
 from ncbatch.plan.units import Unit
 from ncbatch.store import Store
+from ncbatch.worker.batching import Batching, FixedBatches, GrowingBatches
 from ncbatch.worker.beats import BeatSink
 from ncbatch.worker.options import WorkerOptions
 from ncbatch.worker.pipeline import Bounds
@@ -33,7 +34,6 @@ class Workspace:
         options: how units are done.
         report: where to say how much of a unit is done.
         bounds: what is done beside the main thread.
-        batch_size: as the options say at first; halved for good when memory runs out.
     """
 
     spec: RunSpec
@@ -42,12 +42,11 @@ class Workspace:
     device: torch.device
     options: WorkerOptions = field(default_factory=WorkerOptions)
     report: BeatSink | None = None
-    batch_size: int = field(init=False)
     bounds: Bounds = field(init=False)
     models: RunModels = field(init=False)
+    _batching: dict[str, Batching] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.batch_size = self.options.batch_size
         self.bounds = Bounds.of(self.device, torch.get_num_threads())
         self.models = RunModels(self.output, self.device)
 
@@ -59,6 +58,20 @@ class Workspace:
         assert variant.model_digest is not None
         model = self.models.get(variant.model_digest)
         return PackCoder(model, recipe) if isinstance(recipe, PackedRecipe) else LearnedCoder(model, recipe)
+
+    def batching(self, variant: Variant) -> Batching:
+        """How many of a variant's images go together: what was learned of it holds for all its units."""
+        if variant.digest not in self._batching:
+            self._batching[variant.digest] = self._new_batching(variant)
+        return self._batching[variant.digest]
+
+    def _new_batching(self, variant: Variant) -> Batching:
+        if self.options.batch_size is not None:
+            return FixedBatches(self.options.batch_size)
+        # On a CPU every image is computed in tensors of its own; see `codec.refinement.batch`.
+        if self.device.type == "cpu" or not variant.recipe.refines:
+            return FixedBatches(1)
+        return GrowingBatches()
 
     def wip(self, unit: Unit) -> WorkInProgress:
         """Where the unit's states between its steps are kept."""

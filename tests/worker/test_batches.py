@@ -94,7 +94,7 @@ def test_out_of_memory_halves_the_batch_and_remembers(
     workspace = local.workspace(spec, batch_size=5)
     run_unit(workspace, unit, ATTEMPTS[0], {})
     assert sizes == [5, 2, 3, 1, 2, 1, 1, 1], "the later ones come in the size that worked"
-    assert workspace.batch_size == 1
+    assert workspace.batching(spec.variants[0]).size((64, 64)) == 1
     rows = local.rows()
     assert rows.keys() == images.keys()
     assert {row.status for row in rows.values()} == {"ok"}

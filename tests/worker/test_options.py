@@ -20,9 +20,11 @@ def test_looks_are_where_a_refinement_pauses() -> None:
 
 
 def test_what_memory_does_to_the_batch_size_is_no_option(local: Workbench) -> None:
-    workspace = local.workspace(local.spec(), batch_size=8)
-    workspace.batch_size //= 2
-    assert (workspace.batch_size, workspace.options.batch_size) == (4, 8)
+    spec = local.spec()
+    workspace = local.workspace(spec, batch_size=8)
+    workspace.batching(spec.variants[0]).too_large((64, 64), 8)
+    assert workspace.batching(spec.variants[0]).size((128, 64)) == 4
+    assert workspace.options.batch_size == 8
 
 
 def test_a_worker_computes_with_the_cpus_that_it_has() -> None:

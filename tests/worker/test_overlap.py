@@ -288,5 +288,5 @@ def test_a_batch_too_large_beside_others_is_tried_without_them(
     workspace.output = WatchedStore(workspace.output, seen)
     run_unit(workspace, unit, ATTEMPTS[0], {})
     assert refining.sizes == [2, 2, 2]
-    assert workspace.batch_size == 2
+    assert workspace.batching(spec.variants[0]).size((64, 64)) == 2
     assert {row.batch_size for row in local.rows().values()} == {2}

@@ -123,6 +123,22 @@ def test_a_batch_goes_on_as_a_batch(
     assert _streams(local)["a.png"] == undisturbed["a.png"]
 
 
+def test_an_interrupted_batch_goes_on_whatever_size_batches_have(
+    local: Workbench, undisturbed: dict[str, bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    """As on a GPU, where the next worker may have found another size, or has yet to find one."""
+    local.add({f"{n}.png": make_image(70, 64, seed=n) for n in range(3)})
+    spec, unit = _planned(local)
+    workspace = local.workspace(spec, wip_seconds=0.0, batch_size=2)
+    workspace.output = DeadlyStore(local.output, 5)  # in the second batch; the first has three saves
+    with pytest.raises(Killed):
+        run_unit(workspace, unit, ATTEMPTS[0], {})
+    _finish(local.workspace(spec, batch_size=1), unit)
+    assert _went_on(caplog) == ["continuing at step 20"]
+    rows = local.rows()
+    assert [key for key in undisturbed if local.bitstream(rows[key]) != undisturbed[key]] == []
+
+
 @pytest.mark.s3
 def test_it_goes_on_from_s3(
     on_s3: Workbench, undisturbed: dict[str, bytes], caplog: pytest.LogCaptureFixture
