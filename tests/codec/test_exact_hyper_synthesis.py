@@ -106,6 +106,22 @@ def test_close_to_the_float_network(checkpoint: Checkpoint, model: Model, photog
         assert error.mean() < 0.002 and (error / scales).max() < 0.1
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 2), (2, 4, 6)])
+def test_the_products_of_other_devices_are_the_same_sums(
+    checkpoint: Checkpoint, shape: tuple[int, int, int]
+) -> None:
+    batch, height, width = shape
+    exact, generator = ExactHyperSynthesis(checkpoint.integer_layers(), CPU), torch.Generator().manual_seed(0)
+    for index, layer in enumerate(checkpoint.integer_layers()):
+        upsamples = exact_hyper_synthesis.UPSAMPLES[index]
+        channels = layer.weight.shape[0 if upsamples else 1]
+        limit = exact_hyper_synthesis.MAX_ACTIVATION
+        x = torch.randint(-limit, limit, (batch, channels, height, width), generator=generator).double()
+        weight, bias = layer.weight.double(), layer.bias.double()
+        products = exact_hyper_synthesis.sums_by_products(x, weight, bias, upsamples=upsamples)
+        assert torch.equal(products, exact.sums(index, x))
+
+
 def test_weights_that_would_not_be_exact_are_refused() -> None:
     weight = torch.ones(4000, 8, 5, 5)
     with pytest.raises(ModelError, match="too large"):

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from ncbatch.codec.model import hyperprior
 from ncbatch.codec.model.checkpoint import Checkpoint
 from ncbatch.codec.model.hyperprior import Model, fast_dtype, to_tensor
-from ncbatch.codec.model.precision import full_float32, without_cudnn
+from ncbatch.codec.model.precision import full_float32
 from ncbatch.codec.refinement import latents as latents_module
 from ncbatch.codec.refinement.latents import PosteriorSpace
 
@@ -33,7 +33,7 @@ def tf32() -> tuple[bool, bool]:
 
 
 def switches() -> tuple[object, ...]:
-    return CUDNN.enabled, CUDNN.deterministic, CUDNN.benchmark, tf32()
+    return CUDNN.deterministic, CUDNN.benchmark, tf32()
 
 
 @pytest.fixture(autouse=True)
@@ -50,20 +50,20 @@ def test_full_float32_is_for_a_block_only(matmul: str) -> None:
     torch.set_float32_matmul_precision(matmul)
     CUDNN.benchmark = True
     before = switches()
-    assert before == (True, False, True, (True, matmul == "high"))
+    assert before == (False, True, (True, matmul == "high"))
     with pytest.raises(ZeroDivisionError), full_float32(GPU):
-        assert switches() == (True, True, False, (False, False))
-        with without_cudnn(GPU):
-            assert switches() == (False, True, False, (False, False))
+        assert switches() == (True, False, (False, False))
+        with full_float32(GPU):
+            assert switches() == (True, False, (False, False))
             F.conv2d(torch.ones(1, 1, 3, 3), torch.ones(1, 1, 3, 3))  # torch accepts the combination
-        assert switches() == (True, True, False, (False, False))
+        assert switches() == (True, False, (False, False))
         raise ZeroDivisionError
     assert switches() == before
 
 
 def test_on_a_cpu_nothing_is_switched() -> None:
     before = switches()
-    with full_float32(CPU), without_cudnn(CPU):
+    with full_float32(CPU):
         assert switches() == before
 
 
@@ -72,8 +72,6 @@ def test_a_process_that_uses_the_newer_names_may_code() -> None:
     """`torch.backends.cudnn.flags` raises there."""
     CUDNN.conv.fp32_precision = "ieee"
     try:
-        with without_cudnn(GPU):
-            assert not CUDNN.enabled
         with full_float32(GPU):
             assert tf32() == (False, False)
     finally:
@@ -85,22 +83,22 @@ def test_threads_wait_for_each_other() -> None:
     inside, leave = threading.Event(), threading.Event()
 
     def first() -> None:
-        with without_cudnn(GPU):
+        with full_float32(GPU):
             inside.set()
             leave.wait(60)
 
     def second() -> None:
         inside.wait(60)
         leave.set()
-        with without_cudnn(GPU):
-            assert not CUDNN.enabled
+        with full_float32(GPU):
+            assert CUDNN.deterministic
 
     threads = [threading.Thread(target=work) for work in (first, second)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert CUDNN.enabled
+    assert not CUDNN.deterministic
 
 
 class Noted:

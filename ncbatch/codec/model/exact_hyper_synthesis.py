@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ncbatch.codec.errors import ModelError
-from ncbatch.codec.model.precision import without_cudnn
 
 UNIT_BITS = 8
 UNIT = 1 << UNIT_BITS
@@ -118,10 +117,33 @@ class ExactHyperSynthesis:
             integers below 2**53, float64[batch, out, h, w], twice as high and wide where the layer upsamples.
         """
         weight, bias, _ = self._layers[index]
-        with torch.no_grad(), without_cudnn(self.device):
+        with torch.no_grad():
+            if self.device.type != "cpu":
+                return sums_by_products(x, weight, bias, upsamples=UPSAMPLES[index])
             if UPSAMPLES[index]:
                 return F.conv_transpose2d(x, weight, bias, stride=2, padding=2, output_padding=1)
             return F.conv2d(x, weight, bias, padding=1)
+
+
+def sums_by_products(x: Tensor, weight: Tensor, bias: Tensor, *, upsamples: bool) -> Tensor:
+    """A layer's convolution as a matrix product, whatever a library would make of a convolution.
+
+    cuDNN may choose FFT or Winograd, which are not exact, and can only be switched off for a whole process.
+
+    Args:
+        x: as of `ExactHyperSynthesis.sums`, which returns the same.
+        weight: float64, as torch lays out the layer's weight.
+        bias: float64[out].
+        upsamples: whether the layer is a transposed convolution 5x5 of stride 2, not one 3x3.
+    """
+    batch, _, height, width = x.shape
+    if upsamples:
+        taps = weight.flatten(1).T @ x.flatten(2)  # each input's share in 5x5 outputs
+        size = (2 * height, 2 * width)
+        summed = F.fold(taps, size, kernel_size=5, stride=2, padding=2)
+        return summed + bias.view(-1, 1, 1)
+    neighbours = F.unfold(x, kernel_size=3, padding=1)
+    return (weight.flatten(1) @ neighbours).view(batch, -1, height, width) + bias.view(-1, 1, 1)
 
 
 def check_layers(layers: list[IntegerLayer], n: int, m: int) -> None:

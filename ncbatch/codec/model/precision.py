@@ -1,7 +1,8 @@
 """Which arithmetic a GPU's libraries use, set for a block of code and put back after it.
 
 The switches of torch belong to the process. So that two threads do not put back each other's values, one
-thread at a time is in such a block; others wait for it. On a CPU there is nothing to switch.
+thread at a time is in such a block; others wait for it. What runs beside it is as right as before: it may
+only be given other kernels meanwhile. On a CPU there is nothing to switch.
 """
 
 from __future__ import annotations
@@ -17,39 +18,26 @@ _LOCK = threading.RLock()
 
 
 @contextmanager
-def without_cudnn(device: torch.device) -> Iterator[None]:
-    """Convolutions as plain matrix products: cuDNN may choose FFT or Winograd, which are not exact."""
-    with _switched(device, [(torch.backends.cudnn, "enabled", False)]):
-        yield
-
-
-@contextmanager
 def full_float32(device: torch.device) -> Iterator[None]:
     """Float32 with all its bits, and by the same kernels each time.
 
     By default cuDNN computes float32 convolutions in TF32, which keeps 10 bits of each factor, and some of
     its kernels add up in any order.
     """
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    switches: list[tuple[Any, str, Any]] = [(cudnn, "deterministic", True), (cudnn, "benchmark", False)]
-    if hasattr(cudnn, "conv"):  # since torch 2.9, which refuses the older names beside these
-        switches += [
-            (module, "fp32_precision", "ieee")
-            for module in (cudnn.conv, matmul)
-            if module.fp32_precision == "tf32"
-        ]
-    else:
-        switches += [(cudnn, "allow_tf32", False), (matmul, "allow_tf32", False)]
-    with _switched(device, switches):
-        yield
-
-
-@contextmanager
-def _switched(device: torch.device, switches: list[tuple[Any, str, Any]]) -> Iterator[None]:
     if device.type == "cpu":
         yield
         return
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     with _LOCK:
+        switches: list[tuple[Any, str, Any]] = [(cudnn, "deterministic", True), (cudnn, "benchmark", False)]
+        if hasattr(cudnn, "conv"):  # since torch 2.9, which refuses the older names beside these
+            switches += [
+                (module, "fp32_precision", "ieee")
+                for module in (cudnn.conv, matmul)
+                if module.fp32_precision == "tf32"
+            ]
+        else:
+            switches += [(cudnn, "allow_tf32", False), (matmul, "allow_tf32", False)]
         before = [(module, name, getattr(module, name)) for module, name, _ in switches]
         try:
             for module, name, value in switches:
