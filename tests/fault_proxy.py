@@ -6,6 +6,7 @@
         proxy.drop_answer("PUT", times=1)            # forwarded and stored, but the client hears nothing
         proxy.fail("PUT", status=412, times=1)       # "somebody else was first", not forwarded
         proxy.delay(0.5, "GET")
+        proxy.refuse_conditions()                    # 501 to every conditional put
         ...
         proxy.count("PUT", key="run.json")
 
@@ -22,6 +23,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from urllib.parse import unquote, urlsplit
@@ -31,6 +33,7 @@ _CODES = {
     409: "ConditionalRequestConflict",
     412: "PreconditionFailed",
     500: "InternalError",
+    501: "NotImplemented",
     503: "SlowDown",
 }
 _HOP_BY_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "proxy-connection", "expect"})
@@ -45,9 +48,12 @@ class _Fault:
     until: float = float("inf")
     status: int = 0
     seconds: float = 0.0
+    header: str | None = None  # that a request must have
 
-    def takes(self, method: str, path: str) -> bool:
+    def takes(self, method: str, path: str, headers: Message) -> bool:
         if self.times <= 0 or time.monotonic() > self.until:
+            return False
+        if self.header is not None and self.header not in headers:
             return False
         return self.method in (None, method) and (self.key is None or path.endswith(self.key))
 
@@ -109,6 +115,10 @@ class FaultProxy:
         """Be a server that knows no ranges. Breaks signatures, so the server behind must not check them."""
         self._add(_Fault("ignore_range", "GET", None))
 
+    def refuse_conditions(self) -> None:
+        """Be a server that answers 501 to a put with a condition, as old ones and some gateways do."""
+        self._add(_Fault("status", "PUT", None, status=501, header="If-None-Match"))
+
     def clear(self) -> None:
         """Forward everything again."""
         with self._lock:
@@ -127,11 +137,11 @@ class FaultProxy:
         with self._lock:
             self._faults.append(fault)
 
-    def _take(self, method: str, path: str) -> _Fault | None:
+    def _take(self, method: str, path: str, headers: Message) -> _Fault | None:
         with self._lock:
             self._seen[method, path] += 1
             for fault in self._faults:
-                if fault.takes(method, path):
+                if fault.takes(method, path, headers):
                     fault.times -= 1
                     return fault
         return None
@@ -150,7 +160,7 @@ def _handler(proxy: FaultProxy, host: str, port: int) -> type[BaseHTTPRequestHan
 
         def _serve(self) -> None:
             body = self._request_body()
-            fault = proxy._take(self.command, unquote(urlsplit(self.path).path))
+            fault = proxy._take(self.command, unquote(urlsplit(self.path).path), self.headers)
             kind = fault.kind if fault else ""
             if fault and kind == "status":
                 self._refuse(fault.status)

@@ -19,6 +19,7 @@ from ncbatch.store.s3_refusals import explain_refused_put
 
 _CHECK_SECONDS = 15.0  # a person is waiting for this answer
 _LONGEST_KEY = 1024  # bytes of UTF-8, S3's limit
+_NOT_IMPLEMENTED = 501
 _CONFLICT_WAIT = 0.2  # seconds
 
 
@@ -34,6 +35,7 @@ class S3Store(Store):
         self.prefix = prefix.rstrip("/") + "/" if prefix.rstrip("/") else ""
         self.options = options or StoreOptions()
         self._connection = S3Connection(bucket, self.options)
+        self._knows_conditions = True
 
     @property
     @override
@@ -176,13 +178,22 @@ class S3Store(Store):
         self._page(self.prefix, min(_CHECK_SECONDS, self.options.retry_seconds), MaxKeys=1)
 
     def _create(self, key: str, data: bytes) -> str | None:
-        """The new object's etag, None if the server says that an object stands there or is being written."""
-        try:
-            return self._put(self._full(key), data, IfNoneMatch="*")
-        except StoreError as error:
-            if status_of(error.__cause__) in (409, 412):
-                return None
-            raise
+        """The new object's etag, None if the server says that an object stands there or is being written.
+
+        A server that does not know the condition ignores it, or answers that it is not implemented; then the
+        put is made without.
+        """
+        if self._knows_conditions:
+            try:
+                return self._put(self._full(key), data, IfNoneMatch="*")
+            except StoreError as error:
+                status = status_of(error.__cause__)
+                if status in (409, 412):
+                    return None
+                if status != _NOT_IMPLEMENTED:
+                    raise
+            self._knows_conditions = False
+        return self._put(self._full(key), data)
 
     def _put(self, full: str, data: bytes, **condition: str) -> str:
         answer = self._connection.request(

@@ -10,9 +10,11 @@ from functools import partial
 
 import torch
 
+from ncbatch.codec import bitstream
 from ncbatch.codec.codecs import Coder, Finish, LearnedCoder
 from ncbatch.codec.encode import Encoded
 from ncbatch.codec.errors import DecodeCheckError
+from ncbatch.codec.recipe import RefinedRecipe
 from ncbatch.metrics.schema import Row
 from ncbatch.plan.spec import Variant
 from ncbatch.plan.units import PlannedImage, Unit
@@ -24,6 +26,8 @@ from ncbatch.worker.rows import Failure, RowWriter, Work
 from ncbatch.worker.workspace import Workspace
 
 log = logging.getLogger(__name__)
+
+_UNREFINED = "amortized"  # the method of a bitstream by the encoder network alone
 
 
 class Attempt:
@@ -83,12 +87,21 @@ class Attempt:
             else:
                 early.append(row)
 
+    def _may_be_a_fallback(self, data: bytes) -> bool:
+        """Whether a good bitstream does not tell what became of its image: refined in vain, or not refined
+        because that fails. Doing it again is what tells; it ends with the same bytes.
+        """
+        variant = self._variant
+        if not variant.fall_back or not isinstance(variant.recipe, RefinedRecipe):
+            return False
+        return bitstream.parse(data, max_pixels=variant.max_pixels).method == _UNREFINED
+
     def _adopted(self, job: FetchedImage, standing: Iterable[tuple[str, bytes]]) -> Row | None:
         """A row for a bitstream that an earlier attempt published before it could commit."""
         started = datetime.now(timezone.utc)
         for key, data in standing:
             encoded = self._coder.measured(job.pixels, data)
-            if encoded is not None:
+            if encoded is not None and not self._may_be_a_fallback(data):
                 return self._writer.ok(job.image, encoded, key, Work(started, adopted=True))
         return None
 
@@ -134,7 +147,7 @@ class Attempt:
         except DecodeCheckError as error:
             return self._writer.failed(job.image, failure_of(error))
         note = f"fell back to the amortized encoding: {failure.error}"
-        return self._published(job, encoded, Work(started, method="amortized", note=note))
+        return self._published(job, encoded, Work(started, method=_UNREFINED, note=note))
 
     def _published(self, job: FetchedImage, encoded: Encoded, work: Work) -> Row:
         """Publishes an encoding. Where another attempt was faster, its bitstream counts."""

@@ -7,7 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from ncbatch.store import AccessDenied, StoreError, StoreOptions, StoreUnavailable, open_store
+from ncbatch.store import (
+    AccessDenied,
+    StoreError,
+    StoreOptions,
+    StoreUnavailable,
+    honours_create_only,
+    open_store,
+)
 from tests.fault_proxy import FaultProxy
 from tests.servers import S3Server
 from tests.store.conftest import Faulty
@@ -123,6 +130,18 @@ def test_refused_for_ever_although_nothing_is_there_ends(faulty: Faulty) -> None
     faulty.proxy.fail("PUT", status=412)
     with pytest.raises(StoreUnavailable, match="neither stores nor shows"):
         faulty.open(retry_seconds=0.5).put_if_absent("commit", b"mine")
+
+
+def test_a_server_that_does_not_implement_conditions_works_as_one_that_ignores_them(faulty: Faulty) -> None:
+    faulty.proxy.refuse_conditions()
+    store = faulty.open()
+    assert store.put_if_absent("units/1", b"first") and not store.put_if_absent("units/1", b"second")
+    assert store.put_if_absent("units/1", b"first"), "our own bytes"
+    assert store.put_if_absent("units/2", b"other")
+    assert faulty.direct.get("units/1") == b"first" and faulty.direct.get("units/2") == b"other"
+    assert faulty.proxy.count("PUT") == 3, "the condition is tried once"
+    assert not honours_create_only(faulty.open())
+    assert not list(faulty.direct.list("probe/"))
 
 
 def test_a_plain_put_reports_a_conflict(faulty: Faulty) -> None:

@@ -153,6 +153,29 @@ def test_where_the_variant_allows_it_the_amortized_encoding_is_published(
     assert row.error == "fell back to the amortized encoding: at step 50"
 
 
+@pytest.mark.parametrize("diverges", [True, False])
+def test_a_fallback_of_an_attempt_that_died_is_never_taken_for_a_refined_image(
+    local: Workbench, batches: Any, diverges: bool
+) -> None:
+    """The bytes do not say why they are not refined, so the image is done again."""
+    spec, unit = _planned(local, make_variant(sga(200), fall_back=True), {"a.png": make_image()})
+    standing = encode(MODEL, [make_image()], AMORTIZED)[0].outcome.data
+    key = layout.bitstream_key("v", "a.png", 0)
+    local.output.put(key, standing)
+    if diverges:
+        batches(lambda batch: DivergedError("at step 50"))
+    run_unit(local.workspace(spec), unit, ATTEMPTS[1], {})
+    row = local.rows()["a.png"]
+    assert local.output.get(key) == standing and not row.adopted
+    if diverges:
+        assert (row.method, row.bitstream_key) == ("amortized", key)
+        assert row.error == "fell back to the amortized encoding: at step 50"
+    else:
+        assert (row.method, row.error) == ("sga", None) and row.bitstream_key != key
+        assert row.rd_loss is not None and row.amortized_rd_loss is not None
+        assert row.rd_loss < row.amortized_rd_loss
+
+
 @pytest.mark.parametrize("error", [RuntimeError("a bug"), ValueError("a bug"), AssertionError("a bug")])
 def test_a_bug_is_not_made_a_row(local: Workbench, batches: Any, error: Exception) -> None:
     spec, unit = _planned(local)
