@@ -69,7 +69,7 @@ class Workspace:
         if self.options.batch_size is not None:
             return FixedBatches(self.options.batch_size)
         # On a CPU every image is computed in tensors of its own; see `codec.refinement.batch`.
-        if self.device.type == "cpu" or not variant.recipe.refines:
+        if self.device.type == "cpu" or not variant.recipe.total_steps:
             return FixedBatches(1)
         return GrowingBatches()
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from ncbatch.codec.methods import BitsBackBbvi
 from ncbatch.plan.units import PlannedImage
 from ncbatch.worker import batches as batches_module
 from ncbatch.worker.batches import Batches
@@ -110,9 +111,11 @@ def test_fixed_batches_are_halved_for_good() -> None:
 
 def test_on_a_gpu_sizes_are_found_and_on_a_cpu_images_go_alone(local: Workbench) -> None:
     refined, amortized = make_variant(sga(2)), make_variant(name="w")
-    spec = local.spec(refined, amortized)
+    inferred = make_variant(BitsBackBbvi(lmbda=0.01), name="x")
+    spec = local.spec(refined, amortized, inferred)
     gpu = Workspace(spec, local.corpus, local.output, torch.device("cuda"))
     assert isinstance(gpu.batching(refined), GrowingBatches)
+    assert isinstance(gpu.batching(inferred), GrowingBatches)
     assert gpu.batching(refined) is gpu.batching(refined), "what was learned holds for the next unit"
     assert gpu.batching(amortized).size(KODAK) == 1, "the encoder network takes images one by one"
     assert local.workspace(spec).batching(refined).size(KODAK) == 1
