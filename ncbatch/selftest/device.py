@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from ncbatch.codec.model.hyperprior import fast_dtype
+from ncbatch.codec.model.hyperprior import fast_dtype, fast_hyper_dtype
 
 _TELLING = ("CUBLAS_", "CUDA_VISIBLE_DEVICES", "CUDNN_", "NVIDIA_TF32_OVERRIDE", "ONEDNN_", "ATEN_", "TORCH_")
 """Beginnings of variables of the environment that change what the libraries do."""
@@ -35,8 +35,9 @@ def describe(device: torch.device) -> dict[str, str]:
             "capability": torch.backends.cpu.get_cpu_capability(),
             "threads": str(torch.get_num_threads()),
         }
+    fast, hyper = _short(fast_dtype(device)), _short(fast_hyper_dtype(device))
     facts |= {
-        "refinement": f"{_short(fast_dtype(device))}, rates in float32",
+        "refinement": f"g_s {fast}, h_s {hyper}, rates float32",
         "analysis and synthesis": "float32",
         "coding parameters": "float64, exact",
     }

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from ncbatch.codec.model import hyperprior
 from ncbatch.codec.model.checkpoint import Checkpoint
-from ncbatch.codec.model.hyperprior import Model, fast_dtype, to_tensor
+from ncbatch.codec.model.hyperprior import Model, fast_dtype, fast_hyper_dtype, to_tensor
 from ncbatch.codec.model.precision import full_float32
 from ncbatch.codec.refinement import latents as latents_module
 from ncbatch.codec.refinement.latents import PosteriorSpace
@@ -161,6 +161,8 @@ def test_bfloat16_is_used_where_the_hardware_has_it(
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     monkeypatch.setattr(torch.version, "hip", hip)
     assert fast_dtype(GPU) == expected
+    assert fast_hyper_dtype(GPU) == torch.float32, "means of zoo models reach 49"
+    assert fast_hyper_dtype(CPU) == fast_dtype(CPU)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

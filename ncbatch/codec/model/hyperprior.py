@@ -45,6 +45,17 @@ def fast_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native.get("avx512_bf16") or native.get("amx_bf16") else torch.float32
 
 
+def fast_hyper_dtype(device: torch.device) -> torch.dtype:
+    """The type of h_s inside the refinement loop.
+
+    In bfloat16, means of 40 are up to 0.25 off; a last layer in float32 would leave 0.17 of that. On a GPU,
+    all of h_s is in float32: TF32, which torch uses there, is four times as precise as bfloat16 at half its
+    speed, for a tenth of the step's work. On a CPU, float32 would cost an eighth of the step, and it did not
+    make files smaller.
+    """
+    return torch.float32 if device.type == "cuda" else fast_dtype(device)
+
+
 @dataclass(frozen=True)
 class Latents:
     """The integers that a bitstream holds, for a batch of images of one size.
@@ -164,8 +175,8 @@ class Model:
 
     @cached_property
     def fast_hyper_synthesis(self) -> Transform:
-        """h_s as the refinement loop uses it, in `fast_dtype`."""
-        return self._transform("h_s", fast_dtype(self.device))
+        """h_s as the refinement loop uses it, in `fast_hyper_dtype`."""
+        return self._transform("h_s", fast_hyper_dtype(self.device))
 
     @cached_property
     def prior(self) -> FactorizedPrior:
