@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from ncbatch.codec.refinement import noise
-from ncbatch.codec.refinement.noise import ImageNoise
+from ncbatch.codec.refinement.noise import BatchNoise, ImageNoise
 
 COUNTER = torch.arange(100_000, dtype=torch.int32)
 
@@ -37,7 +37,24 @@ def test_numbers_are_fixed_for_good() -> None:
 
 
 def test_the_largest_number_is_below_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(noise, "_mixed", lambda x: torch.full_like(x, -1))  # all bits set
+    monkeypatch.setattr(noise, "_mix", lambda x: torch.full_like(x, -1))  # all bits set
     largest = noise.ImageNoise(0, b"picture").uniform("y", 0, torch.zeros(1, dtype=torch.int32))
     assert 0.999999 < largest.item() < 1
     assert bool(torch.log1p(-largest).isfinite())
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_batch_draws_what_each_of_its_images_draws(device: str) -> None:
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    shapes = {"y": torch.Size((5, 4, 3)), "z": torch.Size((2, 1, 1))}
+    images = [ImageNoise(seed, picture) for seed, picture in ((0, b"a"), (0, b"b"), (7, b"a"))]
+    noise = BatchNoise(images, shapes, torch.device(device))
+    steps: list[int | str] = [0, 11, "look"]
+    for step, keys in zip(steps, noise.keys(steps), strict=True):
+        drawn = noise.by_name(noise.draw(keys))
+        for name, shape in shapes.items():
+            counter = torch.arange(shape.numel(), dtype=torch.int32).view(shape)
+            alone = torch.stack([image.uniform(name, step, counter) for image in images])
+            assert torch.equal(drawn[name].cpu(), alone)
+            assert drawn[name][0].permute(1, 2, 0).is_contiguous()

@@ -1,8 +1,10 @@
 import numpy as np
+import pytest
 import torch
 from scipy.stats import norm
 
-from ncbatch.codec.model.rates import gaussian_bits, lower_bound
+from ncbatch.codec.model.hyperprior import Model
+from ncbatch.codec.model.rates import SCALE_BOUND, gaussian_bits, gaussian_gradients, lower_bound
 
 
 def test_bits_are_the_gaussian_mass() -> None:
@@ -33,3 +35,27 @@ def test_lower_bound_lets_values_return() -> None:
     lower_bound(x, 0.0).backward(torch.tensor([-1.0, 1.0, 1.0]))
     assert x.grad is not None
     assert x.grad.tolist() == [-1.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_gradients_written_out_are_autograds(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(2)
+    values = torch.randn(2, 30, 5, 7, generator=generator, dtype=dtype) * 6
+    values[0, 0, 0, :3] = torch.tensor([0.0, 0.5, 300.0])  # on a kink, on a bound, beyond the floor
+    scales = torch.rand(2, 30, 5, 7, generator=generator, dtype=dtype) * 3 - 0.2  # some below the bound
+    leaves = values.requires_grad_(), scales.requires_grad_()
+    gaussian_bits(values, lower_bound(scales, SCALE_BOUND)).sum().backward()
+    tolerance = 1e-12 if dtype == torch.float64 else 2e-5
+    for leaf, written in zip(leaves, gaussian_gradients(values, scales), strict=True):
+        assert leaf.grad is not None
+        assert ((written - leaf.grad).abs() <= tolerance * (1 + leaf.grad.abs())).all()
+
+
+@pytest.mark.parametrize("spread", [3.0, 60.0])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_gradient_of_the_prior_written_out_is_autograds(model: Model, spread: float, batch: int) -> None:
+    generator = torch.Generator().manual_seed(3)
+    z = (torch.randn(batch, model.info.n, 2, 5, generator=generator) * spread).requires_grad_()
+    model.prior.bits(z).sum().backward()
+    assert z.grad is not None
+    assert torch.allclose(model.prior.gradient(z), z.grad, rtol=1e-5, atol=1e-5)

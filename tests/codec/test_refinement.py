@@ -13,6 +13,7 @@ from ncbatch.codec.errors import DivergedError
 from ncbatch.codec.methods import LEARNED, Sga
 from ncbatch.codec.model import hyperprior as model_module
 from ncbatch.codec.model.hyperprior import Model, to_tensor
+from ncbatch.codec.model.rates import SCALE_BOUND, gaussian_bits, lower_bound
 from ncbatch.codec.refinement.batch import Refinement
 from ncbatch.codec.refinement.loop import JointRefinement, Target
 from ncbatch.codec.refinement.noise import ImageNoise
@@ -193,35 +194,41 @@ def test_gradient_of_the_loss_is_the_finite_difference(
 
 def loss_and_gradient(work: JointRefinement) -> tuple[dict[str, torch.Tensor], float]:
     """What a step descends: its value by the formula, its gradient by the loop's own parts."""
-    bits, y = work._rate_and_latents()
-    leaf = y.detach().requires_grad_()
-    for tile in work._tiles:
-        work._backward_distortion(leaf, tile)
+    step = work._steps
+    step.prepare(0)
+    relaxed = step.relaxed()
+    leaf = relaxed.y.detach().requires_grad_()
+    for tile in step.originals.tiles:
+        step.backward_distortion(leaf, tile)
     gradients = torch.autograd.grad(
-        [bits, y], [work.variables["y"], work.variables["z"]], grad_outputs=[None, leaf.grad]
+        [*relaxed.roots, relaxed.y],
+        [work.variables["y"], work.variables["z"]],
+        grad_outputs=[*relaxed.gradients, leaf.grad],
     )
     with torch.no_grad():
-        reconstruction = torch.pixel_shuffle(work._model.fast_synthesis(y), 2)
-        difference = (reconstruction - torch.pixel_shuffle(work._subpixels, 2))[:, :, :60, :100]
-        distortion = 0.01 * 255**2 * difference.square().sum() / 3
+        bits = gaussian_bits(relaxed.centred, lower_bound(relaxed.scales, SCALE_BOUND)).sum()
+        bits += work._model.prior.bits(relaxed.z).sum()
+        difference = work._model.fast_synthesis(relaxed.y) - step.originals.subpixels
+        distortion = 0.01 * 255**2 * torch.pixel_shuffle(difference, 2)[:, :, :60, :100].square().sum() / 3
     return dict(zip(("y", "z"), gradients, strict=True)), bits.item() + distortion.item()
 
 
 def test_padding_does_not_count(model: Model, photograph: np.ndarray) -> None:
     """What lies in the padding of the batch tensor does not change the distortion's gradient."""
     work = joint_refinement(model, [photograph[:100, :150]])
-    assert work._mask is not None
+    step = work._steps
+    assert step.originals.mask is not None
 
     def gradient() -> torch.Tensor:
         y = work.variables["y"].detach().requires_grad_()
-        for tile in work._tiles:
-            work._backward_distortion(y, tile)
+        for tile in step.originals.tiles:
+            step.backward_distortion(y, tile)
         assert y.grad is not None and bool(y.grad.any())
         return y.grad
 
     before = gradient()
-    work._subpixels[:, :, 50:, :] = 5.0
-    work._subpixels[:, :, :, 75:] = -5.0
+    step.originals.subpixels[:, :, 50:, :] = 5.0
+    step.originals.subpixels[:, :, :, 75:] = -5.0
     assert torch.equal(gradient(), before)
 
 

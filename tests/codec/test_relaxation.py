@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ncbatch.codec.methods import LEARNED, DeterministicAnnealing, Map, Refined, Sga, Ste, UniformNoise
 from ncbatch.codec.refinement.noise import ImageNoise
-from ncbatch.codec.refinement.relaxation import Relaxation, rounding_logit, stochastic_gumbel_annealing
+from ncbatch.codec.refinement.relaxation import Heat, Relaxation, rounding_logit, stochastic_gumbel_annealing
 
 
 def closed_form(fraction: float, tau: float) -> float:
@@ -52,18 +52,19 @@ def test_sample_is_distributed_as_a_gumbel_softmax_of_two() -> None:
     assert np.abs(np.searchsorted(np.sort(one), np.quantile(two, levels)) / count - levels).max() < 5e-3
 
 
+@pytest.mark.parametrize("rounding", ["atanh", "linear", "cosine", "ssl"])
 @pytest.mark.parametrize("tau", [0.05, 0.2, 0.5])
-def test_gradient_is_the_finite_difference(tau: float) -> None:
+def test_gradient_is_the_finite_difference(tau: float, rounding: Any) -> None:
     generator = torch.Generator().manual_seed(1)
     values = torch.rand(300, generator=generator, dtype=torch.float64) * 0.96 + 0.02
     values += torch.randint(-9, 9, (300,), generator=generator)
     uniform = torch.rand(300, generator=generator, dtype=torch.float64) * 0.98 + 0.01
     proxy = values.clone().requires_grad_()
-    stochastic_gumbel_annealing(proxy, tau, uniform).sum().backward()
+    stochastic_gumbel_annealing(proxy, tau, uniform, rounding).sum().backward()
     step = 1e-6
     difference = (
-        stochastic_gumbel_annealing(values + step, tau, uniform)
-        - stochastic_gumbel_annealing(values - step, tau, uniform)
+        stochastic_gumbel_annealing(values + step, tau, uniform, rounding)
+        - stochastic_gumbel_annealing(values - step, tau, uniform, rounding)
     ) / (2 * step)
     assert proxy.grad is not None
     assert torch.allclose(proxy.grad, difference, rtol=1e-5, atol=1e-6)
@@ -165,7 +166,9 @@ def test_every_rounding_has_finite_gradients_at_whole_numbers(rounding: Any) -> 
 
 
 def relaxed(values: Tensor, kind: type[Refined], step: int = 0, uniform: Tensor | None = None) -> Tensor:
-    return Relaxation(kind(lmbda=0.01))(values, step, uniform)
+    relaxation = Relaxation(kind(lmbda=0.01))
+    noise = None if uniform is None else relaxation.noise(uniform)
+    return relaxation(values, Heat(*values.new_tensor(relaxation.heat(step))), noise)
 
 
 def test_map_leaves_values_as_they_are() -> None:

@@ -205,7 +205,7 @@ class Model:
         """The frequency tables of p(z) on the fine grid; only a model of the kind bits-back has them."""
         return _tables(self._checkpoint, FINE_GRID)
 
-    @property
+    @cached_property
     def medians(self) -> Tensor:
         """The medians of p(z), float32[1, N, 1, 1]; without bits-back, z lies on the integers around them."""
         return self._medians.to(torch.float32) / UNIT

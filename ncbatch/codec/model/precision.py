@@ -46,3 +46,19 @@ def full_float32(device: torch.device) -> Iterator[None]:
         finally:
             for module, name, value in before:
                 setattr(module, name, value)
+
+
+@contextmanager
+def fastest_kernels(device: torch.device) -> Iterator[None]:
+    """The first time, cuDNN measures which of its kernels is the fastest for a shape."""
+    if device.type == "cpu":
+        yield
+        return
+    cudnn = torch.backends.cudnn
+    with _LOCK:
+        before = cudnn.benchmark
+        try:
+            cudnn.benchmark = True
+            yield
+        finally:
+            cudnn.benchmark = before

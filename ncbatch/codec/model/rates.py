@@ -12,7 +12,8 @@ LIKELIHOOD_FLOOR = 1e-9
 SCALE_BOUND = 0.11
 """Lower bound of sigma, as CompressAI trains with."""
 
-_SQRT_HALF = math.sqrt(0.5)
+_SQRT_HALF, _SQRT_2 = math.sqrt(0.5), math.sqrt(2)
+_LOG_FACTOR = math.log(2 / (math.log(2) * math.sqrt(math.pi)))
 _DENSITY = 1 / math.sqrt(2 * math.pi)
 
 
@@ -69,6 +70,39 @@ def gaussian_bits(values: Tensor, sigma: Tensor) -> Tensor:
         sigma: positive standard deviations, same shape.
     """
     return _GaussianBits.apply(values, sigma)
+
+
+@torch.no_grad()
+def gaussian_gradients(values: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradients of `gaussian_bits(values, lower_bound(scales, SCALE_BOUND)).sum()`, and nothing else.
+
+    Nothing comes after the sum, so they need no graph, and buffers are used again: that is half of autograd's
+    operations.
+
+    Args:
+        values: mean-centred latents; float[batch, channels, height, width], best channels-last.
+        scales: standard deviations, not yet bounded, same shape.
+
+    Returns:
+        those with respect to the values and to the scales.
+    """
+    inverse = scales.clamp_min(SCALE_BOUND).mul_(_SQRT_2).reciprocal_()
+    # The bounds of the mass, the one nearer to zero first, in sigma * sqrt(2); channels-last.
+    batch, channels, height, width = values.shape
+    bounds = values.new_empty(2, batch, height, width, channels).permute(0, 1, 4, 2, 3)
+    torch.mul(values.abs() - 0.5, inverse, out=bounds[0])
+    torch.add(bounds[0], inverse, out=bounds[1])
+    tails = torch.erfc(bounds)
+    twice_the_mass = (tails[0] - tails[1]).clamp_min_(2 * LIKELIHOOD_FLOOR)
+    # d erfc(x) / dx = -2 / sqrt(pi) exp(-x^2), dx / dsigma = -x / sigma; the factor goes into the exponent.
+    slopes = torch.rsub(bounds * bounds, _LOG_FACTOR).exp_()
+    inverse.div_(twice_the_mass)
+    wrt_values = (slopes[0] - slopes[1]).copysign_(values).mul_(inverse)
+    slopes.mul_(bounds)
+    wrt_sigma = (slopes[1] - slopes[0]).mul_(inverse).mul_(_SQRT_2)
+    # As of `lower_bound`: below the bound only what raises it.
+    unbounded = torch.ops.aten.threshold_backward(wrt_sigma, scales, SCALE_BOUND)
+    return wrt_values, torch.minimum(wrt_sigma, unbounded)
 
 
 def bits_back(log_variance: Tensor, noise: Tensor) -> Tensor:

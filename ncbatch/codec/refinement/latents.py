@@ -7,7 +7,9 @@ integers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,14 +19,37 @@ from ncbatch.codec.methods import Refined
 from ncbatch.codec.model.exact_hyper_synthesis import FINE_STEP, UNIT
 from ncbatch.codec.model.hyperprior import Latents, Model
 from ncbatch.codec.model.precision import full_float32
-from ncbatch.codec.model.rates import SCALE_BOUND, bits_back, gaussian_bits, lower_bound
+from ncbatch.codec.model.rates import bits_back, gaussian_bits, gaussian_gradients
 from ncbatch.codec.refinement.noise import normal
 
 Variables = dict[str, Tensor]
+Noise = dict[str, Tensor]
+"""Uniform noise by the variable's name, of its shape."""
 Relax = Callable[[str, Tensor], Tensor]
 """A variable's name and its values on the grid's scale, to (nearly) rounded ones."""
-Uniform = Callable[[str], Tensor]
-"""A variable's name to uniform noise of its shape."""
+
+
+@dataclass(frozen=True)
+class Relaxed:
+    """Relaxed latents, and what the rate's gradient is computed from.
+
+    Rates are sums with nothing behind them, so the gradient begins at their arguments.
+
+    Attributes:
+        y: the relaxed latents that g_s gets; float32[batch, M, h, w].
+        centred: y less its means.
+        scales: of y, not yet bounded.
+        z: relaxed.
+        roots: tensors of the graph.
+        gradients: of the bits of the batch with respect to the roots; None of a root that is bits itself.
+    """
+
+    y: Tensor
+    centred: Tensor
+    scales: Tensor
+    z: Tensor
+    roots: tuple[Tensor, ...]
+    gradients: tuple[Tensor | None, ...]
 
 
 class PointSpace:
@@ -38,17 +63,16 @@ class PointSpace:
         y, z = self._model.analyse(images)
         return {"y": y, "z": z}
 
-    def relaxed(self, variables: Variables, relax: Relax, uniform: Uniform) -> tuple[Tensor, Tensor]:
-        """Bits of the relaxed latents, summed over the batch, and the relaxed y."""
-        model = self._model
-        medians = model.medians
+    def relaxed(self, variables: Variables, relax: Relax, noise: Noise) -> Relaxed:
+        """The relaxed latents and their rate's gradient."""
+        model, medians = self._model, self._model.medians
         z = relax("z", variables["z"] - medians) + medians
         scales, means = model.fast_hyper_synthesis(z).float().chunk(2, 1)
         centred = relax("y", variables["y"] - means)
-        bits = gaussian_bits(centred, lower_bound(scales, SCALE_BOUND)).sum() + model.prior.bits(z).sum()
-        return bits, centred + means
+        gradients = (*gaussian_gradients(centred, scales), model.prior.gradient(z))
+        return Relaxed(centred + means, centred, scales, z, (centred, scales, z), gradients)
 
-    def rounded(self, variables: Variables, uniform: Uniform) -> tuple[Latents, Tensor]:
+    def rounded(self, variables: Variables, noise: Noise) -> tuple[Latents, Tensor]:
         """The rounded latents and their information content, float64[batch]."""
         latents = self._model.round(variables["y"], variables["z"])
         bits_y, bits_z = self._model.information(latents)
@@ -75,28 +99,30 @@ class PosteriorSpace:
         mean, log_variance = torch.cat(posteriors).chunk(2, 1)
         return {"y": y, "z": mean.contiguous(), "log_variance": log_variance.contiguous()}
 
-    def relaxed(self, variables: Variables, relax: Relax, uniform: Uniform) -> tuple[Tensor, Tensor]:
-        """Net bits of the relaxed latents, summed over the batch, and the relaxed y."""
+    def relaxed(self, variables: Variables, relax: Relax, noise: Noise) -> Relaxed:
+        """The relaxed latents and their net rate's gradient."""
         model, log_variance = self._model, variables["log_variance"]
-        noise = normal(uniform("z"))
-        z = variables["z"] + (0.5 * log_variance).exp() * noise
+        z = variables["z"] + (0.5 * log_variance).exp() * normal(noise["z"])
         scales, means = model.fast_hyper_synthesis(z).float().chunk(2, 1)
         y = relax("y", variables["y"])
-        bits_y = gaussian_bits(y - means, lower_bound(scales, SCALE_BOUND)).sum()
-        bits_z = model.prior.density_bits(z).sum()
-        return bits_y + bits_z - bits_back(log_variance, noise).sum(), y
+        centred = y - means
+        # Bits got back grow with the log-variance by the same, whatever the sample.
+        wrt_log_variance = torch.full_like(log_variance, -0.5 / math.log(2))
+        roots = (centred, scales, model.prior.density_bits(z).sum(), log_variance)
+        gradients = (*gaussian_gradients(centred, scales), None, wrt_log_variance)
+        return Relaxed(y, centred, scales, z, roots, gradients)
 
-    def rounded(self, variables: Variables, uniform: Uniform) -> tuple[Latents, Tensor]:
+    def rounded(self, variables: Variables, noise: Noise) -> tuple[Latents, Tensor]:
         """y on the integers, one sample of z on the fine grid, and their net information content."""
         model, log_variance = self._model, variables["log_variance"]
-        noise = normal(uniform("z"))
-        z = variables["z"] + (0.5 * log_variance).exp() * noise
+        sample = normal(noise["z"])
+        z = variables["z"] + (0.5 * log_variance).exp() * sample
         latents = Latents(round_y(variables["y"]), (z * (UNIT / FINE_STEP)).round().to(torch.int32))
         mu, sigma = model.fine_coding_parameters(latents.z)
         with torch.no_grad():
             centred = latents.y.float() - mu.float() / UNIT
             bits_y = gaussian_bits(centred, sigma.float() / UNIT).double().sum((1, 2, 3))
-            net_z = model.prior.density_bits(z) - bits_back(log_variance, noise).sum((1, 2, 3))
+            net_z = model.prior.density_bits(z) - bits_back(log_variance, sample).sum((1, 2, 3))
         return latents, bits_y + net_z.double()
 
     def y_hat(self, latents: Latents) -> Tensor:

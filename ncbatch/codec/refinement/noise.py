@@ -4,8 +4,11 @@ A counter is hashed with integer arithmetic, so every device and every batch dra
 refinement that was interrupted at step t goes on with the noise it would have had.
 """
 
+from __future__ import annotations
+
 import hashlib
 import math
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -13,16 +16,21 @@ from torch import Tensor
 _BELOW_ONE = 1 - 2.0**-24
 
 
-def _mixed(x: Tensor) -> Tensor:
-    """A bijection of int32 in which every input bit moves every output bit.
+def _mix(x: Tensor) -> Tensor:
+    """A bijection of int32 in which every input bit moves every output bit; in place.
 
     Multiply-xorshift with the constants of Wellons' `lowbias32`; int32 products wrap on every device.
     """
-    x = x ^ ((x >> 16) & 0xFFFF)
-    x = x * 0x7FEB352D
-    x = x ^ ((x >> 15) & 0x1FFFF)
-    x = x * (0x846CA68B - (1 << 32))
-    return x ^ ((x >> 16) & 0xFFFF)
+    x.bitwise_xor_((x >> 16).bitwise_and_(0xFFFF)).mul_(0x7FEB352D)
+    x.bitwise_xor_((x >> 15).bitwise_and_(0x1FFFF)).mul_(0x846CA68B - (1 << 32))
+    return x.bitwise_xor_((x >> 16).bitwise_and_(0xFFFF))
+
+
+def _open_unit(bits: Tensor) -> Tensor:
+    """The upper 24 bits of int32 as numbers in the open interval (0, 1): multiples of 2**-24 plus 2**-25."""
+    uniform = (bits >> 8).bitwise_and_(0xFFFFFF) * 2.0**-24
+    # The largest number would round to 1, whose logarithm's complement is infinite.
+    return uniform.add_(2.0**-25).clamp_max_(_BELOW_ONE)
 
 
 class ImageNoise:
@@ -36,21 +44,82 @@ class ImageNoise:
     def __init__(self, seed: int, image: bytes) -> None:
         self._prefix = hashlib.blake2b(image, key=str(seed).encode(), digest_size=16).digest()
 
+    def key(self, name: str, step: int | str) -> tuple[int, int]:
+        """What is hashed with the counters: two int32.
+
+        Args:
+            name: of the variable that the noise is for.
+            step: of the refinement, or another purpose that it is drawn for.
+        """
+        digest = hashlib.blake2b(f"{name} {step}".encode(), key=self._prefix, digest_size=8).digest()
+        return (
+            int.from_bytes(digest[:4], "little", signed=True),
+            int.from_bytes(digest[4:], "little", signed=True),
+        )
+
     def uniform(self, name: str, step: int | str, counter: Tensor) -> Tensor:
-        """Numbers in the open interval (0, 1), multiples of 2**-24 plus 2**-25; float32 of the counter's
-        shape.
+        """Numbers in the open interval (0, 1); float32 of the counter's shape.
 
         Args:
             name: of the variable that the noise is for.
             step: of the refinement, or another purpose that it is drawn for.
             counter: int32, distinct for every element.
         """
-        digest = hashlib.blake2b(f"{name} {step}".encode(), key=self._prefix, digest_size=8).digest()
-        low = int.from_bytes(digest[:4], "little", signed=True)
-        high = int.from_bytes(digest[4:], "little", signed=True)
-        bits = _mixed(_mixed(counter ^ low) + high)
-        # The largest number would round to 1, whose logarithm's complement is infinite.
-        return ((bits >> 8) & 0xFFFFFF).to(torch.float32).add_(0.5).mul_(2.0**-24).clamp_max_(_BELOW_ONE)
+        low, high = self.key(name, step)
+        return _open_unit(_mix(_mix(counter ^ low).add_(high)))
+
+
+class BatchNoise:
+    """The noise of a batch for several variables, drawn at once: by as many operations for any batch.
+
+    Args:
+        images: the noise of each.
+        variables: one image's shape of each variable, (channels, height, width), by name.
+        device: where it is drawn.
+    """
+
+    def __init__(
+        self, images: Sequence[ImageNoise], variables: Mapping[str, torch.Size], device: torch.device
+    ) -> None:
+        self._images, self._shapes, self._device = images, variables, device
+        self._counters = {name: _counter(shape).to(device) for name, shape in variables.items()}
+        self._sizes = [shape.numel() for shape in variables.values()]
+
+    def keys(self, steps: Sequence[int | str]) -> Tensor:
+        """What `draw` needs at some steps; int32[steps, variables, 2, images, 1]."""
+        keys = [[[image.key(n, s) for image in self._images] for n in self._shapes] for s in steps]
+        return torch.tensor(keys, dtype=torch.int32).to(self._device).transpose(2, 3)[..., None].contiguous()
+
+    def draw(self, keys: Tensor) -> Tensor:
+        """What `ImageNoise.uniform` gives for all variables, for `by_name`; float32[images, elements].
+
+        Args:
+            keys: of one step, int32[variables, 2, images, 1].
+        """
+        bits = torch.empty(keys.shape[2], sum(self._sizes), dtype=torch.int32, device=self._device)
+        parts = bits.split(self._sizes, 1)
+        for part, counter, key in zip(parts, self._counters.values(), keys, strict=True):
+            torch.bitwise_xor(counter, key[0], out=part)
+        _mix(bits)
+        for part, key in zip(parts, keys, strict=True):
+            part.add_(key[1])
+        return _open_unit(_mix(bits))
+
+    def by_name(self, drawn: Tensor) -> dict[str, Tensor]:
+        """What was drawn for each variable; channels-last float32[images, channels, height, width], whose
+        elements are counted in the order of these dimensions.
+        """
+        return {
+            name: part.unflatten(1, (height, width, channels)).permute(0, 3, 1, 2)
+            for (name, (channels, height, width)), part in zip(
+                self._shapes.items(), drawn.split(self._sizes, 1), strict=True
+            )
+        }
+
+
+def _counter(shape: torch.Size) -> Tensor:
+    """Numbers of the elements in the order of channels, rows, columns, laid out channels-last; int32."""
+    return torch.arange(shape.numel(), dtype=torch.int32).view(shape).permute(1, 2, 0).flatten()
 
 
 def normal(uniform: Tensor) -> Tensor:

@@ -6,8 +6,8 @@ differentiable in the values.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -26,44 +26,117 @@ from ncbatch.codec.recipe import Rounding
 _CLIP = 1e-5  # keeps the logits finite, as in the authors' code
 _SSL_SLOPE = 2.3
 
-
-def _atanh(fraction: Tensor) -> Tensor:
-    """The paper's: log-probabilities -atanh(distance)."""
-    up = (1 - fraction).clamp_max(1 - _CLIP)
-    down = fraction.clamp_max(1 - _CLIP)
-    return torch.atanh(down) - torch.atanh(up)
+_backward = torch.ops.aten  # autograd's own formulas of gradients, each one operation
 
 
-def _linear(fraction: Tensor) -> Tensor:
-    return torch.logit(fraction, _CLIP)
+class _Logit(Protocol):
+    """Log-odds of rounding up at tau = 1, by the fraction above the floor."""
+
+    @staticmethod
+    def value(fraction: Tensor) -> Tensor:
+        """The log-odds, in a tensor of their own."""
+
+    @staticmethod
+    def gradient(grad: Tensor, fraction: Tensor) -> Tensor:
+        """`grad` times the derivative, which is zero where the log-odds are clipped."""
 
 
-def _cosine(fraction: Tensor) -> Tensor:
+class _Atanh:
+    """The paper's: log-probabilities -atanh(distance), each clipped where its distance is nearly one."""
+
+    @staticmethod
+    def value(fraction: Tensor) -> Tensor:
+        up = (1 - fraction).clamp_max(1 - _CLIP)
+        down = fraction.clamp_max(1 - _CLIP)
+        return torch.atanh(down) - torch.atanh(up)
+
+    @staticmethod
+    def gradient(grad: Tensor, fraction: Tensor) -> Tensor:
+        # 1 / (1 - f^2) + 1 / (1 - (1 - f)^2) = 1/2 / q + 3/2 / (q + 2), where q is f (1 - f). Where q is
+        # nearly 0, one of the first two is clipped, and the other is nearly 1.
+        product = torch.addcmul(fraction, fraction, fraction, value=-1)
+        inside = (grad / torch.rsub(product, 4 / 3, alpha=-2 / 3)).addcdiv_(grad, product, value=0.5)
+        return torch.where(product > _CLIP * (1 - _CLIP), inside, grad)
+
+
+class _Linear:
+    """Log-odds of probabilities that are the distances themselves."""
+
+    @staticmethod
+    def value(fraction: Tensor) -> Tensor:
+        return torch.logit(fraction, _CLIP)
+
+    @staticmethod
+    def gradient(grad: Tensor, fraction: Tensor) -> Tensor:
+        return _backward.logit_backward(grad, fraction, _CLIP)
+
+
+class _Cosine:
     """cos^2 of the distance times pi/2 for floor, sin^2 for ceiling."""
-    return 2 * torch.log(torch.tan(fraction.clamp(_CLIP, 1 - _CLIP) * (torch.pi / 2)))
+
+    @staticmethod
+    def value(fraction: Tensor) -> Tensor:
+        return 2 * torch.log(torch.tan(fraction.clamp(_CLIP, 1 - _CLIP) * (torch.pi / 2)))
+
+    @staticmethod
+    def gradient(grad: Tensor, fraction: Tensor) -> Tensor:
+        clipped = fraction.clamp(_CLIP, 1 - _CLIP)
+        inside = _backward.hardtanh_backward(grad, fraction, _CLIP, 1 - _CLIP)
+        return inside.div_(clipped.mul_(torch.pi).sin_()).mul_(2 * torch.pi)
 
 
-def _ssl(fraction: Tensor) -> Tensor:
+class _Ssl:
     """Sigmoid of the scaled logit."""
-    return _SSL_SLOPE * torch.logit(fraction, _CLIP)
+
+    @staticmethod
+    def value(fraction: Tensor) -> Tensor:
+        return torch.logit(fraction, _CLIP).mul_(_SSL_SLOPE)
+
+    @staticmethod
+    def gradient(grad: Tensor, fraction: Tensor) -> Tensor:
+        return _backward.logit_backward(grad, fraction, _CLIP).mul_(_SSL_SLOPE)
 
 
-_LOGITS: dict[Rounding, Callable[[Tensor], Tensor]] = {
-    "atanh": _atanh,
-    "linear": _linear,
-    "cosine": _cosine,
-    "ssl": _ssl,
-}
+_LOGITS: dict[Rounding, type[_Logit]] = {"atanh": _Atanh, "linear": _Linear, "cosine": _Cosine, "ssl": _Ssl}
 
 
-def rounding_logit(fraction: Tensor, tau: float, rounding: Rounding = "atanh") -> Tensor:
+def rounding_logit(fraction: Tensor, tau: float | Tensor, rounding: Rounding = "atanh") -> Tensor:
     """Log-odds of rounding up a value `fraction` in [0, 1) above its floor, before the Gumbel noise.
 
     The unnormalised log-probabilities of floor and ceiling are divided by tau. Besides the paper's there are
     those of SGA+ (Perugachi-Diaz, Gansekoele, Bhulai, "Robustly overfitting latents for flexible neural image
     compression", 2024), whose probabilities at tau = 1 are linear, a squared cosine, or a scaled sigmoid.
     """
-    return _LOGITS[rounding](fraction) / tau
+    return _LOGITS[rounding].value(fraction).div_(tau)
+
+
+class Heat(NamedTuple):
+    """What a temperature does to log-odds: they become (logit + scale * noise) / divisor."""
+
+    scale: Tensor
+    divisor: Tensor
+
+
+class _SoftRounding(torch.autograd.Function):
+    """floor + sigmoid((logit + scale * noise) / divisor): one node in the place of about ten."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, noise: Tensor | None, heat: Heat, rounding: Rounding) -> Tensor:
+        floor = values.floor()
+        fraction = values - floor
+        up = _LOGITS[rounding].value(fraction)
+        if noise is not None:
+            up.addcmul_(noise, heat.scale)
+        up.div_(heat.divisor).sigmoid_()
+        ctx.save_for_backward(fraction, up)
+        ctx.divisor, ctx.rounding = heat.divisor, rounding
+        return floor.add_(up)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        fraction, up = ctx.saved_tensors
+        through = _backward.sigmoid_backward(grads[0], up).div_(ctx.divisor)
+        return _LOGITS[ctx.rounding].gradient(through, fraction), None, None, None
 
 
 def stochastic_gumbel_annealing(
@@ -76,18 +149,19 @@ def stochastic_gumbel_annealing(
     and in the relaxed sample.
 
     Args:
+        values: any shape.
+        tau: the temperature.
+        uniform: in (0, 1), of the same shape.
+        rounding: which log-odds.
         noise: factor of the Gumbel noise; 1 is the paper's. Less of it explores less and converges sooner.
     """
-    floor = values.detach().floor()
-    logit = rounding_logit(values - floor, tau, rounding)
-    logistic = torch.log(uniform) - torch.log1p(-uniform)
-    return floor + torch.sigmoid((logit + noise * logistic) / tau)
+    heat = Heat(*values.new_tensor(_gumbel_heat(tau, noise)))
+    return _SoftRounding.apply(values, torch.logit(uniform), heat, rounding)
 
 
-def deterministic_annealing(values: Tensor, tau: float) -> Tensor:
-    """The mean of floor and ceiling under the rounding probabilities: no noise, and tau enters once (A4)."""
-    floor = values.detach().floor()
-    return floor + torch.sigmoid(rounding_logit(values - floor, tau))
+def _gumbel_heat(tau: float, noise: float) -> tuple[float, float]:
+    """(logit / tau + noise) / tau."""
+    return tau * noise, tau * tau
 
 
 def straight_through(values: Tensor) -> Tensor:
@@ -106,13 +180,28 @@ class Relaxation:
         """Whether it is to be given uniform noise."""
         return isinstance(self.recipe, Sga | SgaBitsBack | UniformNoise)
 
-    def __call__(self, values: Tensor, step: int, uniform: Tensor | None) -> Tensor:
+    def heat(self, step: int) -> tuple[float, float]:
+        """The temperature of a step, as `Heat` takes it; of no effect where the method has none."""
+        recipe = self.recipe
+        match recipe:
+            case Sga() | SgaBitsBack():
+                return _gumbel_heat(recipe.tau(step), recipe.noise)
+            case DeterministicAnnealing():
+                return 0.0, recipe.tau(step)
+            case _:
+                return 0.0, 1.0
+
+    def noise(self, uniform: Tensor) -> Tensor:
+        """The noise that is added, from uniform noise in (0, 1): centred, or logistic."""
+        return uniform - 0.5 if isinstance(self.recipe, UniformNoise) else torch.logit(uniform)
+
+    def __call__(self, values: Tensor, heat: Heat, noise: Tensor | None) -> Tensor:
         """Relaxed values.
 
         Args:
             values: of a variable, on the grid's scale.
-            step: of the refinement.
-            uniform: noise in (0, 1) of the same shape; None where `wants_noise` is false.
+            heat: of the step.
+            noise: from `noise`, of the same shape; None where `wants_noise` is false.
         """
         recipe = self.recipe
         match recipe:
@@ -120,12 +209,11 @@ class Relaxation:
                 return values
             case Ste():
                 return straight_through(values)
-            case DeterministicAnnealing():
-                return deterministic_annealing(values, recipe.tau(step))
+            case DeterministicAnnealing():  # A4: the mean under the probabilities; tau enters once
+                return _SoftRounding.apply(values, None, heat, "atanh")
             case UniformNoise():  # A3, as in training
-                assert uniform is not None
-                return values + uniform - 0.5
+                assert noise is not None
+                return values + noise
             case Sga() | SgaBitsBack():
-                assert uniform is not None
-                tau = recipe.tau(step)
-                return stochastic_gumbel_annealing(values, tau, uniform, recipe.rounding, recipe.noise)
+                assert noise is not None
+                return _SoftRounding.apply(values, noise, heat, recipe.rounding)

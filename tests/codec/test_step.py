@@ -1,0 +1,73 @@
+"""One step: how many operations it is, that recording it changes nothing, and what a shared batch does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.operations import operations, refinement_of_noise
+from ncbatch.codec.methods import LEARNED
+from ncbatch.codec.model.hyperprior import Model
+from ncbatch.codec.refinement.step import RecordedStep
+from tests.codec.test_refinement import joint_refinement
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        *({"method": "sga", "rounding": rounding} for rounding in ("atanh", "linear", "cosine", "ssl")),
+        {"method": "uniform-noise"},
+        {"method": "deterministic-annealing"},
+    ],
+    ids=lambda fields: "-".join(fields.values()),
+)
+def test_a_step_is_few_operations_whatever_the_batch(model: Model, fields: dict[str, Any]) -> None:
+    """Each of them is a kernel on a GPU, whose launch can take longer than its work."""
+    recipe: Any = LEARNED[fields["method"]].model_validate({"lmbda": 0.01, "steps": 100, **fields})
+    one, many = (operations(refinement_of_noise(model, recipe, batch)) for batch in (1, 32))
+    assert one == many
+    assert one.total() <= 200, one
+
+
+def test_with_bits_back_the_batch_adds_no_operations(posterior_model: Model) -> None:
+    recipe: Any = LEARNED["sga+bits-back"].model_validate({"lmbda": 0.01, "steps": 100})
+    one, many = (operations(refinement_of_noise(posterior_model, recipe, batch)) for batch in (1, 4))
+    assert one == many
+
+
+def test_images_that_share_their_tensors_descend_as_alone(model: Model, photograph: np.ndarray) -> None:
+    """Kernels may round differently for a batch, so the first gradients are close and not the same."""
+    crops = [photograph[:60, :100], photograph[100:164, 200:320], photograph[150:214, 100:180]]
+    together = joint_refinement(model, crops)
+    together.advance()
+    for i, crop in enumerate(crops):
+        alone = joint_refinement(model, [crop])
+        alone.advance()
+        for name, variable in together.variables.items():
+            gradient, expected = variable.grad, alone.variables[name].grad
+            assert gradient is not None and expected is not None
+            distance = (gradient[i : i + 1] - expected).norm() / expected.norm()
+            assert distance < 0.02, (i, name)  # bfloat16, where the processor has it
+
+
+@needs_gpu
+def test_a_recorded_step_is_the_step(
+    model: Model, photograph: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_gpu = Model(model._checkpoint, "cuda")
+    crops = [photograph[:128, :192], photograph[100:228, 200:392]]
+    found = []
+    for enabled in (True, False):
+        monkeypatch.setattr(RecordedStep, "enabled", enabled)
+        work = joint_refinement(on_gpu, crops, steps=60, check_every=10)
+        for _ in range(12):
+            work.advance()
+        assert (work._steps._run._graph is not None) == enabled  # type: ignore[attr-defined]
+        found.append({name: value.detach().clone() for name, value in work.variables.items()})
+    for name in found[0]:
+        assert torch.allclose(found[0][name], found[1][name], atol=0.05), name
