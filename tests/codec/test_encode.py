@@ -127,6 +127,22 @@ def test_where_refinement_is_no_better_the_verified_amortized_encoding_is_publis
     assert encoded.amortized is not None and encoded.amortized.rd_loss == encoded.outcome.rd_loss
 
 
+def test_a_standing_file_of_the_older_version_is_adopted(model: Model, photograph: np.ndarray) -> None:
+    pixels = photograph[:64, :128]
+    latents = amortized_baseline(model, pixels, 0.01).latents
+    _, sigma = model.coding_parameters(latents.z)
+    stack = ans.new_coder()
+    ans.push_gaussian(stack, latents.y[0].numpy(), sigma[0].numpy())
+    model.z_tables.push(stack, latents.z[0].numpy())
+    digest = bitstream.short_digest(model.digest)
+    older = bitstream.Bitstream("amortized", digest, 128, 64, ans.payload_of(stack), bitstream.EXACT_VERSION)
+    data = bitstream.serialise(older)
+    assert data != encode(model, [pixels], AMORTIZED)[0].outcome.data
+    adopted = LearnedCoder(model, AMORTIZED).measured(pixels, data)
+    assert adopted is not None and adopted.outcome.data == data
+    assert adopted.amortized == Baseline(len(data), adopted.outcome.mse, adopted.outcome.loss)
+
+
 def test_an_adopted_file_is_measured_as_when_it_was_encoded(model: Model, photograph: np.ndarray) -> None:
     for recipe in (AMORTIZED, Sga(lmbda=0.01, steps=20)):
         for pixels in (photograph[:64, :128], photograph[:1, :1]):
