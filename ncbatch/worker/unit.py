@@ -7,7 +7,7 @@ put. So a unit may be done any number of times, by any number of workers at once
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 
 from ncbatch import layout
@@ -42,6 +42,7 @@ def run_unit(workspace: Workspace, unit: Unit, attempt: str, poisoned: Mapping[s
             for row in done:
                 rows.append(row)
                 work.progress.done(row.image_key)
+        _check_complete(unit, rows)
         work.tracer.write()
         if not output.put_if_absent(key, rows_to_parquet(rows)):
             rows = None
@@ -52,6 +53,13 @@ def run_unit(workspace: Workspace, unit: Unit, attempt: str, poisoned: Mapping[s
     keys = {image.key for image in unit.images}  # it may hold more, which has been planned again since
     standing = (Row(**row) for row in parquet_to_table(output.get(key)).to_pylist())
     return unit_result(row for row in standing if row.image_key in keys)
+
+
+def _check_complete(unit: Unit, rows: Sequence[Row]) -> None:
+    """Exactly one row for every image is what a commit promises, and commits are never changed."""
+    planned, found = sorted(image.key for image in unit.images), sorted(row.image_key for row in rows)
+    if planned != found:
+        raise AssertionError(f"unit {unit.id} has {len(planned)} images, but {len(found)} rows")
 
 
 def probe_image(workspace: Workspace, unit: Unit, attempt: str, image_key: str) -> None:

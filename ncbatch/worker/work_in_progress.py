@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from safetensors import SafetensorError
@@ -16,7 +17,7 @@ from ncbatch.codec.encode import RefinementState
 from ncbatch.codec.refinement.batch import Refinement
 from ncbatch.plan.spec import Variant
 from ncbatch.plan.units import PlannedImage, Unit
-from ncbatch.store import ObjectNotFound, Store
+from ncbatch.store import ObjectNotFound, Store, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +99,8 @@ class WorkInProgress:
 
     def keep(self, image: PlannedImage, state: RefinementState) -> None:
         """Keeps what was found for an image of the unit until the unit is committed."""
-        self._output.put(self._kept_key(image), save(state))
+        with _not_needed("keeping what was found for an image"):
+            self._output.put(self._kept_key(image), save(state))
 
     def kept(self, images: Sequence[PlannedImage]) -> dict[str, RefinementState]:
         """What earlier attempts kept of images of this unit, by their keys."""
@@ -121,19 +123,31 @@ class WorkInProgress:
         places = {image.key: index for index, image in enumerate(self._planned)}
         members = torch.tensor([places[image.key] for image in images])
         state = {**refinement.state(), **more, _TAG: self._tag(images), _MEMBERS: members}
-        self._output.put(self._key, save(state))
+        with _not_needed("saving the work in progress"):
+            self._output.put(self._key, save(state))
         self._saved_at = time.monotonic()
 
     def discard(self) -> None:
         """Deletes the state, whichever attempt saved it; for when the unit is committed."""
-        if self._refines:
-            self._output.delete(self._key)
-        if self._packs:
-            for info in list(self._output.list(layout.kept_prefix(self._unit))):
-                self._output.delete(info.key)
+        with _not_needed("deleting the work in progress"):
+            if self._refines:
+                self._output.delete(self._key)
+            if self._packs:
+                for info in list(self._output.list(layout.kept_prefix(self._unit))):
+                    self._output.delete(info.key)
+
+
+@contextlib.contextmanager
+def _not_needed(what: str) -> Iterator[None]:
+    """Goes on when the store refuses or cannot be reached: without this an image is encoded all the same."""
+    try:
+        yield
+    except StoreError as error:
+        log.warning("%s failed, and encoding goes on without it: %s", what, error)
 
 
 def discard_all(output: Store) -> None:
     """Deletes what workers left who died between a commit and their tidying up; for when all is committed."""
-    for info in list(output.list(layout.WIP_PREFIX)):
-        output.delete(info.key)
+    with _not_needed("deleting what is left of work in progress"):
+        for info in list(output.list(layout.WIP_PREFIX)):
+            output.delete(info.key)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,9 +15,11 @@ from ncbatch import layout
 from ncbatch.codec import codecs
 from ncbatch.codec.encode import encode, find_latents
 from ncbatch.codec.errors import ModelError
+from ncbatch.metrics.schema import Row
 from ncbatch.models.loading import keep_model
 from ncbatch.plan.spec import RunSpec
 from ncbatch.plan.units import Unit
+from ncbatch.worker.attempt import Attempt
 from ncbatch.worker.unit import open_attempt, probe_image, run_unit
 from ncbatch.worker.workspace import Workspace
 from tests.workbench import (
@@ -255,3 +258,20 @@ def test_a_worker_takes_the_model_from_the_output(bench: Workbench) -> None:
     keep_model(bench.output, CHECKPOINT)
     assert bench.output.get(layout.model_key(CHECKPOINT.digest)) == CHECKPOINT.to_bytes()
     assert run_unit(worker, unit, ATTEMPTS[0], {}).ok == 3
+
+
+def test_rows_that_are_not_one_for_each_image_are_never_committed(
+    local: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, unit = _planned(local)
+    rows = Attempt.rows
+
+    def twice(self: Attempt, *args: Any) -> Generator[Row, None, None]:
+        for row in rows(self, *args):
+            yield row
+            yield row
+
+    monkeypatch.setattr(Attempt, "rows", twice)
+    with pytest.raises(AssertionError, match=f"unit {unit.id} has 3 images, but 6 rows"):
+        run_unit(local.workspace(spec), unit, ATTEMPTS[0], {})
+    assert local.keys("units/") == []

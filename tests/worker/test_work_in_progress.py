@@ -12,7 +12,7 @@ from safetensors.torch import load, save
 from ncbatch import layout
 from ncbatch.plan.spec import RunSpec
 from ncbatch.plan.units import Unit
-from ncbatch.store import Store, open_store
+from ncbatch.store import AccessDenied, Store, open_store
 from ncbatch.worker import work_in_progress
 from ncbatch.worker.unit import open_attempt, run_unit
 from ncbatch.worker.work_in_progress import WorkInProgress
@@ -213,6 +213,42 @@ def test_a_damaged_state_is_ignored(
     assert ("which is damaged" in caplog.text) == (damage != "no tag")
     assert _streams(local) == undisturbed
     assert local.keys("wip/") == []
+
+
+@dataclass
+class RefusingStore:
+    """A real store that takes and deletes no work in progress, as a bucket's policy may have it."""
+
+    store: Store
+    refused: list[str] = field(default_factory=list, init=False)
+
+    def put(self, key: str, data: bytes) -> None:
+        self._refuse("put", key)
+        self.store.put(key, data)
+
+    def delete(self, key: str) -> None:
+        self._refuse("delete", key)
+        self.store.delete(key)
+
+    def _refuse(self, what: str, key: str) -> None:
+        if key.startswith("wip/"):
+            self.refused.append(what)
+            raise AccessDenied("not here")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.store, name)
+
+
+def test_a_store_that_refuses_work_in_progress_stops_no_unit(
+    local: Workbench, undisturbed: dict[str, bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    spec, unit = _planned(local)
+    workspace = local.workspace(spec, wip_seconds=0.0)
+    refusing = workspace.output = RefusingStore(local.output)
+    run_unit(workspace, unit, ATTEMPTS[0], {})
+    assert _streams(local) == undisturbed
+    assert set(refusing.refused) == {"put", "delete"}
+    assert "encoding goes on without it: not here" in caplog.text
 
 
 def test_a_state_whose_image_was_finished_is_deleted_with_the_commit(local: Workbench) -> None:
