@@ -12,11 +12,12 @@ from ncbatch.codec.encode import encode
 from ncbatch.codec.errors import DivergedError
 from ncbatch.codec.methods import LEARNED, Sga
 from ncbatch.codec.model import hyperprior as model_module
-from ncbatch.codec.model.hyperprior import Model, to_tensor
+from ncbatch.codec.model.hyperprior import Latents, Model, to_tensor
 from ncbatch.codec.model.rates import SCALE_BOUND, gaussian_bits, lower_bound
 from ncbatch.codec.refinement.batch import Refinement
 from ncbatch.codec.refinement.loop import JointRefinement, Target
 from ncbatch.codec.refinement.noise import ImageNoise
+from ncbatch.codec.refinement.originals import Originals
 
 
 def refinement(
@@ -56,6 +57,49 @@ def test_the_same_alone_and_in_a_batch_of_four(model: Model, crops: list[np.ndar
         alone.advance(10)
         assert together.best[i].equals(alone.best), f"image {i}"
         assert torch.equal(together.variables["y"][i : i + 1], alone.variables["y"])
+
+
+@pytest.mark.parametrize(("flattered", "learning_rate"), [(1, 0.005), (2, 0.05)])
+def test_the_last_choice_is_by_the_decoders_synthesis(
+    model: Model,
+    crops: list[np.ndarray],
+    monkeypatch: pytest.MonkeyPatch,
+    flattered: int,
+    learning_rate: float,
+) -> None:
+    """The loop's own may flatter an iterate, here by half of its distortion: that of step 2, or the last."""
+
+    def work() -> JointRefinement:
+        settings = {"method": "map", "steps": 4, "check_every": 2, "learning_rate": learning_rate}
+        return joint_refinement(model, crops[1:2], **settings)
+
+    def rounded(work: JointRefinement) -> Latents:
+        work.advance()
+        work.advance()
+        return model.round(*(work.variables[name].detach().contiguous() for name in ("y", "z")))
+
+    honest = work()
+    looked = [honest.amortized, rounded(honest), rounded(honest)]
+    originals = honest._steps.originals
+
+    def loss(latents: Latents) -> float:
+        error = originals.precise_squared_error(model, model.y_hat(latents))
+        return float(sum(model.information(latents)) + error * 0.01 * 255**2 / 3)
+
+    def flattering(self: Originals, model: Model, y_hat: torch.Tensor) -> torch.Tensor:
+        error = self.precise_squared_error(model, y_hat)
+        return error / 2 if torch.equal(y_hat, model.y_hat(looked[flattered])) else error
+
+    losses = [loss(latents) for latents in looked]
+    best = 3 - flattered
+    assert losses[best] < losses[flattered] < losses[0]
+    monkeypatch.setattr(Originals, "squared_error", flattering)
+    monkeypatch.setattr(model.fast_synthesis, "dtype", torch.bfloat16)
+    flattered_work = work()
+    for _ in range(4):
+        flattered_work.advance()
+    assert flattered_work.best.equals(looked[best])
+    assert flattered_work.best_loss.item() == pytest.approx(losses[best], rel=1e-6)
 
 
 BATCH_AND_ALONE = """

@@ -118,12 +118,24 @@ class JointRefinement:
         loss = bits + squared_error * self._distortion_weight
         if not bool(loss.isfinite().all() & self.variables["y"].isfinite().all()):
             raise DivergedError(f"the refinement diverged by step {self.step}; use a smaller learning rate")
+        if self.step == self._recipe.steps and self._model.fast_synthesis.dtype != torch.float32:
+            loss = loss + self._deviation(latents)
+            self.best_loss = self.best_loss + self._deviation(self.best)
         better = loss < self.best_loss
         choose = better.view(-1, 1, 1, 1)
         self.best = Latents(
             torch.where(choose, latents.y, self.best.y), torch.where(choose, latents.z, self.best.z)
         )
         self.best_loss = torch.where(better, loss, self.best_loss)
+
+    def _deviation(self, latents: Latents) -> Tensor:
+        """By how much the loss is larger than the loop's g_s says, float64[images].
+
+        In bfloat16 its distortion is off by 0.02 to 0.15 % for the built-in models.
+        """
+        y_hat, originals = self._space.y_hat(latents), self._steps.originals
+        precise = originals.precise_squared_error(self._model, y_hat)
+        return (precise - originals.squared_error(self._model, y_hat)) * self._distortion_weight
 
     def state(self) -> dict[str, Tensor]:
         """All that changes from step to step, by name, the first dimension over the images; see `restore`."""

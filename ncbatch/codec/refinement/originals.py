@@ -60,8 +60,17 @@ class Originals:
             weight = tile.pixels(weight, _SUBPIXEL_STRIDE)
         return reconstruction, torch.mul(difference, weight, out=torch.empty_like(reconstruction.detach()))
 
+    def precise_squared_error(self, model: Model, y_hat: Tensor) -> Tensor:
+        """As `squared_error`, by the decoder's g_s."""
+        # One by one: a batch's activations in float32 would take more memory than a step.
+        decoded = torch.cat([model.synthesise(one[None]) for one in y_hat])
+        difference = F.pixel_unshuffle(decoded, 2) - self.subpixels
+        if self.mask is not None:
+            difference *= self.mask
+        return difference.square().double().sum((1, 2, 3))
+
     def squared_error(self, model: Model, y_hat: Tensor) -> Tensor:
-        """Of samples in 0..1, summed over each image's true pixels; float64[images]."""
+        """Of samples in 0..1, summed over each image's true pixels, by the loop's g_s; float64[images]."""
         total = torch.zeros(len(y_hat), dtype=torch.float64, device=y_hat.device)
         with torch.no_grad():
             for tile in self.tiles:
