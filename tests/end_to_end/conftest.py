@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 import sys
 import tempfile
@@ -77,11 +76,9 @@ def _answers(ray: Running, url: str) -> bool:
 
 
 @pytest.fixture
-def said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Said]:
+def said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Said:
     """Runs a command in this process: starting one takes seconds, and there are many."""
     monkeypatch.setenv("COLUMNS", "120")
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
 
     def run(*words: str | Path) -> Done:
         try:
@@ -91,6 +88,4 @@ def said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
         told = capsys.readouterr()
         return Done(code, told.out, told.err)
 
-    yield run
-    root.handlers[:] = handlers
-    root.setLevel(level)
+    return run
