@@ -174,7 +174,7 @@ def compare_finishing(model: Model, images: Sequence[Pixels], rounds: int) -> di
         for _ in range(rounds):
             for name, way in ways.items():
                 started = time.process_time()
-                way(pixels, FoundLatents(latents, better, 0.0))
+                way(pixels, FoundLatents(latents, better, 0.0, 0))
                 seconds[name].append(time.process_time() - started)
     return {f"{name}_s": round(median(times), 3) for name, times in seconds.items()}
 

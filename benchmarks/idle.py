@@ -97,6 +97,10 @@ class _Standing:
     def done(self) -> bool:
         return self.step >= STEPS
 
+    @property
+    def has_stopped(self) -> list[bool] | None:
+        return None
+
     def state(self) -> RefinementState:
         """As large as a real one's: variables, two moments of Adam each, and the best iterate."""
         copies = ("value", "first", "second", "best")

@@ -39,6 +39,7 @@ class Encoded:
         width: in pixels.
         height: in pixels.
         encode_seconds: this image's share of its batch's time.
+        steps_taken: of refinement; fewer than asked for where the image had converged; None where unknown.
     """
 
     outcome: Outcome
@@ -47,6 +48,7 @@ class Encoded:
     width: int
     height: int
     encode_seconds: float
+    steps_taken: int | None = None
 
 
 @dataclass(frozen=True)
@@ -57,11 +59,13 @@ class FoundLatents:
         amortized: by the encoder network alone.
         best: after refinement; the amortized ones where there is none.
         seconds: this image's share of its batch's time.
+        steps_taken: of refinement.
     """
 
     amortized: Latents
     best: Latents
     seconds: float
+    steps_taken: int
 
 
 def padded_shape(pixels: Pixels) -> tuple[int, int]:
@@ -113,11 +117,12 @@ def find_latents(
     batch = torch.cat([to_tensor(image, model.device) for image in images])
     if isinstance(recipe, RefinedRecipe):
         refinement = refine(model, batch, images, recipe, resume_from, on_pause)
-        amortized, best = refinement.amortized, refinement.best
+        amortized, best, steps = refinement.amortized, refinement.best, refinement.steps_taken
     else:
         amortized = best = model.round(*model.analyse(batch))
+        steps = [0] * len(images)
     seconds = (time.monotonic() - started) / len(images)
-    return [FoundLatents(amortized[i], best[i], seconds) for i in range(len(images))]
+    return [FoundLatents(amortized[i], best[i], seconds, steps[i]) for i in range(len(images))]
 
 
 def refine(
@@ -172,6 +177,7 @@ def finish(model: Model, pixels: Pixels, recipe: Learned, found: FoundLatents) -
         width=pixels.shape[1],
         height=pixels.shape[0],
         encode_seconds=found.seconds + time.monotonic() - started,
+        steps_taken=found.steps_taken,
     )
 
 

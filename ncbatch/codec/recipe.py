@@ -22,6 +22,13 @@ STEPS_BETWEEN_PAUSES = 10
 MAX_BBVI_STEPS, MAX_BBVI_LEARNING_RATE = 100_000, 0.05
 """At larger rates (by trial, from 0.2 on) inference is chaotic: two machines arrive at other posteriors."""
 
+LEAST_GAIN = 0.003
+"""Of the loss: what an image must gain to count as going on (see `RefinedRecipe.patience`)."""
+
+SETTLED = 0.7
+"""Share of the steps before which no look counts against an image: a relaxation gains late, while its
+temperature and the learning rate fall, and before that the rounded latents say little."""
+
 STORED = {"stored": True}
 """Validation context of what an ncbatch has written: fields that had no effect are passed over."""
 
@@ -33,8 +40,8 @@ Presets = Mapping[str, Mapping[str, Any]]
 _SEARCHED: dict[str, Any] = {"rounding": "linear", "decay": "cosine", "beta1": 0.8, "check_every": 10}
 REFINEMENT_PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"steps": PAPER_STEPS},
-    "fast": {**_SEARCHED, "steps": 300, "learning_rate": 0.05, "noise": 0.45},
-    "best": {**_SEARCHED, "steps": 2000, "learning_rate": 0.02, "noise": 0.8},
+    "fast": {**_SEARCHED, "steps": 300, "learning_rate": 0.05, "noise": 0.45, "patience": 3},
+    "best": {**_SEARCHED, "steps": 2000, "learning_rate": 0.02, "noise": 0.8, "patience": 15},
 }
 """fast and best were searched for with `benchmarks/presets.py`: less Gumbel noise lets far larger steps
 converge, and linear rounding probabilities suit them better."""
@@ -53,6 +60,10 @@ _ABSENT: dict[str, Any] = {
 }  # fmt: skip
 """What digests say of the fields that a method does not have. Runs were written with all of them once; may
 never change, and a new field never joins."""
+
+LATER: dict[str, Any] = {"patience": 0}
+"""Fields that came after runs had been written, each with the value that means nothing: digests leave it out,
+so that those runs keep theirs."""
 
 
 class BaseRecipe(pydantic.BaseModel, frozen=True, extra="forbid"):
@@ -120,8 +131,9 @@ class LearnedRecipe(BaseRecipe):
         if not isinstance(given, dict):
             return given
         said = {name: value for name, value in given.items() if value is not None}
-        for name in [name for name in said if name in _ABSENT and name not in cls.model_fields]:
-            if said.pop(name) != cls.absent[name] and info.context != STORED:
+        without_meaning = {**cls.absent, **LATER}
+        for name in [n for n in said if n in {**_ABSENT, **LATER} and n not in cls.model_fields]:
+            if said.pop(name) != without_meaning[name] and info.context != STORED:
                 raise ValueError(cls.why_not(name))
         return said
 
@@ -147,7 +159,8 @@ class LearnedRecipe(BaseRecipe):
 
     def digested(self) -> dict[str, Any]:
         """All fields that a recipe can have, with fixed values for those this method does not have."""
-        return {**self.absent, **self.model_dump(mode="json")}
+        content = {**self.absent, **self.model_dump(mode="json")}
+        return {n: v for n, v in content.items() if n not in LATER or v != LATER[n]}
 
 
 class UnrefinedRecipe(LearnedRecipe):
@@ -174,6 +187,7 @@ class RefinedRecipe(LearnedRecipe):
         beta1: Adam's.
         beta2: Adam's.
         check_every: steps between two looks at the hard-rounded latents, of which the best are kept.
+        patience: looks without a gain after which an image stops; 0: never.
     """
 
     foreign = "the method {method} does not refine; leave out {field} and any preset"
@@ -206,6 +220,13 @@ class RefinedRecipe(LearnedRecipe):
         50, gt=0,
         description="steps between two looks at the rounded latents, of which the best are kept: looking "
         "more often finds better ones and takes time",
+    )  # fmt: skip
+    patience: int = Field(
+        0, ge=0,
+        description="looks in a row that gain less than 0.3 % after which an image is done; they count from "
+        "70 % of the steps on, when temperature and learning rate have come down. 0: every image takes all "
+        "steps",
+        json_schema_extra={"unit": "LOOKS"},
     )  # fmt: skip
 
     @property

@@ -15,8 +15,11 @@ import pyarrow.parquet as pq
 from ncbatch.errors import first_line
 from ncbatch.metrics.errors import MetricsError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 VERSION_KEY = b"ncbatch.schema"
+
+_SINCE = {"steps_taken": 2}
+"""The version of columns that came later; rows of earlier versions have null there."""
 
 _DICTIONARY_ROWS = 32
 _ROW_GROUP_ROWS = 128 * 1024
@@ -106,6 +109,11 @@ class Row:
     finished_at: Annotated[datetime | None, "when the row was made, UTC"] = None
     ncbatch_version: Annotated[str | None, "version of ncbatch that wrote the row"] = None
     torch_version: Annotated[str | None, "version of PyTorch that computed"] = None
+    steps_taken: Annotated[
+        int | None,
+        "steps of refinement that the image took: fewer than `steps` where it had converged; null if "
+        "adopted, and in rows of earlier versions",
+    ] = None
 
 
 _ARROW_TYPES: dict[type, pa.DataType] = {
@@ -182,13 +190,18 @@ def parquet_to_table(source: bytes | pa.NativeFile, columns: Sequence[str] | Non
             source = pa.BufferReader(source)
         file = pq.ParquetFile(source, page_checksum_verification=True)
         _check_schema(file.schema_arrow)
+        wanted = SCHEMA.names if columns is None else list(columns)
         # Unit commits are many and small: threads inside each would cost more than they give.
-        table = file.read(columns=None if columns is None else list(columns), use_threads=False)
+        table = file.read(columns=[n for n in wanted if n in file.schema_arrow.names], use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise MetricsError(
             f"this is no whole Parquet file ({first_line(error)}); restore or delete it"
         ) from error
-    return table if columns is None else table.select(list(columns))
+    for name in wanted:
+        if name not in table.column_names:
+            field = SCHEMA.field(name)
+            table = table.append_column(field, pa.nulls(len(table), field.type))
+    return table.select(wanted).replace_schema_metadata(SCHEMA.metadata)
 
 
 def _check_row(row: Row) -> None:
@@ -216,7 +229,8 @@ def _check_schema(schema: pa.Schema) -> None:
             f"these rows have schema version {version} and this ncbatch reads up to {SCHEMA_VERSION}; "
             "upgrade ncbatch"
         )
-    if not schema.equals(SCHEMA):
+    then = pa.schema([field for field in SCHEMA if _SINCE.get(field.name, 1) <= int(version)])
+    if not schema.equals(then):
         raise MetricsError(
             "the columns are not those of an ncbatch metrics table; restore or delete the file"
         )

@@ -12,7 +12,7 @@ import pydantic
 
 from ncbatch import layout
 from ncbatch.codec.methods import Recipe
-from ncbatch.codec.recipe import STORED
+from ncbatch.codec.recipe import LATER, STORED
 from ncbatch.errors import RunError, SpecMismatchError
 from ncbatch.images.limits import ImageLimits
 from ncbatch.store import AccessDenied, ObjectNotFound, Store
@@ -203,7 +203,11 @@ def check_same(stored: RunSpec, asked: RunSpec, uri: str) -> None:
     shared = {v.name for v in stored.variants} & {v.name for v in asked.variants}
     there, here = (_flat(_dumped(spec, shared)) for spec in (stored, asked))
     names = sorted(name for name in there.keys() | here.keys() if there.get(name) != here.get(name))
-    differences = [f"{name}: {there.get(name, '-')} there, {here.get(name, '-')} asked for" for name in names]
+    unsaid = {name: LATER.get(name.rpartition(".")[2], "-") for name in names}
+    differences = [
+        f"{name}: {there.get(name, unsaid[name])} there, {here.get(name, unsaid[name])} asked for"
+        for name in names
+    ]
     for where, spec in (("there", stored), ("asked for", asked)):
         if alone := [v.name for v in spec.variants if v.name not in shared]:
             differences.append(f"variants only {where}: {', '.join(alone)}")

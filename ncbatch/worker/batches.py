@@ -185,7 +185,7 @@ def refined(
     tracer.begin(state)
 
     def pause(refinement: Refinement) -> None:
-        progress.at_step(images, refinement.step)
+        progress.at_step(images, refinement.step, refinement.has_stopped)
         tracer.look(refinement)
         if wip.due(refinement):
             settle()

@@ -116,6 +116,7 @@ class RowWriter:
             row.amortized_psnr, row.amortized_rd_loss = baseline.psnr, baseline.rd_loss
         row.bitstream_key, row.offset, row.length = bitstream_key, offset, len(outcome.data)
         row.sha256 = hashlib.sha256(outcome.data).hexdigest()
+        row.steps_taken = encoded.steps_taken
         if not work.adopted:
             row.encode_seconds = encoded.encode_seconds * work.batch_size
             row.device_seconds = encoded.encode_seconds

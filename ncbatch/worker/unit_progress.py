@@ -39,11 +39,16 @@ class UnitProgress:
         if isinstance(recipe, RefinedRecipe):
             self._steps, self._refined = recipe.steps, recipe.refined_share
 
-    def at_step(self, images: Sequence[PlannedImage], step: int) -> None:
-        """A batch has taken this many steps, those of an earlier attempt included."""
+    def at_step(
+        self, images: Sequence[PlannedImage], step: int, has_stopped: Sequence[bool] | None = None
+    ) -> None:
+        """A batch has taken this many steps, those of an earlier attempt included.
+
+        has_stopped: of each image, whether it takes no more steps; it counts as having taken all.
+        """
         self._step = step
-        share = self._refined * step / max(self._steps, 1)
-        for image in images:
+        for image, stopped in zip(images, has_stopped or [False] * len(images), strict=True):
+            share = self._refined * (1.0 if stopped else step / max(self._steps, 1))
             if image.key not in self._shares:  # the batch begins, or goes on from a state that was saved
                 self._begun_at += share * self._pixels[image.key] / self._total
             self._shares[image.key] = share

@@ -44,7 +44,7 @@ def test_a_method_has_its_own_fields_only() -> None:
     def own(method: str) -> set[str]:
         return set(KINDS[method].model_fields) - {"method", "lmbda"}
 
-    adam = {"steps", "learning_rate", "seed", "decay", "beta1", "beta2", "check_every"}
+    adam = {"steps", "learning_rate", "seed", "decay", "beta1", "beta2", "check_every", "patience"}
     schedule, inference = {"tau0", "annealing_rate", "plateau"}, {"bbvi_steps", "bbvi_learning_rate"}
     gumbel = {"rounding", "noise"}
     assert own("amortized") == own("bits-back") == set()

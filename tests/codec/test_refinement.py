@@ -15,6 +15,7 @@ from ncbatch.codec.model import hyperprior as model_module
 from ncbatch.codec.model.hyperprior import Latents, Model, to_tensor
 from ncbatch.codec.model.rates import SCALE_BOUND, gaussian_bits, lower_bound
 from ncbatch.codec.refinement.batch import Refinement
+from ncbatch.codec.refinement.convergence import Convergence
 from ncbatch.codec.refinement.loop import JointRefinement, Target
 from ncbatch.codec.refinement.noise import ImageNoise
 from ncbatch.codec.refinement.originals import Originals
@@ -282,3 +283,109 @@ def test_divergence_is_an_error(model: Model, photograph: np.ndarray) -> None:
     work.advance()
     with pytest.raises(DivergedError, match="step 2"):
         work.advance()
+
+
+STOPPING: dict[str, Any] = {
+    "steps": 40, "check_every": 4, "patience": 1, "learning_rate": 0.05, "decay": "cosine",
+    "rounding": "linear", "noise": 0.45,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def unlike(crops: list[np.ndarray]) -> list[np.ndarray]:
+    """Of one padded shape and mixed sizes; the last, a plain area, still gains when the others do not."""
+    return [*crops[:3], np.full((127, 187, 3), 90, np.uint8)]
+
+
+def test_converged_images_stop_each_at_its_own_step_whatever_the_others_do(
+    model: Model, unlike: list[np.ndarray]
+) -> None:
+    together = refinement(model, unlike, **STOPPING)
+    together.advance(40)
+    assert together.done
+    assert together.has_stopped == [taken < 40 for taken in together.steps_taken]
+    for i, image in enumerate(unlike):
+        alone = refinement(model, [image], **STOPPING)
+        alone.advance(40)
+        assert alone.steps_taken == [together.steps_taken[i]]
+        assert together.best[i].equals(alone.best) and not alone.best.equals(alone.amortized)
+    # From 70 % of the steps on; the first of these looks is what the others are compared with.
+    assert min(together.steps_taken) >= 28 + 4
+    assert len(set(together.steps_taken)) > 1
+
+
+@pytest.mark.parametrize("at", [20, 33])
+def test_going_on_changes_nothing_where_images_stop(model: Model, unlike: list[np.ndarray], at: int) -> None:
+    whole = refinement(model, unlike, **STOPPING)
+    whole.advance(40)
+    first = refinement(model, unlike, **STOPPING)
+    first.advance(at)
+    second = refinement(model, unlike, **STOPPING)
+    second.restore(first.state())
+    assert second.step == first.step and second.has_stopped == first.has_stopped
+    assert second.looks() == first.looks()
+    second.advance(100)
+    assert second.done and second.steps_taken == whole.steps_taken
+    assert second.best.equals(whole.best) and torch.equal(second.best_loss, whole.best_loss)
+
+
+def test_encoding_with_stopping_is_the_same_alone_and_in_a_batch(
+    model: Model, unlike: list[np.ndarray]
+) -> None:
+    recipe = Sga(lmbda=0.01, **STOPPING)
+    together = encode(model, unlike, recipe)
+    for image, encoded in zip(unlike, together, strict=True):
+        (alone,) = encode(model, [image], recipe)
+        assert alone.outcome.data == encoded.outcome.data
+        assert alone.steps_taken == encoded.steps_taken
+    assert min(encoded.steps_taken or 0 for encoded in together) < 40
+
+
+@pytest.mark.parametrize(
+    "device",
+    ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))],
+)
+def test_images_that_share_their_tensors_leave_them(
+    model: Model, crops: list[np.ndarray], device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a GPU does: the tensors shrink, the others go on as they were, and results stay."""
+    on_device = Model(model._checkpoint, device)
+    stops = {(0, 9), (2, 9), (3, 12)}
+    monkeypatch.setattr(Convergence, "reached", lambda self, image, step, loss: (image, step) in stops)
+    work = joint_refinement(on_device, crops, steps=15, check_every=3)
+    kept = {}
+    while not work.done:
+        work.advance()
+        if work.step == 9:
+            kept = {i: (work.best[i], work.best_loss[i].item()) for i in (0, 2)}
+            assert work._active == [1, 3] and len(work.variables["y"]) == 2
+            assert work._steps.originals.subpixels.shape[0] == 2
+    assert work.steps_taken == [9, 15, 9, 12] and work._active == [1]
+    for i, (latents, loss) in kept.items():
+        assert work.best[i].equals(latents) and work.best_loss[i].item() == loss
+    assert len(work.looks()) == 4
+    # Restored, it is as it was: the one that goes on, and what the others came to.
+    again = joint_refinement(on_device, crops, steps=15, check_every=3)
+    again.restore({**work.state(), "step": torch.tensor(work.step)}, slice(0, 4))
+    assert again._active == [1] and again.steps_taken == work.steps_taken
+    for name, variable in work.variables.items():
+        assert torch.equal(again.variables[name], variable)
+    assert torch.equal(again.best_loss, work.best_loss)
+
+
+def test_the_rule_of_convergence() -> None:
+    recipe = Sga(lmbda=0.01, steps=100, check_every=10, patience=2)
+    rule = Convergence(recipe, 1)
+    looks = [
+        (60, 90.0),
+        (70, 90.0),
+        (80, 89.0),
+        (90, 88.9),
+    ]  # the first two do not count: too early, the start
+    assert not any(rule.reached(0, step, loss) for step, loss in looks)
+    again = Convergence(recipe, 1)
+    again.restore(*rule.state().values())
+    assert again.reached(0, 95, 88.8), "two in a row gained less than 0.3 % of what the last gain left"
+    assert not again.reached(0, 100, 88.8), "the last step ends it anyway"
+    never = Convergence(recipe.model_copy(update={"patience": 0}), 1)
+    assert not any(never.reached(0, step, 1.0) for step in range(100))

@@ -178,6 +178,13 @@ def test_a_unit_is_as_far_as_its_pixels_are() -> None:
     assert progress.fraction == 0.625
 
 
+def test_an_image_that_has_converged_counts_as_done() -> None:
+    unit = _unit(100, 300)
+    progress = UnitProgress(unit, "t", sga(steps=10), None)
+    progress.at_step(unit.images, 5, [False, True])
+    assert progress.fraction == (0.5 * 100 + 300) / 400
+
+
 def test_steps_are_a_part_only_where_inference_follows() -> None:
     recipe = SgaBitsBack(lmbda=0.01, steps=100, bbvi_steps=50)
     progress = UnitProgress(_unit(10), "t", recipe, None)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from ncbatch import layout
-from ncbatch.codec.methods import CLASSICAL, DEFAULT_METHOD, KINDS, LEARNED
+from ncbatch.codec.methods import CLASSICAL, DEFAULT_METHOD, KINDS, LEARNED, Sga
 from ncbatch.codec.recipe import RefinedRecipe
 from ncbatch.errors import SpecMismatchError
 from ncbatch.plan.corpus import Listing
@@ -25,6 +25,8 @@ from ncbatch.store import LocalStore
 
 EARLIER = Path(__file__).parent / "earlier_run"
 ASKED: dict[str, Any] = json.loads((EARLIER / "asked.json").read_text())
+LATER = {"patience": 0}
+"""Settings that presets have come to have, at the value that runs of then go on with."""
 IMAGES = [PlannedImage(f"{n}.png", f"etag-{n}", 10_000 * n, 64, 64 * n) for n in (1, 2, 3)]
 
 
@@ -34,13 +36,14 @@ def output(tmp_path: Path) -> LocalStore:
 
 
 def asked_again(name: str) -> Variant:
-    """A variant as the same words ask for it today."""
+    """A variant as the same words ask for it today; what presets say since then is said not to be."""
     fields = dict(ASKED["variants"][name]["asked"])
     kind = KINDS[fields.setdefault("method", DEFAULT_METHOD)]
     if kind.model_fields["method"].default in CLASSICAL:
         return Variant(name=name, recipe=kind.model_validate(fields))
     preset = fields.pop("preset", None)
-    said = {**LEARNED[fields["method"]].preset(preset), **fields} if preset else fields
+    said = {**LEARNED[fields["method"]].preset(preset), **LATER, **fields} if preset else fields
+    said = {name: value for name, value in said.items() if name in kind.model_fields}
     recipe = kind.model_validate(said)
     return Variant(name=name, model="base-0.010", model_digest="0123456789abcdef" * 4, recipe=recipe)
 
@@ -91,6 +94,13 @@ def test_other_settings_are_a_difference(output: LocalStore) -> None:
     changed = variants[0].model_copy(update={"recipe": recipe.model_copy(update={"beta1": 0.5})})
     with pytest.raises(SpecMismatchError, match=r"variants\.sga\.recipe\.beta1: 0\.9 there, 0\.5 asked for$"):
         check_same(read_run(output).spec, spec_again(variants=(changed, *variants[1:])), output.uri)
+
+
+def test_a_presets_new_setting_is_a_difference_that_names_what_was(output: LocalStore) -> None:
+    fast = asked_again("fast").model_copy(update={"recipe": Sga(lmbda=0.01, **Sga.preset("fast"))})
+    variants = tuple(fast if name == "fast" else asked_again(name) for name in ASKED["variants"])
+    with pytest.raises(SpecMismatchError, match=r"variants\.fast\.recipe\.patience: 0 there, 3 asked for$"):
+        check_same(read_run(output).spec, spec_again(variants=variants), output.uri)
 
 
 def test_settings_that_had_no_effect_are_passed_over(output: LocalStore) -> None:

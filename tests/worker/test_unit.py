@@ -109,6 +109,7 @@ def test_bitstreams_of_an_earlier_attempt_are_adopted(bench: Workbench, encoder:
         assert row.attempt == ATTEMPTS[1]
         assert row.mse == pytest.approx(bench.mse(row, PICTURES[row.image_key]))
         assert row.amortized_rd_loss is not None and row.rd_loss is not None
+        assert row.steps_taken == (None if row.adopted else 2)
         if row.adopted:
             assert standing[str(row.bitstream_key)] == data
 

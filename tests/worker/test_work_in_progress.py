@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -98,6 +99,21 @@ def test_a_new_attempt_goes_on_and_ends_the_same(
     assert _went_on(caplog) == [f"continuing at step {10 * ((saves - 1) % 3 + 1)}"], "three saves per image"
     assert _streams(local) == undisturbed
     assert local.keys("wip/") == []
+
+
+def test_images_that_stop_do_so_in_the_next_attempt_too(local: Workbench, tmp_path: Path) -> None:
+    stopping = {"patience": 1, "check_every": 1}
+    corpus, output = (open_store(str(tmp_path / name), create=True) for name in ("in", "out"))
+    bench = Workbench(corpus, output, create_only=True)
+    spec, unit = _planned(bench, **stopping)
+    run_unit(bench.workspace(spec), unit, ATTEMPTS[0], {})
+    taken = {key: row.steps_taken for key, row in bench.rows().items()}
+    assert all(steps is not None and 28 < steps < STEPS for steps in taken.values())
+    spec, unit = _planned(local, **stopping)
+    _kill_after(local, spec, unit, 2)
+    _finish(local.workspace(spec), unit)
+    assert {key: row.steps_taken for key, row in local.rows().items()} == taken
+    assert _streams(local) == _streams(bench)
 
 
 def test_killed_again_and_again(local: Workbench, undisturbed: dict[str, bytes]) -> None:

@@ -38,6 +38,7 @@ class PackCandidate:
         method: as its entry in the pack says.
         amortized: what the encoder network alone gives, as a plain file; that file is never made.
         seconds: how long all of it took.
+        steps_taken: of refinement.
     """
 
     pixels: Pixels
@@ -45,6 +46,7 @@ class PackCandidate:
     method: str
     amortized: Baseline
     seconds: float
+    steps_taken: int
 
     @property
     def y_hat(self) -> Tensor:
@@ -60,6 +62,7 @@ class PackCandidate:
             "log_variance": torch.from_numpy(posterior.log_variance),
             "corrections": torch.tensor(corrections, dtype=torch.int64).reshape(-1, 2),
             "seconds": torch.tensor(self.seconds),
+            "steps_taken": torch.tensor(self.steps_taken),
         }
 
 
@@ -101,18 +104,19 @@ def find(
     started = time.monotonic()
     batch = torch.cat([to_tensor(image, model.device) for image in images])
     if isinstance(recipe, RefinedRecipe):
-        y_hat = refine(model, batch, images, recipe, resume_from, on_pause).best.y
+        refinement = refine(model, batch, images, recipe, resume_from, on_pause)
+        y_hat, steps = refinement.best.y, refinement.steps_taken
+        del refinement
     else:
-        y_hat = round_y(model.analyse(batch)[0])
+        y_hat, steps = round_y(model.analyse(batch)[0]), [0] * len(images)
     posteriors = infer_posteriors(model, y_hat, inference_settings(recipe))
     shared = (time.monotonic() - started) / len(images)
     found = []
-    for image, inferred in zip(images, posteriors, strict=True):
+    for image, inferred, taken in zip(images, posteriors, steps, strict=True):
         started = time.monotonic()
         amortized = _amortized(model, image, recipe)
-        found.append(
-            PackCandidate(image, inferred, recipe.method, amortized, shared + time.monotonic() - started)
-        )
+        seconds = shared + time.monotonic() - started
+        found.append(PackCandidate(image, inferred, recipe.method, amortized, seconds, taken))
     return found
 
 
@@ -122,7 +126,8 @@ def restored(model: Model, pixels: Pixels, recipe: Packed, state: RefinementStat
     corrections = tuple((index, last_bit) for index, last_bit in state["corrections"].tolist())
     inferred = InferredPosterior(state["y_hat"].to(model.device), posterior, corrections)
     amortized = _amortized(model, pixels, recipe)
-    return PackCandidate(pixels, inferred, recipe.method, amortized, state["seconds"].item())
+    seconds, steps = state["seconds"].item(), int(state["steps_taken"])
+    return PackCandidate(pixels, inferred, recipe.method, amortized, seconds, steps)
 
 
 def _amortized(model: Model, pixels: Pixels, recipe: Packed) -> Baseline:
@@ -213,4 +218,5 @@ def _measured(
         width=width,
         height=height,
         encode_seconds=found.seconds + decode_seconds,
+        steps_taken=found.steps_taken,
     )

@@ -22,6 +22,8 @@ from ncbatch.codec.refinement.loop import JointRefinement, Target, TracePoint
 class Refinement:
     """A refinement in progress; `advance` it until `done`, then take `best`.
 
+    Images that have converged stop, each at its own step (see `RefinedRecipe.patience`).
+
     Args:
         images: float32[batch, 3, H, W] in 0..1, padded.
         targets: one per image.
@@ -42,13 +44,26 @@ class Refinement:
 
     @property
     def done(self) -> bool:
-        """Whether all steps are taken."""
-        return self.step >= self._recipe.steps
+        """Whether all steps are taken, or all images have converged."""
+        return all(part.done for part in self._parts)
+
+    @property
+    def steps_taken(self) -> list[int]:
+        """By each image; fewer than `step` by one that has converged."""
+        return list(chain.from_iterable(part.steps_taken for part in self._parts))
+
+    @property
+    def has_stopped(self) -> list[bool]:
+        """Of each image, whether it has converged, so that it takes no more steps."""
+        return list(chain.from_iterable(part.has_stopped for part in self._parts))
 
     @property
     def variables(self) -> dict[str, Tensor]:
-        """What is optimised, by name, a copy of the whole batch; "y" is always among it."""
-        return _joined([part.variables for part in self._parts])
+        """What is optimised, by name, a copy of the whole batch; "y" is always among it. Zero of images that
+        have stopped.
+        """
+        names = self._parts[0].variables
+        return _joined([{name: part.state()[name] for name in names} for part in self._parts])
 
     @property
     def best(self) -> Latents:
@@ -71,7 +86,9 @@ class Refinement:
         Raises:
             DivergedError: an image's loss is not finite any more.
         """
-        for _ in range(min(steps, self._recipe.steps - self.step)):
+        for _ in range(steps):
+            if self.done:
+                break
             for part in self._parts:
                 part.advance()
 

@@ -51,7 +51,7 @@ class Step:
         originals: Originals,
         noise: Sequence[ImageNoise],
     ) -> None:
-        self._model, self._recipe, self._space = model, recipe, space
+        self._model, self._recipe, self._space, self._noises = model, recipe, space, noise
         self._relax = Relaxation(recipe)
         self.originals = originals
         # Of an error in the gradient of lmbda * 255^2 * SSE / 3; none in the padding.
@@ -132,6 +132,21 @@ class Step:
         """
         reconstruction, slope = self.originals.slope(self._model, y, tile, self._weight)
         reconstruction.backward(slope)
+
+    def only(self, images: Sequence[int], step: int) -> Step:
+        """The same with some of its images, after as many steps."""
+        chosen = list(images)
+        kept = Step(
+            self._model,
+            self._recipe,
+            self._space,
+            {name: variable.detach()[chosen] for name, variable in self.variables.items()},
+            self.originals.only(chosen),
+            [self._noises[image] for image in chosen],
+        )
+        state = self.state()
+        kept.restore(lambda name: state[name][chosen], step)
+        return kept
 
     def state(self) -> dict[str, Tensor]:
         """The variables and Adam's moments, by name; the moments only after the first step."""
