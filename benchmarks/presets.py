@@ -2,16 +2,18 @@
 
     python -m benchmarks.presets PHOTOGRAPHS SPEC.yaml --half search
     python -m benchmarks.presets PHOTOGRAPHS SPEC.yaml --half report --reference paper
+    python -m benchmarks.presets PHOTOGRAPHS benchmarks/stopping.yaml --half report --reference whole
 
 Every variant of the spec file refines the same crops of one half of the photographs (see `benchmarks.crops`).
-Saved: 1 - loss / amortized loss, by the
-loop's own estimate of the hard-rounded iterate, which the real bytes follow within a fraction of a percent.
+Saved: 1 - loss / amortized loss, by information content and the decoder's synthesis, which the real bytes
+follow within a fraction of a percent.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ import torch
 
 from benchmarks.crops import HALVES, crops, half_of
 from ncbatch.codec.allocator import keep_freed_memory
+from ncbatch.codec.measure import measure
 from ncbatch.codec.methods import Refined
 from ncbatch.codec.model.hyperprior import Model, to_tensor
 from ncbatch.codec.refinement.batch import Refinement
@@ -31,13 +34,35 @@ from ncbatch.store import StoreOptions
 OPTIONS = StoreOptions()
 
 
-def saved(model: Model, pixels: np.ndarray, recipe: Refined) -> float:
-    """Share of the amortized loss."""
+def refined(model: Model, pixels: np.ndarray, recipe: Refined) -> tuple[float, float, int]:
+    """R-D loss of the amortized latents and of the refined ones, and the steps that were taken."""
     target = Target(pixels.shape[0], pixels.shape[1], ImageNoise(recipe.seed, pixels.tobytes()))
     work = Refinement(model, to_tensor(pixels, model.device), [target], recipe)
-    before = work.best_loss.item()
     work.advance(recipe.steps)
-    return 1 - work.best_loss.item() / before
+    before, after = (measure(model, pixels, found, recipe.lmbda) for found in (work.amortized, work.best))
+    return before.expected.rd_loss, after.expected.rd_loss, work.steps_taken[0]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a variant made of each crop: R-D losses before and after, and steps taken."""
+
+    before: np.ndarray
+    after: np.ndarray
+    steps: np.ndarray
+
+    @property
+    def saving(self) -> float:
+        """Mean share of the amortized loss."""
+        return float(np.mean(1 - self.after / self.before))
+
+    def against(self, other: Result) -> str:
+        """In words."""
+        loss, steps = self.after / other.after - 1, self.steps.sum() / other.steps.sum()
+        return (
+            f", {self.saving / other.saving:.1%} of the reference's; loss {loss.mean():+.3%} (at most "
+            f"{loss.max():+.3%}) in {steps:.1%} of its steps"
+        )
 
 
 def main() -> None:
@@ -54,20 +79,18 @@ def main() -> None:
     keep_freed_memory()
     images = list(half_of(crops(args.photographs, *args.size), args.half).values())
     models: dict[str, Model] = {}
-    means: dict[str, float] = {}
+    results: dict[str, Result] = {}
     for request in read_spec_file(args.spec, OPTIONS):
         variant = make_variant(request, OPTIONS)
         assert variant.model is not None and isinstance(variant.recipe, Refined)
         if variant.model not in models:
             models[variant.model] = Model(load_model(variant.model, OPTIONS))
         started = time.monotonic()
-        savings = [saved(models[variant.model], pixels, variant.recipe) for pixels in images]
-        means[variant.name] = float(np.mean(savings))
-        share = f", {means[variant.name] / means[args.reference]:.1%} of {args.reference}'s" if (
-            args.reference in means
-        ) else ""  # fmt: skip
+        found = np.array([refined(models[variant.model], pixels, variant.recipe) for pixels in images])
         seconds = (time.monotonic() - started) / len(images)
-        print(f"{variant.name}: {means[variant.name]:.3%} saved{share}; {seconds:.1f} s a crop", flush=True)
+        result = results[variant.name] = Result(*found.T)
+        against = result.against(results[args.reference]) if args.reference in results else ""
+        print(f"{variant.name}: {result.saving:.3%} saved{against}; {seconds:.1f} s a crop", flush=True)
 
 
 if __name__ == "__main__":
