@@ -11,14 +11,17 @@ device's time over the unit's wall time, and so counts the first fetch and the l
 
 What the stand-in assumes:
 
-- A pixel takes 2.3 microseconds: `fast`, 300 steps of 3 ms for 768x512 pixels with N = 64. By the arithmetic
-  (some 50 kFLOP and 1 kB of activations per pixel and step) that is a GPU like a T4. A faster one is as busy
-  with a model of N = 192.
+- A step takes 0.8 ms whatever the image's size: 200 operations (the most that a step has) of 4 microseconds
+  each, in which a GPU can be told of them one by one. Up to 0.4 megapixels a large GPU computes a step of
+  N = 64 in less. So 300 steps, `fast`, take 0.24 s, and images come one by one.
 - Steps are in blocks of ten, after which the host is asked, as the loop asks at its pauses: a host thread
-  that does not get Python's lock in time makes the device wait. What the launches of single kernels need of
-  that lock is not in it; a CUDA graph takes one launch for a step.
+  that does not get a core, or Python's lock, in time makes the device wait. The launches of single kernels
+  need that lock, too, which is not in it; a CUDA graph takes one launch for a step.
 - On a GPU, the synthesis and the measures of finishing run on the device and take little of its time. Here
-  they take most of the CPU's: images are small (0.11 megapixels on average), so that two cores keep up.
+  they take most of the CPU's: images are small (0.06 megapixels on average), so that two cores keep up.
+
+`cpu_wait_share` is the part of the time in which the calling thread was ready and had no core, where the
+system tells: on a machine that others use, that much of `idle_share` is theirs.
 """
 
 from __future__ import annotations
@@ -55,10 +58,10 @@ from ncbatch.worker import pipeline
 from ncbatch.worker.unit import run_unit
 from ncbatch.worker.workspace import Workspace
 
-SECONDS_PER_PIXEL = 0.9 / (768 * 512)
+SECONDS_PER_STEP = 0.0008
 LATENCY = 0.1
 STEPS = 300
-SIZES = ((256, 256), (320, 240), (384, 256), (256, 384), (320, 320), (450, 300), (512, 384), (300, 225))
+SIZES = ((256, 256), (320, 240), (256, 192), (192, 256), (300, 225), (240, 320), (384, 256), (192, 192))
 """Width and height, one after the other."""
 _REQUESTS = ("get", "get_with_info", "get_range", "head", "put", "put_if_absent", "delete", "check")
 
@@ -131,12 +134,12 @@ class FastDevice:
     ) -> list[FoundLatents]:
         """Arguments as of `find_latents`; there is no state to resume from."""
         found = [self.known[image.tobytes()] for image in images]
-        seconds = SECONDS_PER_PIXEL * sum(image.shape[0] * image.shape[1] for image in images)
+        seconds = SECONDS_PER_STEP * STEPS
         pause: Callable[[Any], None] = on_pause or (lambda refinement: None)
         refinement = _Standing({"y": found[0].best.y.float(), "z": found[0].best.z.float()})
         pause(refinement)
         while not refinement.done:
-            time.sleep(seconds * STEPS_BETWEEN_PAUSES / STEPS)
+            time.sleep(SECONDS_PER_STEP * STEPS_BETWEEN_PAUSES)
             refinement.step += STEPS_BETWEEN_PAUSES
             pause(refinement)
         self.busy += seconds
@@ -172,10 +175,19 @@ def photographs(count: int) -> Iterator[Pixels]:
         yield np.asarray(source.crop((left, top, left + width, top + height)))
 
 
-def idle_share(
+@dataclass(frozen=True)
+class Shares:
+    """What came of a unit: shares of its wall time, and seconds of all cores per image."""
+
+    idle: float
+    cpu_wait: float
+    cpu_seconds: float
+
+
+def measured(
     model: Model, device: FastDevice, recipe: Sga, images: Sequence[Pixels], finishers: int, *, serial: bool
-) -> float:
-    """Does one unit of images, and says for which share of the time the device waited."""
+) -> Shares:
+    """Does one unit of images."""
     with tempfile.TemporaryDirectory() as folder:
         corpus, output = (open_store(f"{folder}/{name}", create=True) for name in ("in", "out"))
         for n, pixels in enumerate(images):
@@ -198,11 +210,18 @@ def idle_share(
             mock.patch.object(codecs, "find_latents", device),
             mock.patch.object(pipeline, "ThreadPoolExecutor", executor),
         ):
-            started = time.monotonic()
+            started, waited, cpu = time.monotonic(), _waited_for_cpu(), time.process_time()
             result = run_unit(workspace, unit, "00000001-1", {})
             seconds = time.monotonic() - started
+            waited, cpu = _waited_for_cpu() - waited, time.process_time() - cpu
     assert result.ok == len(images)
-    return 1 - device.busy / seconds
+    return Shares(1 - device.busy / seconds, waited / seconds, cpu / len(images))
+
+
+def _waited_for_cpu() -> float:
+    """Seconds that this thread has been ready and had no core; 0 where the system does not tell."""
+    told = Path("/proc/thread-self/schedstat")
+    return int(told.read_text().split()[1]) / 1e9 if told.exists() else 0.0
 
 
 def main() -> int:
@@ -218,22 +237,20 @@ def main() -> int:
     images, device = list(photographs(args.images)), FastDevice()
     for pixels in images:
         device.learn(model, pixels, recipe.model_copy(update={"steps": 10}))
-    before = idle_share(model, device, recipe, images[: args.serial_images], args.finishers, serial=True)
-    print(f"one after the other: {before:.3f}")
-    now = idle_share(model, device, recipe, images, args.finishers, serial=False)
-    area = sum(p.shape[0] * p.shape[1] for p in images) / len(images)
-    print(
-        json.dumps(
-            {
-                "idle_share": {"before": round(before, 4), "now": round(now, 4)},
-                "images": len(images),
-                "serial_images": args.serial_images,
-                "device_seconds_per_image": round(area * SECONDS_PER_PIXEL, 4),
-                "latency_seconds": LATENCY,
-                "finishers": args.finishers,
-            }
-        )
-    )
+    before = measured(model, device, recipe, images[: args.serial_images], args.finishers, serial=True)
+    print(f"one after the other: {before}", flush=True)
+    now = measured(model, device, recipe, images, args.finishers, serial=False)
+    found = {
+        "idle_share": {"before": round(before.idle, 4), "now": round(now.idle, 4)},
+        "cpu_wait_share": {"before": round(before.cpu_wait, 4), "now": round(now.cpu_wait, 4)},
+        "cpu_seconds_per_image": round(now.cpu_seconds, 4),
+        "device_seconds_per_image": round(SECONDS_PER_STEP * STEPS, 4),
+        "images": len(images),
+        "serial_images": args.serial_images,
+        "latency_seconds": LATENCY,
+        "finishers": args.finishers,
+    }
+    print(json.dumps(found))
     return 0
 
 
