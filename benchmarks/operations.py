@@ -23,14 +23,17 @@ from ncbatch.models import zoo
 
 _NO_WORK = frozenset(
     (
-        "_local_scalar_dense", "_reshape_alias", "_unsafe_view", "alias", "as_strided", "as_strided_",
-        "chunk", "detach", "detach_", "empty", "empty_like", "empty_strided", "expand", "item", "lift_fresh",
-        "mT", "narrow", "new_empty", "new_empty_strided", "permute", "reshape", "resize_", "resolve_conj",
-        "result_type", "select", "slice", "split", "split_with_sizes", "squeeze", "t", "transpose", "unbind",
+        "_local_scalar_dense", "_reshape_alias", "_unsafe_view", "alias",
+        "as_strided", "as_strided_", "chunk", "detach", "detach_", "empty", "empty_like",
+        "empty_strided", "expand", "item", "lift_fresh", "mT", "narrow", "new_empty",
+        "new_empty_strided", "permute", "reshape", "resize_", "resolve_conj", "result_type",
+        "select", "slice", "split", "split_with_sizes", "squeeze", "t", "transpose", "unbind",
         "unflatten", "unsqueeze", "view", "view_as",
     )
 )  # fmt: skip
 """Operations that only look at tensors in another way, allocate them, or read a number."""
+_WHOLE = frozenset(("aten::convolution", "aten::convolution_backward"))
+"""Operations that count once, whatever a library that suits the processor and the size does in them."""
 
 
 def operations(work: JointRefinement) -> Counter[str]:
@@ -45,7 +48,8 @@ def operations(work: JointRefinement) -> Counter[str]:
     assert events is not None
     counted: Counter[str] = Counter()
     for event in events:
-        if event.name.startswith("aten::") and _works(event) and not any(map(_works, _below(event))):
+        innermost = event.name in _WHOLE or not any(map(_works, _below(event)))
+        if _works(event) and innermost and not any(above.name in _WHOLE for above in _above(event)):
             counted[event.name.removeprefix("aten::")] += 1
     return counted
 
@@ -53,6 +57,12 @@ def operations(work: JointRefinement) -> Counter[str]:
 def _below(event: FunctionEvent) -> list[FunctionEvent]:
     """What it calls, at any depth."""
     return [below for child in event.cpu_children for below in (child, *_below(child))]
+
+
+def _above(event: FunctionEvent) -> list[FunctionEvent]:
+    """What called it, from the inside out."""
+    parent = event.cpu_parent
+    return [] if parent is None else [parent, *_above(parent)]
 
 
 def _works(event: FunctionEvent) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -30,14 +31,19 @@ def test_a_step_is_few_operations_whatever_the_batch(model: Model, fields: dict[
     """Each of them is a kernel on a GPU, whose launch can take longer than its work."""
     recipe: Any = LEARNED[fields["method"]].model_validate({"lmbda": 0.01, "steps": 100, **fields})
     one, many = (operations(refinement_of_noise(model, recipe, batch)) for batch in (1, 32))
-    assert one == many
+    _assert_the_batch_adds_none(one, many)
     assert one.total() <= 200, one
+
+
+def _assert_the_batch_adds_none(one: Counter[str], many: Counter[str]) -> None:
+    """Where oneDNN has AVX2 only, one image can cost a copy into another layout that a batch does not."""
+    assert not many - one and (one - many).keys() <= {"copy_"}
 
 
 def test_with_bits_back_the_batch_adds_no_operations(posterior_model: Model) -> None:
     recipe: Any = LEARNED["sga+bits-back"].model_validate({"lmbda": 0.01, "steps": 100})
     one, many = (operations(refinement_of_noise(posterior_model, recipe, batch)) for batch in (1, 4))
-    assert one == many
+    _assert_the_batch_adds_none(one, many)
 
 
 def test_images_that_share_their_tensors_descend_as_alone(model: Model, photograph: np.ndarray) -> None:

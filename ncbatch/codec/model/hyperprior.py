@@ -42,7 +42,10 @@ def fast_dtype(device: torch.device) -> torch.dtype:
         computes = torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
         return torch.bfloat16 if computes else torch.float32
     native = torch.cpu.get_capabilities()
-    return torch.bfloat16 if native.get("avx512_bf16") or native.get("amx_bf16") else torch.float32
+    has_instructions = native.get("avx512_bf16") or native.get("amx_bf16")
+    # oneDNN may have been restricted by its environment; torch then has slow convolutions of its own.
+    usable = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.bfloat16 if has_instructions and usable else torch.float32
 
 
 def fast_hyper_dtype(device: torch.device) -> torch.dtype:
