@@ -22,6 +22,8 @@ from ncbatch.store import ObjectNotFound, Store, StoreError
 log = logging.getLogger(__name__)
 
 _TAG, _MEMBERS = "tag", "members"
+_LAYOUT = 2
+"""Of a refinement's state: which tensors it is made of. A state of another layout is left alone."""
 
 
 class WorkInProgress:
@@ -45,8 +47,8 @@ class WorkInProgress:
         self._looked = False
 
     def _tag(self, images: Sequence[PlannedImage]) -> torch.Tensor:
-        """Names program, batch and recipe; kept as a tensor, since `load` of bytes drops metadata."""
-        content = f"{__version__} {self._digest}"
+        """Names program, layout, batch and recipe; kept as a tensor, since `load` of bytes drops metadata."""
+        content = f"{__version__} {_LAYOUT} {self._digest}"
         content += "".join(f"\n{len(i.key)} {i.key} {i.etag}" for i in images)
         return torch.tensor(list(hashlib.sha256(content.encode()).digest()), dtype=torch.uint8)
 

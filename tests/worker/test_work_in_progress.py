@@ -231,6 +231,24 @@ def test_a_damaged_state_is_ignored(
     assert local.keys("wip/") == []
 
 
+def test_a_state_of_another_layout_is_left_alone(
+    local: Workbench,
+    undisturbed: dict[str, bytes],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An earlier program saved it, with other tensors; a run goes on with a later one."""
+    spec, unit = _planned(local)
+    with monkeypatch.context() as earlier:
+        earlier.setattr(work_in_progress, "_LAYOUT", 1)
+        _kill_after(local, spec, unit, 2)
+    key = layout.wip_key(unit.id)
+    state = load(local.output.get(key))
+    local.output.put(key, save({name: tensor for name, tensor in state.items() if name != "stopped"}))
+    _finish(local.workspace(spec), unit)
+    assert _went_on(caplog) == [] and _streams(local) == undisturbed
+
+
 @dataclass
 class RefusingStore:
     """A real store that takes and deletes no work in progress, as a bucket's policy may have it."""
