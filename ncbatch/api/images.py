@@ -112,8 +112,8 @@ def encode(
             of which the pixels count and not the EXIF orientation; or the path or URI of a PNG, JPEG, WebP,
             TIFF, BMP or GIF file, whose EXIF orientation is applied.
         model: As `load_model` returns or takes it; by default the built-in one trained nearest to `lmbda`.
-        preset: "fast" (300 steps), "best" or "paper" (2000 steps each). Without a preset and a method, it is
-            "fast".
+        preset: "fast" (up to 300 steps), "best" (up to 2000) or "paper" (2000). Without a preset and a
+            method, it is "fast".
         method: "sga", "map", "ste", "uniform-noise", "deterministic-annealing" or "amortized". The methods
             with bits-back make packs of several images, which only the command line does.
         steps: Steps of the refinement, in place of the preset's.

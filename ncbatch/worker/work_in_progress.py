@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 _TAG, _MEMBERS = "tag", "members"
 _LAYOUT = 2
-"""Of a refinement's state: which tensors it is made of. A state of another layout is left alone."""
+"""Of what is saved: which tensors it is made of. A state of another layout is left alone."""
 
 
 class WorkInProgress:
@@ -111,8 +111,8 @@ class WorkInProgress:
         return {key: state for key, state in states.items() if state}
 
     def _kept_key(self, image: PlannedImage) -> str:
-        """Names the program, too; recipe and etags are in the unit's name."""
-        name = hashlib.sha256(f"{__version__} {image.key}".encode()).hexdigest()
+        """Names program and layout, too; recipe and etags are in the unit's name."""
+        name = hashlib.sha256(f"{__version__} {_LAYOUT} {image.key}".encode()).hexdigest()
         return f"{layout.kept_prefix(self._unit)}{name}.safetensors"
 
     def due(self, refinement: Refinement) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load, save
 
 from ncbatch import layout
 from ncbatch.codec.bits_back import encode
@@ -30,6 +31,7 @@ from ncbatch.plan.spec import RunSpec, Variant
 from ncbatch.plan.units import PlannedImage, Unit, make_units
 from ncbatch.store import StoreOptions, join_uri, open_store
 from ncbatch.store.objects import read_object
+from ncbatch.worker import work_in_progress
 from ncbatch.worker.calibration import seconds_per_pixel
 from ncbatch.worker.unit import open_attempt, probe_image, run_unit
 from tests.workbench import ATTEMPTS, Workbench, encoded_as, make_image
@@ -177,6 +179,21 @@ def test_a_damaged_object_of_what_was_kept_is_passed_over(local: Workbench) -> N
     (key,) = local.keys("wip/")
     local.output.put(key, b"nothing")
     check(local, finish(local, spec, unit, 1))
+
+
+def test_what_was_kept_in_another_layout_is_left_alone(
+    local: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An earlier program kept it, without the steps that were taken."""
+    spec, unit = planned(local)
+    with monkeypatch.context() as earlier:
+        earlier.setattr(work_in_progress, "_LAYOUT", 1)
+        probe_image(local.workspace(spec), unit, ATTEMPTS[0], "b.png")
+    (key,) = local.keys("wip/")
+    state = load(local.output.get(key))
+    local.output.put(key, save({name: tensor for name, tensor in state.items() if name != "steps_taken"}))
+    check(local, finish(local, spec, unit, 1))
+    assert local.keys("wip/") == []
 
 
 @pytest.mark.parametrize("broken", ["infer_posteriors", "amortized_baseline"])
