@@ -15,8 +15,9 @@ from typing import Any
 from ncbatch import signals
 from ncbatch.driver.forecast import Forecast
 from ncbatch.driver.lease import Heartbeat
+from ncbatch.driver.lost_calls import LostCall
 from ncbatch.driver.options import Deadlines
-from ncbatch.driver.pool import LostCall, Pool
+from ncbatch.driver.pool import Pool
 from ncbatch.driver.progress import Progress, RunState, Snapshot, write_status
 from ncbatch.driver.schedule import Call, CallKind, EarlierFailures, Policy, Schedule
 from ncbatch.metrics.unit_result import UnitResult

@@ -1,6 +1,6 @@
 """The workers of a run as Ray actors: started, called, killed, and their ends told apart.
 
-The only room that knows how Ray reports a death. `max_restarts=0, max_task_retries=0`: a dead actor is
+`max_restarts=0, max_task_retries=0`: a dead actor is
 replaced here. Ray would restart one that dies in its constructor for ever and in silence, and it tells that a
 node was preempted only of actors it does not restart.
 """
@@ -10,17 +10,19 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
 import ray
-from ray.exceptions import ActorDiedError, GetTimeoutError, RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from ncbatch.driver.board import BoardReader
 from ncbatch.driver.cluster import start_ray
+from ncbatch.driver.lost_calls import LostCall, explained, outcome
 from ncbatch.driver.options import PoolConfig
-from ncbatch.driver.schedule import DEVICE_FAILED, Call
+from ncbatch.driver.schedule import Call
+from ncbatch.driver.slots import Slot
 from ncbatch.errors import RunError, StoppedByPolicyError
 from ncbatch.plan.units import Unit
 from ncbatch.worker.beats import Beat
@@ -38,50 +40,6 @@ _BLINK_SECONDS = 0.5  # before a worker that could not be reached is tried again
 _LOGS = "look at the workers' logs, worker-*.err in the logs/ folder of Ray's session"
 
 
-@dataclass(frozen=True)
-class LostCall:
-    """A call whose worker is gone.
-
-    reason: an error class; preempted: the node was taken away, which is nobody's fault; died: for good;
-    device_failed: its device does not compute.
-    """
-
-    reason: str
-    detail: str
-    preempted: bool = False
-    died: bool = False
-    device_failed: bool = False
-
-
-@dataclass
-class _Slot:
-    """One worker: starting, idle, or with one call in flight.
-
-    device_failures: in a row. retired: it gets no calls any more.
-    """
-
-    actor: Any
-    ref: Any = None
-    call: Call | None = None
-    attempt: str = ""
-    deadline: float = float("inf")
-    started: float = field(default_factory=time.monotonic)
-    info: WorkerInfo | None = None
-    hung: bool = False
-    device_failures: int = 0
-    retired: bool = False
-
-    @property
-    def idle(self) -> bool:
-        return self.ref is None and self.info is not None
-
-    @property
-    def place(self) -> str:
-        return (
-            f"process {self.info.pid} on {self.info.host}" if self.info else "a process that has not started"
-        )
-
-
 class Pool:
     """Workers, one call in flight each.
 
@@ -96,7 +54,7 @@ class Pool:
         self._config, self._size, self._address = config, size, address
         self._actor_class: Any = None
         self._board: BoardReader | None = None
-        self._slots: list[_Slot] = []
+        self._slots: list[Slot] = []
         self._none_since = time.monotonic()
         self._warned = False
         self._failed_starts = 0
@@ -149,7 +107,7 @@ class Pool:
             return
         self.start()
         for _ in range(min(wanted, self.room) - len(self._slots)):
-            slot = _Slot(self._actor_class.remote(self._config))
+            slot = Slot(self._actor_class.remote(self._config))
             slot.ref = slot.actor.ready.remote()
             self._slots.append(slot)
 
@@ -211,9 +169,9 @@ class Pool:
             try:
                 measured = ray.get(slot.actor.calibrate.remote(variant), timeout=_CALIBRATION_SECONDS)
             except (RayTaskError, GetTimeoutError) as error:
-                raise RunError(f"no worker can encode with {variant}: {_explained(error)}") from error
+                raise RunError(f"no worker can encode with {variant}: {explained(error)}") from error
             except RayError as error:
-                self._start_failed(_explained(error))
+                self._start_failed(explained(error))
                 self._revive(slot, died=True)
             else:
                 if isinstance(measured, DeviceFailure):
@@ -225,7 +183,7 @@ class Pool:
                     raise RunError(f"a worker cannot use the store: {measured.message}")
                 return float(measured)
 
-    def _first_idle(self) -> _Slot:
+    def _first_idle(self) -> Slot:
         while not self.has_idle:
             for _ in self.events(timeout=1.0):
                 raise AssertionError("no call is in flight yet")
@@ -242,7 +200,7 @@ class Pool:
             return
         for ref in ray.wait(list(refs), num_returns=1, timeout=timeout)[0]:
             slot = refs[ref]
-            result = self._result(slot, ref)
+            result = outcome(slot, ref)
             call, slot.call, slot.ref, slot.deadline = slot.call, None, None, float("inf")
             if isinstance(result, WorkerInfo):
                 slot.info = result
@@ -258,30 +216,11 @@ class Pool:
                 yield call, result, time.monotonic() - slot.started
         self._warn_if_scarce()
 
-    def _result(self, slot: _Slot, ref: Any) -> Any:
-        try:
-            result = ray.get(ref)
-        except RayTaskError as error:  # the worker lives; its code raised
-            log.error("a worker raised:\n%s", error)
-            return LostCall("internal_error", _explained(error))
-        except RayError as error:
-            reason = "deadline" if slot.hung else "process_killed"
-            preempted = isinstance(error, ActorDiedError) and bool(getattr(error, "preempted", False))
-            where = f" ({slot.place})" if slot.info else ""
-            detail = _explained(error)
-            log.warning("lost a worker%s: %s", where, detail)
-            slot.hung = False
-            return LostCall(reason, detail, preempted, died=isinstance(error, ActorDiedError))
-        if not isinstance(result, DeviceFailure):
-            return result
-        log.warning("the device of a worker (%s) failed: %s", slot.place, result.message)
-        return LostCall(DEVICE_FAILED, f"{result.message} ({slot.place})", device_failed=True)
-
     def _start_failed(self, detail: str) -> None:
         self._failed_starts += 1
         self._last_failure = detail
 
-    def _revive(self, slot: _Slot, *, died: bool) -> None:
+    def _revive(self, slot: Slot, *, died: bool) -> None:
         """Starts another worker, or waits for this one where Ray has only lost sight of it."""
         if died:
             slot.actor = self._actor_class.remote(self._config)
@@ -290,7 +229,7 @@ class Pool:
         slot.info = None
         slot.ref = slot.actor.ready.remote()
 
-    def _replace_device(self, slot: _Slot) -> None:
+    def _replace_device(self, slot: Slot) -> None:
         """Starts another process on the device, in a context of its own, or gives the device up.
 
         A worker that is given up stays as it is: so Ray lends its GPU to no other.
@@ -334,14 +273,3 @@ class Pool:
             there.get("CPU", 0),
             there.get("GPU", 0),
         )
-
-
-def _explained(error: Exception) -> str:
-    """What happened in one line; Ray's messages are pages."""
-    if isinstance(error, RayTaskError):
-        return f"{type(error.cause).__name__}: {error.cause}"
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
-    # Of an exception in the constructor the traceback's last line says what it was.
-    return lines[-1] if "creation task" in lines[0] else lines[0]

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from ncbatch.driver import lost_calls as lost_calls_module
 from ncbatch.driver import pool as pool_module
+from ncbatch.driver.lost_calls import LostCall
 from ncbatch.driver.options import PoolConfig
-from ncbatch.driver.pool import LostCall, Pool
+from ncbatch.driver.pool import Pool
 from ncbatch.driver.schedule import Call, CallKind
 from ncbatch.errors import StoppedByPolicyError
 from ncbatch.plan.units import Unit
@@ -78,6 +80,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Pool, PlayedRa
     def started(*devices: list[Any]) -> tuple[Pool, PlayedRay]:
         ray = PlayedRay(*map(deque, devices))
         monkeypatch.setattr(pool_module, "ray", ray)
+        monkeypatch.setattr(lost_calls_module, "ray", ray)
         pool = Pool(None, PoolConfig(workers=len(devices), gpus=1.0))  # type: ignore[arg-type]
         pool._actor_class = type("Class", (), {"remote": staticmethod(ray.actor_class)})
         pool.grow(len(devices))
