@@ -67,7 +67,8 @@ def first_line(error: Exception) -> str:
 def first_problem(error: pydantic.ValidationError) -> str:
     """The first problem that pydantic found, as a sentence that names the flag."""
     problem = error.errors()[0]
-    where = "--" + str(problem["loc"][-1]).replace("_", "-") + ": " if problem["loc"] else ""
+    names = [part for part in problem["loc"] if isinstance(part, str)]  # the others count within a list
+    where = "--" + names[-1].replace("_", "-") + ": " if names else ""
     return f"{where}{_in_our_words(problem)}"
 
 

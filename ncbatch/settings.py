@@ -105,15 +105,18 @@ class Number:
 
 @dataclass(frozen=True)
 class Numbers:
-    """Several numbers with commas between them."""
+    """Several numbers with commas between them. count: how many there must be, where that is fixed."""
 
     each: Number
+    count: int | None = None
 
     def __call__(self, text: str) -> tuple[float, ...]:
         """Raises ValueError: one of them is none, or there are none."""
         values = tuple(self.each(word.strip()) for word in text.split(",") if word.strip())
         if not values:
             raise ValueError(f"{text!r} is not a list of numbers like 10,20,30")
+        if self.count not in (None, len(values)):
+            raise ValueError(f"{text!r} has {len(values)} numbers, where {self.count} are needed")
         return values
 
 

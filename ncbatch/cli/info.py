@@ -175,5 +175,6 @@ def _checkpoint(data: bytes, name: str) -> dict[str, Any]:
         "lmbda": about.lmbda,
         "N": about.n,
         "M": about.m,
+        **({"widths": about.widths} if about.widths else {}),
         "digest": described.digest,
     }

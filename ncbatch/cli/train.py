@@ -13,7 +13,7 @@ from ncbatch.cli.flags import Given, command
 from ncbatch.cli.variant_flags import INPUTS
 from ncbatch.errors import UsageError, unknown
 from ncbatch.exit_codes import ExitCode
-from ncbatch.settings import Numbers, Section, Setting, positive_float, positive_int, words
+from ncbatch.settings import Number, Numbers, Section, Setting, positive_float, positive_int, stated, words
 from ncbatch.store import open_store
 from ncbatch.training.options import TrainingOptions
 from ncbatch.training.settings import LADDER, Preset, TrainingSettings, default_of, make_settings
@@ -33,6 +33,7 @@ _WHAT = Section("what is trained (fixed once it has begun)", 1)
 _HOW = Section("how it is carried out", 3)
 _OF_THE_LADDER = ("kind", "lmbda", "start_from")
 _FIELDS = {n: f for n, f in TrainingSettings.model_fields.items() if n not in _OF_THE_LADDER}
+_WIDTHS = replace(stated(_FIELDS["widths"]), read=Numbers(Number(whole=True, least=1, most=1024), count=3))
 _PATTERNS = {name: INPUTS[name] for name in ("include", "exclude")}
 
 
@@ -131,7 +132,7 @@ def train(
         "PLACE", name="out",
     )],
     models: Annotated[ModelsToTrain, _WHAT],
-    settings: Annotated[dict[str, Any], Given(_FIELDS, default_of), _WHAT],
+    settings: Annotated[dict[str, Any], Given(_FIELDS, default_of, {"widths": _WIDTHS}), _WHAT],
     patterns: Annotated[dict[str, Any], Given(_PATTERNS), _HOW],
     options: Annotated[TrainingOptions, _HOW],
     dry_run: Annotated[bool, Setting(
@@ -197,7 +198,7 @@ def _print_plan(
     rows, total = [], 0.0
     for rung in rungs:
         settings = asked.settings_of(rung, start)
-        shape = (settings.kind, settings.n, settings.m, settings.batch_size, settings.crop)
+        shape = (settings.kind, settings.n, settings.m, settings.widths, settings.batch_size, settings.crop)
         if shape not in paces:
             paces[shape] = seconds_per_step(settings, asked.options.threads or torch.get_num_threads())
         seconds = settings.steps * paces[shape]

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ncbatch.codec.model.info import Widths
 from ncbatch.codec.model.rates import lower_bound
 
 _OFFSET = 2.0**-18  # GDN's parameters are stored as sqrt(value + offset^2), which keeps gradients alive at 0
@@ -123,22 +124,25 @@ class MeanScaleHyperprior(nn.Module):
     Args:
         n: channels of the transforms and of z.
         m: channels of y.
+        widths: channels within g_a and g_s, from the image inwards, where they are not all `n`. CompressAI
+            has no such module.
     """
 
-    def __init__(self, n: int, m: int) -> None:
+    def __init__(self, n: int, m: int, widths: Widths | None = None) -> None:
         super().__init__()
+        half, quarter, eighth = widths or (n, n, n)  # of the image's resolution
         self.entropy_bottleneck = FactorizedDensity(n)
         self.g_a = nn.Sequential(
-            _down(3, n), GDN(n),
-            _down(n, n), GDN(n),
-            _down(n, n), GDN(n),
-            _down(n, m),
+            _down(3, half), GDN(half),
+            _down(half, quarter), GDN(quarter),
+            _down(quarter, eighth), GDN(eighth),
+            _down(eighth, m),
         )  # fmt: skip
         self.g_s = nn.Sequential(
-            _up(m, n), GDN(n, inverse=True),
-            _up(n, n), GDN(n, inverse=True),
-            _up(n, n), GDN(n, inverse=True),
-            _up(n, 3),
+            _up(m, eighth), GDN(eighth, inverse=True),
+            _up(eighth, quarter), GDN(quarter, inverse=True),
+            _up(quarter, half), GDN(half, inverse=True),
+            _up(half, 3),
         )  # fmt: skip
         self.h_a = nn.Sequential(
             nn.Conv2d(m, n, 3, padding=1), nn.LeakyReLU(inplace=True),

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ncbatch.codec.model.checkpoint import Checkpoint
+from ncbatch.codec.model.info import ModelInfo
 from ncbatch.codec.model.prior import log_density, quantile
 from ncbatch.codec.model.rates import LIKELIHOOD_FLOOR, SCALE_BOUND, bits_back, gaussian_bits, lower_bound
 from ncbatch.errors import NcbatchError
@@ -73,7 +74,7 @@ class TrainableHyperprior(nn.Module):
     def __init__(self, settings: TrainingSettings) -> None:
         super().__init__()
         self.settings = settings
-        self.network = MeanScaleHyperprior(settings.n, settings.m)
+        self.network = MeanScaleHyperprior(settings.n, settings.m, settings.widths)
         if settings.kind == "bits-back":
             self.network.h_a[-1] = nn.Conv2d(settings.n, 2 * settings.n, 5, stride=2, padding=2)
 
@@ -191,6 +192,11 @@ def _broadened(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return {f"{prefix}matrices.0": matrix.float(), f"{prefix}biases.0": bias.float()}
 
 
+def _shape(model: ModelInfo | TrainingSettings) -> str:
+    widths = "" if model.widths is None else f", widths {','.join(map(str, model.widths))}"
+    return f"N = {model.n}, M = {model.m}{widths}"
+
+
 def warm_start(model: TrainableHyperprior, checkpoint: Checkpoint) -> None:
     """Takes over the weights of a trained neighbour: of another rate or, for bits-back, of the kind base.
 
@@ -198,15 +204,15 @@ def warm_start(model: TrainableHyperprior, checkpoint: Checkpoint) -> None:
     with the variance of the uniform noise that it replaces, and p(z) as wide as it is with that noise.
 
     Raises:
-        NcbatchError: the neighbour has another N or more channels of y, or it is a bits-back checkpoint and
-            the training of the kind base.
+        NcbatchError: the neighbour has another N, other widths or more channels of y, or it is a bits-back
+            checkpoint and the training of the kind base.
     """
     info, settings = checkpoint.info, model.settings
-    fits = info.n == settings.n and info.m <= settings.m
+    fits = info.n == settings.n and info.m <= settings.m and info.widths == settings.widths
     if not fits or (info.kind, settings.kind) == ("bits-back", "base"):
         raise NcbatchError(
-            f"a {info.kind} checkpoint of N = {info.n}, M = {info.m} cannot start a {settings.kind} training "
-            f"of N = {settings.n}, M = {settings.m}"
+            f"a {info.kind} checkpoint of {_shape(info)} cannot start a {settings.kind} training of "
+            f"{_shape(settings)}"
         )
     weights = checkpoint.state_dict()
     if info.m < settings.m:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import pydantic
 
-from ncbatch.codec.model.info import ModelKind
+from ncbatch.codec.model.info import ModelKind, Widths
 from ncbatch.errors import UsageError, first_problem
 
 LADDER = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08)
@@ -25,6 +25,8 @@ class TrainingSettings(pydantic.BaseModel, frozen=True, extra="forbid"):
     Attributes:
         n: channels of the transforms and of z.
         m: channels of y.
+        widths: channels within g_a and g_s, from the image inwards, where they are not all `n`. Most of the
+            arithmetic is done on the largest maps, and most of what a network can learn is in the smallest.
         crop: pixels a side of the crops to train on.
         learning_rate: Adam's, after `warmup` steps; with the decay "cosine" it ends at 1 % of it.
         aux_learning_rate: of the quantiles of p(z), which have a loss of their own.
@@ -48,6 +50,13 @@ class TrainingSettings(pydantic.BaseModel, frozen=True, extra="forbid"):
         128, gt=0, le=1024,
         description="channels of the latents y, which limit the quality at high rates",
         json_schema_extra={"unit": "CHANNELS"},
+    )  # fmt: skip
+    widths: Widths | None = pydantic.Field(
+        None,
+        description="channels within the analysis and synthesis transforms at a half, a quarter and an "
+        "eighth of the resolution, where they are not all --n: few for large maps and many for small ones "
+        "learn more in the same time",
+        json_schema_extra={"unit": "HALF,QUARTER,EIGHTH", "default": "--n for each"},
     )  # fmt: skip
     batch_size: int = pydantic.Field(
         8, gt=0,
@@ -82,6 +91,12 @@ class TrainingSettings(pydantic.BaseModel, frozen=True, extra="forbid"):
     seed: int = pydantic.Field(0, ge=0, description="seed of crops, noise and first weights")
     start_from: str | None = None
 
+    @pydantic.field_validator("widths")
+    @classmethod
+    def _none_for_one_width(cls, widths: Widths | None, info: pydantic.ValidationInfo) -> Widths | None:
+        """One width has one name, so that a training continues and digests agree however it was given."""
+        return None if widths is not None and set(widths) == {info.data.get("n")} else widths
+
     def rate_at(self, step: int) -> float:
         """The learning rate of a step."""
         warm = min((step + 1) / self.warmup, 1.0) if self.warmup else 1.0
@@ -115,6 +130,8 @@ def default_of(name: str) -> str:
     told = {}
     for preset, make in (("small", small), ("paper", paper)):
         values = dict.fromkeys(getattr(make(lmbda), name) for lmbda in LADDER)
+        if None in values:
+            return ""
         told[preset] = " or ".join(
             f"{v:,}" if isinstance(v, int) else f"{v:g}" if isinstance(v, float) else v
             for v in sorted(values)

@@ -22,6 +22,7 @@ from ncbatch.settings import (
     fraction,
     natural,
     positive_float,
+    positive_int,
     stated,
 )
 from tests.cli.parsed import parsed
@@ -88,6 +89,13 @@ def test_lists() -> None:
     for text in ("", " , "):
         with pytest.raises(ValueError, match="is not a list of numbers"):
             Numbers(positive_float)(text)
+
+
+def test_lists_of_a_fixed_length() -> None:
+    three = Numbers(positive_int, count=3)
+    assert three("48,96,160") == (48, 96, 160)
+    with pytest.raises(ValueError, match="'48,96' has 2 numbers, where 3 are needed"):
+        three("48,96")
 
 
 def test_multiples() -> None:

@@ -10,7 +10,7 @@ import torch
 from ncbatch.codec.errors import ModelError
 from ncbatch.codec.model import checkpoint as module
 from ncbatch.codec.model.checkpoint import Checkpoint, export, parse
-from ncbatch.models import zoo
+from ncbatch.models import catalog, zoo
 
 
 def test_round_trip_keeps_tensors_and_digest(checkpoint: Checkpoint) -> None:
@@ -22,6 +22,14 @@ def test_round_trip_keeps_tensors_and_digest(checkpoint: Checkpoint) -> None:
 
 def test_export_of_the_same_weights_is_the_same_checkpoint(checkpoint: Checkpoint) -> None:
     assert export(checkpoint.state_dict(), lmbda=0.01).digest == checkpoint.digest
+
+
+def test_models_of_one_width_keep_the_digest_from_before_there_were_widths(checkpoint: Checkpoint) -> None:
+    assert "widths" not in checkpoint.info.model_dump()
+    assert checkpoint.digest == catalog.builtin_facts()["base-0.010"].digest
+    tapered = checkpoint.info.model_copy(update={"widths": (48, 96, 160)})
+    assert module.ModelInfo.model_validate(tapered.model_dump(mode="json")) == tapered
+    assert module._digest(tapered, checkpoint.tensors) != checkpoint.digest
 
 
 def test_digest_covers_every_tensor_and_the_metadata(checkpoint: Checkpoint) -> None:

@@ -52,6 +52,23 @@ def test_a_warm_start_computes_what_its_neighbour_does() -> None:
     assert torch.allclose(losses(target).mse, losses(source).mse, rtol=1e-5)
 
 
+def test_a_tapered_model_starts_from_a_tapered_neighbour_of_fewer_channels() -> None:
+    source = trained("base", 1, widths=(4, 8, 16))
+    checkpoint = export(source.network.state_dict(), lmbda=0.01, dtype=torch.float32)
+    target = trained("base", 2, widths=(4, 8, 16), m=20)
+    warm_start(target, checkpoint)
+    images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        theirs, ours = source.network.g_a(images), target.network.g_a(images)
+        assert torch.allclose(ours[:, :12], theirs, atol=1e-6)
+        assert torch.allclose(target.network.g_s(ours), source.network.g_s(theirs), atol=1e-6)
+
+
+def test_one_width_is_the_same_training_however_it_is_given() -> None:
+    assert settings(n=8, widths=(8, 8, 8)) == settings(n=8)
+    assert settings(n=8, widths=(8, 8, 16)).widths == (8, 8, 16)
+
+
 def test_bits_back_starts_with_the_mean_of_base() -> None:
     source = trained("base", 1)
     checkpoint = export(source.network.state_dict(), lmbda=0.01, dtype=torch.float32)
@@ -87,6 +104,8 @@ def test_weights_of_other_channels_or_kinds_are_refused() -> None:
         warm_start(trained("base", 2), bits_back)
     with pytest.raises(NcbatchError, match="N = 16"):
         warm_start(trained("bits-back", 2, n=16), bits_back)
+    with pytest.raises(NcbatchError, match="M = 12, widths 4,8,16"):
+        warm_start(trained("bits-back", 2, widths=(4, 8, 16)), bits_back)
 
 
 def test_a_wider_model_starts_from_a_narrow_one_with_the_same_image() -> None:

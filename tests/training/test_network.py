@@ -8,7 +8,7 @@ from torch import Tensor
 from ncbatch.codec.decode import decode
 from ncbatch.codec.encode import encode
 from ncbatch.codec.methods import Amortized, Sga
-from ncbatch.codec.model.checkpoint import export
+from ncbatch.codec.model.checkpoint import export, parse
 from ncbatch.codec.model.hyperprior import Model
 from ncbatch.codec.model.prior import FactorizedPrior
 from ncbatch.models import catalog, zoo
@@ -17,9 +17,9 @@ from ncbatch.training.trainer import _generator
 from tests.training.conftest import make_image, settings
 
 
-def network(kind: str) -> TrainableHyperprior:
+def network(kind: str, **fields: Any) -> TrainableHyperprior:
     torch.manual_seed(3)
-    model = TrainableHyperprior(settings(kind=kind))
+    model = TrainableHyperprior(settings(kind=kind, **fields))
     with torch.no_grad():  # a density that is not the initial one
         for name, parameter in model.network.entropy_bottleneck.named_parameters():
             if not name.startswith("quantiles"):
@@ -108,16 +108,15 @@ def test_gradients_reach_every_weight(kind: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", ["base", "bits-back"])
-def test_exported_weights_code_real_images(kind: Any) -> None:
-    model = network(kind)
-    checkpoint = export(model.network.state_dict(), kind=kind, lmbda=0.01)
-    assert checkpoint.info.kind == kind
+@pytest.mark.parametrize("widths", [None, (4, 10, 14)])
+def test_exported_weights_code_real_images(kind: Any, widths: Any) -> None:
+    model = network(kind, widths=widths)
+    exported = export(model.network.state_dict(), kind=kind, lmbda=0.01)
+    checkpoint = parse(exported.to_bytes(), "x")
+    assert (checkpoint.info.kind, checkpoint.info.widths) == (kind, widths)
     pixels = make_image(1, 70, 100)
     codec = Model(checkpoint)
-    for recipe in (
-        Amortized(lmbda=0.01),
-        Sga(lmbda=0.01, steps=3),
-    ):
+    for recipe in (Amortized(lmbda=0.01), Sga(lmbda=0.01, steps=3)):
         encoded = encode(codec, [pixels], recipe)[0]
         assert decode(codec, encoded.outcome.data).shape == pixels.shape
         outcome = encoded.outcome

@@ -7,6 +7,7 @@ names it, so a decoder knows at once whether it has the right model.
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -123,7 +124,8 @@ def export(
     # Parametrizer buffers are constants of CompressAI, not weights.
     weights = {k: v for k, v in weights.items() if not k.endswith((".pedestal", ".bound"))}
     try:
-        n, m = weights["g_a.0.weight"].shape[0], weights["g_a.6.weight"].shape[0]
+        n, m = weights["h_a.0.weight"].shape[0], weights["h_a.0.weight"].shape[1]
+        first, second, third = (weights[f"g_a.{i}.weight"].shape[0] for i in (0, 2, 4))
         prior = {k[len("prior.") :]: v.float() for k, v in weights.items() if k.startswith("prior.")}
         layers = [
             quantize_layer(
@@ -153,7 +155,10 @@ def export(
     for grid, arrays in tables.items():
         for name, array in zip(("first", "lengths", "frequencies"), arrays, strict=True):
             tensors[f"{grid}.{name}"] = torch.from_numpy(np.ascontiguousarray(array))
-    info = ModelInfo(kind=kind, n=n, m=m, lmbda=lmbda, shifts=tuple(layer.shift for layer in layers))
+    info = ModelInfo(
+        kind=kind, n=n, m=m, widths=None if first == second == third == n else (first, second, third),
+        lmbda=lmbda, shifts=tuple(layer.shift for layer in layers),
+    )  # fmt: skip
     _check(info, tensors, "the network")
     return Checkpoint(info, tensors, _digest(info, tensors))
 
@@ -169,9 +174,11 @@ _PRIOR_WIDTHS = (3, 3, 3, 3)  # of the layers within p(z)
 def _expected_shapes(info: ModelInfo) -> dict[str, tuple[int, ...]]:
     """Shapes of the float tensors; the integer part is checked by `check_layers`."""
     n, m = info.n, info.m
+    widths = info.widths or (n, n, n)
+    sides = tuple(pairwise((3, *widths, m)))
     convs = {
-        "g_a": [(n, 3, 5, 5), (n, n, 5, 5), (n, n, 5, 5), (m, n, 5, 5)],
-        "g_s": [(m, n, 5, 5), (n, n, 5, 5), (n, n, 5, 5), (n, 3, 5, 5)],
+        "g_a": [(coarse, fine, 5, 5) for fine, coarse in sides],
+        "g_s": [(coarse, fine, 5, 5) for fine, coarse in reversed(sides)],
         "h_a": [(n, m, 3, 3), (n, n, 5, 5), (n if info.kind == "base" else 2 * n, n, 5, 5)],
     }
     shapes: dict[str, tuple[int, ...]] = {
@@ -182,8 +189,9 @@ def _expected_shapes(info: ModelInfo) -> dict[str, tuple[int, ...]]:
         for name, layers in convs.items()
         for i, shape in enumerate(layers)
     }
-    shapes |= {f"{name}.{i}.gamma": (n, n) for name in ("g_a", "g_s") for i in (1, 3, 5)}
-    shapes |= {f"{name}.{i}.beta": (n,) for name in ("g_a", "g_s") for i in (1, 3, 5)}
+    for name, order in (("g_a", widths), ("g_s", widths[::-1])):
+        for i, width in zip((1, 3, 5), order, strict=True):
+            shapes[f"{name}.{i}.gamma"], shapes[f"{name}.{i}.beta"] = (width, width), (width,)
     shapes |= {"prior.quantiles": (n, 1, 3), "z.median": (n,)}
     for i, (width, before) in enumerate(zip((*_PRIOR_WIDTHS, 1), (1, *_PRIOR_WIDTHS), strict=True)):
         shapes[f"prior.matrices.{i}"], shapes[f"prior.biases.{i}"] = (n, width, before), (n, width, 1)

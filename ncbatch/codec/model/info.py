@@ -7,7 +7,7 @@ import json
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 
 import pydantic
 
@@ -20,6 +20,10 @@ ModelKind = Literal["base", "bits-back"]
 """base: p(z) is convolved with a box. bits-back: h_a gives mean and log-variance of q(z|y), and p(z) is a
 density."""
 
+_Channels = Annotated[int, pydantic.Field(gt=0, le=1024)]
+Widths = tuple[_Channels, _Channels, _Channels]
+"""Channels of g_a at a half, a quarter and an eighth of the image's resolution; g_s has them in reverse."""
+
 _MAX_HEADER = 16_000_000  # bytes; ours take a few thousand
 
 
@@ -30,8 +34,19 @@ class ModelInfo(pydantic.BaseModel, frozen=True, extra="forbid"):
     kind: ModelKind = "base"
     n: int = pydantic.Field(gt=0, le=1024, description="channels of the transforms and of z")
     m: int = pydantic.Field(gt=0, le=1024, description="channels of y")
+    widths: Widths | None = pydantic.Field(
+        None, description="channels within g_a and g_s, from the image inwards, where they are not all N"
+    )
     lmbda: float = pydantic.Field(gt=0, description="weight of the MSE the model was trained with")
     shifts: tuple[int, ...] = pydantic.Field(description="binary scale of each integer layer of h_s")
+
+    @pydantic.model_serializer(mode="wrap")
+    def _without_widths(self, serialized: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Models of one width are written, and have digests, as they were before there were others."""
+        fields: dict[str, Any] = serialized(self)
+        if self.widths is None:
+            del fields["widths"]
+        return fields
 
 
 @dataclass(frozen=True)
