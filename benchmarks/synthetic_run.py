@@ -1,12 +1,15 @@
 """A large run without images: its plan, commits and table are real, its bitstreams do not exist.
 
-What reads tables at the size of a real corpus is measured on it; numbers are drawn with a fixed seed.
+What reads tables at the size of a real corpus is measured on it; numbers are drawn with a fixed seed. It is
+made in chunks, so that a run of any size fits into memory.
 """
 
 from __future__ import annotations
 
 import hashlib
-from datetime import datetime, timedelta, timezone
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
 
 import numpy as np
 import pyarrow as pa
@@ -28,8 +31,62 @@ FAILURES = {
 }
 """Classes of error with a reason each; by default one image in 150 fails, of the first class most."""
 
+UNIT_IMAGES = 100
+UNIT_PIXELS = UNIT_IMAGES * 768 * 512
+
 _HOSTS = 4
-_UNIT_IMAGES = 100
+_CHUNK, _CHUNK_SECONDS = 100_000, 456_000
+
+
+def synthetic_spec(corpus: str) -> RunSpec:
+    """A run of one SGA variant."""
+    recipe = Sga(lmbda=0.01, steps=2000)
+    variant = Variant(name="sga", model="base-0.010", model_digest="0" * 64, recipe=recipe)
+    return RunSpec(corpus=corpus, variants=(variant,))
+
+
+def synthetic_image(number: int) -> PlannedImage:
+    """The image of this number; keys are in the order of the numbers."""
+    key = f"2026/{number // 1000:06d}/image-{number:09d}.jpg"
+    etag = f"{(number + 1) * 0x9E3779B97F4A7C15F39CC0605CEDC835 % 2**128:032x}"
+    return PlannedImage(key, etag, 250_000 + number % 90_000, 768, 512)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some of a run's units, and the rows that they have when they are committed, in the same order."""
+
+    units: list[Unit]
+    rows: pa.Table
+
+    def commits(self) -> Iterator[tuple[str, bytes]]:
+        """The key and the bytes of each unit's commit."""
+        start = 0
+        for unit in self.units:
+            yield unit_key(unit.id), table_to_parquet(self.rows.slice(start, len(unit.images)))
+            start += len(unit.images)
+
+
+def synthetic_chunks(spec: RunSpec, images: int, failed_share: float = 1 / 150) -> Iterator[Chunk]:
+    """A run of the spec's only variant, chunk by chunk."""
+    (variant,) = spec.variants
+    for number, first in enumerate(range(0, images, _CHUNK)):
+        planned = [synthetic_image(n) for n in range(first, min(first + _CHUNK, images))]
+        units = make_units(planned, variant.name, variant.digest, 0, UNIT_PIXELS)
+        yield Chunk(units, _rows(units, variant, failed_share, number))
+
+
+def write_run_file(output: Store, spec: RunSpec, plan: tuple[str, ...]) -> None:
+    """Writes `run.json`, which makes a folder a run."""
+    content = RunFile(
+        spec=spec,
+        digest=spec.digest,
+        plan=plan,
+        ncbatch_version=__version__,
+        torch_version="0",
+        created_at=STARTED.isoformat(timespec="seconds"),
+    )
+    output.put(layout.RUN, content.model_dump_json(indent=1).encode())
 
 
 def make_synthetic_run(
@@ -40,36 +97,22 @@ def make_synthetic_run(
     Args:
         compacted: merge the commits into parts, as `ncbatch compact` does.
     """
-    recipe = Sga(lmbda=0.01, steps=2000)
-    variant = Variant(name="sga", model="base-0.010", model_digest="0" * 64, recipe=recipe)
-    spec = RunSpec(corpus=corpus, variants=(variant,))
-    planned = [
-        PlannedImage(f"2026/{n // 1000:04d}/image-{n:07d}.jpg", f"{n:x}", 250_000 + n % 90_000, 768, 512)
-        for n in range(images)
-    ]
-    units = make_units(planned, "sga", variant.digest, 0, _UNIT_IMAGES * 768 * 512)
-    table = _rows(units, variant, failed_share)
-    start = 0
-    for unit in units:
-        output.put(unit_key(unit.id), table_to_parquet(table.slice(start, len(unit.images))))
-        start += len(unit.images)
-    content = RunFile(
-        spec=spec,
-        digest=spec.digest,
-        plan=write_plan(output, units, 0),
-        ncbatch_version=__version__,
-        torch_version="0",
-        created_at=STARTED.isoformat(timespec="seconds"),
-    )
-    output.put(layout.RUN, content.model_dump_json(indent=1).encode())
+    spec = synthetic_spec(corpus)
+    plan: tuple[str, ...] = ()
+    for chunk in synthetic_chunks(spec, images, failed_share):
+        plan += write_plan(output, chunk.units, 0)
+        for key, data in chunk.commits():
+            output.put(key, data)
+    write_run_file(output, spec, plan)
     if compacted:
         compact(output)
     return spec
 
 
-def _rows(units: list[Unit], variant: Variant, failed_share: float) -> pa.Table:
+def _rows(units: list[Unit], variant: Variant, failed_share: float, number: int) -> pa.Table:
+    """The rows of the chunk of this number."""
     images = [image for unit in units for image in unit.images]
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(number)
     count = len(images)
     detail = random.normal(size=count)
     failed = random.random(count) < failed_share
@@ -78,27 +121,29 @@ def _rows(units: list[Unit], variant: Variant, failed_share: float) -> pa.Table:
     psnr = 33.5 - 1.8 * detail + random.normal(0, 0.6, count)
     amortized = bpp * 1.02 + 0.01 * 65025 * 10 ** (-(psnr - 0.45) / 10)
     seconds = 18 * np.exp(random.normal(0, 0.15, count))
-    host = np.arange(count) // _UNIT_IMAGES % _HOSTS
-    finished = np.cumsum(seconds) / _HOSTS
+    host = np.arange(count) // UNIT_IMAGES % _HOSTS
+    finished = number * _CHUNK_SECONDS + np.cumsum(seconds) / _HOSTS
     length = (bpp * 768 * 512 / 8).astype(int)
     ok = ~failed
 
     def where_ok(values: np.ndarray | list) -> pa.Array:
         return pa.array(values, mask=failed)
 
-    at = [STARTED + timedelta(seconds=float(s)) for s in finished]
+    def times(at: np.ndarray) -> np.ndarray:
+        return ((STARTED.timestamp() + at) * 1e6).astype("datetime64[us]")
+
     columns = {
         "image_key": [image.key for image in images],
         "image_etag": [image.etag for image in images],
         "image_bytes": [image.bytes for image in images],
         "width": where_ok(np.full(count, 768)),
         "height": where_ok(np.full(count, 512)),
-        "variant": ["sga"] * count,
-        "variant_digest": [variant.digest] * count,
-        "model": [variant.model] * count,
-        "model_digest": [variant.model_digest] * count,
+        "variant": pa.repeat("sga", count),
+        "variant_digest": pa.repeat(variant.digest, count),
+        "model": pa.repeat(variant.model, count),
+        "model_digest": pa.repeat(variant.model_digest, count),
         "lmbda": np.full(count, 0.01),
-        "method": ["sga"] * count,
+        "method": pa.repeat("sga", count),
         "steps": np.full(count, 2000),
         "seed": np.zeros(count, int),
         "status": np.where(ok, "ok", "failed").tolist(),
@@ -120,17 +165,15 @@ def _rows(units: list[Unit], variant: Variant, failed_share: float) -> pa.Table:
         "device_seconds": where_ok(seconds),
         "decode_seconds": where_ok(seconds / 100),
         "batch_size": where_ok(np.full(count, 4)),
-        "device": ["cuda"] * count,
+        "device": pa.repeat("cuda", count),
         "host": [f"gpu-{n}" for n in host],
         "unit": [unit.id for unit in units for _ in unit.images],
-        "attempt": ["00000001-1"] * count,
+        "attempt": pa.repeat("00000001-1", count),
         "generation": np.zeros(count, int),
         "adopted": np.zeros(count, bool),
-        "started_at": where_ok(
-            [end - timedelta(seconds=float(s)) for end, s in zip(at, seconds, strict=True)]
-        ),
-        "finished_at": at,
-        "ncbatch_version": [__version__] * count,
+        "started_at": where_ok(times(finished - seconds)),
+        "finished_at": times(finished),
+        "ncbatch_version": pa.repeat(__version__, count),
     }
     arrays = [
         pa.array(columns[field.name]).cast(field.type)
