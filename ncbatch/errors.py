@@ -36,7 +36,7 @@ class LeaseHeldError(RunError):
 
 
 class StoppedByPolicyError(RunError):
-    """The run was stopped because going on would make things worse; the message says why."""
+    """Stopped by a rule: going on would make things worse, or the time is up; the message says why."""
 
 
 class Terminated(KeyboardInterrupt):

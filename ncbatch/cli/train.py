@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -164,16 +165,20 @@ def _train(asked: _Asked, rungs: list[RatePoint], start: Checkpoint | None) -> E
     from ncbatch.training.ladder import climb
     from ncbatch.training.train import train
 
-    group = _group(asked.options)
+    started, group = time.monotonic(), _group(asked.options)
     request = _request(asked, asked.settings_of(rungs[0], start), alone=group is None)
     output = open_store(asked.output, asked.store, create=True).uri
     with progress_display() as show:
 
         def train_one(rung: RatePoint, parent: Checkpoint | None) -> Checkpoint:
-            line = ProgressLine(rung.name)
+            line, session = ProgressLine(rung.name), request.session
+            if session.max_seconds is not None:
+                left = max(session.max_seconds - (time.monotonic() - started), 0.0)
+                session = replace(session, max_seconds=left)
             one = replace(
                 request,
                 settings=asked.settings_of(rung, parent),
+                session=session,
                 output_uri=output if asked.models.lmbda else f"{output}{rung.name}/",
                 start=None if parent is None else parent.to_bytes(),
             )
@@ -218,6 +223,7 @@ def _request(asked: _Asked, settings: TrainingSettings, *, alone: bool) -> Train
     from ncbatch.training.session import SessionOptions
     from ncbatch.training.train import TrainingRequest
 
+    minutes = asked.options.max_minutes
     corpus, listing = asked.listing()
     log.info("%s: %d images", corpus.uri, len(listing.images))
     for note in listing.notes():
@@ -228,7 +234,7 @@ def _request(asked: _Asked, settings: TrainingSettings, *, alone: bool) -> Train
         keys=tuple(image.key for image in listing.images),
         output_uri=asked.output,
         store=asked.store,
-        session=SessionOptions(save_seconds=60 * asked.options.save_minutes),
+        session=SessionOptions(60 * asked.options.save_minutes, minutes and 60 * minutes),
         memory_bytes=asked.options.memory_bytes,
         threads=asked.options.threads or (torch.get_num_threads() if alone else 1),
     )

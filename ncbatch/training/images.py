@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from ncbatch.store import Store
 log = logging.getLogger(__name__)
 
 _READERS = 4
+_SECONDS_PER_LINE = 5.0  # while images are read, which takes minutes from a distant store
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,11 @@ def read_images(
     images: list[Pixels] = []
     unusable = padded = held = 0
     with ThreadPoolExecutor(_READERS) as pool:
-        for pixels in pool.map(lambda key: _read(corpus, key), keys):
+        told = time.monotonic()
+        for number, pixels in enumerate(pool.map(lambda key: _read(corpus, key), keys), 1):
+            if time.monotonic() - told > _SECONDS_PER_LINE:
+                told = time.monotonic()
+                log.info("reading images for %s: %d of %d", purpose, number, len(keys))
             if pixels is None:
                 unusable += 1
             elif held + pixels.nbytes <= max_bytes:

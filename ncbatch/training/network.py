@@ -114,7 +114,7 @@ class TrainableHyperprior(nn.Module):
             bits = -torch.log2(lower_bound(mass, LIKELIHOOD_FLOOR)).sum()
             return z, bits, torch.zeros((), device=z.device)
         mean, log_variance = parameters.chunk(2, 1)
-        log_variance = log_variance.clamp_max(_MAX_LOG_VARIANCE)
+        log_variance = -lower_bound(-log_variance, -_MAX_LOG_VARIANCE)
         z = mean + (0.5 * log_variance).exp() * noise
         bits = -self.log_density(_by_channel(z)).sum() / math.log(2)
         return z, bits, bits_back(log_variance, noise).sum()

@@ -33,6 +33,10 @@ class TrainingOptions:
         "time between two saves, each with a validation; at most this is lost in a crash", "MINUTES",
         positive_float,
     )] = 5.0  # fmt: skip
+    max_minutes: Annotated[float | None, Setting(
+        "end after this time with a save, wherever the training is; the same command continues it", "MINUTES",
+        positive_float, default="until it is done",
+    )] = None  # fmt: skip
     memory: Annotated[float, Setting(
         "memory for decoded images, per worker; images that do not fit are left out", "GIB", positive_float,
     )] = 4.0  # fmt: skip

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +23,7 @@ import torch
 
 from ncbatch import signals
 from ncbatch.codec.model.checkpoint import Checkpoint, export, parse
-from ncbatch.errors import NcbatchError
+from ncbatch.errors import NcbatchError, StoppedByPolicyError
 from ncbatch.store import ObjectNotFound, Store
 from ncbatch.training.images import TrainingImages
 from ncbatch.training.settings import TrainingSettings
@@ -34,6 +35,10 @@ log = logging.getLogger(__name__)
 STATE, LOG, MODEL, PLOT = "state.pt", "log.parquet", "model.safetensors", "loss.png"
 _STEPS_PER_ROW = 100
 _SECONDS_PER_LINE = 2.0  # a hundred steps take minutes on a slow machine: progress is shown between rows
+
+
+class TimeIsUpError(StoppedByPolicyError):
+    """A training ended before its last step since its time was over; it is saved."""
 
 
 @dataclass
@@ -58,10 +63,12 @@ class SessionOptions:
 
     Attributes:
         save_seconds: between two saves, each of which validates.
+        max_seconds: until the training is saved and left for later; None for as long as it takes.
         dtype: of the weights in the exported checkpoint.
     """
 
     save_seconds: float = 300.0
+    max_seconds: float | None = None
     dtype: torch.dtype = torch.float16
 
 
@@ -96,13 +103,21 @@ class Session:
 
         Raises:
             NcbatchError: the output holds a training with other settings, or the loss is not finite.
+            TimeIsUpError: `max_seconds` are over; what was trained is saved.
         """
         self._resume()
         recent: list[StepReport] = []
         started = saved = shown = time.monotonic()
+        end = math.inf if self.options.max_seconds is None else started + self.options.max_seconds
         try:
             for report in _interruptible(self.trainer.run()):
                 recent.append(report)
+                if report.ends and self.trainer.step < self.settings.steps:
+                    raise TimeIsUpError(
+                        f"the time is up: step {self.trainer.step} of {self.settings.steps} is saved in "
+                        f"{self.output.uri}; run the same command again to continue"
+                    )
+                self.trainer.end_wanted = time.monotonic() > end
                 if len(recent) < _STEPS_PER_ROW and self.trainer.step < self.settings.steps:
                     now = time.monotonic()
                     if self._leads and now - shown > _SECONDS_PER_LINE:
@@ -118,7 +133,7 @@ class Session:
                     saved = time.monotonic()
                 if self._leads:
                     self.show(self.rows[-1], self.settings.steps)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, TimeIsUpError):
             self.save()
             raise
         return self._exported()

@@ -30,7 +30,7 @@ class TrainingSettings(pydantic.BaseModel, frozen=True, extra="forbid"):
         crop: pixels a side of the crops to train on.
         learning_rate: Adam's, after `warmup` steps; with the decay "cosine" it ends at 1 % of it.
         aux_learning_rate: of the quantiles of p(z), which have a loss of their own.
-        clip: the largest norm of the gradient.
+        clip: the largest norm of the gradient; 0 for any.
         start_from: digest of the checkpoint whose weights are the start.
     """
 
@@ -84,8 +84,9 @@ class TrainingSettings(pydantic.BaseModel, frozen=True, extra="forbid"):
         json_schema_extra={"unit": "RATE"},
     )  # fmt: skip
     clip: float = pydantic.Field(
-        1.0, gt=0, allow_inf_nan=False,
-        description="largest norm of the gradient; larger ones are scaled down to it",
+        1.0, ge=0, allow_inf_nan=False,
+        description="largest norm of the gradient, to which larger ones are scaled down; 0 leaves them as "
+        "they are",
         json_schema_extra={"unit": "NORM"},
     )  # fmt: skip
     seed: int = pydantic.Field(0, ge=0, description="seed of crops, noise and first weights")
@@ -121,7 +122,7 @@ def paper(lmbda: float, kind: ModelKind = "base") -> TrainingSettings:
     millions = {0.001: 1, 0.08: 3}.get(lmbda, 2)
     return TrainingSettings(
         kind=kind, lmbda=lmbda, n=channels, m=channels, steps=millions * 1_000_000,
-        crop=256, learning_rate=1e-4, warmup=0, decay="constant",
+        crop=256, learning_rate=1e-4, warmup=0, decay="constant", clip=0,
     )  # fmt: skip
 
 

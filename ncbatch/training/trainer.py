@@ -7,6 +7,7 @@ states has to be saved, and several workers that share a batch compute what one 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ class StepReport:
         bpp: bits per pixel.
         mse: on 0..255.
         gradient_norm: before clipping.
+        ends: whether a worker wanted this to be the last step for now.
     """
 
     step: int
@@ -48,6 +50,7 @@ class StepReport:
     bpp: float
     mse: float
     gradient_norm: float
+    ends: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,10 @@ class Trainer:
     Args:
         images: the corpus.
         worker: which part of every batch is computed here; gradients are averaged over all workers.
+
+    Attributes:
+        end_wanted: set to end after the next step. Workers have clocks of their own and must end at the same
+            step, so this goes to the others with the gradients and comes back as `StepReport.ends`.
     """
 
     def __init__(
@@ -92,6 +99,7 @@ class Trainer:
         self._adam = torch.optim.Adam(self.model.main_parameters(), lr=settings.learning_rate, fused=True)
         self._aux = torch.optim.Adam(self.model.aux_parameters(), lr=settings.aux_learning_rate)
         self.step = 0
+        self.end_wanted = False
 
     def run(self) -> Iterator[StepReport]:
         """Trains to the last step, reporting every one.
@@ -132,9 +140,10 @@ class Trainer:
             losses = self.model(images, noise)
         loss = losses.rd_loss(settings.lmbda)
         loss.backward()
-        numbers = torch.stack([loss.detach(), losses.bpp.detach(), losses.mse.detach()])
+        ends = torch.tensor(float(self.end_wanted), device=self.device)
+        numbers = torch.stack([loss.detach(), losses.bpp.detach(), losses.mse.detach(), ends])
         self._average([p.grad for p in self.model.main_parameters() if p.grad is not None], numbers)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.main_parameters(), settings.clip)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.main_parameters(), settings.clip or math.inf)
         if not bool(numbers.isfinite().all() & norm.isfinite()):
             raise TrainingDivergedError(
                 f"the loss is not finite at step {self.step}; what was saved before is kept. Use a smaller "
@@ -144,8 +153,8 @@ class Trainer:
         if settings.kind == "base":
             self.model.aux_loss().backward()
             self._aux.step()
-        total, bpp, mse = numbers.tolist()
-        return StepReport(self.step, total, bpp, mse, norm.item())
+        total, bpp, mse, wanted = numbers.tolist()
+        return StepReport(self.step, total, bpp, mse, norm.item(), ends=wanted > 0)
 
     def _average(self, gradients: list[Tensor], numbers: Tensor) -> None:
         """Replaces gradients and numbers by their means over all workers, in one message."""

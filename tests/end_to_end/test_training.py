@@ -56,6 +56,14 @@ def test_a_ladder_is_trained_interrupted_and_gone_on_with(
     coded.expect(0)
 
 
+def test_a_training_ends_after_its_minutes_and_goes_on(said: Said, corpus: Path, tmp_path: Path) -> None:
+    words = ("train", corpus, "--out", tmp_path / "out", "--lmbda", "0.01", *SMALL, "--steps", "8")
+    stopped = said(*words, "--max-minutes", "0.000001").expect(3)
+    assert "the time is up: step 2 of 8 is saved" in stopped.err and "Traceback" not in stopped.err
+    done = said(*words, "--max-minutes", "30").expect(0)
+    assert "continuing at step 2 of 8" in done.err
+
+
 def test_sigterm_saves_a_training(corpus: Path, tmp_path: Path) -> None:
     words = ("train", corpus, "--out", tmp_path / "out", "--lmbda", "0.01", *SMALL, "--steps", "100000")
     with running(*words) as command:

@@ -97,6 +97,18 @@ def test_posteriors_width_is_capped_while_training() -> None:
     assert torch.allclose(z, torch.full_like(z, math.sqrt(10)))
 
 
+def test_a_posterior_that_is_too_wide_is_pulled_back() -> None:
+    model = network("bits-back")
+    for direction, passes in ((1.0, True), (-1.0, False)):
+        parameters = torch.cat([torch.zeros(1, 8, 1, 1), torch.full((1, 8, 1, 1), 50.0)], 1).requires_grad_()
+        z, _, _ = model._sample_z(parameters, torch.ones(1, 8, 1, 1))
+        (direction * z.sum()).backward()
+        assert parameters.grad is not None
+        pulls = parameters.grad[:, 8:] > 0  # descent makes it narrower
+        assert bool(pulls.all()) == passes
+        assert bool(parameters.grad[:, 8:].any()) == passes
+
+
 @pytest.mark.parametrize("kind", ["base", "bits-back"])
 def test_gradients_reach_every_weight(kind: Any) -> None:
     model = network(kind)

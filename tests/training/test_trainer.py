@@ -14,7 +14,7 @@ from PIL import Image
 from ncbatch.errors import NcbatchError, Terminated, UsageError
 from ncbatch.store import Store, open_store
 from ncbatch.training.images import TrainingImages, read_images
-from ncbatch.training.session import STATE, Session, SessionOptions, load_state
+from ncbatch.training.session import STATE, Session, SessionOptions, TimeIsUpError, load_state
 from ncbatch.training.settings import TrainingSettings, paper
 from ncbatch.training.train import Group, TrainingRequest, train_here, train_on_ray
 from ncbatch.training.trainer import Trainer, TrainingDivergedError
@@ -132,6 +132,15 @@ def test_progress_is_shown_before_a_row_is_full(
     assert len(load_state(output.get(STATE), STATE)["log"]) == 1, "the log keeps whole rows only"
 
 
+def test_reading_a_large_corpus_tells_how_far_it_is(
+    corpus: Store, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("INFO", logger="ncbatch")
+    monkeypatch.setattr("ncbatch.training.images._SECONDS_PER_LINE", -1.0)
+    read_images(corpus, [info.key for info in corpus.list()][:2], 64, 1 << 30)
+    assert caplog.messages[:2] == [f"reading images for training: {number} of 2" for number in (1, 2)]
+
+
 def test_what_is_in_memory_is_told_in_words(corpus: Store, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", logger="ncbatch")
     keys = [info.key for info in corpus.list()]
@@ -172,6 +181,34 @@ def test_ctrl_c_saves(photographs: TrainingImages, tmp_path: Path) -> None:
     resumed = session(settings(steps=300), photographs, output)
     resumed._resume()
     assert resumed.trainer.step == 100 and resumed.rows[-1].validation_psnr is not None
+
+
+def test_a_training_whose_time_is_up_is_saved_and_gone_on_with(
+    photographs: TrainingImages, tmp_path: Path
+) -> None:
+    """Each session takes a step at least, and together they arrive where one without a limit does."""
+    output, options = open_store(str(tmp_path / "a"), create=True), SessionOptions(max_seconds=0.0)
+    for step in (2, 4):  # the step under way when the time is over, and the one that all workers agree on
+        with pytest.raises(TimeIsUpError, match=f"step {step} of 6 is saved in .*/a/; run the same command"):
+            session(settings(), photographs, output, options=options).run()
+    digest = session(settings(), photographs, output, options=options).run().digest
+    assert (
+        digest == session(settings(), photographs, open_store(str(tmp_path / "b"), create=True)).run().digest
+    )
+
+
+def test_gradients_are_clipped_only_where_asked(photographs: TrainingImages) -> None:
+    def norm_left(clip: float) -> torch.Tensor:
+        trainer = Trainer(settings(clip=clip, steps=1, warmup=0), photographs, CPU)
+        (report,) = trainer.run()
+        gradients = [p.grad for p in trainer.model.main_parameters() if p.grad is not None]
+        norm = torch.stack([g.norm() for g in gradients]).norm()
+        assert report.gradient_norm > 1
+        return norm / report.gradient_norm
+
+    assert norm_left(0).item() == pytest.approx(1, rel=1e-4)
+    assert norm_left(1e-3).item() < 1e-2
+    assert paper(0.01).clip == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
