@@ -18,12 +18,13 @@ from ncbatch.driver.lease import Heartbeat
 from ncbatch.driver.lost_calls import LostCall
 from ncbatch.driver.options import Deadlines
 from ncbatch.driver.pool import Pool
-from ncbatch.driver.progress import Progress, RunState, Snapshot, write_status
+from ncbatch.driver.progress import Progress, RunState, Snapshot
 from ncbatch.driver.schedule import Call, CallKind, EarlierFailures, Policy, Schedule
+from ncbatch.driver.status_writer import StatusWriter
 from ncbatch.metrics.unit_result import UnitResult
 from ncbatch.plan.run import Run
 from ncbatch.plan.units import Unit
-from ncbatch.store import Store, StoreError
+from ncbatch.store import Store
 from ncbatch.worker.worker import StoreFailure
 
 log = logging.getLogger(__name__)
@@ -75,7 +76,8 @@ class Driver:
         before: EarlierFailures | None = None,
     ) -> None:
         self._units = {unit.id: unit for unit in run.units}
-        self._output, self._pool, self._heartbeat, self._pace = output, pool, heartbeat, pace
+        self._pool, self._heartbeat, self._pace = pool, heartbeat, pace
+        self._status = StatusWriter(output)
         self._deadlines, self._show = deadlines, show
         pending = run.pending
         self._schedule = Schedule(
@@ -117,6 +119,10 @@ class Driver:
             KeyboardInterrupt: interrupted; what is committed stays.
         """
         self.progress.state = "running"
+        with self._status:
+            return self._drive()
+
+    def _drive(self) -> str | None:
         try:
             # Not SIGTERM: who sends it (a job that is stopped, a shutdown) follows it up within seconds.
             with signals.deferred(signal.SIGINT) as asked:
@@ -199,7 +205,4 @@ class Driver:
         self._show(snapshot)
         if at_once or time.monotonic() - self._status_at > _STATUS_SECONDS:
             self._status_at = time.monotonic()
-            try:
-                write_status(self._output, snapshot)
-            except StoreError as error:  # advisory: nothing depends on it
-                log.warning("cannot write the run's status: %s", error)
+            self._status.offer(snapshot)

@@ -31,20 +31,19 @@ class LostCall:
     device_failed: bool = False
 
 
-def outcome(slot: Slot, ref: Any) -> Any:
-    """What came of a call: its result, or LostCall."""
+def outcome(slot: Slot) -> Any:
+    """What came of what a worker was asked: its answer, or LostCall."""
     try:
-        result = ray.get(ref)
+        result = ray.get(slot.ref)
     except RayTaskError as error:  # the worker lives; its code raised
         log.error("a worker raised:\n%s", error)
         return LostCall("internal_error", explained(error))
     except RayError as error:
-        reason = "deadline" if slot.hung else "process_killed"
+        reason = "deadline" if slot.flight is not None and slot.flight.killed else "process_killed"
         preempted = isinstance(error, ActorDiedError) and bool(getattr(error, "preempted", False))
         where = f" ({slot.place})" if slot.info else ""
         detail = explained(error)
         log.warning("lost a worker%s: %s", where, detail)
-        slot.hung = False
         return LostCall(reason, detail, preempted, died=isinstance(error, ActorDiedError))
     if not isinstance(result, DeviceFailure):
         return result

@@ -1,8 +1,7 @@
-"""The workers of a run as Ray actors: started, called, killed, and their ends told apart.
+"""The workers of a run as Ray actors: started, called, killed and replaced. Nothing here waits for Ray's GCS.
 
-`max_restarts=0, max_task_retries=0`: a dead actor is
-replaced here. Ray would restart one that dies in its constructor for ever and in silence, and it tells that a
-node was preempted only of actors it does not restart.
+`max_restarts=0, max_task_retries=0`: a dead actor is replaced here. Ray would restart one that dies in its
+constructor for ever and in silence, and it tells of a preempted node only for actors it does not restart.
 """
 
 from __future__ import annotations
@@ -19,10 +18,11 @@ from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from ncbatch.driver.board import BoardReader
 from ncbatch.driver.cluster import start_ray
+from ncbatch.driver.cluster_view import ClusterView, ClusterWatch
 from ncbatch.driver.lost_calls import LostCall, explained, outcome
 from ncbatch.driver.options import PoolConfig
 from ncbatch.driver.schedule import Call
-from ncbatch.driver.slots import Slot
+from ncbatch.driver.slots import Flight, Slot
 from ncbatch.errors import RunError, StoppedByPolicyError
 from ncbatch.plan.units import Unit
 from ncbatch.worker.beats import Beat
@@ -54,6 +54,7 @@ class Pool:
         self._config, self._size, self._address = config, size, address
         self._actor_class: Any = None
         self._board: BoardReader | None = None
+        self._watch: ClusterWatch | None = None
         self._slots: list[Slot] = []
         self._none_since = time.monotonic()
         self._warned = False
@@ -75,6 +76,7 @@ class Pool:
             "max_restarts": 0,
             "max_task_retries": 0,
         }
+        self._watch = ClusterWatch()
         self._board = BoardReader()
         self._config = replace(self._config, report=self._board.pen)
         self._actor_class = ray.remote(Worker).options(**options)
@@ -87,6 +89,8 @@ class Pool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Ends all workers at once, and the local Ray with them."""
+        if self._watch is not None:
+            self._watch.close()
         for slot in self._slots:
             ray.kill(slot.actor, no_restart=True)
         self._slots.clear()
@@ -116,10 +120,12 @@ class Pool:
         """How many workers there may be at present."""
         if self._size.workers is not None:
             return self._size.workers
-        resources = ray.cluster_resources()
-        fits = [int(resources.get("CPU", 0) // self._size.cpus)] if self._size.cpus else []
-        fits += [int(resources.get("GPU", 0) // self._size.gpus)] if self._size.gpus else []
-        return max(min(fits, default=1), 1)
+        return max(self._watch.view.room(self._needs), 1) if self._watch is not None else 1
+
+    @property
+    def _needs(self) -> dict[str, float]:
+        """What Ray reserves for each worker."""
+        return {"CPU": self._size.cpus, "GPU": self._size.gpus or 0.0}
 
     @property
     def ready_workers(self) -> int:
@@ -134,7 +140,7 @@ class Pool:
     @property
     def calling(self) -> bool:
         """Whether a call is in flight."""
-        return any(slot.call is not None for slot in self._slots)
+        return any(slot.flight is not None for slot in self._slots)
 
     @property
     def has_idle(self) -> bool:
@@ -148,12 +154,12 @@ class Pool:
             slot.ref = slot.actor.run_unit.remote(unit, attempt, call.poisoned)
         else:
             slot.ref = slot.actor.probe.remote(unit, attempt, call.image)
-        slot.attempt = attempt
-        slot.call, slot.started, slot.deadline = call, time.monotonic(), time.monotonic() + seconds
+        slot.flight = Flight(call, attempt, seconds, time.monotonic())
 
     def in_flight(self) -> dict[str, Beat | None]:
         """The units being done, and the last beat of each; None: none has arrived. Never waits."""
-        calls = {s.attempt: s.call for s in self._slots if s.call is not None and s.call.image is None}
+        flights = [slot.flight for slot in self._slots if slot.flight is not None]
+        calls = {flight.attempt: flight.call for flight in flights if flight.call.image is None}
         beats = self._board.read(calls) if self._board is not None else {}
         return {call.unit: beats.get(attempt) for attempt, call in calls.items()}
 
@@ -192,29 +198,38 @@ class Pool:
         return next(slot for slot in self._slots if slot.idle)
 
     def events(self, timeout: float) -> Iterator[tuple[Call, Any, float]]:
-        """Waits up to `timeout` seconds and yields calls that ended: (call, result or LostCall, seconds)."""
-        self._kill_hung()
+        """Waits up to `timeout` seconds and yields calls that ended: (call, result or LostCall, seconds).
+
+        Whatever has ended is collected before a worker is killed as hung.
+        """
+        self._ask_again()
         refs = {slot.ref: slot for slot in self._slots if slot.ref is not None}
         if not refs:
             time.sleep(timeout)
-            return
-        for ref in ray.wait(list(refs), num_returns=1, timeout=timeout)[0]:
-            slot = refs[ref]
-            result = outcome(slot, ref)
-            call, slot.call, slot.ref, slot.deadline = slot.call, None, None, float("inf")
-            if isinstance(result, WorkerInfo):
-                slot.info = result
-            elif isinstance(result, LostCall) and result.device_failed:
-                self._replace_device(slot)
-            elif isinstance(result, LostCall) and result.reason != "internal_error":
-                if call is None and not result.preempted:
-                    self._start_failed(result.detail)
-                self._revive(slot, died=result.died)
-            if call is not None:
-                if not isinstance(result, LostCall):
-                    self._failed_starts = slot.device_failures = 0
-                yield call, result, time.monotonic() - slot.started
+        elif ray.wait(list(refs), num_returns=1, timeout=timeout)[0]:
+            for ref in ray.wait(list(refs), num_returns=len(refs), timeout=0)[0]:
+                yield from self._ended(refs[ref])
+        self._kill_hung()
         self._warn_if_scarce()
+
+    def _ended(self, slot: Slot) -> Iterator[tuple[Call, Any, float]]:
+        """What the worker was asked is answered, or the worker is gone."""
+        result = outcome(slot)
+        flight, slot.flight, slot.ref = slot.flight, None, None
+        if isinstance(result, WorkerInfo):
+            slot.info = result
+        elif isinstance(result, LostCall) and result.device_failed:
+            self._replace_device(slot)
+        elif isinstance(result, LostCall) and result.reason != "internal_error":
+            if flight is None and not result.preempted:
+                self._start_failed(result.detail)
+            self._revive(slot, died=result.died)
+        elif flight is not None and flight.killed:  # it answered in the moment when it was killed
+            self._revive(slot, died=True)
+        if flight is not None:
+            if not isinstance(result, LostCall):
+                self._failed_starts = slot.device_failures = 0
+            yield flight.call, result, time.monotonic() - flight.started
 
     def _start_failed(self, detail: str) -> None:
         self._failed_starts += 1
@@ -222,12 +237,18 @@ class Pool:
 
     def _revive(self, slot: Slot, *, died: bool) -> None:
         """Starts another worker, or waits for this one where Ray has only lost sight of it."""
+        slot.info = None
         if died:
             slot.actor = self._actor_class.remote(self._config)
+            slot.ref = slot.actor.ready.remote()
         else:
-            time.sleep(_BLINK_SECONDS)
-        slot.info = None
-        slot.ref = slot.actor.ready.remote()
+            slot.ask_at = time.monotonic() + _BLINK_SECONDS
+
+    def _ask_again(self) -> None:
+        """Asks workers that could not be reached whether they are there."""
+        for slot in self._slots:
+            if slot.ask_at is not None and time.monotonic() >= slot.ask_at:
+                slot.ask_at, slot.ref = None, slot.actor.ready.remote()
 
     def _replace_device(self, slot: Slot) -> None:
         """Starts another process on the device, in a context of its own, or gives the device up.
@@ -250,12 +271,16 @@ class Pool:
 
     def _kill_hung(self) -> None:
         for slot in self._slots:
-            if slot.call is not None and time.monotonic() > slot.deadline and not slot.hung:
-                log.warning(
-                    "a call has been hanging for %.0f s: killing its worker", time.monotonic() - slot.started
-                )
-                slot.hung = True
-                ray.kill(slot.actor)
+            flight = slot.flight
+            if flight is None or flight.killed or time.monotonic() < flight.started + flight.patience:
+                continue
+            if ray.wait([slot.ref], timeout=0)[0]:
+                continue  # it has ended while others were collected
+            log.warning(
+                "a call has been hanging for %.0f s: killing its worker", time.monotonic() - flight.started
+            )
+            flight.killed = True
+            ray.kill(slot.actor)
 
     def _warn_if_scarce(self) -> None:
         now = time.monotonic()
@@ -264,12 +289,12 @@ class Pool:
         if self._warned or now - self._none_since < _SCARCE_SECONDS:
             return
         self._warned = True
-        there = ray.cluster_resources()
+        there = self._watch.view if self._watch is not None else ClusterView()
         log.warning(
             "no worker could start for a minute: each needs CPUs: %g, GPUs: %g, and the cluster has in all "
             "CPUs: %g, GPUs: %g; add nodes or ask for less with --cpus-per-worker and --gpus-per-worker",
             self._size.cpus,
             self._size.gpus,
-            there.get("CPU", 0),
-            there.get("GPU", 0),
+            there.total("CPU"),
+            there.total("GPU"),
         )

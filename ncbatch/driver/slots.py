@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from ncbatch.driver.schedule import Call
@@ -11,20 +10,37 @@ from ncbatch.worker.worker import WorkerInfo
 
 
 @dataclass
+class Flight:
+    """A call in flight.
+
+    Attributes:
+        call: What is being done.
+        attempt: The name of this execution.
+        patience: How long it may take, in seconds.
+        started: By the monotonic clock.
+        killed: Whether its worker was killed because it seemed to hang.
+    """
+
+    call: Call
+    attempt: str
+    patience: float
+    started: float
+    killed: bool = False
+
+
+@dataclass
 class Slot:
     """One worker: starting, idle, or with one call in flight.
 
+    ask_at: when a worker that could not be reached is to be asked whether it is there.
     device_failures: in a row. retired: it gets no calls any more.
     """
 
     actor: Any
     ref: Any = None
-    call: Call | None = None
-    attempt: str = ""
-    deadline: float = float("inf")
-    started: float = field(default_factory=time.monotonic)
+    flight: Flight | None = None
     info: WorkerInfo | None = None
-    hung: bool = False
+    ask_at: float | None = None
     device_failures: int = 0
     retired: bool = False
 

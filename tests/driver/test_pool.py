@@ -1,4 +1,6 @@
-"""What becomes of a worker whose device fails. Ray is played here: its actors live in this process."""
+"""What becomes of workers that fail, hang or are out of reach. Ray is played here: its actors live in this
+process.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from ray.exceptions import ActorDiedError, ActorUnavailableError
 
 from ncbatch.driver import lost_calls as lost_calls_module
 from ncbatch.driver import pool as pool_module
@@ -25,10 +28,14 @@ DONE = "done"
 
 
 class Reference:
-    """What a call gives at once; its answer is there already."""
+    """What a call gives at once; its answer is there already, or comes once it is set."""
 
     def __init__(self, answer: Any) -> None:
         self.answer = answer
+
+
+NEVER = object()
+"""The answer of a call that goes on."""
 
 
 class Method:
@@ -48,6 +55,19 @@ class Actor:
         self.run_unit = self.calibrate = Method(lambda: device.popleft() if device else DONE)
 
 
+class Clock:
+    """Time that passes only when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
 class PlayedRay:
     """A cluster with some devices; an actor is given the first that no living one holds."""
 
@@ -65,11 +85,13 @@ class PlayedRay:
         actor.killed = True
 
     @staticmethod
-    def wait(references: list[Reference], **_: Any) -> tuple[list[Reference], list[Reference]]:
-        return references[:1], references[1:]
+    def wait(references: list[Reference], *, num_returns: int = 1, **_: Any) -> tuple[list[Reference], None]:
+        return [reference for reference in references if reference.answer is not NEVER][:num_returns], None
 
     @staticmethod
     def get(reference: Reference, **_: Any) -> Any:
+        if isinstance(reference.answer, Exception):
+            raise reference.answer
         return reference.answer
 
 
@@ -79,8 +101,8 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Pool, PlayedRa
 
     def started(*devices: list[Any]) -> tuple[Pool, PlayedRay]:
         ray = PlayedRay(*map(deque, devices))
-        monkeypatch.setattr(pool_module, "ray", ray)
-        monkeypatch.setattr(lost_calls_module, "ray", ray)
+        for module in (pool_module, lost_calls_module):
+            monkeypatch.setattr(module, "ray", ray)
         pool = Pool(None, PoolConfig(workers=len(devices), gpus=1.0))  # type: ignore[arg-type]
         pool._actor_class = type("Class", (), {"remote": staticmethod(ray.actor_class)})
         pool.grow(len(devices))
@@ -89,6 +111,13 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Pool, PlayedRa
         return pool, ray
 
     return started
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(pool_module, "time", clock)
+    return clock
 
 
 def call(pool: Pool) -> Any:
@@ -148,3 +177,83 @@ def test_no_device_that_can_be_calibrated_stops_the_run(start: Any) -> None:
         pool.calibrate("v")
     pool, _ = start([BROKEN, 3e-6])
     assert pool.calibrate("v") == 3e-6
+
+
+def begun(pool: Pool, patience: float) -> None:
+    """Gives the idle worker a call."""
+    pool.call(CALL, None, "attempt", patience)  # type: ignore[arg-type]
+
+
+def results(pool: Pool) -> list[Any]:
+    return [result for _, result, _ in pool.events(0.0)]
+
+
+def test_calls_that_ended_while_the_driver_stood_still_are_collected(clock: Clock, start: Any) -> None:
+    """However long that took: no worker is killed for it."""
+    pool, ray = start([], [])
+    for _ in range(2):
+        begun(pool, patience=1.0)
+    clock.sleep(200.0)
+    assert results(pool) == [DONE, DONE]
+    assert not any(actor.killed for actor in ray.actors)
+    begun(pool, patience=1.0)
+    assert results(pool) == [DONE]
+
+
+def test_a_call_that_ends_while_others_are_collected_is_not_killed(clock: Clock, start: Any) -> None:
+    pool, ray = start([DONE], [NEVER])
+    for _ in range(2):
+        begun(pool, patience=1.0)
+    (slow,) = [slot.ref for slot in pool._slots if slot.ref.answer is NEVER]
+    clock.sleep(2.0)
+    for _, result, _ in pool.events(0.0):
+        assert result == DONE
+        slow.answer = DONE
+    assert not any(actor.killed for actor in ray.actors)
+    assert results(pool) == [DONE]
+
+
+def test_a_hung_worker_is_killed_once_and_its_successor_bears_no_mark(clock: Clock, start: Any) -> None:
+    pool, ray = start([NEVER])
+    begun(pool, patience=60.0)
+    clock.sleep(59.0)
+    assert not results(pool) and not ray.actors[0].killed
+    clock.sleep(2.0)
+    assert not results(pool) and ray.actors[0].killed
+    pool._slots[0].ref.answer = ActorDiedError()
+    (lost,) = results(pool)
+    assert lost.reason == "deadline"
+    while not pool.has_idle:
+        assert not results(pool)
+    begun(pool, patience=60.0)
+    pool._slots[0].ref.answer, ray.actors[1].killed = ActorDiedError(), True
+    (lost,) = results(pool)
+    assert lost.reason == "process_killed", "of another call"
+
+
+def test_an_answer_in_the_moment_of_the_kill_counts_and_the_dying_worker_gets_no_other_call(
+    clock: Clock, start: Any
+) -> None:
+    pool, ray = start([NEVER])
+    begun(pool, patience=1.0)
+    clock.sleep(2.0)
+    assert not results(pool) and ray.actors[0].killed
+    pool._slots[0].ref.answer = DONE
+    assert results(pool) == [DONE]
+    assert not pool.has_idle and len(ray.actors) == 2
+
+
+def test_workers_out_of_reach_are_asked_again_without_waiting_for_each(clock: Clock, start: Any) -> None:
+    pool, ray = start(*[[NEVER] for _ in range(256)])
+    for _ in range(256):
+        begun(pool, patience=60.0)
+    for slot in pool._slots:
+        slot.ref.answer = ActorUnavailableError("no connection", None)
+    began = clock.now
+    lost = results(pool)
+    assert len(lost) == 256 and not any(call.died for call in lost)
+    assert clock.now == began, "0.5 s for each were two minutes"
+    clock.sleep(1.0)
+    while pool.ready_workers < 256:
+        assert not results(pool)
+    assert len(ray.actors) == 256, "they are the same processes"
