@@ -1,6 +1,7 @@
 """Every object key of a run.
 
 run.json                                  the spec and the first plan; written last, create-only
+inputs/<digest>.parquet                   content of inputs whose etag changed, but not their size
 generations/<g>.json                      a later plan: inputs added or changed, rows retried, damage repaired
 plan/<g>-<digest>-<part>.parquet          one row per (unit, image)
 models/<digest>.safetensors               the checkpoint of each variant
@@ -27,6 +28,7 @@ RUN = "run.json"
 LEASE = "lease.json"
 STATUS = "status.json"
 GENERATIONS_PREFIX = "generations/"
+INPUTS_PREFIX = "inputs/"
 BITSTREAMS_PREFIX = "bitstreams/"
 WIP_PREFIX = "wip/"
 UNITS_PREFIX = "units/"
@@ -59,6 +61,11 @@ def plan_key(generation: int, digest: str, part: int) -> str:
     the way of another plan.
     """
     return f"plan/{generation:05d}-{digest[:16]}-{part:05d}.parquet"
+
+
+def inputs_key(digest: str) -> str:
+    """The key of what was found out about inputs; digest: of that content."""
+    return f"{INPUTS_PREFIX}{digest[:16]}.parquet"
 
 
 def model_key(digest: str) -> str:

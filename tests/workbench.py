@@ -19,8 +19,10 @@ from ncbatch.codec.model.hyperprior import Model
 from ncbatch.metrics.schema import Row, parquet_to_table
 from ncbatch.metrics.table import read_table
 from ncbatch.models import zoo
+from ncbatch.plan.changes import Consent
+from ncbatch.plan.contents import Contents
 from ncbatch.plan.retry import Retry
-from ncbatch.plan.run import Run, list_inputs, open_run
+from ncbatch.plan.run import Later, Run, list_inputs, open_run
 from ncbatch.plan.spec import RunSpec, Variant, check_same, find_run
 from ncbatch.plan.units import Unit
 from ncbatch.store import Store, StoreOptions
@@ -77,13 +79,21 @@ class Workbench:
             **fields,
         )
 
-    def open(self, spec: RunSpec, *, pixels_per_unit: int = 10**12, retry: Retry | None = None) -> Run:
+    def open(
+        self,
+        spec: RunSpec,
+        *,
+        pixels_per_unit: int = 10**12,
+        retry: Retry | None = None,
+        consent: Consent | None = None,
+    ) -> Run:
         """Plans a run, or goes on with it; by default with one unit per variant and generation."""
         listing = list_inputs(spec, self.corpus, StoreOptions(), self.output)
         stored = find_run(self.output)
         if stored is not None:
             check_same(stored.spec, spec, self.output.uri)
-        return open_run(spec, listing, self.output, lambda *_: pixels_per_unit, retry, stored=stored)
+        later = Later(retry, Contents(self.corpus, self.output), consent)
+        return open_run(spec, listing, self.output, lambda *_: pixels_per_unit, later, stored=stored)
 
     def unit(self, spec: RunSpec) -> Unit:
         (unit,) = self.open(spec).units

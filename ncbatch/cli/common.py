@@ -16,8 +16,9 @@ Output = Annotated[str, Setting(
 )]  # fmt: skip
 Json = Annotated[bool, Setting("print one JSON object, for programs")]
 DryRun = Annotated[bool, Setting(
-    "write nothing: calibrate for some seconds on this machine, then print how many images and units there "
-    "are, how long they would take, what they would cost, and how large the output would be",
+    "write nothing: say what of a run that stands is left to do, calibrate for some seconds on this machine, "
+    "and print how many images and units that is, how long it would take, what it would cost, and how large "
+    "its output would be",
 )]  # fmt: skip
 Price = Annotated[float | None, Setting(
     "what a device (a GPU, or a worker on CPUs) costs per hour, in any currency, to tell the cost as well",

@@ -97,13 +97,17 @@ def progress_display() -> Iterator[Callable[[str, bool], None]]:
     from rich.text import Text
 
     to_file = _logged_lines(logging.getLogger(_FILE_ONLY))
-    with Live(console=err, refresh_per_second=4, transient=False) as live:
+    live = Live(console=err, refresh_per_second=4, transient=False)
 
-        def show(line: str, last: bool) -> None:
-            live.update(Text(line))
-            to_file(line, last)
+    def show(line: str, last: bool) -> None:
+        live.start()  # not before there is something to show: a question may be asked first
+        live.update(Text(line))
+        to_file(line, last)
 
+    try:
         yield show
+    finally:
+        live.stop()
 
 
 def _shows_progress() -> bool:

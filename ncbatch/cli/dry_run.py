@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from ncbatch.cli.common import open_run_store
 from ncbatch.cli.console import out, print_table
 from ncbatch.exit_codes import ExitCode
-from ncbatch.store import open_store
-from ncbatch.words import duration, size
+from ncbatch.words import counted, duration, size
 
 if TYPE_CHECKING:
     from ncbatch.driver.options import EncodeOptions
+    from ncbatch.plan.generations import Wanted
+    from ncbatch.plan.outlook import Outlook
     from ncbatch.plan.spec import RunSpec
 
 log = logging.getLogger(__name__)
@@ -20,43 +20,66 @@ log = logging.getLogger(__name__)
 
 def print_plan(spec: RunSpec, output_uri: str, options: EncodeOptions, price: float | None) -> ExitCode:
     """Images, units, time, cost and size of a run, by a calibration of a few steps on this machine."""
-    from ncbatch.plan.places import check_new_output, check_programs
-    from ncbatch.plan.spec import stored_spec
+    from ncbatch.plan.places import check_programs, open_places
 
-    corpus = open_run_store(spec.corpus, options.store)
-    output = open_store(output_uri, options.store, create=True)
-    if stored_spec(output) is None:
-        check_new_output(output, corpus, options.store)
+    places = open_places(spec, output_uri, options.store)
     check_programs(spec)
     import torch  # takes seconds; what is wrong with the request has been told before
 
     from ncbatch.codec.allocator import keep_freed_memory
+    from ncbatch.plan.outlook import outlook
     from ncbatch.plan.run import list_inputs, require_images
     from ncbatch.plan.sizing import local_workers, wall_seconds
     from ncbatch.worker.calibration import estimate
 
     torch.set_num_threads(options.pool.threads)  # as a worker does
     keep_freed_memory()
-    listing = list_inputs(spec, corpus, options.store, output)
-    require_images(spec, listing)
+    listing = list_inputs(spec, places.corpus, options.store, places.output)
+    wanted: Wanted = {variant.name: listing.images for variant in spec.variants}
+    if places.stored is None:
+        require_images(spec, listing)
+    else:
+        found = outlook(places.stored, listing.images, places.corpus, places.output, options.retry)
+        _print_outlook(found)
+        wanted = {variant: images for variant, images in found.wanted.items() if images}
+        if not wanted:
+            return ExitCode.OK
     pool = options.pool
     workers = local_workers(pool.workers, pool.cpus, pool.gpus, torch.cuda.device_count())
-    count = len(spec.variants)
-    log.info("calibrating %d variant%s on this machine", count, "" if count == 1 else "s")
-    found = estimate(spec, listing.images, corpus, options.store, options.unit_seconds, workers)
-    rows = [(e.variant, e.images, len(e.units), _time(e.device_seconds), size(e.bytes)) for e in found]
+    log.info("calibrating %s on this machine", counted(len(wanted), "variants"))
+    estimates = estimate(spec, wanted, places.corpus, options.store, options.unit_seconds, workers)
+    rows = [(e.variant, e.images, len(e.units), _time(e.device_seconds), size(e.bytes)) for e in estimates]
     print_table(("variant", "images", "units", "device time", "output"), rows)
-    device = sum(e.device_seconds for e in found)
+    device = sum(e.device_seconds for e in estimates)
     wall = wall_seconds(
-        [u for e in found for u in e.units], {e.variant: e.seconds_per_pixel for e in found}, workers
+        [u for e in estimates for u in e.units], {e.variant: e.seconds_per_pixel for e in estimates}, workers
     )
-    who = "1 worker" if workers == 1 else f"{workers} workers"
     out.print(
-        f"in all {_time(device)} of device time, {_time(wall)} with {who} like this machine, "
-        f"{size(sum(e.bytes for e in found))} of output"
+        f"in all {_time(device)} of device time, {_time(wall)} with {counted(workers, 'workers')} like this "
+        f"machine, {size(sum(e.bytes for e in estimates))} of output"
     )
     print_cost(device, price)
     return ExitCode.OK
+
+
+def _print_outlook(found: Outlook) -> None:
+    """What is left of a run that stands, in encodings."""
+    changes, variants = found.again.changes, len(found.wanted)
+    counts = (
+        (found.pending + sum(map(len, found.again.unfinished.values())), "pending"),
+        (changes.new * variants, "new"),
+        (changes.changed * variants, "changed"),
+        (found.retried, "failed and tried again"),
+    )
+    to_do = ", ".join(f"{count} {what}" for count, what in counts if count) or "nothing"
+    out.print(f"{found.done} of {counted(found.encodings, 'encodings')} done; left to do: {to_do}")
+    if found.failed:
+        classes = ", ".join(f"{count} {name}" for name, count in found.failed.items())
+        out.print(f"failed rows that stay unless --retry-failed is given: {classes}")
+    if found.superseded:
+        out.print(f"superseded by later versions of their inputs, and never done: {found.superseded}")
+    if changes.same:
+        out.print(f"inputs whose etag changed and whose bytes did not: {len(changes.same)}")
 
 
 def print_cost(device_seconds: float, price_per_hour: float | None) -> None:

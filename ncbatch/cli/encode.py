@@ -9,6 +9,7 @@ import shlex
 from typing import TYPE_CHECKING, Annotated, Any
 
 from ncbatch.cli.common import Corpus, DryRun, Json, Output, Price, open_corpus, open_run_store, store_words
+from ncbatch.cli.consent import ask
 from ncbatch.cli.console import err, out, progress_display
 from ncbatch.cli.dry_run import print_plan
 from ncbatch.cli.flags import Given, command
@@ -95,8 +96,9 @@ def encode_and_summarise(
     from ncbatch.cli.progress_line import progress_line
     from ncbatch.driver.encode_corpus import encode_corpus  # torch and Ray, which take seconds
 
+    consent = None if options.yes else ask
     with progress_display() as show:
-        summary = encode_corpus(places, options, lambda s: show(progress_line(s), s.is_over))
+        summary = encode_corpus(places, options, lambda s: show(progress_line(s), s.is_over), consent)
     with contextlib.suppress(BrokenPipeError):  # the exit code is the run's, whoever reads
         if as_json:
             out.print_json(data={"output": output} | summary_content(summary))

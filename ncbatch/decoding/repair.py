@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ncbatch import layout
 from ncbatch.codec.errors import ModelError
 from ncbatch.metrics.table import in_parallel
 from ncbatch.models.loading import kept_model, load_model
+from ncbatch.plan.contents import Contents, Relisted
 from ncbatch.plan.generations import (
     StandingRow,
+    Wanted,
     extend,
     newest_planned,
     not_yet_again,
@@ -19,6 +21,7 @@ from ncbatch.plan.generations import (
     usual_unit_pixels,
 )
 from ncbatch.plan.spec import RunSpec, read_run
+from ncbatch.plan.units import Unit
 from ncbatch.store import Store, StoreError, StoreOptions
 
 log = logging.getLogger(__name__)
@@ -88,12 +91,20 @@ def plan_repair(output: Store, corpus: Store, damaged: Sequence[StandingRow]) ->
     units = planned_units(stored, output)
     newest = newest_planned(units)
     due = [row for row in damaged if (row.variant, row.image_key) in newest]
-    now = in_parallel(lambda row: corpus.head(row.image_key), due)
-    restorable, losses = [], []
-    for row, info in zip(due, now, strict=True):
-        image = newest[row.variant, row.image_key][1]
-        if info is not None and info.etag == image.etag:
+    now = list(in_parallel(lambda row: corpus.head(row.image_key), due))
+    planned = [newest[row.variant, row.image_key][1] for row in due]
+    same = Contents(corpus, output).same(
+        [
+            Relisted(image, replace(image, etag=info.etag))
+            for image, info in zip(planned, now, strict=True)
+            if info is not None and info.size == image.bytes and info.etag != image.etag
+        ]
+    )
+    restorable, losses, etags = [], [], dict[str, str]()
+    for row, image, info in zip(due, planned, now, strict=True):
+        if info is not None and (info.etag == image.etag or image.key in same):
             restorable.append(row)
+            etags[image.key] = info.etag
         elif info is None:
             losses.append(
                 LostImage(row.image_key, row.variant, "its input is gone from the corpus; put it back")
@@ -101,5 +112,13 @@ def plan_repair(output: Store, corpus: Store, damaged: Sequence[StandingRow]) ->
         else:
             why = "its input has changed; the same encode command takes the new version"
             losses.append(LostImage(row.image_key, row.variant, why))
-    extend(stored, output, lambda units: not_yet_again(units, restorable), usual_unit_pixels(units))
+
+    def wanted(units: Sequence[Unit]) -> Wanted:
+        again = not_yet_again(units, restorable)
+        return {
+            variant: [replace(image, etag=etags[image.key]) for image in images]
+            for variant, images in again.items()
+        }
+
+    extend(stored, output, wanted, usual_unit_pixels(units))
     return Repair(len(restorable), tuple(losses))

@@ -21,10 +21,12 @@ from ncbatch.metrics.summary import SUMMARY_COLUMNS, Summary, summarise
 from ncbatch.metrics.table import read_table
 from ncbatch.models.loading import keep_models
 from ncbatch.plan import sizing
+from ncbatch.plan.changes import Consent
 from ncbatch.plan.commits import Commits
+from ncbatch.plan.contents import Contents
 from ncbatch.plan.corpus import Listing
 from ncbatch.plan.places import Places
-from ncbatch.plan.run import Run, committed_results, list_inputs, open_run, require_images
+from ncbatch.plan.run import Later, Run, committed_results, list_inputs, open_run, require_images
 from ncbatch.plan.spec import RunSpec
 from ncbatch.plan.units import PlannedImage
 from ncbatch.store import Store, StoreError, honours_create_only
@@ -34,10 +36,21 @@ from ncbatch.worker.worker import WorkerConfig
 log = logging.getLogger(__name__)
 
 
-def encode_corpus(places: Places, options: EncodeOptions, show: Callable[[Snapshot], None]) -> Summary:
+def encode_corpus(
+    places: Places,
+    options: EncodeOptions,
+    show: Callable[[Snapshot], None],
+    consent: Consent | None = None,
+) -> Summary:
     """Encodes a corpus into an output folder, or goes on with it.
 
     Nothing is written before it is certain that there is something to encode.
+
+    Args:
+        places: the corpus and the output.
+        options: how it is carried out.
+        show: is given a snapshot every so often.
+        consent: asked before much of a run is encoded once more because its inputs changed.
 
     Returns:
         a summary of the run's metrics table.
@@ -59,7 +72,7 @@ def encode_corpus(places: Places, options: EncodeOptions, show: Callable[[Snapsh
             announce(output, "planning" if places.stored is None else "starting", lease.driver)
             with Heartbeat(lease) as heartbeat:
                 spec = _prepared(places, options)
-                stopped, images = _drive(spec, places, listing, heartbeat, options, show)
+                stopped, images = _drive(spec, places, listing, heartbeat, options, show, consent)
         except RayError as error:
             raise RunError(f"Ray failed: {error}; run the same command again to continue") from error
         except KeyboardInterrupt:
@@ -107,6 +120,7 @@ def _drive(
     heartbeat: Heartbeat,
     options: EncodeOptions,
     show: Callable[[Snapshot], None],
+    consent: Consent | None,
 ) -> tuple[str | None, int]:
     """Why the run was stopped, if it was, and how many rows it has when it is finished."""
     output = places.output
@@ -128,9 +142,8 @@ def _drive(
             return sizing.pixels_per_unit(pixels, seconds, options.unit_seconds, pool.room, packs=packs)
 
         commits = Commits(output)
-        run = open_run(
-            spec, listing, output, pixels_per_unit, options.retry, stored=places.stored, commits=commits
-        )
+        later = Later(options.retry, Contents(places.corpus, output), consent)
+        run = open_run(spec, listing, output, pixels_per_unit, later, stored=places.stored, commits=commits)
         pool.grow(len(run.pending))
         pace = SpeedEstimate({unit.variant: seconds_per_pixel(unit.variant) for unit in run.pending})
         driver = Driver(

@@ -77,6 +77,10 @@ class EncodeOptions:
         "failures`)", "[CLASS,...]", retry_of, name="retry-failed",
         default="a failed row stays until its input changes",
     )] = None  # fmt: skip
+    yes: Annotated[bool, Setting(
+        "go on without asking where more than 5 % of the run's images have changed and are encoded again",
+        also=("y",),
+    )] = False  # fmt: skip
     ray_address: Annotated[str | None, Setting(
         "Ray cluster to work on, such as 10.0.0.7:6379 or auto", "ADDRESS",
         default="RAY_ADDRESS where it is set, else a Ray of its own on this machine", environment=True,

@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 from ncbatch.errors import first_line
 from ncbatch.metrics.errors import MetricsError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 VERSION_KEY = b"ncbatch.schema"
 
-_SINCE = {"steps_taken": 2}
+_SINCE = {"steps_taken": 2, "image_sha256": 3}
 """The version of columns that came later; rows of earlier versions have null there."""
 
 _DICTIONARY_ROWS = 32
@@ -36,7 +36,8 @@ class Row:
     image_key: Annotated[str, "key of the image below the corpus, as it was listed"]
     image_etag: Annotated[
         str,
-        "etag of the input when the run was planned; an image whose etag is another one counts as changed",
+        "etag of the input when the run was planned; an image whose etag is another one counts as changed, "
+        "unless its bytes are the same",
     ]
     image_bytes: Annotated[int, "size of the input in bytes"]
     width: Annotated[int | None, "pixels, after the orientation that the file states"] = None
@@ -113,6 +114,11 @@ class Row:
         int | None,
         "steps of refinement that the image took: fewer than `steps` where it had converged; null if "
         "adopted, and in rows of earlier versions",
+    ] = None
+    image_sha256: Annotated[
+        str | None,
+        "SHA-256 of the input's bytes, in hexadecimal digits; null where they could not be read, and in rows "
+        "of earlier versions",
     ] = None
 
 

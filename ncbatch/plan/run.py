@@ -11,20 +11,21 @@ from importlib.metadata import version
 from ncbatch import __version__, layout
 from ncbatch.errors import UsageError
 from ncbatch.metrics.unit_result import UnitResult
+from ncbatch.plan.changes import MAY_CHANGE, Consent, look_again
 from ncbatch.plan.commits import Commits
+from ncbatch.plan.contents import Contents
 from ncbatch.plan.corpus import Listing, list_corpus, read_manifest
 from ncbatch.plan.generations import (
     PixelsPerUnit,
     Wanted,
     cut,
     extend,
-    not_yet_again,
     planned_units,
     without_superseded,
 )
 from ncbatch.plan.retry import Retry
 from ncbatch.plan.spec import RunFile, RunSpec, check_same, read_run
-from ncbatch.plan.units import Unit, changed_images, write_plan
+from ncbatch.plan.units import Unit, write_plan
 from ncbatch.store import Store, StoreOptions
 
 log = logging.getLogger(__name__)
@@ -48,12 +49,26 @@ class Run:
         return [unit for unit in self.units if unit.id not in self.committed]
 
 
+@dataclass(frozen=True)
+class Later:
+    """What becomes of a run that was planned before.
+
+    retry: which failed rows are tried again; None: none.
+    contents: compares the bytes of inputs whose etags differ; None: those are other inputs.
+    consent: asked before more than `MAY_CHANGE` of the run is encoded once more because its inputs changed.
+    """
+
+    retry: Retry | None = None
+    contents: Contents | None = None
+    consent: Consent | None = None
+
+
 def open_run(
     spec: RunSpec,
     listing: Listing,
     output: Store,
     pixels_per_unit: PixelsPerUnit,
-    retry: Retry | None = None,
+    later: Later = Later(),
     *,
     stored: RunFile | None = None,
     commits: Commits | None = None,
@@ -64,6 +79,7 @@ def open_run(
     that are to be tried again, unless they are planned again already.
 
     Args:
+        later: What becomes of a run that was planned before.
         stored: The run that stands in `output`, as `find_run` found it; None where it found none.
         commits: Of this output; for a caller who asks more of them.
 
@@ -76,7 +92,7 @@ def open_run(
         _plan_first(spec, listing, output, pixels_per_unit)
         stored = read_run(output)  # another driver may have been first
         check_same(stored.spec, spec, output.uri)
-    units = extend(stored, output, _wanted_again(stored.spec, listing, commits, retry), pixels_per_unit)
+    units = extend(stored, output, _later_generation(stored.spec, listing, commits, later), pixels_per_unit)
     return Run(stored.spec, tuple(without_superseded(units)), commits.units)
 
 
@@ -131,24 +147,26 @@ def _plan_first(spec: RunSpec, listing: Listing, output: Store, pixels_per_unit:
     output.put_if_absent(layout.RUN, content.model_dump_json(indent=1).encode())
 
 
-def _wanted_again(
-    spec: RunSpec, listing: Listing, commits: Commits, retry: Retry | None
+def _later_generation(
+    spec: RunSpec, listing: Listing, commits: Commits, later: Later
 ) -> Callable[[Sequence[Unit]], Wanted]:
-    """What a later generation is for: inputs that no plan knows yet, and failed rows to be tried again."""
-    listed = {image.key: image.etag for image in listing.images}
-    failed = commits.failed_rows(retry.classes) if retry else []
+    """What is planned beside a plan that stands."""
+    failed = commits.failed_rows(later.retry.classes) if later.retry else []
+    variants = [variant.name for variant in spec.variants]
 
     def wanted(units: Sequence[Unit]) -> Wanted:
-        changed = changed_images(units, listing.images)
-        if changed:
-            log.info("%d inputs are new or changed", len(changed))
-        found = {variant.name: list(changed) for variant in spec.variants}
-        due = not_yet_again(units, failed)
-        kept = {v: [i for i in images if listed.get(i.key) == i.etag] for v, images in due.items()}
-        if retry:
-            log.info("failed rows that are tried again: %d", sum(map(len, kept.values())))
-        if gone := sum(i.key not in listed for images in due.values() for i in images):
-            log.warning("%d failed rows cannot be tried again: their inputs are no longer there", gone)
-        return {variant: found[variant] + kept.get(variant, []) for variant in found}
+        again = look_again(units, listing.images, commits, len(variants), later.contents, failed)
+        found = again.changes
+        if found.due:
+            log.info("%d inputs are new or changed", len(found.due))
+        if found.same:
+            log.info("%d inputs have another etag and the same bytes", len(found.same))
+        if later.retry:
+            log.info("failed rows that are tried again: %d", sum(map(len, again.retried.values())))
+        if again.gone:
+            log.warning("%d failed rows cannot be tried again: their inputs are no longer there", again.gone)
+        if later.consent is not None and again.repeated > MAY_CHANGE * again.encodings:
+            later.consent(again)
+        return again.wanted(variants)
 
     return wanted

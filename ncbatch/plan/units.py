@@ -32,13 +32,17 @@ _SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class PlannedImage:
-    """One input as it was listed; width and height only where a manifest gave them."""
+    """One input as it was listed; width and height only where a manifest gave them.
+
+    content: SHA-256 of its bytes, in hexadecimal digits, where they have been read; never in a plan.
+    """
 
     key: str
     etag: str
     bytes: int
     width: int | None = None
     height: int | None = None
+    content: str | None = None
 
     @property
     def pixels(self) -> int:
@@ -161,13 +165,3 @@ def read_plan(output: Store, keys: Iterable[str]) -> list[Unit]:
         )
         for unit_id, group in ((k, list(g)) for k, g in groupby(rows, key=lambda row: row["unit"]))
     ]
-
-
-def changed_images(planned: Iterable[Unit], listed: Iterable[PlannedImage]) -> list[PlannedImage]:
-    """The inputs that are new or have another etag than the newest plan knows; in the listing's order."""
-    newest: dict[str, tuple[int, str]] = {}
-    for unit in planned:
-        for image in unit.images:
-            if unit.generation >= newest.get(image.key, (0, ""))[0]:
-                newest[image.key] = (unit.generation, image.etag)
-    return [image for image in listed if newest.get(image.key, (0, None))[1] != image.etag]

@@ -16,7 +16,7 @@ from ncbatch.images.checks import ImageError
 from ncbatch.images.pixels import Pixels
 from ncbatch.images.read import read_image
 from ncbatch.models.loading import load_model
-from ncbatch.plan.generations import PACK_IMAGES
+from ncbatch.plan.generations import PACK_IMAGES, Wanted
 from ncbatch.plan.sizing import pixels_per_unit
 from ncbatch.plan.spec import RunSpec
 from ncbatch.plan.units import PlannedImage, Unit, make_units
@@ -89,7 +89,7 @@ class Estimate:
 
 def estimate(
     spec: RunSpec,
-    images: Sequence[PlannedImage],
+    wanted: Wanted,
     corpus: Store,
     options: StoreOptions,
     unit_seconds: float,
@@ -98,14 +98,24 @@ def estimate(
     """What a run would take, by calibration here and the bits per pixel of a few of its images.
 
     Its units are cut as the run's would be by this many workers.
+
+    Args:
+        spec: of the run.
+        wanted: the images to encode, by variant.
+        corpus: where they are.
+        options: how stores of models are reached.
+        unit_seconds: how long a unit should take.
+        workers: how many there are.
     """
-    pixels = sum(image.pixels for image in images)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    samples = _samples(images, corpus)
+    samples = _samples(max(wanted.values(), key=len), corpus)
     area = sum(sample.shape[0] * sample.shape[1] for sample in samples)
     found = []
     models: dict[str, Model] = {}
     for variant in spec.variants:
+        if not (images := wanted.get(variant.name)):
+            continue
+        pixels = sum(image.pixels for image in images)
         coder: Coder | PackCoder
         recipe, packs = variant.recipe, variant.recipe.uses_bits_back
         if isinstance(recipe, LearnedRecipe):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -34,7 +35,7 @@ class FetchedImage:
 
 
 Opened = tuple[PlannedImage, FetchedImage | Failure]
-"""A planned image, and what came of opening it."""
+"""A planned image, with its content where it was read, and what came of opening it."""
 
 
 def images_ahead(
@@ -49,7 +50,7 @@ def images_ahead(
     def opened(image: PlannedImage) -> Opened:
         if image.key in poisoned:
             return image, poisoned_failure(poisoned[image.key])
-        found = open_image(corpus, image, variant)
+        image, found = open_image(corpus, image, variant)
         if isinstance(found, FetchedImage):
             found = replace(found, standing=tuple(standing(image)))
         return image, found
@@ -61,8 +62,8 @@ def images_ahead(
     return Ahead(opened, lambda image: image.pixels, bounds.fetchers, bounds.ahead, weight)
 
 
-def open_image(corpus: Store, image: PlannedImage, variant: Variant) -> FetchedImage | Failure:
-    """Fetches and opens an image.
+def open_image(corpus: Store, image: PlannedImage, variant: Variant) -> Opened:
+    """Fetches and opens an image; what is returned of it knows the content as well.
 
     Raises:
         StoreError: it is not about this image alone.
@@ -71,16 +72,19 @@ def open_image(corpus: Store, image: PlannedImage, variant: Variant) -> FetchedI
         info, data = corpus.get_with_info(image.key)
     except ObjectNotFound:
         corpus.check()  # raises when it is not about this object alone
-        return Failure("missing", "the object is gone since the plan was made")
+        return image, Failure("missing", "the object is gone since the plan was made")
     except (StoreUnavailable, BucketNotFound):
         raise
     except StoreError as error:
         corpus.check()
-        return Failure("access_denied" if isinstance(error, AccessDenied) else "refused", str(error))
+        return image, Failure("access_denied" if isinstance(error, AccessDenied) else "refused", str(error))
     if info.etag != image.etag:
-        return Failure("changed", "the object changed after the plan was made; run the same command again")
+        changed = "the object changed after the plan was made; run the same command again"
+        return image, Failure("changed", changed)
+    image = replace(image, content=hashlib.sha256(data).hexdigest())
     try:
         limits = ImageLimits(max_pixels=variant.max_pixels)
-        return FetchedImage(image, read_image(data, alpha=variant.alpha, limits=limits, name=image.key))
+        pixels = read_image(data, alpha=variant.alpha, limits=limits, name=image.key)
+        return image, FetchedImage(image, pixels)
     except ImageError as error:
-        return Failure(error.error_class, str(error))
+        return image, Failure(error.error_class, str(error))

@@ -55,7 +55,7 @@ class PackAttempt:
 
     def probe(self, image: PlannedImage) -> None:
         """Finds what a later attempt packs, and keeps it."""
-        job = open_image(self._workspace.corpus, image, self._variant)
+        _, job = open_image(self._workspace.corpus, image, self._variant)
         if isinstance(job, FetchedImage):
             for done in self._found([image], [job]):
                 log.info("probed %s: %s", image.key, "ok" if isinstance(done, _Good) else "failed")

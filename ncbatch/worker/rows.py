@@ -63,6 +63,7 @@ class RowWriter:
             image_key=image.key,
             image_etag=image.etag,
             image_bytes=image.bytes,
+            image_sha256=image.content,
             variant=self._variant.name,
             variant_digest=self._variant.digest,
             model=self._variant.model,

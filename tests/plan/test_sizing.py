@@ -50,7 +50,7 @@ def test_a_dry_run_cuts_the_units_of_the_run(tmp_path: Path) -> None:
     spec = make_spec(str(corpus), options, [{"method": "jpeg", "quality": 50}])
     store = open_store(str(corpus))
     images = list_corpus(store, ()).images
-    (found,) = estimate(spec, images, store, options, unit_seconds, workers)
+    (found,) = estimate(spec, {spec.variants[0].name: images}, store, options, unit_seconds, workers)
 
     def per_unit(variant: str, images: list[PlannedImage]) -> int:
         pixels = sum(image.pixels for image in images)

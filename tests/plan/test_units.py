@@ -8,7 +8,7 @@ import pytest
 
 from ncbatch import layout
 from ncbatch.errors import RunError
-from ncbatch.plan.units import PlannedImage, Unit, changed_images, make_units, read_plan, write_plan
+from ncbatch.plan.units import PlannedImage, Unit, make_units, read_plan, write_plan
 from tests.workbench import Workbench
 
 
@@ -99,15 +99,3 @@ def test_a_damaged_plan_is_said_to_be(local: Workbench, damage: str) -> None:
 def test_a_missing_plan_is_said_to_be(local: Workbench) -> None:
     with pytest.raises(RunError, match=r"plan/00000-abc-00000\.parquet is missing"):
         read_plan(local.output, [layout.plan_key(0, "abc", 0)])
-
-
-def test_changed_images_are_new_ones_and_other_etags() -> None:
-    first = units_of(images(4))
-    second = units_of([replace(images(4)[1], etag="new")], generation=1)
-    assert changed_images(first, images(4)) == []
-    assert changed_images(first, images(6)) == images(6)[4:]
-    assert changed_images(first + second, images(4)) == [images(4)[1]], (
-        "back to the first version: changed again"
-    )
-    assert changed_images(second + first, [replace(images(4)[1], etag="new")]) == []
-    assert changed_images(first, images(2)) == [], "what is gone changes nothing"
