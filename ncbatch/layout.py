@@ -33,9 +33,16 @@ BITSTREAMS_PREFIX = "bitstreams/"
 WIP_PREFIX = "wip/"
 UNITS_PREFIX = "units/"
 TRACES_PREFIX = "traces/"
+PACKS_PREFIX = "packs/"
+PLAN_PREFIX = "plan/"
+PROBE_PREFIX = "probe/"
 METRICS_PREFIX = "metrics/"
 
 _UNIT = re.compile(rf"{UNITS_PREFIX}[^/]+/([^/]+)\.parquet")
+_OF_UNIT = re.compile(
+    rf"(?:{WIP_PREFIX}|{TRACES_PREFIX})[0-9a-f]{{2}}/([0-9a-f]{{32}})(?:\..*|/.*)"
+    rf"|{PACKS_PREFIX}[^/]+/([0-9a-f]{{32}})-[0-9a-f]{{16}}\.ncbp"
+)
 _PART = re.compile(rf"{METRICS_PREFIX}part-([0-9]{{8}})\.parquet")
 _OLD = re.compile(rf"{METRICS_PREFIX}(part-[0-9a-f]{{16}}\.parquet|manifest-[0-9]+\.json)")
 
@@ -46,6 +53,7 @@ _SAFE = " !$&'()+,-.=@_"
 _OUR_SUFFIX = re.compile(r"\.(ncb|png|jpg|webp|avif|heic|bpg)$")
 _ATTEMPT = r"[0-9a-f]{8}-\d+"
 # What follows the dot after an image's name in the key of its bitstream.
+_BITSTREAM = re.compile(rf"(.+?)(?:\.{_ATTEMPT})?\.[a-z0-9]+")
 _GENERATION_OR_ATTEMPT = re.compile(rf"\.(g\d+|{_ATTEMPT})$")
 
 
@@ -60,7 +68,7 @@ def plan_key(generation: int, digest: str, part: int) -> str:
     It holds a digest of the content, so that what a planner left behind when it was killed never stands in
     the way of another plan.
     """
-    return f"plan/{generation:05d}-{digest[:16]}-{part:05d}.parquet"
+    return f"{PLAN_PREFIX}{generation:05d}-{digest[:16]}-{part:05d}.parquet"
 
 
 def inputs_key(digest: str) -> str:
@@ -105,13 +113,25 @@ def bitstream_key(
     return f"{stem}.{attempt}.{suffix}" if attempt else f"{stem}.{suffix}"
 
 
+def stem_of_bitstream(key: str) -> str | None:
+    """The stem of the bitstream at `key`, as `bitstream_stem` makes it; None for any other object."""
+    match = _BITSTREAM.fullmatch(key) if key.startswith(BITSTREAMS_PREFIX) else None
+    return match[1] if match else None
+
+
+def unit_in_key(key: str) -> str | None:
+    """The unit that a pack, a trace or work in progress is of; None for any other object."""
+    match = _OF_UNIT.fullmatch(key)
+    return (match[1] or match[2]) if match else None
+
+
 def pack_key(variant: str, unit: str, digest: str) -> str:
     """The key of a unit's pack.
 
     It holds a digest of the content: attempts that make the same bytes share one object, and others never
     meet.
     """
-    return f"packs/{variant}/{unit}-{digest[:16]}.ncbp"
+    return f"{PACKS_PREFIX}{variant}/{unit}-{digest[:16]}.ncbp"
 
 
 def attempt_named(stem: str, suffix: str = "ncb") -> re.Pattern[str]:

@@ -30,6 +30,7 @@ COMMANDS = {
     "failures": ("failures:failures", "which images of a run failed, why, and what can be done"),
     "verify": ("verify:verify", "check that every row's bytes are there, hash and decode"),
     "compact": ("compact:compact", "merge a run's unit commits into few large table parts"),
+    "gc": ("gc:gc", "find and delete objects that no row of a run refers to"),
     "report": ("report:report", "write an HTML page about a run, with figures and tables"),
     "evaluate": ("evaluate:evaluate", "encode by several methods and codecs, and report on them"),
     "submit": ("submit:submit", "encode as a job on a Ray cluster"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Protocol
 from urllib.parse import urlsplit
 
@@ -67,11 +67,14 @@ class ObjectInfo:
         size: in bytes.
         etag: changes whenever the bytes do; without quotes. S3's is the server's, a local file's is made of
             its modification time and size.
+        modified: when it was written, in seconds since 1970 by the store's clock; None where nobody asked
+            (it is told by `Store.list`) or nobody knows.
     """
 
     key: str
     size: int
     etag: str
+    modified: float | None = field(default=None, compare=False)
 
 
 class Store(Protocol):

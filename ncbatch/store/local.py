@@ -125,7 +125,7 @@ class LocalStore(Store):
         self, prefix: str = "", *, unreadable: Callable[[str, StoreError], None] | None = None
     ) -> Iterator[ObjectInfo]:
         for key, status in walk(self.root, prefix, unreadable):
-            yield ObjectInfo(key, status.st_size, _etag(status))
+            yield ObjectInfo(key, status.st_size, _etag(status), status.st_mtime)
 
     @override
     def delete(self, key: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
+from ncbatch.layout import PROBE_PREFIX
 from ncbatch.store.interface import Store
 from ncbatch.store.local import LocalStore
 
@@ -25,7 +26,7 @@ def honours_create_only(store: Store) -> bool:
 
     if not isinstance(store, S3Store):
         return True
-    names = [f"probe/{uuid.uuid4().hex}" for _ in range(2)]
+    names = [f"{PROBE_PREFIX}{uuid.uuid4().hex}" for _ in range(2)]
     try:
         store.put_with_condition(names[0], b"first")
         if store.put_with_condition(names[0], b"second"):

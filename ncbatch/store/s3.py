@@ -159,7 +159,13 @@ class S3Store(Store):
                 key = entry["Key"][len(self.prefix) :]
                 # The empty key is the marker that some tools put where they show a folder.
                 if key:
-                    yield ObjectInfo(key, int(entry["Size"]), _unquoted(entry["ETag"]))
+                    modified = entry.get("LastModified")
+                    yield ObjectInfo(
+                        key,
+                        int(entry["Size"]),
+                        _unquoted(entry["ETag"]),
+                        modified.timestamp() if modified is not None else None,
+                    )
             if not page.get("IsTruncated"):
                 return
             more = {"ContinuationToken": page["NextContinuationToken"]}

@@ -32,7 +32,7 @@ from tests.end_to_end.images import save_images
 from tests.servers import free_port
 
 COMMANDS = (
-    *("encode", "demo", "status", "query", "decode", "failures", "verify", "compact"),
+    *("encode", "demo", "status", "query", "decode", "failures", "verify", "compact", "gc"),
     *("submit", "job", "train", "models", "convert", "report", "evaluate", "pack", "info"),
 )
 

@@ -1,0 +1,113 @@
+"""Objects in a run's folder that nothing refers to: what attempts left behind that died, or that lost a race.
+
+A bitstream of an image that is yet to be encoded is none of them, since the next attempt may adopt it, nor is
+the work in progress of a unit that is not committed.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from ncbatch import layout
+from ncbatch.metrics.published import published_keys, published_since
+from ncbatch.plan.generations import plan_keys, planned_units, without_superseded
+from ncbatch.plan.progress_log import logged
+from ncbatch.plan.spec import read_run
+from ncbatch.store import ObjectInfo, Store
+
+log = logging.getLogger(__name__)
+
+KINDS = {
+    layout.BITSTREAMS_PREFIX: "bitstreams",
+    layout.PACKS_PREFIX: "packs",
+    layout.WIP_PREFIX: "work in progress",
+    layout.TRACES_PREFIX: "traces",
+    layout.PLAN_PREFIX: "plans",
+    layout.PROBE_PREFIX: "probes",
+}
+"""What may be garbage, by the prefix of its keys. Commits and the table never are."""
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """An object that nothing refers to. kind: one of `KINDS`."""
+
+    kind: str
+    key: str
+    size: int
+
+
+def find_garbage(output: Store, older_than: float) -> list[Garbage]:
+    """What may be deleted of a run's folder.
+
+    Args:
+        output: the folder.
+        older_than: seconds; what was written since is left alone, as somebody may be about to commit it. An
+            object whose age the store does not tell is left alone, too.
+
+    Raises:
+        RunError: there is no run. MetricsError: its table is damaged.
+    """
+    stored = read_run(output)
+    latest = time.time() - older_than
+    published, committed = published_keys(output)
+    planned = planned_units(stored, output)
+    pending = [unit for unit in without_superseded(planned) if unit.id not in committed]
+    known = _Known(
+        published=published,
+        awaited={layout.bitstream_stem(u.variant, i.key, u.generation) for u in pending for i in u.images},
+        pending={unit.id for unit in pending},
+        traced={unit.id for unit in planned},
+        plans=set(plan_keys(stored, output)),
+    )
+    found = [
+        Garbage(kind, info.key, info.size)
+        for prefix, kind in KINDS.items()
+        for info in _old(logged(output.list(prefix), f"looked at {prefix}"), latest)
+        if not known.refers_to(prefix, info.key)
+    ]
+    if found:  # what was committed in the meantime
+        published = published_since(output, committed)
+        found = [garbage for garbage in found if garbage.key not in published]
+    return found
+
+
+def _old(infos: Iterable[ObjectInfo], latest: float) -> Iterator[ObjectInfo]:
+    return (info for info in infos if info.modified is not None and info.modified <= latest)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What a run refers to.
+
+    Attributes:
+        published: keys in rows.
+        awaited: stems of the bitstreams of images that are yet to be encoded.
+        pending: units that are not committed.
+        traced: units that have or may get traces.
+        plans: keys of plan files.
+    """
+
+    published: set[str]
+    awaited: set[str]
+    pending: set[str]
+    traced: set[str]
+    plans: set[str]
+
+    def refers_to(self, prefix: str, key: str) -> bool:
+        """Whether the object at a key below one of the prefixes is needed, or may be."""
+        if prefix == layout.PLAN_PREFIX:
+            return key in self.plans
+        if prefix == layout.PROBE_PREFIX:
+            return False
+        if key in self.published:
+            return True
+        if prefix == layout.BITSTREAMS_PREFIX:
+            return layout.stem_of_bitstream(key) in self.awaited
+        unit = layout.unit_in_key(key)
+        if unit is None:
+            return True  # nothing of ours
+        return unit in (self.traced if prefix == layout.TRACES_PREFIX else self.pending)
