@@ -9,8 +9,9 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ncbatch.worker.beats import Beat, Board
+from ncbatch.worker.beats import Beat, Board, Heard
 
 log = logging.getLogger(__name__)
 
@@ -33,27 +34,32 @@ class BoardReader:
     """The driver's side of the board. Ray restarts a board that dies; until then the last reading counts."""
 
     def __init__(self) -> None:
-        self._actor: Any = ray.remote(Board).options(num_cpus=0, max_restarts=-1, max_task_retries=0).remote()
+        # On the driver's own node, where it is not lost before the driver is.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        board = ray.remote(Board).options(
+            num_cpus=0, max_restarts=-1, max_task_retries=0, scheduling_strategy=here
+        )
+        self._actor: Any = board.remote()
         self._asked: Any = None
         self._asked_at = float("-inf")
-        self._beats: dict[str, Beat] = {}
+        self._heard: dict[str, Heard] = {}
 
     @property
     def pen(self) -> Pen:
         """What a worker writes its beats with."""
         return Pen(self._actor)
 
-    def read(self, attempts: Collection[str]) -> dict[str, Beat]:
-        """The newest beats that have arrived of these attempts; never waits for any."""
+    def read(self, attempts: Collection[str]) -> dict[str, Heard]:
+        """The newest that has arrived of these attempts; never waits for any."""
         if self._asked is not None and ray.wait([self._asked], timeout=0)[0]:
             try:
-                self._beats = ray.get(self._asked)
+                self._heard = ray.get(self._asked)
             except RayError as error:
                 log.debug("the board cannot be read: %s", error)
             self._asked = None
         if self._asked is None and time.monotonic() - self._asked_at >= _SECONDS:
             self._asked, self._asked_at = self._actor.read.remote(list(attempts)), time.monotonic()
-        return {attempt: self._beats[attempt] for attempt in attempts if attempt in self._beats}
+        return {attempt: self._heard[attempt] for attempt in attempts if attempt in self._heard}
 
     def close(self) -> None:
         """Ends the board's process."""

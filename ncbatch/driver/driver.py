@@ -49,9 +49,9 @@ class SpeedEstimate:
         known = self._seconds[unit.variant]
         self._seconds[unit.variant] = max(measured, 0.7 * known + 0.3 * measured)
 
-    def expected(self, unit: Unit) -> float:
-        """How many seconds a unit will take."""
-        return self._seconds[unit.variant] * unit.pixels
+    def expected(self, unit: Unit, pixels: int | None = None) -> float:
+        """How many seconds a unit will take, or so many pixels of it."""
+        return self._seconds[unit.variant] * (unit.pixels if pixels is None else pixels)
 
 
 class Driver:
@@ -75,6 +75,7 @@ class Driver:
         show: Callable[[Snapshot], None],
         before: EarlierFailures | None = None,
     ) -> None:
+        self._spec = run.spec
         self._units = {unit.id: unit for unit in run.units}
         self._pool, self._heartbeat, self._pace = pool, heartbeat, pace
         self._status = StatusWriter(output)
@@ -172,9 +173,18 @@ class Driver:
                 return
             unit = self._units[call.unit]
             self._attempts += 1
-            expected = self._pace.expected(unit)
-            deadline = max(self._deadlines.floor, self._deadlines.factor * expected)
-            self._pool.call(call, unit, f"{self._heartbeat.driver}-{self._attempts}", deadline)
+            attempt = f"{self._heartbeat.driver}-{self._attempts}"
+            self._pool.call(call, unit, attempt, self._patience(call, unit))
+
+    def _patience(self, call: Call, unit: Unit) -> float:
+        """How long the call may show no sign of life: there is one after each step, and after each image.
+
+        The images of a pack are inferred and coded together after their last step.
+        """
+        packs = self._spec.variant(unit.variant).recipe.uses_bits_back
+        whole = packs and call.kind is CallKind.UNIT
+        longest = unit.pixels if whole else max(image.pixels for image in unit.images)
+        return max(self._deadlines.floor, self._deadlines.factor * self._pace.expected(unit, longest))
 
     def _handle(self, call: Call, result: Any, seconds: float) -> None:
         schedule, unit = self._schedule, self._units[call.unit]

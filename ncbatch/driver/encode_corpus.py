@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from ray.exceptions import RayError
 
@@ -29,11 +30,13 @@ from ncbatch.plan.places import Places
 from ncbatch.plan.run import Later, Run, committed_results, list_inputs, open_run, require_images
 from ncbatch.plan.spec import RunSpec
 from ncbatch.plan.units import PlannedImage
-from ncbatch.store import Store, StoreError, honours_create_only
+from ncbatch.store import Store, StoreError, honours_create_only, open_store
 from ncbatch.worker.work_in_progress import discard_all
 from ncbatch.worker.worker import WorkerConfig
 
 log = logging.getLogger(__name__)
+
+_OUTAGE_SECONDS = 300.0
 
 
 def encode_corpus(
@@ -124,7 +127,8 @@ def _drive(
 ) -> tuple[str | None, int]:
     """Why the run was stopped, if it was, and how many rows it has when it is finished."""
     output = places.output
-    config = WorkerConfig(spec, places.corpus, output, options.worker, threads=options.pool.threads)
+    corpus_there, output_there = (_patient(store, options) for store in (places.corpus, output))
+    config = WorkerConfig(spec, corpus_there, output_there, options.worker, threads=options.pool.threads)
     calibrated: dict[str, float] = {}
     with Pool(config, options.pool, options.ray_address) as pool:
 
@@ -156,6 +160,14 @@ def _drive(
         if not stopped:
             discard_all(output)
         return stopped, driver.images
+
+
+def _patient(store: Store, options: EncodeOptions) -> Store:
+    """The store for workers, who wait longer for one that is away: what they have done and not yet written
+    would be lost, and no person waits for their answer.
+    """
+    seconds = max(options.store.retry_seconds, _OUTAGE_SECONDS)
+    return open_store(store.uri, replace(options.store, retry_seconds=seconds))
 
 
 def failed_before(run: Run, commits: Commits) -> EarlierFailures:

@@ -48,12 +48,15 @@ class PoolConfig:
 
 @dataclass(frozen=True)
 class Deadlines:
-    """When a call counts as hung: `factor` times the expected time, but at least `floor` seconds."""
+    """When a call counts as hung: when it has shown no sign of life for `factor` times as long as its largest
+    image should take, but at least for `floor` seconds.
+    """
 
     factor: float = 4.0
     floor: Annotated[float, Setting(
-        "work that takes a worker 4 times as long as expected counts as hung, and its worker is replaced, "
-        "but never before this", "SECONDS", positive_float, name="min-deadline",
+        "a worker that gets no further for 4 times as long as the largest image of its unit should take "
+        "counts as hung and is replaced, but never before this",
+        "SECONDS", positive_float, name="min-deadline",
     )] = 120.0  # fmt: skip
 
 

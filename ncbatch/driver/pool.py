@@ -25,7 +25,7 @@ from ncbatch.driver.schedule import Call
 from ncbatch.driver.slots import Flight, Slot
 from ncbatch.errors import RunError, StoppedByPolicyError
 from ncbatch.plan.units import Unit
-from ncbatch.worker.beats import Beat
+from ncbatch.worker.beats import Beat, Heard
 from ncbatch.worker.worker import DeviceFailure, StoreFailure, Worker, WorkerConfig, WorkerInfo
 
 log = logging.getLogger(__name__)
@@ -55,6 +55,7 @@ class Pool:
         self._actor_class: Any = None
         self._board: BoardReader | None = None
         self._watch: ClusterWatch | None = None
+        self._heard: dict[str, Heard] = {}
         self._slots: list[Slot] = []
         self._none_since = time.monotonic()
         self._warned = False
@@ -147,21 +148,28 @@ class Pool:
         """Whether a worker waits for a call."""
         return any(slot.idle for slot in self._slots)
 
-    def call(self, call: Call, unit: Unit, attempt: str, seconds: float) -> None:
-        """Gives an idle worker something to do; after `seconds` it counts as hung and is killed."""
+    def call(self, call: Call, unit: Unit, attempt: str, patience: float) -> None:
+        """Gives an idle worker something to do.
+
+        Args:
+            attempt: the name of this execution.
+            patience: seconds without a sign of life, after which the worker counts as hung and is killed.
+        """
         slot = min((slot for slot in self._slots if slot.idle), key=lambda slot: slot.device_failures)
         if call.image is None:
             slot.ref = slot.actor.run_unit.remote(unit, attempt, call.poisoned)
         else:
             slot.ref = slot.actor.probe.remote(unit, attempt, call.image)
-        slot.flight = Flight(call, attempt, seconds, time.monotonic())
+        slot.flight = Flight(call, attempt, patience, time.monotonic())
 
     def in_flight(self) -> dict[str, Beat | None]:
         """The units being done, and the last beat of each; None: none has arrived. Never waits."""
         flights = [slot.flight for slot in self._slots if slot.flight is not None]
-        calls = {flight.attempt: flight.call for flight in flights if flight.call.image is None}
-        beats = self._board.read(calls) if self._board is not None else {}
-        return {call.unit: beats.get(attempt) for attempt, call in calls.items()}
+        return {
+            flight.call.unit: self._heard[flight.attempt].beat if flight.attempt in self._heard else None
+            for flight in flights
+            if flight.call.image is None
+        }
 
     def calibrate(self, variant: str) -> float:
         """Seconds per pixel of a variant, measured by the first worker that is there.
@@ -270,14 +278,20 @@ class Pool:
         self._revive(slot, died=True)
 
     def _kill_hung(self) -> None:
-        for slot in self._slots:
-            flight = slot.flight
-            if flight is None or flight.killed or time.monotonic() < flight.started + flight.patience:
+        """Kills workers that have shown no sign of life for too long, by the board's clock.
+
+        While the board itself cannot be read, nobody is killed.
+        """
+        flights = {slot.flight.attempt: slot for slot in self._slots if slot.flight is not None}
+        self._heard = self._board.read(flights) if self._board is not None else {}
+        for attempt, heard in self._heard.items():
+            slot, flight = flights[attempt], flights[attempt].flight
+            if flight is None or flight.killed or heard.silent <= flight.patience:
                 continue
             if ray.wait([slot.ref], timeout=0)[0]:
                 continue  # it has ended while others were collected
             log.warning(
-                "a call has been hanging for %.0f s: killing its worker", time.monotonic() - flight.started
+                "a worker (%s) has shown no sign of life for %.0f s and is killed", slot.place, heard.silent
             )
             flight.killed = True
             ray.kill(slot.actor)

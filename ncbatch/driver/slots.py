@@ -16,7 +16,7 @@ class Flight:
     Attributes:
         call: What is being done.
         attempt: The name of this execution.
-        patience: How long it may take, in seconds.
+        patience: How long it may show no sign of life, in seconds.
         started: By the monotonic clock.
         killed: Whether its worker was killed because it seemed to hang.
     """

@@ -22,6 +22,7 @@ from ncbatch.errors import UsageError
 from ncbatch.store.errors import StoreUnavailable
 from ncbatch.store.interface import StoreOptions
 from ncbatch.store.s3_errors import as_store_error, is_transient, status_of, summary
+from ncbatch.store.waiting import waits
 
 _log = logging.getLogger(__name__)
 
@@ -104,6 +105,7 @@ class S3Connection:
             assert attempt.outcome is not None and attempt.next_action is not None
             seen = summary(attempt.outcome.exception())
             _log.warning("%s: %s; next try in %.1f s", self.endpoint(), seen, attempt.next_action.sleep)
+            waits()
 
         attempts = tenacity.Retrying(
             retry=unless_refused,

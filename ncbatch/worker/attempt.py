@@ -78,6 +78,7 @@ class Attempt:
     def _jobs(self, opened: Iterable[Opened], early: list[Row]) -> Iterator[FetchedImage]:
         """What there is to encode; rows of the other images go to `early`."""
         for image, job in opened:
+            self.progress.alive()
             if isinstance(job, Failure):
                 early.append(self._writer.failed(image, job))
                 continue

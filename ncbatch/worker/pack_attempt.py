@@ -63,6 +63,7 @@ class PackAttempt:
     def _jobs(self, opened: Iterable[Opened], early: list[Row]) -> Iterator[FetchedImage]:
         """The images that could be opened; rows of the others go to `early`."""
         for image, job in opened:
+            self.progress.alive()
             if isinstance(job, Failure):
                 early.append(self._writer.failed(image, job))
             else:

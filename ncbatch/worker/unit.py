@@ -16,6 +16,7 @@ from ncbatch.metrics.schema import Row, parquet_to_table, rows_to_parquet
 from ncbatch.metrics.summary import unit_result
 from ncbatch.metrics.unit_result import UnitResult
 from ncbatch.plan.units import Unit
+from ncbatch.store.waiting import told_of_waiting
 from ncbatch.worker.attempt import Attempt
 from ncbatch.worker.pack_attempt import PackAttempt
 from ncbatch.worker.workspace import Workspace
@@ -38,14 +39,15 @@ def run_unit(workspace: Workspace, unit: Unit, attempt: str, poisoned: Mapping[s
     if output.head(key) is None:
         work = open_attempt(workspace, unit, attempt)
         rows = list[Row]()
-        with closing(work.rows(unit.images, poisoned)) as done:  # ends its threads, whatever happens here
-            for row in done:
-                rows.append(row)
-                work.progress.done(row.image_key)
-        _check_complete(unit, rows)
-        work.tracer.write()
-        if not output.put_if_absent(key, rows_to_parquet(rows)):
-            rows = None
+        with told_of_waiting(work.progress.alive):
+            with closing(work.rows(unit.images, poisoned)) as done:  # ends its threads, whatever happens here
+                for row in done:
+                    rows.append(row)
+                    work.progress.done(row.image_key)
+            _check_complete(unit, rows)
+            work.tracer.write()
+            if not output.put_if_absent(key, rows_to_parquet(rows)):
+                rows = None
     workspace.wip(unit).discard()
     if rows is not None:
         return unit_result(rows)
@@ -66,7 +68,9 @@ def probe_image(workspace: Workspace, unit: Unit, attempt: str, image_key: str) 
     """Does one image of a unit as `run_unit` would, and commits nothing; `run_unit` goes on from there."""
     for image in unit.images:
         if image.key == image_key:
-            open_attempt(workspace, unit, attempt).probe(image)
+            work = open_attempt(workspace, unit, attempt)
+            with told_of_waiting(work.progress.alive):
+                work.probe(image)
 
 
 def open_attempt(workspace: Workspace, unit: Unit, attempt: str) -> Attempt | PackAttempt:

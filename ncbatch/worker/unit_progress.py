@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 
@@ -19,6 +20,8 @@ class UnitProgress:
 
     An image that is refined counts by its steps, any image counts fully when its row is there. Of images that
     go on with an inference after their last step, the steps are a part only.
+
+    Any thread may call it.
     """
 
     def __init__(
@@ -35,6 +38,8 @@ class UnitProgress:
         self._shares: dict[str, float] = {}
         self._step, self._begun_at = 0, 0.0
         self._said_at = float("-inf")
+        self._signs = 0
+        self._lock = threading.Lock()
         self._steps, self._refined = 0, 0.0
         if isinstance(recipe, RefinedRecipe):
             self._steps, self._refined = recipe.steps, recipe.refined_share
@@ -46,19 +51,27 @@ class UnitProgress:
 
         has_stopped: of each image, whether it takes no more steps; it counts as having taken all.
         """
-        self._step = step
-        for image, stopped in zip(images, has_stopped or [False] * len(images), strict=True):
-            share = self._refined * (1.0 if stopped else step / max(self._steps, 1))
-            if image.key not in self._shares:  # the batch begins, or goes on from a state that was saved
-                self._begun_at += share * self._pixels[image.key] / self._total
-            self._shares[image.key] = share
-        self._say()
+        with self._lock:
+            self._step = step
+            for image, stopped in zip(images, has_stopped or [False] * len(images), strict=True):
+                share = self._refined * (1.0 if stopped else step / max(self._steps, 1))
+                if image.key not in self._shares:  # the batch begins, or goes on from a state that was saved
+                    self._begun_at += share * self._pixels[image.key] / self._total
+                self._shares[image.key] = share
+            self._say()
 
     def done(self, key: str) -> None:
         """An image's row is there."""
-        if key in self._pixels:
-            self._shares[key] = 1.0
-        self._say()
+        with self._lock:
+            if key in self._pixels:
+                self._shares[key] = 1.0
+            self._say()
+
+    def alive(self) -> None:
+        """Something goes on that is neither a step nor a finished image."""
+        with self._lock:
+            self._signs += 1
+            self._say()
 
     @property
     def fraction(self) -> float:
@@ -69,4 +82,4 @@ class UnitProgress:
         now = self._clock()
         if self._report is not None and now - self._said_at >= _SECONDS:
             self._said_at = now
-            self._report(Beat(self._attempt, self.fraction, self._step, self._begun_at))
+            self._report(Beat(self._attempt, self.fraction, self._step, self._begun_at, self._signs))

@@ -12,7 +12,7 @@ import pytest
 from ncbatch.codec.methods import Jpeg, SgaBitsBack
 from ncbatch.driver.forecast import Forecast
 from ncbatch.plan.units import PlannedImage, Unit
-from ncbatch.worker.beats import Beat, Board
+from ncbatch.worker.beats import Beat
 from ncbatch.worker.unit import run_unit
 from ncbatch.worker.unit_progress import UnitProgress
 from tests.workbench import ATTEMPTS, Workbench, make_image, make_variant, sga
@@ -200,15 +200,6 @@ def test_classical_codecs_have_no_steps() -> None:
     assert progress.fraction == 0.5
 
 
-def test_a_board_forgets_attempts_that_are_over() -> None:
-    board = Board()
-    for attempt in ("a", "b"):
-        board.report(Beat(attempt, 0.5))
-    board.report(Beat("a", 0.6))
-    assert board.read(["a", "c"]) == {"a": Beat("a", 0.6)}
-    assert board.read(["a", "b"]) == {"a": Beat("a", 0.6)}
-
-
 def test_a_worker_reports_and_goes_on_counting_where_an_earlier_attempt_was(local: Workbench) -> None:
     local.add({"a.png": make_image(64, 64), "b.png": make_image(64, 64, seed=1)})
     spec = local.spec(make_variant(sga(steps=30)))
@@ -225,15 +216,16 @@ def test_a_worker_reports_and_goes_on_counting_where_an_earlier_attempt_was(loca
         patch.setattr("ncbatch.worker.unit_progress._SECONDS", 0.0)
         with pytest.raises(KeyboardInterrupt):
             run_unit(workspace, unit, ATTEMPTS[0], {})
-        assert [beat.step for beat in said] == [0, 10, 20]
+        assert list(dict.fromkeys(beat.step for beat in said)) == [0, 10, 20]
         first = unit.images[0].pixels / unit.pixels
         assert said[-1].fraction == pytest.approx(first * 20 / 30)
         said.clear()
         again = local.workspace(spec, report=said.append)
         run_unit(again, unit, ATTEMPTS[1], {})
     assert {beat.attempt for beat in said} == {ATTEMPTS[1]}
-    assert said[0].step == 10, "the state that was saved"
-    assert said[0].begun_at == said[0].fraction == pytest.approx(first * 10 / 30)
+    resumed = next(beat for beat in said if beat.step)
+    assert resumed.step == 10, "the state that was saved"
+    assert resumed.begun_at == resumed.fraction == pytest.approx(first * 10 / 30)
     assert said[-1].fraction == 1
     fractions = [beat.fraction for beat in said]
     assert fractions == sorted(fractions)

@@ -20,6 +20,7 @@ from ncbatch.driver.pool import Pool
 from ncbatch.driver.schedule import Call, CallKind
 from ncbatch.errors import StoppedByPolicyError
 from ncbatch.plan.units import Unit
+from ncbatch.worker.beats import Beat, Board
 from ncbatch.worker.worker import DeviceFailure, WorkerInfo
 
 CALL = Call("u", CallKind.UNIT, 1)
@@ -97,13 +98,14 @@ class PlayedRay:
 
 @pytest.fixture
 def start(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Pool, PlayedRay]]:
-    """Starts a pool of a worker on each device."""
+    """Starts a pool of a worker on each device, with a board that goes by the clock that is played."""
 
     def started(*devices: list[Any]) -> tuple[Pool, PlayedRay]:
         ray = PlayedRay(*map(deque, devices))
         for module in (pool_module, lost_calls_module):
             monkeypatch.setattr(module, "ray", ray)
         pool = Pool(None, PoolConfig(workers=len(devices), gpus=1.0))  # type: ignore[arg-type]
+        pool._board = Board(pool_module.time.monotonic)  # type: ignore[assignment]
         pool._actor_class = type("Class", (), {"remote": staticmethod(ray.actor_class)})
         pool.grow(len(devices))
         while pool.ready_workers < len(devices):
@@ -181,7 +183,8 @@ def test_no_device_that_can_be_calibrated_stops_the_run(start: Any) -> None:
 
 def begun(pool: Pool, patience: float) -> None:
     """Gives the idle worker a call."""
-    pool.call(CALL, None, "attempt", patience)  # type: ignore[arg-type]
+    attempt = f"attempt {len(pool._heard)}"
+    pool.call(CALL, None, attempt, patience)  # type: ignore[arg-type]
 
 
 def results(pool: Pool) -> list[Any]:
@@ -190,10 +193,14 @@ def results(pool: Pool) -> list[Any]:
 
 def test_calls_that_ended_while_the_driver_stood_still_are_collected(clock: Clock, start: Any) -> None:
     """However long that took: no worker is killed for it."""
-    pool, ray = start([], [])
-    for _ in range(2):
-        begun(pool, patience=1.0)
+    pool, ray = start([], [NEVER])
+    begun(pool, patience=1.0)
+    assert results(pool) == [DONE]
+    begun(pool, patience=1.0)
+    begun(pool, patience=1.0)
     clock.sleep(200.0)
+    for slot in pool._slots:
+        slot.ref.answer = DONE
     assert results(pool) == [DONE, DONE]
     assert not any(actor.killed for actor in ray.actors)
     begun(pool, patience=1.0)
@@ -201,10 +208,12 @@ def test_calls_that_ended_while_the_driver_stood_still_are_collected(clock: Cloc
 
 
 def test_a_call_that_ends_while_others_are_collected_is_not_killed(clock: Clock, start: Any) -> None:
-    pool, ray = start([DONE], [NEVER])
-    for _ in range(2):
-        begun(pool, patience=1.0)
-    (slow,) = [slot.ref for slot in pool._slots if slot.ref.answer is NEVER]
+    pool, ray = start([NEVER], [NEVER])
+    begun(pool, patience=1.0)
+    begun(pool, patience=1.0)
+    assert not results(pool)
+    fast, slow = [slot.ref for slot in pool._slots]
+    fast.answer = DONE
     clock.sleep(2.0)
     for _, result, _ in pool.events(0.0):
         assert result == DONE
@@ -213,13 +222,42 @@ def test_a_call_that_ends_while_others_are_collected_is_not_killed(clock: Clock,
     assert results(pool) == [DONE]
 
 
-def test_a_hung_worker_is_killed_once_and_its_successor_bears_no_mark(clock: Clock, start: Any) -> None:
+def test_a_worker_that_reports_is_not_killed_however_long_it_takes(clock: Clock, start: Any) -> None:
     pool, ray = start([NEVER])
     begun(pool, patience=60.0)
+    assert not results(pool)
+    for step in range(100):
+        clock.sleep(50.0)
+        pool._board.report(Beat("attempt 0", 0.0, step))
+        assert not results(pool)
+    assert not ray.actors[0].killed
+    assert pool.in_flight() == {"u": Beat("attempt 0", 0.0, 99)}
+
+
+def test_nobody_is_killed_while_the_board_cannot_be_read(clock: Clock, start: Any) -> None:
+    class Away:
+        def read(self, attempts: Any) -> dict[str, Any]:
+            return {}
+
+    pool, ray = start([NEVER])
+    pool._board = Away()
+    begun(pool, patience=60.0)
+    clock.sleep(1000.0)
+    assert not results(pool) and not ray.actors[0].killed
+
+
+def test_a_hung_worker_is_killed_once_and_its_successor_bears_no_mark(
+    clock: Clock, start: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    pool, ray = start([NEVER])
+    begun(pool, patience=60.0)
+    assert not results(pool)
     clock.sleep(59.0)
     assert not results(pool) and not ray.actors[0].killed
     clock.sleep(2.0)
     assert not results(pool) and ray.actors[0].killed
+    assert not results(pool)
+    assert caplog.text.count("process 0 on node) has shown no sign of life for 61 s") == 1
     pool._slots[0].ref.answer = ActorDiedError()
     (lost,) = results(pool)
     assert lost.reason == "deadline"
@@ -236,6 +274,7 @@ def test_an_answer_in_the_moment_of_the_kill_counts_and_the_dying_worker_gets_no
 ) -> None:
     pool, ray = start([NEVER])
     begun(pool, patience=1.0)
+    assert not results(pool)
     clock.sleep(2.0)
     assert not results(pool) and ray.actors[0].killed
     pool._slots[0].ref.answer = DONE

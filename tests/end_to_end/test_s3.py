@@ -86,6 +86,30 @@ def _assert_no_secret(bucket: Bucket, output: str) -> None:
 
 
 @pytest.mark.slow
+def test_an_outage_of_200_seconds_costs_its_time_and_nothing_else(bucket: Bucket, head: Head) -> None:
+    """Workers wait, are not taken for hung, and write what they have done: no unit is done twice."""
+    out = output_store(f"s3://{bucket.name}/out/")
+    words = bucket.encode("--steps", "100", "--min-deadline", "60", "--unit-seconds", "1", head=head)
+    with running(*words, env=bucket.env) as run:
+        wait_for(lambda: bucket.proxy.count("PUT", ".ncb"), "workers are in their units")
+        bucket.proxy.fail(status=503, seconds=200)
+        done = run.wait(600).expect(0)
+    assert "8 images ok" in done.out
+    assert "lost a worker" not in done.err and "no sign of life" not in done.err
+    assert done.err.count("the run's status cannot be written") == 1
+    assert done.err.count("the run's status is written again") == 1
+    found = rows(out)
+    assert set(found) == set(bucket.keys) and {row["status"] for row in found.values()} == {"ok"}
+    attempts = {row["attempt"] for row in found.values()}
+    units = {row["unit"] for row in found.values()}
+    assert {attempt.rpartition("-")[2] for attempt in attempts} == {str(n + 1) for n in range(len(units))}, (
+        "each unit was called once"
+    )
+    assert not any(row["adopted"] for row in found.values())
+    assert_verified(out)
+
+
+@pytest.mark.slow
 def test_two_drivers_at_once(bucket: Bucket, head: Head) -> None:
     """The second is refused while the first lives; with --force both work and nothing is counted twice."""
     out = output_store(f"s3://{bucket.name}/out/")

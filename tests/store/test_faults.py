@@ -15,6 +15,7 @@ from ncbatch.store import (
     honours_create_only,
     open_store,
 )
+from ncbatch.store.waiting import told_of_waiting
 from tests.fault_proxy import FaultProxy
 from tests.servers import S3Server
 from tests.store.conftest import Faulty
@@ -43,8 +44,10 @@ def test_every_operation_outlives_throttling(faulty: Faulty) -> None:
 
 def test_one_loop_tries_again(faulty: Faulty, caplog: pytest.LogCaptureFixture) -> None:
     faulty.proxy.fail("PUT", status=503, times=2)
-    faulty.open().put("k", b"x")
-    assert faulty.proxy.count("PUT") == 3
+    told: list[None] = []
+    with told_of_waiting(lambda: told.append(None)):
+        faulty.open().put("k", b"x")
+    assert faulty.proxy.count("PUT") == 3 and len(told) == 2
     assert caplog.text.count("next try") == 2
 
 
