@@ -1,17 +1,20 @@
-"""A cluster that loses a node."""
+"""A cluster that loses a node, its GCS or its dashboard."""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from ray._private.node import Node
 from ray.cluster_utils import Cluster
 
 from tests.end_to_end.command_line import environment, ncbatch, running, wait_for
 from tests.end_to_end.images import save_images
 from tests.end_to_end.runs import assert_verified, count, output_store, rows
+from tests.servers import free_port
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -27,11 +30,25 @@ _QUICK = {
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     """A head without CPUs on this machine; the test adds nodes."""
-    for name, value in environment(**_QUICK).items():
+    yield from _cluster(monkeypatch, _QUICK)
+
+
+@pytest.fixture
+def durable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Cluster]:
+    """The same with a dashboard, and with a GCS that can be started again."""
+    storage = {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(tmp_path / "gcs")}
+    yield from _cluster(monkeypatch, _QUICK | storage, include_dashboard=True)
+
+
+def _cluster(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], *, include_dashboard: bool = False
+) -> Iterator[Cluster]:
+    for name, value in environment(**settings).items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
     terminate = signal.getsignal(signal.SIGTERM)
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    head = {"num_cpus": 0, "include_dashboard": include_dashboard, "dashboard_port": free_port()}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
         yield cluster
     finally:
@@ -54,3 +71,32 @@ def test_a_node_that_is_lost_in_a_unit(cluster: Cluster, tmp_path: Path) -> None
     assert_verified(out)
     again = ncbatch(*command, "--ray-address", cluster.address).expect(0)
     assert "connecting" not in again.err, "nothing is left to do"
+
+
+@pytest.mark.skipif(not hasattr(Node, "_is_rocksdb_gcs"), reason="this Ray cannot keep its GCS on a disk")
+def test_the_gcs_and_the_dashboard_are_started_again_and_nothing_is_done_twice(
+    durable: Cluster, tmp_path: Path
+) -> None:
+    keys = save_images(tmp_path / "in", 24)
+    out = output_store(tmp_path / "out")
+    durable.add_node(num_cpus=2)
+    head: Any = durable.head_node
+    command = ("encode", tmp_path / "in", tmp_path / "out", "--steps", "200", "--unit-seconds", "0.1")
+    with running(*command, "--ray-address", durable.address) as run:
+        wait_for(lambda: count(out, "units/"), "workers are at it")
+        head.kill_gcs_server()
+        head.kill_dashboard()
+        before = count(out, "units/")
+        wait_for(lambda: count(out, "units/") > before + 3 or run.process.poll() is not None, "units go on")
+        assert run.process.poll() is None, run.done
+        head.start_gcs_server()
+        head.start_api_server(include_dashboard=True, raise_on_failure=True)
+        done = run.wait().expect(0)
+    assert "lost a worker" not in done.err and "no sign of life" not in done.err
+    finished = rows(out)
+    assert set(finished) == set(keys) and {row["status"] for row in finished.values()} == {"ok"}
+    numbers = {int(row["attempt"].rpartition("-")[2]) for row in finished.values()}
+    assert numbers == set(range(1, len({row["unit"] for row in finished.values()}) + 1)), (
+        "each was called once"
+    )
+    assert_verified(out)
