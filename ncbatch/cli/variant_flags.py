@@ -64,7 +64,7 @@ VARIANT = Given(
         **{name: _VARIANT[name] for name in ("name", "fall_back")},
         "preset": _PRESET,
         **_RECIPE,
-        **{name: _VARIANT[name] for name in ("model", "alpha", "max_pixels")},
+        **{name: _VARIANT[name] for name in ("model", "alpha", "max_pixels", "max_bytes")},
     },
     partial(_default, METHODS),
 )

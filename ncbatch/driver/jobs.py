@@ -46,6 +46,9 @@ _EXCLUDES = [
         "*.p12",
         "id_rsa*",
         "id_ed25519*",
+        "id_ecdsa*",
+        ".netrc",
+        ".aws",
         "credentials*",
     ),
 ]

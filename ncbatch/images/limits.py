@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 MAX_SIDE = 65535  # an .ncb stores each side in 16 bits
 
+MAX_BYTES = 2**30  # more than a file of 100 million pixels takes in any format, 16 bits a sample included
+
 
 @dataclass(frozen=True)
 class ImageLimits:

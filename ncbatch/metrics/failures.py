@@ -37,6 +37,10 @@ CLASSES: dict[str, FailureClass] = {
     "truncated": FailureClass("image", f"copy the files again from their source; {_REPLACE}"),
     "unsupported": FailureClass("image", f"convert them to PNG; {_REPLACE}"),
     "too_large": FailureClass("variant", "encode them into another output with a larger --max-pixels"),
+    "too_many_bytes": FailureClass(
+        "variant",
+        "leave them out with --exclude, or encode them into another output with a larger --max-bytes",
+    ),
     "transparent": FailureClass("variant", "encode them into another output with --alpha white or black"),
     "changed": FailureClass("image", "they changed during the run; run the same encode command again"),
     "missing": FailureClass("image", f"put the files back; {_RETRY}"),

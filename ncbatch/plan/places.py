@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from ncbatch import layout
 from ncbatch.errors import UsageError
 from ncbatch.plan.spec import RunFile, RunSpec, check_same, find_run, holds_run
 from ncbatch.store import LocalStore, Store, StoreOptions, open_store, prefix_of
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ def open_places(asked: RunSpec, output_uri: str, options: StoreOptions) -> Place
         check_same(stored.spec, asked, output.uri)
     else:
         check_new_output(output, corpus, options)
+        if not asked.manifest and prefix_of(output, corpus) is not None:
+            log.warning("the output %s lies in the corpus; what is below it is no input", output.uri)
     return Places(asked, corpus, output, stored)
 
 

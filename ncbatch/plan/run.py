@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -102,19 +103,25 @@ def list_inputs(spec: RunSpec, corpus: Store, options: StoreOptions, output: Sto
         listing = read_manifest(spec.manifest, corpus, options)
     else:
         listing = list_corpus(corpus, spec.include, spec.exclude, output)
-    for note in listing.notes():
-        log.info("%s", note)
+    if listing.images:  # otherwise the error says it all
+        for note in listing.notes():
+            log.info("%s", note)
     return listing
 
 
 def require_images(spec: RunSpec, listing: Listing) -> None:
     """Raises UsageError where there is nothing to encode."""
-    if not listing.images:
-        raise UsageError(
-            f"{spec.corpus} holds no images"
-            + (f" ({', '.join(listing.notes())})" if any(listing.notes()) else "")
-            + "; check the path, or name them with --include '*.ext'"
-        )
+    if listing.images:
+        return
+    notes = ", ".join(listing.notes())
+    if spec.include and not spec.manifest:
+        patterns = " ".join(f"--include {shlex.quote(pattern)}" for pattern in spec.include)
+        what = f"nothing in {spec.corpus} matches {patterns}"
+        fix = "a pattern is compared with the whole key, such as 2024/a.png, and its case counts"
+    else:
+        what = f"{spec.corpus} holds no images"
+        fix = "check the path, or name them with --include '*.ext'"
+    raise UsageError(f"{what} ({notes}); {fix}" if notes else f"{what}; {fix}")
 
 
 def load_run(output: Store) -> Run:

@@ -14,7 +14,7 @@ from ncbatch import layout
 from ncbatch.codec.methods import Recipe
 from ncbatch.codec.recipe import LATER, STORED
 from ncbatch.errors import RunError, SpecMismatchError
-from ncbatch.images.limits import ImageLimits
+from ncbatch.images.limits import MAX_BYTES, ImageLimits
 from ncbatch.store import AccessDenied, ObjectNotFound, Store
 
 
@@ -47,6 +47,11 @@ class Variant(pydantic.BaseModel, frozen=True, extra="forbid"):
         description="an image with more pixels than this becomes a failed row",
         json_schema_extra={"default": "100 million"},
     )  # fmt: skip
+    max_bytes: int = pydantic.Field(
+        MAX_BYTES, gt=0,
+        description="an object larger than this becomes a failed row, and is not even fetched",
+        json_schema_extra={"default": "1 GiB"},
+    )  # fmt: skip
     fall_back: bool = pydantic.Field(
         False,
         description="publish the amortized encoding where refinement diverges or a file fails its check; "
@@ -67,6 +72,8 @@ class Variant(pydantic.BaseModel, frozen=True, extra="forbid"):
 
     def digested(self, leaving_out: set[str]) -> dict[str, Any]:
         """What a digest is made of."""
+        if self.max_bytes == MAX_BYTES:  # runs from before there was such a thing keep their digest
+            leaving_out = leaving_out | {"max_bytes"}
         content = self.model_dump(mode="json", exclude=leaving_out | {"recipe"})
         return content | {"recipe": self.recipe.digested()}
 
@@ -203,7 +210,8 @@ def check_same(stored: RunSpec, asked: RunSpec, uri: str) -> None:
     shared = {v.name for v in stored.variants} & {v.name for v in asked.variants}
     there, here = (_flat(_dumped(spec, shared)) for spec in (stored, asked))
     names = sorted(name for name in there.keys() | here.keys() if there.get(name) != here.get(name))
-    unsaid = {name: LATER.get(name.rpartition(".")[2], "-") for name in names}
+    later = {**LATER, "max_bytes": MAX_BYTES}
+    unsaid = {name: later.get(name.rpartition(".")[2], "-") for name in names}
     differences = [
         f"{name}: {there.get(name, unsaid[name])} there, {here.get(name, unsaid[name])} asked for"
         for name in names

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from ncbatch import layout
 from ncbatch.errors import RunError
+from ncbatch.images.limits import DEFAULT_LIMITS
 from ncbatch.store import ObjectNotFound, Store
 
 _ROWS_PER_FILE = 100_000
@@ -47,12 +48,13 @@ class PlannedImage:
     @property
     def pixels(self) -> int:
         """Width times height; a guess where they are unknown: about 0.4 bytes (JPEG) or 2 bytes (PNG) per
-        pixel.
+        pixel, and no more than an image may have by default: an object without a suffix may be anything.
         """
         if self.width and self.height:
             return self.width * self.height
         lossless = self.key.lower().endswith((".png", ".tif", ".tiff", ".bmp"))
-        return max(int(self.bytes / (2.0 if lossless else 0.4)), 64 * 64)
+        guess = int(self.bytes / (2.0 if lossless else 0.4))
+        return min(max(guess, 64 * 64), DEFAULT_LIMITS.max_pixels)
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,10 @@ def open_image(corpus: Store, image: PlannedImage, variant: Variant) -> Opened:
     Raises:
         StoreError: it is not about this image alone.
     """
+    if image.bytes > variant.max_bytes:
+        what = f"the object has {image.bytes:,} bytes, and the limit is {variant.max_bytes:,}"
+        fix = "leave it out, or encode it into another output with a larger --max-bytes"
+        return image, Failure("too_many_bytes", f"{what}; {fix}")
     try:
         info, data = corpus.get_with_info(image.key)
     except ObjectNotFound:

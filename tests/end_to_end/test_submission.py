@@ -184,6 +184,11 @@ def test_only_the_program_is_uploaded(tmp_path: Path) -> None:
         ".env",
         "ncbatch/.env.local",
         "jobs/key.pem",
+        "jobs/server.key",
+        "jobs/id_ecdsa",
+        "jobs/.netrc",
+        "ncbatch/.aws/config",
+        "ncbatch/credentials.json",
         "id_rsa",
         ".git/config",
     )

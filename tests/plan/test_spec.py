@@ -34,10 +34,18 @@ def test_everything_but_the_names_is_in_a_variants_digest() -> None:
     others += [
         make_variant(sga(100), alpha="white"),
         make_variant(sga(100), max_pixels=5),
+        make_variant(sga(100), max_bytes=5),
         make_variant(sga(100), fall_back=True),
         base.model_copy(update={"model_digest": "0" * 64}),
     ]
     assert len({variant.digest for variant in (base, *others)}) == 1 + len(others)
+
+
+def test_the_limit_of_bytes_is_in_a_digest_where_it_is_not_the_usual_one() -> None:
+    variant = make_variant(sga(100))
+    assert "max_bytes" not in variant.digested(set())
+    asked = _spec(variants=(make_variant(sga(100), max_bytes=5),))
+    assert "variants.v.max_bytes: 1073741824 there, 5 asked for" in _mismatch(_spec(), asked)
 
 
 def test_a_run_goes_on_under_its_own_settings() -> None:

@@ -39,6 +39,7 @@ def test_images_of_unknown_size_count_by_their_bytes() -> None:
     assert photograph.pixels == 10_000
     assert lossless.pixels == 100_000
     assert PlannedImage("empty.jpg", "e", 0).pixels > 0
+    assert PlannedImage("backup", "e", 10**12).pixels == 10**8, "whatever it is, it is no such image"
 
 
 def test_the_same_images_make_the_same_units() -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from ncbatch import layout
 from ncbatch.metrics.schema import Row
-from ncbatch.store import StoreError, open_store
+from ncbatch.store import LocalStore, ObjectInfo, StoreError, open_store
 from ncbatch.worker.unit import run_unit
 from tests.workbench import (
     ATTEMPTS,
@@ -199,3 +199,24 @@ def test_poisoned_images_are_not_touched(local: Workbench) -> None:
     assert (result.ok, result.failed) == (1, 1)
     assert rows["killer.png"].error_class == "process_killed"
     assert rows["killer.png"].error is not None and "see its log" in rows["killer.png"].error
+
+
+def test_an_object_of_too_many_bytes_is_not_fetched(
+    local: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small, large = encoded_as(make_image()), encoded_as(make_image(seed=1)) + bytes(10_000)
+    local.add({"a.png": small, "backup": large})
+    spec = local.spec(make_variant(max_bytes=len(large) - 1))
+    fetched = []
+    get = LocalStore.get_with_info
+
+    def noted(store: LocalStore, key: str) -> tuple[ObjectInfo, bytes]:
+        fetched.append(key)
+        return get(store, key)
+
+    monkeypatch.setattr(LocalStore, "get_with_info", noted)
+    rows = local.encode(spec)
+    assert (rows["a.png"].status, rows["backup"].error_class) == ("ok", "too_many_bytes")
+    assert "backup" not in fetched
+    told = str(rows["backup"].error)
+    assert f"{len(large):,} bytes, and the limit is {len(large) - 1:,}" in told and "--max-bytes" in told
