@@ -29,6 +29,7 @@ def print_plan(spec: RunSpec, output_uri: str, options: EncodeOptions, price: fl
     from ncbatch.codec.allocator import keep_freed_memory
     from ncbatch.plan.outlook import outlook
     from ncbatch.plan.run import list_inputs, require_images
+    from ncbatch.plan.scan import Scan
     from ncbatch.plan.sizing import local_workers, wall_seconds
     from ncbatch.worker.calibration import estimate
 
@@ -46,6 +47,8 @@ def print_plan(spec: RunSpec, output_uri: str, options: EncodeOptions, price: fl
             return ExitCode.OK
     pool = options.pool
     workers = local_workers(pool.workers, pool.cpus, pool.gpus, torch.cuda.device_count())
+    if not options.no_scan:
+        wanted = Scan(places.corpus, spec.max_pixels).of(wanted)
     log.info("calibrating %s on this machine", counted(len(wanted), "variants"))
     estimates = estimate(spec, wanted, places.corpus, options.store, options.unit_seconds, workers)
     rows = [(e.variant, e.images, len(e.units), _time(e.device_seconds), size(e.bytes)) for e in estimates]

@@ -28,6 +28,7 @@ from ncbatch.plan.contents import Contents
 from ncbatch.plan.corpus import Listing
 from ncbatch.plan.places import Places
 from ncbatch.plan.run import Later, Run, committed_results, list_inputs, open_run, require_images
+from ncbatch.plan.scan import Scan
 from ncbatch.plan.spec import RunSpec
 from ncbatch.plan.units import PlannedImage
 from ncbatch.store import Store, StoreError, honours_create_only, open_store
@@ -147,7 +148,11 @@ def _drive(
 
         commits = Commits(output)
         later = Later(options.retry, Contents(places.corpus, output), consent)
-        run = open_run(spec, listing, output, pixels_per_unit, later, stored=places.stored, commits=commits)
+        run = open_run(
+            spec, listing, output, pixels_per_unit, later,
+            scan=None if options.no_scan else Scan(places.corpus, spec.max_pixels),
+            stored=places.stored, commits=commits,
+        )  # fmt: skip
         pool.grow(len(run.pending))
         pace = SpeedEstimate({unit.variant: seconds_per_pixel(unit.variant) for unit in run.pending})
         driver = Driver(

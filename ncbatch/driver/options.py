@@ -80,6 +80,10 @@ class EncodeOptions:
         "failures`)", "[CLASS,...]", retry_of, name="retry-failed",
         default="a failed row stays until its input changes",
     )] = None  # fmt: skip
+    no_scan: Annotated[bool, Setting(
+        "plan by guesses of how many pixels an image has, made of its bytes, and do not read the headers of "
+        "all images first",
+    )] = False  # fmt: skip
     yes: Annotated[bool, Setting(
         "go on without asking where more than 5 % of the run's images have changed and are encoded again",
         also=("y",),

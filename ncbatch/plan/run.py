@@ -25,6 +25,7 @@ from ncbatch.plan.generations import (
     without_superseded,
 )
 from ncbatch.plan.retry import Retry
+from ncbatch.plan.scan import Scan
 from ncbatch.plan.spec import RunFile, RunSpec, check_same, read_run
 from ncbatch.plan.units import Unit, write_plan
 from ncbatch.store import Store, StoreOptions
@@ -71,6 +72,7 @@ def open_run(
     pixels_per_unit: PixelsPerUnit,
     later: Later = Later(),
     *,
+    scan: Scan | None = None,
     stored: RunFile | None = None,
     commits: Commits | None = None,
 ) -> Run:
@@ -81,6 +83,7 @@ def open_run(
 
     Args:
         later: What becomes of a run that was planned before.
+        scan: Finds the sizes of images that are planned; None: they are guessed, where nobody told.
         stored: The run that stands in `output`, as `find_run` found it; None where it found none.
         commits: Of this output; for a caller who asks more of them.
 
@@ -90,10 +93,12 @@ def open_run(
     """
     commits = commits or Commits(output)
     if stored is None:
-        _plan_first(spec, listing, output, pixels_per_unit)
+        _plan_first(spec, listing, output, pixels_per_unit, scan)
         stored = read_run(output)  # another driver may have been first
         check_same(stored.spec, spec, output.uri)
-    units = extend(stored, output, _later_generation(stored.spec, listing, commits, later), pixels_per_unit)
+    units = extend(
+        stored, output, _later_generation(stored.spec, listing, commits, later, scan), pixels_per_unit
+    )
     return Run(stored.spec, tuple(without_superseded(units)), commits.units)
 
 
@@ -138,11 +143,14 @@ def committed_results(run: Run, commits: Commits) -> dict[str, UnitResult]:
     return commits.results(run.committed & {unit.id for unit in run.units}, again)
 
 
-def _plan_first(spec: RunSpec, listing: Listing, output: Store, pixels_per_unit: PixelsPerUnit) -> None:
+def _plan_first(
+    spec: RunSpec, listing: Listing, output: Store, pixels_per_unit: PixelsPerUnit, scan: Scan | None
+) -> None:
     require_images(spec, listing)
     images, variants = len(listing.images), len(spec.variants)
     log.info("planning %d encodings: %d images of %s", images * variants, images, spec.corpus)
-    units = cut(spec, {v.name: listing.images for v in spec.variants}, 0, pixels_per_unit)
+    wanted: Wanted = {variant.name: listing.images for variant in spec.variants}
+    units = cut(spec, scan.of(wanted) if scan else wanted, 0, pixels_per_unit)
     content = RunFile(
         spec=spec,
         digest=spec.digest,
@@ -155,7 +163,7 @@ def _plan_first(spec: RunSpec, listing: Listing, output: Store, pixels_per_unit:
 
 
 def _later_generation(
-    spec: RunSpec, listing: Listing, commits: Commits, later: Later
+    spec: RunSpec, listing: Listing, commits: Commits, later: Later, scan: Scan | None
 ) -> Callable[[Sequence[Unit]], Wanted]:
     """What is planned beside a plan that stands."""
     failed = commits.failed_rows(later.retry.classes) if later.retry else []
@@ -174,6 +182,7 @@ def _later_generation(
             log.warning("%d failed rows cannot be tried again: their inputs are no longer there", again.gone)
         if later.consent is not None and again.repeated > MAY_CHANGE * again.encodings:
             later.consent(again)
-        return again.wanted(variants)
+        images = again.wanted(variants)
+        return scan.of(images) if scan else images
 
     return wanted

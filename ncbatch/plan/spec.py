@@ -135,6 +135,11 @@ class RunSpec(pydantic.BaseModel, frozen=True, extra="forbid"):
             if variant.model is not None and variant.model_digest is not None
         }
 
+    @property
+    def max_pixels(self) -> int:
+        """Of the largest image that any variant takes."""
+        return max(variant.max_pixels for variant in self.variants)
+
     def variant(self, name: str) -> Variant:
         """The variant of this name."""
         return next(variant for variant in self.variants if variant.name == name)

@@ -17,6 +17,7 @@ from ncbatch.images.limits import DEFAULT_LIMITS
 from ncbatch.store import ObjectNotFound, Store
 
 _ROWS_PER_FILE = 100_000
+_BYTES_PER_PIXEL = {"png": 2.0, "tif": 2.0, "tiff": 2.0, "bmp": 2.0, "webp": 0.15}
 _SCHEMA = pa.schema(
     [
         pa.field("unit", pa.string(), nullable=False),
@@ -33,7 +34,7 @@ _SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class PlannedImage:
-    """One input as it was listed; width and height only where a manifest gave them.
+    """One input as it was listed; width and height where its header or a manifest told them.
 
     content: SHA-256 of its bytes, in hexadecimal digits, where they have been read; never in a plan.
     """
@@ -47,13 +48,13 @@ class PlannedImage:
 
     @property
     def pixels(self) -> int:
-        """Width times height; a guess where they are unknown: about 0.4 bytes (JPEG) or 2 bytes (PNG) per
-        pixel, and no more than an image may have by default: an object without a suffix may be anything.
+        """Width times height; a guess where they are unknown: about 0.4 bytes a pixel (JPEG), 0.15 (WebP) or
+        2 (PNG), and no more than an image may have by default: an object without a suffix may be anything.
         """
         if self.width and self.height:
             return self.width * self.height
-        lossless = self.key.lower().endswith((".png", ".tif", ".tiff", ".bmp"))
-        guess = int(self.bytes / (2.0 if lossless else 0.4))
+        suffix = self.key.lower().rpartition(".")[2]
+        guess = int(self.bytes / _BYTES_PER_PIXEL.get(suffix, 0.4))
         return min(max(guess, 64 * 64), DEFAULT_LIMITS.max_pixels)
 
 
