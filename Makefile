@@ -2,7 +2,7 @@
 # The tools are looked up on the PATH: activate the virtual environment first, or `make PATH=.venv/bin:$PATH ...`.
 
 .DEFAULT_GOAL := help
-.PHONY: help check format lint types doctest docs test slow resolve zoo sizes demo
+.PHONY: help check format lint types doctest docs test slow resolve zoo sizes lock demo
 
 help:           ## what there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,10 @@ zoo:            ## the tests that compare with CompressAI, in an environment of 
 
 sizes:          ## the largest file and the longest function of each room; fails where one is due to be split
 	python tools/sizes.py
+
+lock:           ## pins what the images of infra/docker hold; Ray's version is in requirements.in there
+	uv pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-header --no-annotate \
+	    --upgrade -o infra/docker/requirements.lock infra/docker/requirements.in pyproject.toml
 
 demo:           ## the README's demonstration, in a folder that is deleted afterwards
 	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && ncbatch demo "$$folder"
