@@ -135,14 +135,20 @@ def rclone_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server
         yield S3Server("rclone", f"http://127.0.0.1:{port}", key, secret, False, True)
 
 
-@pytest.fixture(scope="session")
-def moto_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """`moto_server`: keeps objects in memory, honours conditions, looks at no credentials."""
-    folder = tmp_path_factory.mktemp("moto")
+@contextlib.contextmanager
+def started_moto(folder: Path) -> Iterator[S3Server]:
+    """`moto_server`: keeps objects in memory, honours conditions, looks at credentials only if told to."""
     port = free_port()
     command = [_program("moto_server"), "-H", "127.0.0.1", "-p", str(port)]
     with _running(command, port, folder / "log"):
         yield S3Server("moto", f"http://127.0.0.1:{port}", "moto-key", "moto-secret-value", True, False)
+
+
+@pytest.fixture(scope="session")
+def moto_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """One moto for all tests that change nothing about it."""
+    with started_moto(tmp_path_factory.mktemp("moto")) as server:
+        yield server
 
 
 @pytest.fixture(params=["rclone", "moto"])
