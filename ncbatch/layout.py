@@ -6,6 +6,7 @@ generations/<g>.json                      a later plan: inputs added or changed,
 plan/<g>-<digest>-<part>.parquet          one row per (unit, image)
 models/<digest>.safetensors               the checkpoint of each variant
 bitstreams/<variant>/<image key>.ncb      one image; classical codecs have suffixes of their own
+bitstreams/<hh>/<variant>/<image key>.ncb where a run shards them by a hash of the image's key
 packs/<variant>/<unit>-<digest>.ncbp      several images, where a variant uses bits-back
 units/<hh>/<unit>.parquet                 the commit of a unit
 wip/<hh>/<unit>.safetensors               a long unit's state between steps
@@ -91,16 +92,27 @@ def kept_prefix(unit: str) -> str:
     return f"{WIP_PREFIX}{unit[:2]}/{unit}/"
 
 
-def bitstream_stem(variant: str, image_key: str, generation: int) -> str:
-    """The key of an image's bitstream up to the attempt and the suffix."""
+def bitstream_stem(variant: str, image_key: str, generation: int, shards: int = 0) -> str:
+    """The key of an image's bitstream up to the attempt and the suffix.
+
+    Args:
+        shards: hexadecimal digits of a hash of the image's key that stand before the variant, so that
+            requests spread over many prefixes; 0: none do.
+    """
     # Without this an image "a.g1" would share its key with generation 1 of the image "a".
     name = _GENERATION_OR_ATTEMPT.sub(r"%2E\1", safe_name(image_key))
-    stem = f"{BITSTREAMS_PREFIX}{variant}/{name}"
+    shard = hashlib.sha256(image_key.encode("utf-8", "surrogatepass")).hexdigest()[:shards]
+    stem = f"{BITSTREAMS_PREFIX}{shard}/{variant}/{name}" if shard else f"{BITSTREAMS_PREFIX}{variant}/{name}"
     return f"{stem}.g{generation}" if generation else stem
 
 
 def bitstream_key(
-    variant: str, image_key: str, generation: int, attempt: str | None = None, suffix: str = "ncb"
+    variant: str,
+    image_key: str,
+    generation: int,
+    attempt: str | None = None,
+    suffix: str = "ncb",
+    shards: int = 0,
 ) -> str:
     """The key of an image's bitstream.
 
@@ -108,8 +120,9 @@ def bitstream_key(
         attempt: names the object on stores that ignore create-only puts, where two attempts at one key could
             exchange the bytes under a committed row; None elsewhere.
         suffix: the suffix of the variant's files, without the dot.
+        shards: as of `bitstream_stem`.
     """
-    stem = bitstream_stem(variant, image_key, generation)
+    stem = bitstream_stem(variant, image_key, generation, shards)
     return f"{stem}.{attempt}.{suffix}" if attempt else f"{stem}.{suffix}"
 
 

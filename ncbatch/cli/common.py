@@ -29,7 +29,8 @@ Price = Annotated[float | None, Setting(
 def store_words(options: StoreOptions) -> list[str]:
     """The flags by which another command reaches the same store."""
     given = (("--endpoint-url", options.endpoint_url), ("--region", options.region))
-    return [word for flag, value in given if value for word in (flag, value)]
+    words = [word for flag, value in given if value for word in (flag, value)]
+    return words + [word for option in options.storage_option for word in ("--storage-option", option)]
 
 
 def open_run_store(uri: str, options: StoreOptions) -> Store:

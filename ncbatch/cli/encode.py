@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 _SHOWN_FAILURES = 5
 
 WHAT = Section("what an image becomes (fixed once the run is planned)", 1)
-WHICH = Section("which images", 2)
+WHICH = Section("which images, and the keys of what becomes of them", 2)
 HOW = Section("how it is carried out", 3)
 
 VariantGiven = Annotated[dict[str, Any], VARIANT, WHAT]
@@ -72,7 +72,7 @@ def make_run_spec(
     Args:
         spec_file: with several variants, in the place of `variant`.
         variant: fields of one variant.
-        inputs: fields of the spec that say which images there are.
+        inputs: fields of the spec that say which images there are, and where bitstreams go.
 
     Raises:
         UsageError: a value or a place that cannot be.

@@ -261,7 +261,10 @@ def from_environment(model: type[Model]) -> Model:
         text = os.environ.get(variable(flag.name)) if flag.setting.environment else None
         if text:
             try:
-                values["__".join(flag.path)] = flag.read(text)
+                several = flag.setting.read in (None, key_text) and get_origin(flag.hint) is tuple
+                values["__".join(flag.path)] = (
+                    tuple(map(flag.read, text.split())) if several else flag.read(text)
+                )
             except ValueError as error:
                 raise UsageError(f"{variable(flag.name)}: {error}") from error
     built: Model = _built(model, values)

@@ -82,5 +82,5 @@ PACKED = Given(
 )
 """What can be said of the images of a pack."""
 
-INPUTS = {name: RunSpec.model_fields[name] for name in ("include", "exclude", "manifest")}
-"""What can be said of a run's inputs."""
+INPUTS = {name: RunSpec.model_fields[name] for name in ("include", "exclude", "manifest", "shard_prefix")}
+"""What can be said of a run's inputs, and of where its outputs go."""

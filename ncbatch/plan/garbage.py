@@ -58,7 +58,11 @@ def find_garbage(output: Store, older_than: float) -> list[Garbage]:
     pending = [unit for unit in without_superseded(planned) if unit.id not in committed]
     known = _Known(
         published=published,
-        awaited={layout.bitstream_stem(u.variant, i.key, u.generation) for u in pending for i in u.images},
+        awaited={
+            layout.bitstream_stem(unit.variant, image.key, unit.generation, stored.spec.shard_prefix)
+            for unit in pending
+            for image in unit.images
+        },
         pending={unit.id for unit in pending},
         traced={unit.id for unit in planned},
         plans=set(plan_keys(stored, output)),

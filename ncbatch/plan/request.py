@@ -39,6 +39,7 @@ def make_spec(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     manifest: str | None = None,
+    shard_prefix: int = 0,
 ) -> RunSpec:
     """A run of some variants.
 
@@ -59,6 +60,7 @@ def make_spec(
             include=tuple(include),
             exclude=tuple(exclude),
             manifest=manifest and portable(manifest if "://" in manifest else str(Path(manifest).absolute())),
+            shard_prefix=shard_prefix,
             variants=tuple(variants),
         )
     except pydantic.ValidationError as error:

@@ -102,6 +102,12 @@ class RunSpec(pydantic.BaseModel, frozen=True, extra="forbid"):
         description="Parquet or CSV table whose column `key` names the images",
         json_schema_extra={"unit": "FILE", "default": "the corpus is listed"},
     )
+    shard_prefix: int = pydantic.Field(
+        0, ge=0, le=4,
+        description="hexadecimal digits of a hash that bitstreams' keys begin with, so that a bucket spreads "
+        "the requests of many workers; 2 makes 256 prefixes",
+        json_schema_extra={"unit": "DIGITS"},
+    )  # fmt: skip
     variants: tuple[Variant, ...] = pydantic.Field(min_length=1)
     create_only: bool = True
 
@@ -119,6 +125,8 @@ class RunSpec(pydantic.BaseModel, frozen=True, extra="forbid"):
         left_out = {"create_only"}
         if not self.exclude:  # runs from before there was such a thing keep their digest
             left_out.add("exclude")
+        if not self.shard_prefix:
+            left_out.add("shard_prefix")
         return _digest(self.digested(left_out, {"model"}))
 
     def digested(self, leaving_out: set[str], of_variants: set[str]) -> dict[str, Any]:
@@ -215,7 +223,7 @@ def check_same(stored: RunSpec, asked: RunSpec, uri: str) -> None:
     shared = {v.name for v in stored.variants} & {v.name for v in asked.variants}
     there, here = (_flat(_dumped(spec, shared)) for spec in (stored, asked))
     names = sorted(name for name in there.keys() | here.keys() if there.get(name) != here.get(name))
-    later = {**LATER, "max_bytes": MAX_BYTES}
+    later = {**LATER, "max_bytes": MAX_BYTES, "shard_prefix": 0}
     unsaid = {name: later.get(name.rpartition(".")[2], "-") for name in names}
     differences = [
         f"{name}: {there.get(name, unsaid[name])} there, {here.get(name, unsaid[name])} asked for"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated, Protocol
 from urllib.parse import urlsplit
 
 from ncbatch.errors import UsageError
 from ncbatch.settings import Setting
 from ncbatch.store.errors import StoreError
+
+if TYPE_CHECKING:
+    from ncbatch.store.s3_options import S3Options
 
 _ENDPOINT_FORM = "the endpoint URL must look like http://host:port or https://host"
 
@@ -27,9 +30,12 @@ class StoreOptions:
         retry_seconds: how long one operation goes on trying against throttling, 5xx answers and lost
             connections. No wait begins after this time; the last one begun may overrun it by up to 20 s plus
             one time-out.
+        storage_option: more about S3, each as `key=value`, or as `bucket:key=value` for one bucket only (see
+            `ncbatch.store.s3_options`).
 
     Raises:
-        UsageError: the endpoint URL is none, or carries a user name or password.
+        UsageError: the endpoint URL is none, or carries a user name or password; or there is no such storage
+            option.
     """
 
     endpoint_url: Annotated[
@@ -40,22 +46,46 @@ class StoreOptions:
         str | None, Setting("S3 region", "NAME", default="AWS_DEFAULT_REGION", environment=True)
     ] = None
     retry_seconds: float = 120.0
+    storage_option: Annotated[tuple[str, ...], Setting(
+        "more about S3, such as requester-pays=true, sse=aws:kms or ca-bundle=FILE; BUCKET:KEY=VALUE is for "
+        "one bucket only; may be given several times (docs/how-to/s3.md lists the keys)",
+        "KEY=VALUE", default="none", environment=True,
+    )] = ()  # fmt: skip
 
     def __post_init__(self) -> None:
-        if self.endpoint_url is None:
-            return
-        # The URL is not repeated in these messages: it may hold a password.
-        try:
-            parts = urlsplit(self.endpoint_url)
-        except ValueError:
-            raise UsageError(_ENDPOINT_FORM) from None
-        if "@" in parts.netloc:
-            raise UsageError(
-                "the endpoint URL carries a user name or password; give credentials as AWS_ACCESS_KEY_ID and "
-                "AWS_SECRET_ACCESS_KEY or in an AWS profile"
-            )
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UsageError(_ENDPOINT_FORM)
+        if self.endpoint_url is not None:
+            _check_endpoint(self.endpoint_url)
+        if self.storage_option:
+            for options in self._parsed().values():
+                if options.endpoint is not None:
+                    _check_endpoint(options.endpoint)
+
+    def of_bucket(self, bucket: str) -> S3Options:
+        """What holds for a bucket, with its endpoint and region."""
+        parsed = self._parsed()
+        found = parsed.get(bucket, parsed[""])
+        endpoint, region = found.endpoint or self.endpoint_url, found.region or self.region
+        return found.model_copy(update={"endpoint": endpoint, "region": region})
+
+    def _parsed(self) -> Mapping[str, S3Options]:
+        from ncbatch.store.s3_options import parse  # pydantic, which folders need nothing of
+
+        return parse(self.storage_option)
+
+
+def _check_endpoint(url: str) -> None:
+    # The URL is not repeated in these messages: it may hold a password.
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise UsageError(_ENDPOINT_FORM) from None
+    if "@" in parts.netloc:
+        raise UsageError(
+            "the endpoint URL carries a user name or password; give credentials as AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY or in an AWS profile"
+        )
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UsageError(_ENDPOINT_FORM)
 
 
 @dataclass(frozen=True)

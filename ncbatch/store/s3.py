@@ -34,7 +34,7 @@ class S3Store(Store):
         self.bucket = bucket
         self.prefix = prefix.rstrip("/") + "/" if prefix.rstrip("/") else ""
         self.options = options or StoreOptions()
-        self._connection = S3Connection(bucket, self.options)
+        self._connection = S3Connection(bucket, self.options, self.prefix)
         self._knows_conditions = True
 
     @property

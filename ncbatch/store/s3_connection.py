@@ -5,13 +5,16 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import platform
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import boto3
+import botocore
 import botocore.loaders
 import botocore.session
 import tenacity
@@ -19,9 +22,11 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ncbatch.errors import UsageError
+from ncbatch.layout import BITSTREAMS_PREFIX, PACKS_PREFIX
 from ncbatch.store.errors import StoreUnavailable
 from ncbatch.store.interface import StoreOptions
 from ncbatch.store.s3_errors import as_store_error, is_transient, status_of, summary
+from ncbatch.store.s3_options import S3Options
 from ncbatch.store.waiting import waits
 
 _log = logging.getLogger(__name__)
@@ -47,6 +52,9 @@ _CONFIG = Config(
     response_checksum_validation="when_required",
 )
 
+_PAYLOAD = (BITSTREAMS_PREFIX, PACKS_PREFIX)
+"""What is written once and read seldom; state is small, and read or replaced all the time."""
+
 T = TypeVar("T")
 
 
@@ -57,9 +65,11 @@ class S3Connection:
     fork.
     """
 
-    def __init__(self, bucket: str, options: StoreOptions) -> None:
+    def __init__(self, bucket: str, options: StoreOptions, prefix: str = "") -> None:
         self.bucket = bucket
         self.options = options
+        self._prefix = prefix
+        self._more = options.of_bucket(bucket)
         self._lock = threading.Lock()
         self._client: tuple[int, Any] | None = None
 
@@ -134,21 +144,28 @@ class S3Connection:
 
     def endpoint(self) -> str:
         """Scheme, host and port for messages; whatever else an endpoint URL holds may be secret."""
-        url = self.options.endpoint_url or (self._client[1].meta.endpoint_url if self._client else None)
+        url = self._more.endpoint or (self._client[1].meta.endpoint_url if self._client else None)
         if not url:
             return "the S3 endpoint"
         parts = urlsplit(url)
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
     def _new_client(self) -> Any:
+        more = self._more
+        if more.ca_bundle is not None and not Path(more.ca_bundle).is_file():
+            raise UsageError(
+                f"--storage-option ca-bundle={more.ca_bundle}: there is no such file on {platform.node()}; "
+                "put it there, or name another"
+            )
         session = botocore.session.Session()
         session.register_component("data_loader", _loader())
         try:
-            return boto3.session.Session(botocore_session=session).client(
+            client = boto3.session.Session(botocore_session=session).client(
                 "s3",
-                endpoint_url=self.options.endpoint_url,
-                region_name=self.options.region,
-                config=_CONFIG,
+                endpoint_url=more.endpoint,
+                region_name=more.region,
+                config=_CONFIG.merge(_config(more)),
+                verify=more.ca_bundle,
             )
         except ValueError as error:
             # Neither repeated nor chained: an endpoint URL from the environment may hold a password.
@@ -156,6 +173,27 @@ class S3Connection:
                 f"the S3 settings of the environment are not valid ({type(error).__name__}); check "
                 "AWS_ENDPOINT_URL, AWS_ENDPOINT_URL_S3, AWS_DEFAULT_REGION and the AWS profile"
             ) from None
+        events: Any = client.meta.events
+        events.register("provide-client-params.s3", self._with_options)
+        return client
+
+    def _with_options(self, params: dict[str, Any], model: Any, **_: Any) -> dict[str, Any]:
+        """The parameters of any request, with what the options add to its kind."""
+        known = model.input_shape.members
+        added = {name: v for name, v in self._more.of_every_request.items() if name in known}
+        if model.name == "PutObject":
+            added |= self._more.of_put(payload=params["Key"].removeprefix(self._prefix).startswith(_PAYLOAD))
+        return {**params, **added}
+
+
+def _config(options: S3Options) -> Config:
+    """What the options say of the client itself."""
+    told: dict[str, Any] = {}
+    if options.unsigned:
+        told["signature_version"] = botocore.UNSIGNED
+    if options.addressing is not None:
+        told["s3"] = {"addressing_style": options.addressing}
+    return Config(**told)
 
 
 @functools.cache

@@ -38,9 +38,7 @@ class Attempt:
     ) -> None:
         self._workspace, self._coder, self._variant = workspace, coder, variant
         self._writer = RowWriter(variant, unit, attempt, str(workspace.device))
-        self._publisher = Publisher(
-            workspace.output, unit, attempt, variant.recipe.suffix, create_only=workspace.spec.create_only
-        )
+        self._publisher = Publisher(workspace.output, unit, attempt, variant.recipe.suffix, workspace.spec)
         self.tracer = workspace.tracer(unit)
         self.wip = workspace.wip(unit)
         self.progress = workspace.progress(unit, attempt)

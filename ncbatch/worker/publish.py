@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ncbatch import layout
+from ncbatch.plan.spec import RunSpec
 from ncbatch.plan.units import PlannedImage, Unit
 from ncbatch.store import ObjectNotFound, Store
 
@@ -15,20 +16,20 @@ class Publisher:
     Args:
         attempt: the attempt's id.
         suffix: of the variant's files.
-        create_only: whether the store honours create-only puts; where not, every attempt writes to keys of
+        spec: of the run. Where the store does not honour create-only puts, every attempt writes to keys of
             its own, else two attempts at once could exchange the bytes under a committed row.
     """
 
-    def __init__(self, output: Store, unit: Unit, attempt: str, suffix: str, *, create_only: bool) -> None:
-        self._output, self._unit, self._attempt, self._create_only = output, unit, attempt, create_only
-        self._suffix = suffix
+    def __init__(self, output: Store, unit: Unit, attempt: str, suffix: str, spec: RunSpec) -> None:
+        self._output, self._unit, self._attempt, self._create_only = output, unit, attempt, spec.create_only
+        self._suffix, self._shards = suffix, spec.shard_prefix
 
     def _stem(self, image: PlannedImage) -> str:
-        return layout.bitstream_stem(self._unit.variant, image.key, self._unit.generation)
+        return layout.bitstream_stem(self._unit.variant, image.key, self._unit.generation, self._shards)
 
     def _key(self, image: PlannedImage, attempt: str | None) -> str:
         return layout.bitstream_key(
-            self._unit.variant, image.key, self._unit.generation, attempt, self._suffix
+            self._unit.variant, image.key, self._unit.generation, attempt, self._suffix, self._shards
         )
 
     def standing(self, image: PlannedImage) -> Iterator[tuple[str, bytes]]:
