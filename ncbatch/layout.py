@@ -12,6 +12,7 @@ units/<hh>/<unit>.parquet                 the commit of a unit
 wip/<hh>/<unit>.safetensors               a long unit's state between steps
 wip/<hh>/<unit>/<hash>.safetensors        of an image that is done, and waits for the rest of its pack
 traces/<hh>/<unit>.parquet                how a unit's refinements went, where a run was told to trace them
+recent/part-<n>.parquet                   the newest commits, some tens in each; until metrics/ has them
 metrics/part-<n>.parquet                  parts of the compacted table
 lease.json, status.json                   who drives, and how far it is; advisory
 
@@ -37,6 +38,7 @@ TRACES_PREFIX = "traces/"
 PACKS_PREFIX = "packs/"
 PLAN_PREFIX = "plan/"
 PROBE_PREFIX = "probe/"
+RECENT_PREFIX = "recent/"
 METRICS_PREFIX = "metrics/"
 
 _UNIT = re.compile(rf"{UNITS_PREFIX}[^/]+/([^/]+)\.parquet")
@@ -45,6 +47,7 @@ _OF_UNIT = re.compile(
     rf"|{PACKS_PREFIX}[^/]+/([0-9a-f]{{32}})-[0-9a-f]{{16}}\.ncbp"
 )
 _PART = re.compile(rf"{METRICS_PREFIX}part-([0-9]{{8}})\.parquet")
+_RECENT = re.compile(rf"{RECENT_PREFIX}part-([0-9]{{8}})\.parquet")
 _OLD = re.compile(rf"{METRICS_PREFIX}(part-[0-9a-f]{{16}}\.parquet|manifest-[0-9]+\.json)")
 
 _SEGMENT_BYTES = 180  # local file systems take 255; an attempt's name and the suffixes must fit, too
@@ -210,6 +213,11 @@ def part_key(n: int) -> str:
     return f"{METRICS_PREFIX}part-{n:08d}.parquet"
 
 
+def recent_key(n: int) -> str:
+    """The key of the n-th merger of new commits, counted from 1."""
+    return f"{RECENT_PREFIX}part-{n:08d}.parquet"
+
+
 def unit_of_key(key: str) -> str | None:
     """The unit whose commit lies at `key`, or None for any other object."""
     match = _UNIT.fullmatch(key)
@@ -219,6 +227,12 @@ def unit_of_key(key: str) -> str | None:
 def number_of_part(key: str) -> int | None:
     """The number of the part at `key`, or None for any other object."""
     match = _PART.fullmatch(key)
+    return int(match[1]) if match else None
+
+
+def number_of_recent(key: str) -> int | None:
+    """The number of the merger of new commits at `key`, or None for any other object."""
+    match = _RECENT.fullmatch(key)
     return int(match[1]) if match else None
 
 

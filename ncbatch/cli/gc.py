@@ -84,7 +84,7 @@ def _undisturbed(output: Store) -> Iterator[None]:
 
 
 def _delete(output: Store, found: Sequence[Garbage]) -> None:
-    from ncbatch.metrics.table import in_parallel
+    from ncbatch.metrics.parallel import in_parallel
     from ncbatch.plan.progress_log import logged
 
     for _ in logged(in_parallel(lambda garbage: output.delete(garbage.key), found), "deleted", len(found)):

@@ -13,11 +13,12 @@ from ncbatch.errors import NcbatchError, UsageError, unknown
 from ncbatch.exit_codes import ExitCode
 from ncbatch.report.options import PageOptions
 from ncbatch.settings import Section, Setting
-from ncbatch.store import StoreOptions, join_uri, open_store
+from ncbatch.store import Store, StoreOptions, join_uri, open_store
 
 if TYPE_CHECKING:
     from ncbatch.report.bd_rate import Curve
     from ncbatch.report.evaluation import Evaluation
+    from ncbatch.report.rows import Rows
 
 log = logging.getLogger(__name__)
 
@@ -47,12 +48,19 @@ def check(page: PageOptions) -> None:
 def write_report(run: str, place: str | None, page: PageOptions, store: StoreOptions) -> ExitCode:
     """Gathers, draws and writes a page, and prints where it is."""
     output = open_run(run, store)  # told before the imports, which take seconds
+    from ncbatch.report.rows import Rows
+
+    with Rows.of(output) as rows:
+        return _write_page(output, rows, place, page, store)
+
+
+def _write_page(
+    output: Store, rows: Rows, place: str | None, page: PageOptions, store: StoreOptions
+) -> ExitCode:
     from ncbatch.report.evaluation import evaluate
     from ncbatch.report.page import build
     from ncbatch.report.rendering import write
-    from ncbatch.report.rows import Rows
 
-    rows = Rows.of(output)
     evaluation = evaluate(output, rows)
     rows.require_images(page.images)
     if page.reference is not None and page.reference not in evaluation.series:

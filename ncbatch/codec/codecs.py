@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,14 +12,13 @@ from ncbatch.codec.classical import decode_classical, encode_classical
 from ncbatch.codec.encode import (
     Encoded,
     Pause,
-    Refill,
     RefinementState,
     encode,
     evaluate,
     find_latents,
     finish,
 )
-from ncbatch.codec.errors import BitstreamError, DecodeCheckError, DivergedError, ModelError
+from ncbatch.codec.errors import BitstreamError, DecodeCheckError, ModelError
 from ncbatch.codec.measure import Outcome, amortized_baseline, ms_ssim
 from ncbatch.codec.methods import Amortized, Classical, Learned, Packed, SgaBitsBack
 from ncbatch.codec.model.hyperprior import Model
@@ -48,23 +47,15 @@ class LearnedCoder:
         images: Sequence[Pixels],
         resume_from: RefinementState | None = None,
         on_pause: Pause | None = None,
-        refill: Refill | None = None,
-    ) -> Iterator[tuple[int, Finish | DivergedError]]:
-        """Finds the latents of a batch, for each image to be finished; as `codec.encode.find_latents`."""
-        all_images = list(images)
-
-        def more(going_on: Sequence[int]) -> Sequence[Pixels]:
-            found = refill(going_on) if refill is not None else []
-            all_images.extend(found)
-            return found
-
-        for number, found in find_latents(
-            self.model, images, self.recipe, resume_from=resume_from, on_pause=on_pause, refill=more
-        ):
-            if isinstance(found, DivergedError):
-                yield number, found
-            else:
-                yield number, partial(finish, self.model, all_images[number], self.recipe, found)
+    ) -> list[Finish]:
+        """Finds the latents of a batch, for each image to be finished; arguments and errors as of
+        `codec.encode.find_latents`.
+        """
+        found = find_latents(self.model, images, self.recipe, resume_from=resume_from, on_pause=on_pause)
+        return [
+            partial(finish, self.model, image, self.recipe, latents)
+            for image, latents in zip(images, found, strict=True)
+        ]
 
     def amortized(self, pixels: Pixels) -> Encoded:
         """The image's encoding by the encoder network alone."""
@@ -91,7 +82,6 @@ class LearnedCoder:
             width=pixels.shape[1],
             height=pixels.shape[0],
             encode_seconds=0.0,
-            device_seconds=0.0,
         )
 
 
@@ -107,14 +97,9 @@ class PackCoder:
         images: Sequence[Pixels],
         resume_from: RefinementState | None = None,
         on_pause: Pause | None = None,
-        refill: Refill | None = None,
-    ) -> Iterator[tuple[int, PackCandidate]]:
-        """Finds latents and posteriors of a batch; errors as of `bits_back.encode.find`.
-
-        No image joins: the inference of posteriors, which comes after refinement, takes all of them together.
-        """
-        found = find(self.model, images, self.recipe, resume_from=resume_from, on_pause=on_pause)
-        yield from enumerate(found)
+    ) -> list[PackCandidate]:
+        """Finds latents and posteriors of a batch; errors as of `bits_back.encode.find`."""
+        return find(self.model, images, self.recipe, resume_from=resume_from, on_pause=on_pause)
 
     def unrefined(self, images: Sequence[Pixels]) -> list[PackCandidate]:
         """As `find`, with the encoder network's latents, where refinement diverged."""
@@ -131,7 +116,7 @@ class PackCoder:
 
     def encode(self, images: Sequence[Pixels]) -> list[Encoded]:
         """Encodes images into one pack; the encodings are in the order of the images."""
-        return self.pack([found for _, found in self.find(images)]).encoded
+        return self.pack(self.find(images)).encoded
 
 
 @dataclass(frozen=True)
@@ -153,11 +138,9 @@ class ClassicalCoder:
         images: Sequence[Pixels],
         resume_from: RefinementState | None = None,
         on_pause: Pause | None = None,
-        refill: Refill | None = None,
-    ) -> Iterator[tuple[int, Finish]]:
+    ) -> list[Finish]:
         """Nothing is done on a device: all of the encoding is left to be finished."""
-        for number, pixels in enumerate(images):
-            yield number, partial(self._encode, pixels)
+        return [partial(self._encode, pixels) for pixels in images]
 
     def _encode(self, pixels: Pixels) -> Encoded:
         height, width = pixels.shape[:2]
@@ -172,8 +155,7 @@ class ClassicalCoder:
         if image.shape != pixels.shape:
             raise DecodeCheckError("what was coded decodes to an image of another size")
         outcome = Outcome(data, None, None, distortion.mse(pixels, image), None, decode_seconds)
-        seconds = coded - started
-        return Encoded(outcome, None, distortion.ms_ssim(pixels, image), width, height, seconds, seconds)
+        return Encoded(outcome, None, distortion.ms_ssim(pixels, image), width, height, coded - started)
 
     def measured(self, pixels: Pixels, data: bytes) -> Encoded | None:
         """Rate and distortion of a file that was found.

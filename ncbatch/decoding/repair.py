@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from ncbatch import layout
 from ncbatch.codec.errors import ModelError
-from ncbatch.metrics.table import in_parallel
+from ncbatch.metrics.parallel import in_parallel
 from ncbatch.models.loading import kept_model, load_model
 from ncbatch.plan.contents import Contents, Relisted
 from ncbatch.plan.generations import (

@@ -60,6 +60,7 @@ class Driver:
     Args:
         show: is given a snapshot every tick.
         before: what became of pending images before.
+        committed: is told of every unit that is committed; returns at once.
     """
 
     def __init__(
@@ -74,8 +75,9 @@ class Driver:
         deadlines: Deadlines,
         show: Callable[[Snapshot], None],
         before: EarlierFailures | None = None,
+        committed: Callable[[str], None] = lambda unit: None,
     ) -> None:
-        self._spec = run.spec
+        self._spec, self._committed = run.spec, committed
         self._units = {unit.id: unit for unit in run.units}
         self._pool, self._heartbeat, self._pace = pool, heartbeat, pace
         self._status = StatusWriter(output)
@@ -191,6 +193,7 @@ class Driver:
         match result:
             case UnitResult():
                 schedule.committed(call, result.ok, result.failed)
+                self._committed(unit.id)
                 self.progress.add(unit.variant, result)
                 self.progress.forecast.committed(unit.id, time.monotonic())
                 self._pace.observe(unit, seconds)

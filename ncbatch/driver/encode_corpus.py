@@ -17,9 +17,9 @@ from ncbatch.driver.pool import Pool
 from ncbatch.driver.progress import RunState, Snapshot, announce, end_early
 from ncbatch.driver.schedule import EarlierFailures
 from ncbatch.errors import RunError, StoppedByPolicyError
+from ncbatch.metrics.compactor import Compactor
 from ncbatch.metrics.failures import failure_class
-from ncbatch.metrics.summary import SUMMARY_COLUMNS, Summary, summarise
-from ncbatch.metrics.table import read_table
+from ncbatch.metrics.summary import Summary, summarise
 from ncbatch.models.loading import keep_models
 from ncbatch.plan import sizing
 from ncbatch.plan.changes import Consent
@@ -97,7 +97,7 @@ def finished_summary(output: Store, images: int) -> Summary:
     Raises:
         RunError: it has not a row for each of so many encodings.
     """
-    summary = summarise(read_table(output, columns=SUMMARY_COLUMNS))
+    summary = summarise(output)
     if (rows := summary.ok + summary.failed) != images:
         raise RunError(
             f"{output.uri} holds {rows} rows for {images} encodings; run the same command again to continue"
@@ -155,13 +155,15 @@ def _drive(
         )  # fmt: skip
         pool.grow(len(run.pending))
         pace = SpeedEstimate({unit.variant: seconds_per_pixel(unit.variant) for unit in run.pending})
+        compactor = Compactor(output, commits.loose)
         driver = Driver(
             run, output, pool, heartbeat, pace,
             policy=options.policy, deadlines=options.deadlines, show=show,
-            before=failed_before(run, commits),
+            before=failed_before(run, commits), committed=compactor.committed,
         )  # fmt: skip
         driver.resumed(committed_results(run, commits))
-        stopped = driver.drive()
+        with compactor:
+            stopped = driver.drive()
         if not stopped:
             discard_all(output)
         return stopped, driver.images

@@ -1,22 +1,41 @@
-"""Merging many small unit commits into few large Parquet objects."""
+"""Merging many small unit commits into few large Parquet objects.
+
+Objects are created once and never changed, under numbers that are given once: whoever loses the race for
+one looks again at what is left. So any number of compactions may go on at once, and each may be killed at any
+time. Commits stay; what was merged into `recent/` is deleted by the compaction after the one that merged it
+further, when readers that found it there are done. (On stores that ignore create-only puts two compactions
+may merge the same commits; ncbatch reads them once all the same.)
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 
-from ncbatch.layout import METRICS_PREFIX, is_of_old_layout, number_of_part, part_key
+from ncbatch.layout import (
+    METRICS_PREFIX,
+    RECENT_PREFIX,
+    is_of_old_layout,
+    number_of_part,
+    number_of_recent,
+    part_key,
+    recent_key,
+)
 from ncbatch.metrics.errors import MetricsError
-from ncbatch.metrics.schema import table_to_parquet
-from ncbatch.metrics.table import read_part_columns, read_units, uncovered_units
-from ncbatch.store import Store
+from ncbatch.metrics.objects import Part, TableObjects, find_objects, find_parts
+from ncbatch.metrics.parts import UnitSums, damaged, parts_of
+from ncbatch.metrics.schema import parquet_to_table
+from ncbatch.metrics.unit_commits import read_units
+from ncbatch.store import ObjectNotFound, Store
 
 log = logging.getLogger(__name__)
 
-_PART_ROWS = 1_000_000
+PART_ROWS = 250_000
+"""Of a part; some forty megabytes, which are built in memory."""
+
 _TRIES = 50
 
 
@@ -35,77 +54,103 @@ class CompactResult:
     units: int
 
 
-@dataclass
-class _Covered:
-    """What the parts that stand there hold."""
-
-    last: int = 0
-    parts: int = 0
-    rows: int = 0
-    units: frozenset[str] = frozenset()
-
-    def add(self, n: int, units: Sequence[str]) -> None:
-        self.last, self.parts, self.rows = max(self.last, n), self.parts + 1, self.rows + len(units)
-        self.units |= set(units)
+class _OvertakenError(Exception):
+    """Another compaction has published under the same number first, or deleted what it had merged."""
 
 
 def compact(store: Store) -> CompactResult:
     """Puts the rows of the unit commits that no part covers yet into new parts.
 
     Nothing is written where there is nothing new. Unit commits stay, and so do the rows of every generation;
-    readers say which of them is the newest. Any number of compactions may run at once: a part is published
-    under the next number by a create-only put, and whoever loses that race looks again at what is left, so no
-    row is ever in two parts. (On stores that ignore create-only puts, let one run at a time.)
+    readers say which of them is the newest.
 
     Raises:
         MetricsError: a unit's commit or a part is damaged.
     """
     _put_old_layout_away(store)
+    return _merged(store, lambda: find_objects(store))
+
+
+def merge_recent(store: Store) -> CompactResult:
+    """As `compact`, of what stands in `recent/` only: what no part covers is not looked for."""
+    return _merged(store, lambda: find_parts(store))
+
+
+def fold(store: Store, units: Sequence[str]) -> int:
+    """Merges the commits of some units into one object of `recent/`, but for those that a part covers.
+
+    Returns:
+        its rows; 0 where there is nothing to merge.
+    """
     for _ in range(_TRIES):
-        covered = _covered(store)
-        if _extend(store, covered):
-            return CompactResult(covered.parts, covered.rows, len(covered.units))
-    raise MetricsError("other compactions published first every time; run compact again when they are done")
+        found = find_parts(store)
+        left = sorted(set(units) - found.covered)
+        if not left:
+            return 0
+        (writer,) = parts_of([pa.concat_tables(read_units(store, left))], PART_ROWS)
+        taken = (number_of_recent(info.key) or 0 for info in store.list(RECENT_PREFIX))
+        if store.put_if_absent(recent_key(max(taken, default=0) + 1), writer.finish()):
+            return writer.rows
+    raise _never_first()
 
 
-def _extend(store: Store, covered: _Covered) -> bool:
-    """Writes parts until every unit is covered; False when another compaction was faster."""
-    for table in _batches(store, uncovered_units(store, covered.units)):
-        number = covered.last + 1
-        if not store.put_if_absent(part_key(number), table_to_parquet(table)):
-            return False
-        covered.add(number, table["unit"].to_pylist())
-    return True
+def _merged(store: Store, find: Callable[[], TableObjects]) -> CompactResult:
+    for _ in range(_TRIES):
+        found = find()
+        for key in found.superseded:
+            store.delete(key)
+        try:
+            return _extend(store, found)
+        except _OvertakenError:
+            continue
+    raise _never_first()
 
 
-def _covered(store: Store) -> _Covered:
-    covered = _Covered()
-    for info in store.list(METRICS_PREFIX):
-        number = number_of_part(info.key)
-        if number is not None:
-            covered.add(number, read_part_columns(store, info, ["unit"])["unit"].to_pylist())
-    return covered
+def _extend(store: Store, found: TableObjects) -> CompactResult:
+    """Writes parts until every unit is covered."""
+    numbers = [number_of_part(part.info.key) or 0 for part in found.parts]
+    rows = sum(_rows(part.sums) for part in found.parts)
+    units = sum(len(part.units) for part in found.parts)
+    number, parts = max(numbers, default=0), len(numbers)
+    for writer in parts_of(_tables(store, found), PART_ROWS):
+        sums, number, parts = writer.sums, number + 1, parts + 1
+        if not store.put_if_absent(part_key(number), writer.finish()):
+            raise _OvertakenError
+        rows, units = rows + _rows(sums), units + len(sums)
+    return CompactResult(parts, rows, units)
+
+
+def _tables(store: Store, found: TableObjects) -> Iterator[pa.Table]:
+    """The rows that no part has, those of a unit together."""
+    for part in found.recent:
+        yield _recent_rows(store, part)
+    yield from read_units(store, found.loose)
+
+
+def _recent_rows(store: Store, part: Part) -> pa.Table:
+    try:
+        return parquet_to_table(store.get(part.info.key))
+    except ObjectNotFound as error:
+        raise _OvertakenError from error
+    except MetricsError as error:
+        raise damaged(part.info.key, str(error)) from error
+
+
+def _rows(sums: list[UnitSums]) -> int:
+    return sum(result.ok + result.failed for _, _, result in sums)
+
+
+def _never_first() -> MetricsError:
+    return MetricsError("other compactions published first every time; run compact again when they are done")
 
 
 def _put_old_layout_away(store: Store) -> None:
     """Deletes the parts and manifests of a run that was compacted before parts were numbered.
 
-    Nothing is lost: the unit commits have every row, and readers take them from there meanwhile.
+    Nothing is lost: the unit commits have every row, and readers take them from there.
     """
     old = [info.key for info in store.list(METRICS_PREFIX) if is_of_old_layout(info.key)]
     if old:
         log.info("%s%s: compacting again what an earlier ncbatch compacted", store.uri, METRICS_PREFIX)
     for key in old:
         store.delete(key)
-
-
-def _batches(store: Store, units: list[str]) -> Iterator[pa.Table]:
-    """The units' rows in tables of about _PART_ROWS rows; a unit is never split."""
-    tables: list[pa.Table] = []
-    for table in read_units(store, units):
-        if tables and sum(map(len, tables)) + len(table) > _PART_ROWS:
-            yield pa.concat_tables(tables)
-            tables = []
-        tables.append(table)
-    if tables:
-        yield pa.concat_tables(tables)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from ncbatch.store import Store
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    from ncbatch.metrics.query import OpenTable
 
 
 @dataclass(frozen=True)
@@ -91,14 +91,15 @@ class Failures:
         return failure_class(self.name)
 
 
-_FAILED = """
-select error_class, count(*) as count,
-       list({{image_key: image_key, variant: variant, error: coalesce(error, '')}}
-            order by image_key, variant)[:{examples}] as examples
-from metrics where status = 'failed'
+_COUNTS = """
+select error_class, count(*) as count from metrics where status = 'failed'
 group by error_class order by count desc, error_class
 """
-_COLUMNS = ("status", "error_class", "image_key", "variant", "error")
+_EXAMPLES = """
+select error_class, image_key, variant, coalesce(error, '') as error from metrics where status = 'failed'
+qualify row_number() over (partition by error_class order by image_key, variant) <= {examples}
+order by image_key, variant
+"""
 
 
 def failures_of(output: Store, examples: int) -> Sequence[Failures]:
@@ -108,16 +109,18 @@ def failures_of(output: Store, examples: int) -> Sequence[Failures]:
         output: the run's folder.
         examples: how many rows of each class to return, in the order of their keys.
     """
-    from ncbatch.metrics.table import read_table
+    from ncbatch.metrics.query import open_table  # here, since DuckDB is slow to import
 
-    return failures_in(read_table(output, columns=_COLUMNS), examples)
+    with open_table(output) as table:
+        return failures_in(table, examples)
 
 
-def failures_in(table: pa.Table, examples: int) -> Sequence[Failures]:
-    """As `failures_of`, for a table that was read before."""
-    from ncbatch.metrics.query import query_table  # here, since DuckDB is slow to import
-
+def failures_in(table: OpenTable, examples: int) -> Sequence[Failures]:
+    """As `failures_of`, for a table that is open."""
+    shown: dict[str, list[Example]] = {}
+    for row in table.query(_EXAMPLES.format(examples=int(examples))).to_pylist():
+        shown.setdefault(row.pop("error_class"), []).append(Example(**row))
     return [
-        Failures(row["error_class"], row["count"], tuple(Example(**e) for e in row["examples"]))
-        for row in query_table(table, _FAILED.format(examples=int(examples))).to_pylist()
+        Failures(row["error_class"], row["count"], tuple(shown.get(row["error_class"], ())))
+        for row in table.query(_COUNTS).to_pylist()
     ]

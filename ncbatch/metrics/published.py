@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ncbatch.layout import METRICS_PREFIX
-from ncbatch.metrics.table import read_part_columns, read_units, uncovered_units
+from ncbatch.metrics.objects import find_objects
+from ncbatch.metrics.parts import read_columns
+from ncbatch.metrics.unit_commits import list_units, read_units
 from ncbatch.store import Store
 
-_COLUMNS = ("unit", "bitstream_key")
+_COLUMNS = ("bitstream_key",)
 
 
 def published_keys(store: Store) -> tuple[set[str], set[str]]:
@@ -20,27 +19,21 @@ def published_keys(store: Store) -> tuple[set[str], set[str]]:
     Raises:
         MetricsError: an object of the table is damaged.
     """
-    keys, units = set[str](), set[str]()
-    parts = [info for info in store.list(METRICS_PREFIX) if info.key.endswith(".parquet")]
-    for table in (read_part_columns(store, info, _COLUMNS) for info in parts):
-        _add(table, keys, units)
-    for table in _of_units(store, uncovered_units(store, units)):
-        _add(table, keys, units)
-    return keys, units
+    found, keys = find_objects(store, recent=False), set[str]()
+    for table in (read_columns(store, part.info, _COLUMNS) for part in found.parts):
+        _add(table, keys)
+    for table in read_units(store, found.loose, _COLUMNS):
+        _add(table, keys)
+    return keys, set(found.units)
 
 
 def published_since(store: Store, units: set[str]) -> set[str]:
     """The keys that the rows of later commits refer to; units: those that were committed before."""
     keys = set[str]()
-    for table in _of_units(store, uncovered_units(store, units)):
-        _add(table, keys, set())
+    for table in read_units(store, [unit for unit in list_units(store) if unit not in units], _COLUMNS):
+        _add(table, keys)
     return keys
 
 
-def _of_units(store: Store, units: Iterable[str]) -> Iterator[pa.Table]:
-    return read_units(store, list(units), _COLUMNS)
-
-
-def _add(table: pa.Table, keys: set[str], units: set[str]) -> None:
-    units.update(pc.unique(table["unit"]).to_pylist())
+def _add(table: pa.Table, keys: set[str]) -> None:
     keys.update(pc.unique(table["bitstream_key"].drop_null()).to_pylist())

@@ -1,16 +1,20 @@
-"""SQL over a run's metrics table."""
+"""SQL over a run's metrics table, which is read as far as a query needs it and never held as a whole."""
 
 from __future__ import annotations
 
 import contextlib
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 
 from ncbatch.metrics.errors import MetricsError
+from ncbatch.metrics.objects import TableObjects, Versions, find_objects, find_versions
 from ncbatch.metrics.schema import SCHEMA
-from ncbatch.metrics.table import read_table
-from ncbatch.store import Store
+from ncbatch.metrics.sources import gather
+from ncbatch.store import LocalStore, Store
 
 # The SQL may come from somebody else than the owner of this machine: it sees the table and nothing more,
 # neither files nor the network nor Python's variables, and cannot switch that on again.
@@ -21,16 +25,117 @@ _SEALED: dict[str, str | bool | int | float | list[str]] = {
     "python_enable_replacements": False,
 }
 
+_NEWER = """
+create temp table _newer as
+    select image_key, variant, max(generation) as generation from _rows where generation > 0 group by all;
+create temp view metrics as select * from _rows where not exists (
+    select 1 from _newer where _newer.image_key = _rows.image_key and _newer.variant = _rows.variant
+    and _newer.generation > _rows.generation);
+"""
+# Unit and attempt only make the choice the same every time, should two plans of one generation overlap.
+_NEWEST = """
+create temp view metrics as select * from _rows qualify row_number() over (
+    partition by image_key, variant order by generation desc, unit desc, attempt desc) = 1
+"""
+_VIEWS: dict[Versions, str] = {
+    "one": "create temp view metrics as select * from _rows",
+    "newer": _NEWER,
+    "any": _NEWEST,
+}
+
+_BATCH_ROWS = 32 * 1024
+
+_OF_THE_SQL = (
+    duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException, duckdb.PermissionException,
+    duckdb.ConversionException, duckdb.OutOfRangeException, duckdb.SyntaxException,
+)  # fmt: skip
+"""Errors that the SQL is to blame for, not the table."""
+
 
 def query(store: Store, sql: str) -> pa.Table:
     """The result of a query over a run's table, which the SQL calls `metrics`.
 
-    The SQL sees that table and nothing else: neither files nor the network.
+    The SQL sees that table and nothing else: neither files nor the network. Of several generations of an
+    image it sees the newest.
 
     Raises:
         MetricsError: the SQL is wrong (in DuckDB's own words), or the table is damaged.
     """
-    return query_table(read_table(store), sql)
+    with open_table(store) as table:
+        return table.query(sql)
+
+
+class OpenTable:
+    """A run's table as it stood when it was opened, for any number of queries; made by `open_table`."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, find_damage: Callable[[], None]) -> None:
+        self._connection, self._find_damage = connection, find_damage
+
+    def query(self, sql: str) -> pa.Table:
+        """The result of a query over the table `metrics`. Times are in UTC, as the table has them.
+
+        Raises:
+            MetricsError: the SQL is wrong, in DuckDB's own words, or a part of the table is damaged.
+        """
+        with self._explained():
+            if len(self._connection.extract_statements(sql)) > 1:
+                raise MetricsError("the SQL is several statements; give one at a time")
+            relation = self._connection.sql(sql)
+            if relation is not None:
+                return relation.to_arrow_table()
+        raise MetricsError("the SQL gives no rows; write a select over the table metrics")
+
+    @contextlib.contextmanager
+    def batches(self, sql: str) -> Iterator[pa.RecordBatchReader]:
+        """As `query`, batch by batch: for results that do not fit into memory."""
+        with self._explained():
+            relation = self._connection.sql(sql)
+            yield relation.to_arrow_reader(_BATCH_ROWS)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Makes one line of DuckDB's errors; where a part may be at fault, it is looked for and named."""
+        try:
+            yield
+        except duckdb.Error as error:
+            if not isinstance(error, _OF_THE_SQL):
+                self._find_damage()
+            raise MetricsError(_explain(error)) from error
+
+    def define(self, names: list[str], versions: Versions) -> None:
+        """Makes the view `metrics` of the rows that are registered by these names."""
+        rows = " union all ".join(f"select * from {name}" for name in names)
+        with self._explained():
+            self._connection.execute(f"create temp view _rows as {rows}")
+            self._connection.execute(_VIEWS[versions])
+
+
+@contextlib.contextmanager
+def open_table(
+    store: Store, objects: TableObjects | None = None, beside: Mapping[str, pa.Table] | None = None
+) -> Iterator[OpenTable]:
+    """Opens a run's table for queries.
+
+    Args:
+        store: the run's folder.
+        objects: those that make up its table, where they are known.
+        beside: other tables that queries may name.
+
+    Raises:
+        MetricsError: an object of the table is damaged.
+    """
+    objects = find_objects(store) if objects is None else objects
+    versions = "any" if objects.overlapping else find_versions(store)
+    with tempfile.TemporaryDirectory(prefix="ncbatch-") as folder, _connected(folder) as connection:
+        sources = gather(store, objects, LocalStore(Path(folder) / "rows", create=True))
+        rows = {f"_parts_{number}": part for number, part in enumerate(sources.parts)}
+        rows["_held"] = sources.held
+        for name, table in {**rows, **(beside or {})}.items():
+            connection.register(name, table)
+        opened = OpenTable(connection, sources.find_damage)
+        opened.define(list(rows), versions)
+        connection.execute("set lock_configuration = true")
+        yield opened
 
 
 def query_table(table: pa.Table, sql: str) -> pa.Table:
@@ -39,20 +144,26 @@ def query_table(table: pa.Table, sql: str) -> pa.Table:
     Raises:
         MetricsError: the SQL is wrong, in DuckDB's own words.
     """
-    with duckdb.connect(":memory:", config=_SEALED) as connection:
+    with opened_rows(table) as opened:
+        return opened.query(sql)
+
+
+@contextlib.contextmanager
+def opened_rows(table: pa.Table) -> Iterator[OpenTable]:
+    """The same for any number of queries."""
+    with tempfile.TemporaryDirectory(prefix="ncbatch-") as folder, _connected(folder) as connection:
+        connection.register("metrics", table)
+        connection.execute("set lock_configuration = true")
+        yield OpenTable(connection, lambda: None)
+
+
+@contextlib.contextmanager
+def _connected(folder: str) -> Iterator[duckdb.DuckDBPyConnection]:
+    """folder: for what does not fit into memory."""
+    with duckdb.connect(":memory:", config={**_SEALED, "temp_directory": folder}) as connection:
         with contextlib.suppress(duckdb.Error):  # a DuckDB that was built without time zones has UTC only
             connection.execute("set TimeZone = 'UTC'")
-        connection.execute("set lock_configuration = true")
-        connection.register("metrics", table)
-        try:
-            if len(connection.extract_statements(sql)) > 1:
-                raise MetricsError("the SQL is several statements; give one at a time")
-            relation = connection.sql(sql)
-            if relation is not None:
-                return relation.to_arrow_table()
-        except duckdb.Error as error:
-            raise MetricsError(_explain(error)) from error
-    raise MetricsError("the SQL gives no rows; write a select over the table metrics")
+        yield connection
 
 
 def relation(table: pa.Table, connection: duckdb.DuckDBPyConnection | None = None) -> duckdb.DuckDBPyRelation:

@@ -93,11 +93,7 @@ class Row:
         float | None,
         "wall time of the encoding, of the whole batch where images were refined together; null if adopted",
     ] = None
-    device_seconds: Annotated[
-        float | None,
-        "this image's share of the device's time: of the encoding without coding, decode check and measures, "
-        "beside which the device computes the next images; null if adopted",
-    ] = None
+    device_seconds: Annotated[float | None, "this image's share of it; null if adopted"] = None
     decode_seconds: Annotated[float | None, "time of the decode check"] = None
     batch_size: Annotated[int | None, "images that were refined together"] = None
     device: Annotated[str | None, "the device that computed it: cpu or cuda"] = None
@@ -199,7 +195,7 @@ def parquet_to_table(source: bytes | pa.NativeFile, columns: Sequence[str] | Non
         if isinstance(source, bytes):
             source = pa.BufferReader(source)
         file = pq.ParquetFile(source, page_checksum_verification=True)
-        _check_schema(file.schema_arrow)
+        check_schema(file.schema_arrow)
         wanted = SCHEMA.names if columns is None else list(columns)
         # Unit commits are many and small: threads inside each would cost more than they give.
         table = file.read(columns=[n for n in wanted if n in file.schema_arrow.names], use_threads=False)
@@ -230,7 +226,12 @@ def _check_row(row: Row) -> None:
             )
 
 
-def _check_schema(schema: pa.Schema) -> None:
+def check_schema(schema: pa.Schema) -> None:
+    """Checks that a file has the columns of the table, or had them in an earlier version.
+
+    Raises:
+        MetricsError: it is of another origin or of a newer version.
+    """
     version = (schema.metadata or {}).get(VERSION_KEY, b"").decode(errors="replace")
     if not version.isdecimal():
         raise MetricsError("this Parquet file was not written by ncbatch; move it out of the run's folder")

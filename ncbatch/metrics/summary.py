@@ -1,18 +1,31 @@
-"""A table in a few numbers, for status lines."""
+"""A table in a few numbers, for status lines and for the driver's progress."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from ncbatch.metrics.objects import TableObjects, find_objects, find_versions
+from ncbatch.metrics.parts import SUMMED, UnitSums
 from ncbatch.metrics.schema import Row
 from ncbatch.metrics.unit_result import UnitResult
+from ncbatch.store import Store
 
-SUMMARY_COLUMNS = ("variant", "status", "image_bytes", "length", "bpp", "psnr")
+_BY_UNIT = """
+select unit, variant, count(*) filter (status = 'ok') as ok, count(*) filter (status <> 'ok') as failed,
+       coalesce(sum(bpp) filter (status = 'ok'), 0) as bpp,
+       coalesce(sum(psnr) filter (status = 'ok' and not isinf(psnr)), 0) as psnr,
+       count(*) filter (status = 'ok' and isinf(psnr)) as exact,
+       cast(coalesce(sum(image_bytes) filter (status = 'ok'), 0) as bigint) as image_bytes,
+       cast(coalesce(sum(length) filter (status = 'ok'), 0) as bigint) as length
+from metrics
+where not exists (select 1 from _again
+                  where _again.variant = metrics.variant and _again.image_key = metrics.image_key)
+group by unit, variant
+"""
 
 
 @dataclass(frozen=True)
@@ -34,28 +47,71 @@ class Summary:
     variants: dict[str, Summary] = field(default_factory=dict)
 
 
-def summarise(table: pa.Table) -> Summary:
-    """Summarises a table that has at least SUMMARY_COLUMNS."""
-    names = sorted(pc.unique(table["variant"]).to_pylist())
-    whole = _summary(table)
+def summarise(output: Store, objects: TableObjects | None = None) -> Summary:
+    """Summarises the table of the run in an output folder.
+
+    Args:
+        output: the run's folder.
+        objects: that make up its table, where they are known.
+    """
+    variants: dict[str, list[float]] = {}
+    for _, variant, result in results_by_unit(output, find_objects(output) if objects is None else objects):
+        sums = variants.setdefault(variant, [0] * len(SUMMED))
+        for place, name in enumerate(SUMMED):
+            sums[place] += getattr(result, name)
+    return summary_of({name: UnitResult(*sums) for name, sums in variants.items()})  # type: ignore[arg-type]
+
+
+def summary_of(variants: dict[str, UnitResult]) -> Summary:
+    """The summary of some rows that were added up by variant."""
+    names = sorted(variants)
+    whole = _summary(added(variants.values()))
     if len(names) < 2:
         return whole
-    parts = {name: _summary(table.filter(pc.equal(table["variant"], name))) for name in names}
-    return replace(whole, variants=parts)
+    return replace(whole, variants={name: _summary(variants[name]) for name in names})
 
 
-def _summary(table: pa.Table) -> Summary:
-    # `starts_with`, since a comparison with a plain string loads pandas, which takes half a second.
-    ok = table.filter(pc.starts_with(table["status"], pattern="ok"))
-    psnr = ok["psnr"].filter(pc.is_finite(ok["psnr"]))
+def added(results: Iterable[UnitResult]) -> UnitResult:
+    """The sum of several results."""
+    found = list(results)
+    return UnitResult(**{name: sum(getattr(result, name) for result in found) for name in SUMMED})
+
+
+def _summary(result: UnitResult) -> Summary:
+    inexact = result.ok - result.exact
     return Summary(
-        ok=len(ok),
-        failed=len(table) - len(ok),
-        mean_bpp=pc.mean(ok["bpp"]).as_py(),
-        mean_psnr=pc.mean(psnr).as_py(),
-        image_bytes=pc.sum(ok["image_bytes"]).as_py() or 0,
-        bitstream_bytes=pc.sum(ok["length"]).as_py() or 0,
+        ok=result.ok,
+        failed=result.failed,
+        mean_bpp=result.bpp / result.ok if result.ok else None,
+        mean_psnr=result.psnr / inexact if inexact else None,
+        image_bytes=result.image_bytes,
+        bitstream_bytes=result.length,
     )
+
+
+def results_by_unit(
+    output: Store, objects: TableObjects, again: Collection[tuple[str, str]] = ()
+) -> Iterable[UnitSums]:
+    """What each unit's rows add up to.
+
+    Of several generations of an image only the newest counts.
+
+    Args:
+        output: the run's folder.
+        objects: that make up its table.
+        again: variants and keys of images that do not count, since they are to be done again.
+    """
+    if not objects.overlapping and not again and find_versions(output) == "one":
+        return objects.sums(output)
+    from ncbatch.metrics.query import open_table  # here, since DuckDB is slow to import
+
+    keys = list(again)
+    columns = {"variant": [key[0] for key in keys], "image_key": [key[1] for key in keys]}
+    beside = pa.table({name: pa.array(column, pa.string()) for name, column in columns.items()})
+    with open_table(output, objects, {"_again": beside}) as opened:
+        found = opened.query(_BY_UNIT)
+    rows = zip(*(found[name].to_pylist() for name in ("unit", "variant", *SUMMED)), strict=True)
+    return ((unit, variant, UnitResult(*result)) for unit, variant, *result in rows)
 
 
 def unit_result(rows: Iterable[Row]) -> UnitResult:
@@ -68,4 +124,6 @@ def unit_result(rows: Iterable[Row]) -> UnitResult:
         bpp=sum(row.bpp or 0 for row in ok),
         psnr=sum(row.psnr or 0 for row in ok if row.psnr != math.inf),
         exact=sum(row.psnr == math.inf for row in ok),
+        image_bytes=sum(row.image_bytes for row in ok),
+        length=sum(row.length or 0 for row in ok),
     )

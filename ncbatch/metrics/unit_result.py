@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class UnitResult:
     """What a unit's commit holds, added up for the driver's progress.
 
@@ -15,6 +15,8 @@ class UnitResult:
         bpp: sum over the ok rows.
         psnr: sum in dB over the ok rows, without those whose image came back exactly.
         exact: ok rows whose image came back exactly; their PSNR is infinite.
+        image_bytes: of the ok rows' images.
+        length: of the ok rows' bitstreams, in bytes.
     """
 
     ok: int
@@ -22,3 +24,5 @@ class UnitResult:
     bpp: float
     psnr: float
     exact: int = 0
+    image_bytes: int = 0
+    length: int = 0

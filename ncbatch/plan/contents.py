@@ -15,11 +15,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ncbatch import layout
-from ncbatch.metrics.table import in_parallel, read_table
+from ncbatch.metrics.parallel import in_parallel
 from ncbatch.plan.progress_log import logged
 from ncbatch.plan.units import PlannedImage
 from ncbatch.store import ObjectNotFound, Store, StoreError, StoreUnavailable
@@ -28,6 +27,11 @@ log = logging.getLogger(__name__)
 
 _CHUNK = 16 * 2**20
 _SCHEMA = pa.schema([(name, pa.string()) for name in ("key", "etag", "sha256")])
+
+_CONTENTS = """
+select image_key, image_etag, image_sha256 from metrics
+where image_sha256 is not null and image_key in (select image_key from _asked)
+"""
 
 _Version = tuple[str, str]
 """A key and an etag."""
@@ -73,9 +77,11 @@ class Contents:
 
     def _encoded(self, keys: Sequence[str]) -> dict[_Version, str]:
         """The content of inputs as their rows tell it."""
-        table = read_table(self._output, columns=("image_key", "image_etag", "image_sha256"))
-        asked = pc.is_in(table["image_key"], value_set=pa.array(keys, pa.string()))
-        rows = table.filter(pc.and_(asked, pc.is_valid(table["image_sha256"])))
+        from ncbatch.metrics.query import open_table  # here, since DuckDB is slow to import
+
+        asked = {"_asked": pa.table({"image_key": pa.array(keys, pa.string())})}
+        with open_table(self._output, beside=asked) as table:
+            rows = table.query(_CONTENTS)
         columns = (rows[name].to_pylist() for name in rows.column_names)
         return {(key, etag): content for key, etag, content in zip(*columns, strict=True)}
 

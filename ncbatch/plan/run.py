@@ -129,17 +129,22 @@ def require_images(spec: RunSpec, listing: Listing) -> None:
     raise UsageError(f"{what} ({notes}); {fix}" if notes else f"{what}; {fix}")
 
 
-def load_run(output: Store) -> Run:
-    """The run in `output` as it stands, without touching it."""
+def load_run(output: Store, commits: Commits | None = None) -> Run:
+    """The run in `output` as it stands, without touching it.
+
+    Args:
+        output: the run's folder.
+        commits: of this output; for a caller who asks more of them.
+    """
     stored = read_run(output)
     units = without_superseded(planned_units(stored, output))
-    return Run(stored.spec, tuple(units), Commits(output).units)
+    return Run(stored.spec, tuple(units), (commits or Commits(output)).units)
 
 
 def committed_results(run: Run, commits: Commits) -> dict[str, UnitResult]:
     """What the committed units of a run hold, by unit."""
     # An image that changed has a row of its old version until the new one is done: it is pending again.
-    again = {(unit.variant, image.key) for unit in run.pending for image in unit.images}
+    again = {(unit.variant, image.key) for unit in run.pending if unit.generation for image in unit.images}
     return commits.results(run.committed & {unit.id for unit in run.units}, again)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ncbatch.images.header import image_size
-from ncbatch.metrics.table import in_parallel
+from ncbatch.metrics.parallel import in_parallel
 from ncbatch.plan.progress_log import logged
 from ncbatch.plan.units import PlannedImage
 from ncbatch.store import Store, StoreError, StoreUnavailable

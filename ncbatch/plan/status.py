@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ncbatch.metrics.summary import SUMMARY_COLUMNS, Summary, summarise
-from ncbatch.metrics.table import read_table
+from ncbatch.metrics.summary import Summary
+from ncbatch.plan.commits import Commits
 from ncbatch.plan.run import load_run
 from ncbatch.plan.spec import RunSpec
 from ncbatch.plan.units import Unit
@@ -33,7 +33,8 @@ class RunStatus:
 
 def run_status(output: Store) -> RunStatus:
     """Raises RunError when the folder holds no run."""
-    run = load_run(output)
+    commits = Commits(output)
+    run = load_run(output, commits)
     return RunStatus(
         spec=run.spec,
         inputs=len({image.key for unit in run.units for image in unit.images}),
@@ -41,7 +42,7 @@ def run_status(output: Store) -> RunStatus:
         pending=_images(run.pending),
         units=len(run.units),
         committed_units=len(run.units) - len(run.pending),
-        summary=summarise(read_table(output, columns=SUMMARY_COLUMNS)),
+        summary=commits.summary(),
     )
 
 

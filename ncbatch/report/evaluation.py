@@ -98,9 +98,11 @@ def evaluate(output: Store, rows: Rows | None = None) -> Evaluation:
         RunError: there is no run.
         ReportError: it has no row yet.
     """
+    if rows is None:
+        with Rows.of(output) as opened:
+            return evaluate(output, opened)
     facts = read_facts(output)
-    rows = Rows.of(output) if rows is None else rows
-    if not len(rows):
+    if not rows.any:
         raise ReportError(f"{output.uri} has no encoded image yet; there is nothing to report")
     compared, left_out = _comparable(
         [(frozenset(row["variants"]), row["images"]) for row in rows.select(_SHARED)]

@@ -13,7 +13,6 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from ncbatch import __version__
-from ncbatch.metrics.query import query_table
 from ncbatch.report import tables
 from ncbatch.report.cards import cards
 from ncbatch.report.distributions import LEVELS
@@ -25,6 +24,9 @@ from ncbatch.store import Store
 
 ROWS_AS_CSV = 100_000
 """More ok rows than these go to a Parquet file: a spreadsheet could not open them anyway."""
+
+ROWS_AS_PARQUET = 2_000_000
+"""More than these are not copied beside the page."""
 
 _FAILED = """
 select image_key, variant, error_class, error from metrics where status = 'failed' order by image_key, variant
@@ -65,23 +67,34 @@ def _write_rows(report: Report, destination: Store) -> dict[str, str]:
     """Writes all rows beside the page, as CSV or, where they are many, as Parquet; returns what the files are
     called.
     """
-    files = {}
+    files: dict[str, str] = {}
     if report.overview.ok:
-        table = query_table(report.rows.table, ALL_ROWS)
-        sink = io.BytesIO()
-        if len(table) <= ROWS_AS_CSV:
-            files["images"] = "tables/images.csv"
-            pacsv.write_csv(table, sink)
-        else:
-            files["images"] = "tables/images.parquet"
-            pq.write_table(table, sink, compression="zstd")
-        destination.put(files["images"], sink.getvalue())
+        files |= _write_ok_rows(report, destination)
     if report.failures:
         files["failures"] = "tables/failures.csv"
         sink = io.BytesIO()
-        pacsv.write_csv(query_table(report.rows.table, _FAILED), sink)
+        pacsv.write_csv(report.rows.table.query(_FAILED), sink)
         destination.put(files["failures"], sink.getvalue())
     return files
+
+
+def _write_ok_rows(report: Report, destination: Store) -> dict[str, str]:
+    ok, sink = report.overview.ok, io.BytesIO()
+    if ok > ROWS_AS_PARQUET:
+        return {}
+    if ok <= ROWS_AS_CSV:
+        key = "tables/images.csv"
+        pacsv.write_csv(report.rows.table.query(ALL_ROWS), sink)
+    else:
+        key = "tables/images.parquet"
+        with (
+            report.rows.table.batches(ALL_ROWS) as batches,
+            pq.ParquetWriter(sink, batches.schema, compression="zstd") as writer,
+        ):
+            for batch in batches:
+                writer.write_batch(batch)
+    destination.put(key, sink.getvalue())
+    return {"images": key}
 
 
 def _write_comparison(number: int, report: Report, destination: Store) -> dict[str, Any]:

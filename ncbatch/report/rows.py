@@ -1,23 +1,17 @@
-"""A run's table, read once with the columns that a report shows, and asked in SQL."""
+"""A run's table, asked in SQL for what a report shows."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
 
-from ncbatch.metrics.query import query_table
-from ncbatch.metrics.table import read_table
+from ncbatch.metrics.query import OpenTable, open_table, opened_rows
 from ncbatch.report.errors import ReportError
 from ncbatch.store import Store
-
-COLUMNS = (
-    "image_key", "image_bytes", "width", "height", "variant", "model", "model_digest", "lmbda", "method",
-    "steps", "status", "error_class", "error", "bpp", "psnr", "ms_ssim", "rd_loss", "amortized_bpp",
-    "amortized_psnr", "amortized_rd_loss", "bitstream_key", "offset", "length", "sha256", "encode_seconds",
-    "device_seconds", "decode_seconds", "device", "host", "unit", "started_at", "finished_at",
-)  # fmt: skip
 
 SAVED_PERCENT = "100 * (1 - rd_loss / nullif(amortized_rd_loss, 0))"
 """R-D loss that refinement saved, in SQL."""
@@ -27,29 +21,47 @@ EXACT = "isinf(psnr)"
 
 
 class Rows:
-    """The rows of a run as they stood when they were read.
+    """The rows of a run as they stood when they were opened.
 
     Every question is answered by DuckDB over the columns that it names: of a run's million rows, Python sees
-    as many as are shown.
+    as many as are shown. To be used as a context, or to be closed.
     """
 
-    def __init__(self, table: pa.Table) -> None:
-        """Takes a table that has at least COLUMNS."""
-        self.table = table
+    def __init__(self, opening: AbstractContextManager[OpenTable]) -> None:
+        """Takes a table that is to be opened."""
+        self._stack = ExitStack()
+        self.table = self._stack.enter_context(opening)
 
     @classmethod
     def of(cls, output: Store) -> Rows:
-        """Reads the rows of the run in an output folder."""
-        return cls(read_table(output, columns=COLUMNS))
+        """Opens the rows of the run in an output folder."""
+        return cls(open_table(output))
 
-    def __len__(self) -> int:
-        return len(self.table)
+    @classmethod
+    def held(cls, table: pa.Table) -> Rows:
+        """The rows of a table in memory."""
+        return cls(opened_rows(table))
+
+    def __enter__(self) -> Rows:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the table; nothing can be asked any more."""
+        self._stack.close()
+
+    @cached_property
+    def any(self) -> bool:
+        """Whether there are any."""
+        return bool(self.select("select 1 from metrics limit 1"))
 
     def select(self, sql: str) -> list[dict[str, Any]]:
         """The rows that a query gives, as dictionaries. The SQL calls the table `metrics` and bounds their
         number.
         """
-        return query_table(self.table, sql).to_pylist()
+        return self.table.query(sql).to_pylist()
 
     def require_images(self, image_keys: Sequence[str]) -> None:
         """Checks that images were encoded.

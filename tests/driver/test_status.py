@@ -63,7 +63,7 @@ def test_resuming_counts_what_is_there(local: Workbench) -> None:
     results = committed_results(run, Commits(local.output))
     row = local.rows()["0.png"]
     assert results == {
-        units[0].id: UnitResult(1, 0, row.bpp or 0, row.psnr or 0),
+        units[0].id: UnitResult(1, 0, row.bpp or 0, row.psnr or 0, 0, row.image_bytes, row.length or 0),
         units[3].id: UnitResult(0, 1, 0, 0),
     }
 

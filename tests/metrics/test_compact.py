@@ -18,8 +18,9 @@ import pytest
 from ncbatch.layout import part_key
 from ncbatch.metrics.compact import CompactResult, compact
 from ncbatch.metrics.errors import MetricsError
+from ncbatch.metrics.parts import read_columns
 from ncbatch.metrics.schema import parquet_to_table
-from ncbatch.metrics.table import read_part_columns, read_table
+from ncbatch.metrics.table import read_table
 from ncbatch.store import Store
 
 Commit = Callable[..., None]
@@ -68,7 +69,7 @@ def test_the_parts_alone_suffice(store: Store, commit: Commit) -> None:
 def test_parts_are_of_limited_size_and_keep_units_whole(
     store: Store, commit: Commit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compact_module, "_PART_ROWS", 5)
+    monkeypatch.setattr(compact_module, "PART_ROWS", 5)
     for n in range(6):
         commit(f"u{n}", f"{n}-a.png", f"{n}-b.png")
     commit("u9", *[f"9-{n}.png" for n in range(8)])  # larger than a part on its own
@@ -90,18 +91,18 @@ def test_a_compaction_that_loses_the_race_goes_on_from_the_winner(
     store: Store, commit: Commit, monkeypatch: pytest.MonkeyPatch, others: tuple[str, ...]
 ) -> None:
     commit("u1", "a.png")
-    batches = compact_module._batches
+    tables = compact_module._tables
 
     def overtaken(*arguments: object) -> object:
-        monkeypatch.setattr(compact_module, "_batches", batches)
+        monkeypatch.setattr(compact_module, "_tables", tables)
         for unit in others:
             commit(unit, f"{unit}.png")
         # Somebody else's, between our listing and our part.
         assert compact(store) == CompactResult(parts=1, rows=1 + len(others), units=1 + len(others))
         commit("u3", "c.png")
-        return batches(*arguments)
+        return tables(*arguments)
 
-    monkeypatch.setattr(compact_module, "_batches", overtaken)
+    monkeypatch.setattr(compact_module, "_tables", overtaken)
     compact(store)
     total = 2 + len(others)
     assert compact(store) == CompactResult(parts=2, rows=total, units=total)
@@ -151,7 +152,7 @@ def test_others_read_the_folder_as_it_is_at_any_moment(
     store: Store, commit: Commit, monkeypatch: pytest.MonkeyPatch, reader: Callable[[Path], list[str]]
 ) -> None:
     """Whatever object is written: before and after it, no row is there twice, and none goes away again."""
-    monkeypatch.setattr(compact_module, "_PART_ROWS", 2)
+    monkeypatch.setattr(compact_module, "PART_ROWS", 2)
     commit("u1", "0.png", "1.png")
     compact(store)
     seen = [reader(folder(store))]
@@ -241,7 +242,7 @@ def test_columns_of_a_part_are_read_without_the_rest(
 
     monkeypatch.setattr(type(store), "get_range", counted)
     monkeypatch.setattr(type(store), "get", None)
-    assert set(read_part_columns(store, info, ["unit"])["unit"].to_pylist()) == {"u1"}
+    assert set(read_columns(store, info, ["unit"])["unit"].to_pylist()) == {"u1"}
     assert 0 < sum(fetched) < info.size / 2
 
 

@@ -10,7 +10,7 @@ import pytest
 from ncbatch.metrics.errors import MetricsError
 from ncbatch.metrics.query import query
 from ncbatch.metrics.schema import SCHEMA
-from ncbatch.metrics.summary import SUMMARY_COLUMNS, Summary, summarise
+from ncbatch.metrics.summary import Summary, summarise
 from ncbatch.metrics.table import read_table
 from ncbatch.store import Store
 
@@ -98,11 +98,11 @@ def test_summary(store: Store, commit: Commit) -> None:
     commit("u1", "a.png", "b.png", bpp=0.25, psnr=30.0)
     commit("u2", "c.png", bpp=1.0, psnr=float("inf"), length=400)
     commit("u3", "d.png", status="failed", error_class="empty", bpp=None, psnr=None, length=None)
-    summary = summarise(read_table(store, columns=SUMMARY_COLUMNS))
+    summary = summarise(store)
     assert summary == Summary(
         ok=3, failed=1, mean_bpp=0.5, mean_psnr=30.0, image_bytes=3000, bitstream_bytes=600
     )
 
 
 def test_summary_of_nothing(store: Store) -> None:
-    assert summarise(read_table(store)) == Summary(0, 0, None, None, 0, 0)
+    assert summarise(store) == Summary(0, 0, None, None, 0, 0)

@@ -11,8 +11,9 @@ import pytest
 from ncbatch.layout import is_of_old_layout, number_of_part, part_key, unit_key, unit_of_key
 from ncbatch.metrics.compact import compact
 from ncbatch.metrics.errors import MetricsError
+from ncbatch.metrics.parallel import in_parallel
 from ncbatch.metrics.schema import SCHEMA
-from ncbatch.metrics.table import in_parallel, read_table
+from ncbatch.metrics.table import read_table
 from ncbatch.store import Store
 
 Commit = Callable[..., None]
@@ -138,8 +139,8 @@ def test_a_damaged_part_is_named_and_can_be_deleted(store: Store, commit: Commit
     commit("u1", *(f"{n}.png" for n in range(50)))
     compact(store)
     data = store.get(_part(store))
-    middle = len(data) // 4
-    flipped = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+    middle = len(data) // 8
+    flipped = data[:middle] + bytes(byte ^ 1 for byte in data[middle : middle + 64]) + data[middle + 64 :]
     store.put(_part(store), {"cut": data[:-9], "flipped": flipped, "text": b"text"}[damage])
     with pytest.raises(MetricsError, match=r"^metrics/part-00000001\.parquet: .* can be deleted"):
         read_table(store)

@@ -122,7 +122,7 @@ def test_a_gallery_of_few_images_shows_each_once(table: list[dict], worst: int) 
     ok = [row for row in table if row["status"] == "ok"]
     others = (worst + 1) // 2
     for count in range(1, worst + 2 * others + 2):
-        groups = read_groups(Rows(pa.Table.from_pylist(ok[:count], SCHEMA)), "sga", worst)
+        groups = read_groups(Rows.held(pa.Table.from_pylist(ok[:count], SCHEMA)), "sga", worst)
         shown = [row["image_key"] for group in groups for row in group.rows]
         assert len(set(shown)) == len(shown) == min(count, worst + 2 * others)
         assert (len(groups) == 1) == (count <= worst + 2 * others)

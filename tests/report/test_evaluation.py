@@ -52,11 +52,11 @@ def test_images_too_small_for_ms_ssim_have_none(run: Store) -> None:
 
 def with_columns(rows: Rows, **columns: Sequence[float | None]) -> Rows:
     """Other values in some columns, by the place of the row."""
-    table = rows.table
+    table = rows.table.query("from metrics order by image_key, variant")
     for name, values in columns.items():
         at = table.column_names.index(name)
         table = table.set_column(at, table.schema.field(at), pa.array(values, table.schema.field(at).type))
-    return Rows(table)
+    return Rows.held(table)
 
 
 def test_ms_ssim_is_over_the_images_that_have_one_and_at_their_rate(tmp_path: Path) -> None:
