@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from rich import console
 
 from ncbatch.errors import UsageError
+from ncbatch.logs import JsonLines, LogFormat, in_use
 
 
 class Console(console.Console):
@@ -44,7 +45,12 @@ _FILE_ONLY = "ncbatch.shown"
 
 
 def configure_logging(
-    *, debug: bool = False, verbose: bool = False, quiet: bool = False, log_file: str | None = None
+    *,
+    debug: bool = False,
+    verbose: bool = False,
+    quiet: bool = False,
+    log_format: LogFormat = "text",
+    log_file: str | None = None,
 ) -> None:
     """Messages to standard error, and all of them to a log file as well where there is one.
 
@@ -54,11 +60,14 @@ def configure_logging(
     # Of compressai's own making, at its import.
     warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
     level = logging.DEBUG if debug or verbose else logging.WARNING if quiet else logging.INFO
-    if err.is_terminal:
+    if log_format == "json":
+        handler: logging.Handler = logging.StreamHandler()
+        handler.setFormatter(JsonLines())
+    elif err.is_terminal:
         from rich.logging import RichHandler
 
         shows = debug or verbose
-        handler: logging.Handler = RichHandler(console=err, show_path=shows, show_level=shows, markup=False)
+        handler = RichHandler(console=err, show_path=shows, show_level=shows, markup=False)
         handler.setFormatter(logging.Formatter("%(message)s", datefmt="[%X]"))
     else:
         handler = logging.StreamHandler()
@@ -71,14 +80,26 @@ def configure_logging(
             to_file = logging.FileHandler(log_file, encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             raise UsageError(f"--log-file {log_file} cannot be written: {error.strerror or error}") from error
-        to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+        to_file.setFormatter(JsonLines() if log_format == "json" else text)
         handlers.append(to_file)
     logging.basicConfig(level=logging.WARNING, handlers=handlers, force=True)
     log.setLevel(logging.DEBUG if log_file else level)
 
 
+def say(message: str) -> None:
+    """A line beside the results, on standard error."""
+    if in_use() == "json":
+        log.warning("%s", message)
+    else:
+        err.print(message)
+
+
 def say_error(message: str) -> None:
     """The line a command ends with, on standard error and in the log file."""
+    if in_use() == "json":
+        log.error("%s", message)
+        return
     err.print(message)
     if logging.getLogger().handlers:  # otherwise logging would write to standard error itself
         logging.getLogger(_FILE_ONLY).error(message)
@@ -90,7 +111,7 @@ def progress_display() -> Iterator[Callable[[str, bool], None]]:
 
     The log file gets the logged lines in either case.
     """
-    if not (err.is_terminal and _shows_progress()):
+    if not (err.is_terminal and _shows_progress() and in_use() == "text"):
         yield _logged_lines(log)
         return
     from rich.live import Live

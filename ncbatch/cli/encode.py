@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from ncbatch.cli.common import Corpus, DryRun, Json, Output, Price, open_corpus, open_run_store, store_words
 from ncbatch.cli.consent import ask
-from ncbatch.cli.console import err, out, progress_display
+from ncbatch.cli.console import out, progress_display, say
 from ncbatch.cli.dry_run import print_plan
 from ncbatch.cli.flags import Given, command
 from ncbatch.cli.status import print_summary, summary_content
@@ -133,10 +133,10 @@ def _print_failures(output: str, count: int, options: StoreOptions) -> None:
         f"order by error_class, image_key limit {_SHOWN_FAILURES}",
     )
     for row in table.to_pylist():
-        err.print(f"failed: {row['image_key']}: {row['error_class']}: {row['error']}")
+        say(f"failed: {row['image_key']}: {row['error_class']}: {row['error']}")
     if count > _SHOWN_FAILURES:
-        err.print(f"... and {count - _SHOWN_FAILURES} more")
-    err.print(f"`{_command('failures', output, options)}` says what can be done about them")
+        say(f"... and {count - _SHOWN_FAILURES} more")
+    say(f"`{_command('failures', output, options)}` says what can be done about them")
 
 
 def _command(name: str, output: str, options: StoreOptions) -> str:

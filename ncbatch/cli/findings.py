@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from ncbatch.cli.console import err, out
+from ncbatch.cli.console import out, say
 from ncbatch.exit_codes import ExitCode
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def report_findings(findings: Iterable[Finding], success: str) -> ExitCode:
             fine += 1
         else:
             wrong += 1
-            err.print(f"{finding.image_key} ({finding.variant}): {finding.problem}")
+            say(f"{finding.image_key} ({finding.variant}): {finding.problem}")
     with contextlib.suppress(BrokenPipeError):  # the exit code is what was found, whoever reads
         others = f"; {wrong} {'is' if wrong == 1 else 'are'} not" if wrong else ""
         out.print(f"{fine} image{'' if fine == 1 else 's'} {success}{others}")

@@ -6,7 +6,7 @@ import dataclasses
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from ncbatch.cli.console import err, out, print_table
+from ncbatch.cli.console import out, print_table, say
 from ncbatch.cli.flags import command
 from ncbatch.errors import Terminated, UsageError
 from ncbatch.exit_codes import ExitCode
@@ -47,7 +47,7 @@ def job(
         raise UsageError(f"job {action}: which one? `ncbatch job list` shows the jobs on the cluster")
     cluster = jobs.find_dashboard(dashboard)
     if dashboard is None and cluster.url != jobs.DEFAULT_DASHBOARD:
-        err.print(f"using the cluster at {cluster.url}, as {cluster.source} says")
+        say(f"using the cluster at {cluster.url}, as {cluster.source} says")
     client = jobs.connect(cluster)
     if job is None or action == "list":
         return _list(jobs.jobs(client), as_json=json)
@@ -73,7 +73,7 @@ def follow(client: JobSubmissionClient, job: str, dashboard: Dashboard) -> int:
     try:
         return jobs.follow(client, job)
     except KeyboardInterrupt as interrupt:
-        err.print(f"the job keeps running; end it with `ncbatch job stop {job}{dashboard.flag}`")
+        say(f"the job keeps running; end it with `ncbatch job stop {job}{dashboard.flag}`")
         return ExitCode.TERMINATED if isinstance(interrupt, Terminated) else ExitCode.INTERRUPTED
 
 
@@ -82,7 +82,7 @@ def _list(jobs: list[Job], *, as_json: bool) -> ExitCode:
         out.print_json(data=[dataclasses.asdict(job) for job in jobs], default=str)
         return ExitCode.OK
     if not jobs:
-        err.print("the cluster knows no jobs of ncbatch")
+        say("the cluster knows no jobs of ncbatch")
         return ExitCode.OK
     print_table(("job", "status", "started", "took", "output"), [_cells(job) for job in jobs])
     return ExitCode.OK

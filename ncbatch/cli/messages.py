@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
+from ncbatch.logs import LogFormat
 from ncbatch.settings import Setting
 
 
@@ -17,6 +18,10 @@ class Messages:
     quiet: Annotated[bool, Setting(
         "print results, warnings and errors only: no progress", also=("q",),
     )] = False  # fmt: skip
+    log_format: Annotated[LogFormat, Setting(
+        "text: messages for people; json: each is one JSON object in a line, with the run, the unit and the "
+        "attempt that it is about, in the workers' logs as well", "FORMAT", environment=True,
+    )] = "text"  # fmt: skip
     log_file: Annotated[str | None, Setting(
         "append all messages, debug messages included, to this file", "FILE", default="none is kept",
         environment=True,

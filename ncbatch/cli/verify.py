@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
 from ncbatch.cli.common import Json, Run, Storage, open_run, open_run_store, store_words
-from ncbatch.cli.console import err, out
+from ncbatch.cli.console import out, say
 from ncbatch.cli.findings import report_findings
 from ncbatch.cli.flags import command
 from ncbatch.exit_codes import ExitCode
@@ -113,5 +113,5 @@ def _plan_again(spec: RunSpec, output: Store, damaged: Sequence[StandingRow], op
 
     repair = plan_repair(output, open_run_store(spec.corpus, options), damaged)
     for loss in repair.losses:
-        err.print(f"{loss.image_key} ({loss.variant}) is not planned again: {loss.why}")
+        say(f"{loss.image_key} ({loss.variant}) is not planned again: {loss.why}")
     return repair.planned

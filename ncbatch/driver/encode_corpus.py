@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from ray.exceptions import RayError
 
-from ncbatch import signals
+from ncbatch import logs, signals
 from ncbatch.driver.driver import Driver, SpeedEstimate
 from ncbatch.driver.lease import Heartbeat, Lease
 from ncbatch.driver.options import EncodeOptions
@@ -69,7 +69,8 @@ def encode_corpus(
     if places.stored is None:
         require_images(places.asked, listing)
     lease = Lease(output)
-    with signals.handled():  # so that SIGTERM, too, ends with the workers killed and the lease released
+    # handled: so that SIGTERM, too, ends with the workers killed and the lease released
+    with signals.handled(), logs.about(run=output.uri):
         lease.take(force=options.force)
         state: RunState = "stopped"
         try:
@@ -129,7 +130,10 @@ def _drive(
     """Why the run was stopped, if it was, and how many rows it has when it is finished."""
     output = places.output
     corpus_there, output_there = (_patient(store, options) for store in (places.corpus, output))
-    config = WorkerConfig(spec, corpus_there, output_there, options.worker, threads=options.pool.threads)
+    config = WorkerConfig(
+        spec, corpus_there, output_there, options.worker,
+        threads=options.pool.threads, log_format=logs.in_use(),
+    )  # fmt: skip
     calibrated: dict[str, float] = {}
     with Pool(config, options.pool, options.ray_address) as pool:
 

@@ -50,11 +50,20 @@ def run_unit(workspace: Workspace, unit: Unit, attempt: str, poisoned: Mapping[s
                 rows = None
     workspace.wip(unit).discard()
     if rows is not None:
-        return unit_result(rows)
+        return _told(unit_result(rows), rows)
     log.info("unit %s is committed already", unit.id)
     keys = {image.key for image in unit.images}  # it may hold more, which has been planned again since
     standing = (Row(**row) for row in parquet_to_table(output.get(key)).to_pylist())
     return unit_result(row for row in standing if row.image_key in keys)
+
+
+def _told(result: UnitResult, rows: Sequence[Row]) -> UnitResult:
+    """Says in the worker's log what was committed; a failed row names the attempt whose lines these are."""
+    for row in rows:
+        if row.status == "failed":
+            log.warning("%s failed: %s: %s", row.image_key, row.error_class, row.error)
+    log.info("committed %d images ok, %d failed", result.ok, result.failed)
+    return result
 
 
 def _check_complete(unit: Unit, rows: Sequence[Row]) -> None:

@@ -14,6 +14,7 @@ import torch
 from ncbatch.codec.allocator import keep_freed_memory
 from ncbatch.codec.errors import InexactDeviceError
 from ncbatch.errors import first_line
+from ncbatch.logs import JsonLines, LogFormat, about
 from ncbatch.metrics.unit_result import UnitResult
 from ncbatch.plan.spec import RunSpec
 from ncbatch.plan.units import Unit
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 class WorkerConfig:
     """What a worker needs to know; travels to it.
 
-    threads: of torch. report: see `Workspace`.
+    threads: of torch. report: see `Workspace`. log_format: of the lines that it logs.
     """
 
     spec: RunSpec
@@ -41,6 +42,7 @@ class WorkerConfig:
     options: WorkerOptions
     threads: int = 1
     report: BeatSink | None = None
+    log_format: LogFormat = "text"
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,11 @@ class Worker:
     """
 
     def __init__(self, config: WorkerConfig) -> None:
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+        handler = logging.StreamHandler()
+        text = logging.Formatter("%(asctime)s %(name)s: %(message)s")
+        handler.setFormatter(JsonLines() if config.log_format == "json" else text)
+        logging.basicConfig(level=logging.INFO, handlers=[handler])
+        self._run = config.output.uri
         torch.set_num_threads(config.threads)
         keep_freed_memory()
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -109,11 +115,13 @@ class Worker:
 
     def run_unit(self, unit: Unit, attempt: str, poisoned: Mapping[str, str]) -> UnitResult | Trouble:
         """Does a unit and commits it, without the poisoned images; returns what the commit holds."""
-        return self._reported(lambda: run_unit(self._workspace, unit, attempt, poisoned))
+        with about(run=self._run, unit=unit.id, attempt=attempt):
+            return self._reported(lambda: run_unit(self._workspace, unit, attempt, poisoned))
 
     def probe(self, unit: Unit, attempt: str, image_key: str) -> Trouble | None:
         """Does one image of a unit and commits nothing."""
-        return self._reported(lambda: probe_image(self._workspace, unit, attempt, image_key))
+        with about(run=self._run, unit=unit.id, attempt=attempt):
+            return self._reported(lambda: probe_image(self._workspace, unit, attempt, image_key))
 
     def _reported(self, action: Callable[[], _Result]) -> _Result | Trouble:
         try:

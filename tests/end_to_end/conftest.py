@@ -29,12 +29,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 class Head:
     """A running head node.
 
-    flags: folder of the saboteur's switches.
+    flags: folder of the saboteur's switches. logs: folder of the workers' logs.
     """
 
     address: str
     dashboard: str
     flags: Path
+    logs: Path
 
 
 @pytest.fixture(scope="session")
@@ -60,7 +61,7 @@ def head(rclone_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> I
     try:
         url = f"http://127.0.0.1:{dashboard}"
         wait_for(lambda: _answers(ray, f"{url}/api/version"), "the dashboard is up")
-        yield Head(f"127.0.0.1:{port}", url, flags)
+        yield Head(f"127.0.0.1:{port}", url, flags, Path(folder) / "session_latest" / "logs")
     finally:
         ray.kill()
         shutil.rmtree(folder, ignore_errors=True)

@@ -27,8 +27,10 @@ from ncbatch.store import StoreOptions
 from ncbatch.store.objects import read_object
 from ncbatch.training.settings import LADDER
 from tests.cli.parsed import parsed
-from tests.end_to_end.command_line import ROOT, Said, environment
+from tests.end_to_end.command_line import ROOT, Said, environment, ncbatch, wait_for
+from tests.end_to_end.conftest import Head
 from tests.end_to_end.images import save_images
+from tests.end_to_end.runs import output_store, rows
 from tests.servers import free_port
 
 COMMANDS = (
@@ -177,6 +179,38 @@ def test_a_log_file_gets_what_standard_error_shows(said: Said, tmp_path: Path) -
     assert file.read_text().count(message) == 2
     refused = said("status", tmp_path, "--log-file", tmp_path / "no" / "file").expect(1).message
     assert "--log-file" in refused and "cannot be written" in refused
+
+
+@pytest.mark.ray
+def test_lines_for_programs_say_which_run_unit_and_attempt_they_are_about(head: Head, tmp_path: Path) -> None:
+    save_images(tmp_path / "in", 1)
+    (tmp_path / "in" / "text.png").write_text("not an image")
+    file = tmp_path / "driver.log"
+    done = ncbatch(
+        "encode", tmp_path / "in", tmp_path / "out", "--method", "amortized", "--workers", "1",
+        "--ray-address", head.address, "--log-format", "json", "--log-file", file,
+    ).expect(2)  # fmt: skip
+    run = f"file://{tmp_path}/out/"
+    for text in (done.err, file.read_text()):
+        lines = [json.loads(line) for line in text.splitlines() if not line.startswith("(")]  # Ray's own
+        assert lines and all({"time", "level", "logger", "message"} <= line.keys() for line in lines)
+        assert any(line.get("run") == run for line in lines)
+    (row,) = [row for row in rows(output_store(tmp_path / "out")).values() if row["status"] == "failed"]
+
+    def of_the_attempt() -> list[dict[str, str]]:
+        text = "".join(path.read_text() for path in head.logs.glob("worker-*.err"))
+        lines = (json.loads(line) for line in text.splitlines() if line.startswith('{"time"'))
+        return [line for line in lines if line.get("attempt") == row["attempt"]]
+
+    wait_for(of_the_attempt, "the worker's lines are in its log")
+    assert all((line["run"], line["unit"]) == (run, row["unit"]) for line in of_the_attempt())
+    assert any(line["message"].startswith("text.png failed: unreadable") for line in of_the_attempt())
+
+
+def test_an_error_is_a_line_for_programs_too(said: Said, tmp_path: Path) -> None:
+    told = said("status", tmp_path / "none", "--log-format", "json").expect(1).err
+    (line,) = [json.loads(line) for line in told.splitlines()]
+    assert line["level"] == "error" and "none" in line["message"] and "Traceback" not in told
 
 
 def test_the_environment_gives_defaults(said: Said, monkeypatch: pytest.MonkeyPatch) -> None:

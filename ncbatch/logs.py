@@ -1,0 +1,58 @@
+"""Log lines for programs: one JSON object each, which says what the process is at."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+LogFormat = Literal["text", "json"]
+
+FIELDS = ("run", "unit", "attempt")
+"""What a line may be about, beside its message: the run's URI, a unit of it, one execution of that."""
+
+_about: dict[str, str] = {}
+"""Of this process, and not of a thread: a worker has one call at a time, which several threads may serve."""
+
+
+@contextmanager
+def about(**fields: str) -> Iterator[None]:
+    """Within the block, lines of this process say that they are about these `FIELDS`."""
+    before = dict(_about)
+    _about.update(fields)
+    try:
+        yield
+    finally:
+        _about.clear()
+        _about.update(before)
+
+
+class JsonLines(logging.Formatter):
+    """A record as one JSON object: time (UTC, ISO 8601), level, logger, message, `FIELDS`, traceback.
+
+    A record's own fields (`extra=` of the call) come before those of the process.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line of a record, without its end."""
+        seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        line = {
+            "time": f"{seconds}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        own = {name: getattr(record, name) for name in FIELDS if hasattr(record, name)}
+        line |= {name: value for name, value in (_about | own).items() if name in FIELDS}
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+def in_use() -> LogFormat:
+    """How this process writes its lines, for processes that are started for it."""
+    handlers = logging.getLogger().handlers
+    return "json" if any(isinstance(handler.formatter, JsonLines) for handler in handlers) else "text"

@@ -1,0 +1,51 @@
+"""Lines for programs, by themselves; the commands that write them are in tests/end_to_end."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+from typing import Any
+
+from ncbatch.logs import JsonLines, about, in_use
+
+
+def line(message: str, *words: object, **extra: Any) -> dict[str, Any]:
+    record = logging.getLogger("ncbatch.x").makeRecord(
+        "ncbatch.x", logging.WARNING, __file__, 1, message, words, extra.pop("exc_info", None), extra=extra
+    )
+    found: dict[str, Any] = json.loads(JsonLines().format(record))
+    return found
+
+
+def test_a_line_is_one_object_whatever_the_message_holds() -> None:
+    found = line('%s\nand "%s"', "Grün", 5)
+    assert found["message"] == 'Grün\nand "5"' and found["level"] == "warning"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", found["time"])
+    assert set(found) == {"time", "level", "logger", "message"}
+
+
+def test_lines_are_about_what_the_process_is_at_or_what_they_say_themselves() -> None:
+    with about(run="s3://b/run/"):
+        with about(unit="u", attempt="a-1"):
+            assert line("x")["attempt"] == "a-1"
+            assert line("x", unit="other")["unit"] == "other" and line("x")["run"] == "s3://b/run/"
+        assert "unit" not in line("x") and line("x")["run"] == "s3://b/run/"
+    assert "run" not in line("x")
+
+
+def test_a_traceback_stays_within_its_line() -> None:
+    try:
+        raise ValueError("no")
+    except ValueError:
+        found = line("it failed", exc_info=sys.exc_info())
+    assert found["traceback"].endswith("ValueError: no")
+
+
+def test_the_format_of_this_process_is_known_to_those_it_starts() -> None:
+    assert in_use() == "text"
+    handler = logging.NullHandler()
+    handler.setFormatter(JsonLines())
+    logging.getLogger().addHandler(handler)  # taken away again after each test
+    assert in_use() == "json"
