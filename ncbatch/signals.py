@@ -76,6 +76,21 @@ def deferred(*numbers: signal.Signals) -> Iterator[Request]:
         yield request
 
 
+def at_first(number: signal.Signals, action: Callable[[], None]) -> None:
+    """From now on the first of these signals calls the action, in the main thread; the next does what the
+    signal did before.
+    """
+    if not _main_thread():
+        return
+    before = signal.getsignal(number)
+
+    def act(_: int, __: FrameType | None) -> None:
+        _set({number: before})
+        action()
+
+    signal.signal(number, act)
+
+
 @contextmanager
 def restored() -> Iterator[None]:
     """Undoes handlers that a call within the block sets in the place of ours, as `ray.init()` does.

@@ -130,6 +130,18 @@ def test_a_program_that_uses_the_library_hears_of_its_own_signals() -> None:
         signal.signal(signal.SIGTERM, before)
 
 
+def test_the_first_signal_is_a_notice_and_the_next_does_what_it_did() -> None:
+    heard: list[str] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append("the end"))
+    try:
+        signals.at_first(signal.SIGTERM, lambda: heard.append("notice"))
+        for _ in range(2):
+            send(signal.SIGTERM)
+        assert heard == ["notice", "the end"]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_off_the_main_thread_nothing_is_touched() -> None:
     before = [signal.getsignal(number) for number in BOTH]
     seen: list[object] = []

@@ -252,9 +252,9 @@ def _group(options: TrainingOptions) -> Group | None:
     from ncbatch.driver.options import PoolConfig
     from ncbatch.training.train import Group
 
-    size = start_ray(options.ray_address, PoolConfig(options.workers, cpus=options.threads or 1))
+    start_ray(options.ray_address, PoolConfig(options.workers, cpus=options.threads or 1))
     gpus = int(ray.cluster_resources().get("GPU", 0))
-    return Group(options.workers or max(gpus, 1), use_gpu=bool(size.gpus))
+    return Group(options.workers or max(gpus, 1), use_gpu=gpus > 0)
 
 
 class ProgressLine:

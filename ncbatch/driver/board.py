@@ -24,10 +24,21 @@ class Pen:
 
     def __init__(self, actor: Any) -> None:
         self._actor = actor
+        self._answer: Any = None
 
-    def __call__(self, beat: Beat) -> None:
-        """Sends a beat, without waiting for it to arrive."""
-        self._actor.report.options(num_returns=0).remote(beat)
+    def __call__(self, beat: Beat) -> bool:
+        """Sends a beat, without waiting for it to arrive; what an earlier one was answered."""
+        asked = False
+        if self._answer is not None:
+            if not ray.wait([self._answer], timeout=0)[0]:
+                self._actor.report.options(num_returns=0).remote(beat)
+                return False
+            try:
+                asked = ray.get(self._answer)
+            except RayError as error:
+                log.debug("the board does not answer: %s", error)
+        self._answer = self._actor.report.remote(beat)
+        return asked
 
 
 class BoardReader:
@@ -49,7 +60,7 @@ class BoardReader:
         """What a worker writes its beats with."""
         return Pen(self._actor)
 
-    def read(self, attempts: Collection[str]) -> dict[str, Heard]:
+    def read(self, attempts: Collection[str], to_give_back: Collection[str] = ()) -> dict[str, Heard]:
         """The newest that has arrived of these attempts; never waits for any."""
         if self._asked is not None and ray.wait([self._asked], timeout=0)[0]:
             try:
@@ -58,7 +69,10 @@ class BoardReader:
                 log.debug("the board cannot be read: %s", error)
             self._asked = None
         if self._asked is None and time.monotonic() - self._asked_at >= _SECONDS:
-            self._asked, self._asked_at = self._actor.read.remote(list(attempts)), time.monotonic()
+            self._asked, self._asked_at = (
+                self._actor.read.remote(list(attempts), list(to_give_back)),
+                time.monotonic(),
+            )
         return {attempt: self._heard[attempt] for attempt in attempts if attempt in self._heard}
 
     def close(self) -> None:

@@ -6,7 +6,6 @@ import logging
 import math
 import os
 import socket
-from dataclasses import replace
 from typing import Any
 
 import ray
@@ -24,33 +23,32 @@ log = logging.getLogger(__name__)
 _KNOCK_SECONDS = 10.0
 
 
-def start_ray(address: str | None, size: PoolConfig) -> PoolConfig:
+def start_ray(address: str | None, size: PoolConfig) -> bool:
     """Connects to a cluster, or starts a local Ray on loopback when no address is known.
 
     Args:
         address: of a cluster; without one, RAY_ADDRESS, which Ray sets for jobs.
 
     Returns:
-        the size with its GPUs decided.
+        whether it is a cluster, which nodes may join.
 
     Raises:
         RunError: no cluster answers there. UsageError: this machine can never have such workers.
     """
     address = address or os.environ.get("RAY_ADDRESS")
     _quieten()
+    joined = bool(address) and address != "local"
     with signals.restored():  # ray.init() has a handler of its own for SIGTERM, which exits
-        if address and address != "local":
+        if address and joined:
             log.info("connecting to the Ray cluster at %s", address)
             _connect(address)
         else:
             log.info("starting Ray on this machine")
             _start_local(size)
     gpus = ray.cluster_resources().get("GPU", 0.0)
-    if size.gpus is None:
-        return replace(size, gpus=1.0 if gpus else 0.0)
-    if size.gpus > gpus and not address:
+    if size.gpus is not None and size.gpus > gpus and not address:
         raise UsageError(f"--gpus-per-worker {size.gpus:g}, but Ray finds {gpus:g} GPUs on this machine")
-    return size
+    return joined
 
 
 def _quieten() -> None:

@@ -76,6 +76,11 @@ def read_cluster() -> ClusterView:
     )
 
 
+def this_node() -> str:
+    """The node that this process is on, by Ray's name for it."""
+    return str(ray.get_runtime_context().get_node_id())
+
+
 class ClusterWatch:
     """A thread that reads what the cluster consists of; the last reading counts until the next succeeds.
 

@@ -25,7 +25,7 @@ from ncbatch.metrics.unit_result import UnitResult
 from ncbatch.plan.run import Run
 from ncbatch.plan.units import Unit
 from ncbatch.store import Store
-from ncbatch.worker.worker import StoreFailure
+from ncbatch.worker.worker import GivenBack, StoreFailure
 
 log = logging.getLogger(__name__)
 
@@ -161,7 +161,7 @@ class Driver:
             if draining:
                 self.progress.state = "finishing"
             else:
-                self._pool.grow(self._schedule.open_units)
+                self._pool.grow(self._schedule.open_calls)
                 self._dispatch()
             for call, result, seconds in self._pool.events(_TICK_SECONDS):
                 self._handle(call, result, seconds)
@@ -202,6 +202,8 @@ class Driver:
             case StoreFailure():
                 log.warning("a worker cannot use the store: %s", result.message)
                 schedule.postponed(call, time.monotonic() + _POSTPONE_SECONDS, result.message)
+            case GivenBack():
+                schedule.interrupted(call)
             case LostCall(device_failed=True):
                 schedule.device_failed(call, time.monotonic() + _NEXT_DEVICE_SECONDS, result.detail)
             case LostCall(preempted=True):

@@ -18,7 +18,8 @@ from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from ncbatch.driver.board import BoardReader
 from ncbatch.driver.cluster import start_ray
-from ncbatch.driver.cluster_view import ClusterView, ClusterWatch
+from ncbatch.driver.cluster_view import ClusterView, ClusterWatch, this_node
+from ncbatch.driver.elastic import Aim, Elastic, Needs
 from ncbatch.driver.lost_calls import LostCall, explained, outcome
 from ncbatch.driver.options import PoolConfig
 from ncbatch.driver.schedule import Call
@@ -26,7 +27,7 @@ from ncbatch.driver.slots import Flight, Slot
 from ncbatch.errors import RunError, StoppedByPolicyError
 from ncbatch.plan.units import Unit
 from ncbatch.worker.beats import Beat, Heard
-from ncbatch.worker.worker import DeviceFailure, StoreFailure, Worker, WorkerConfig, WorkerInfo
+from ncbatch.worker.worker import DeviceFailure, GivenBack, StoreFailure, Worker, WorkerConfig, WorkerInfo
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,9 @@ class Pool:
     """
 
     def __init__(self, config: WorkerConfig, size: PoolConfig, address: str | None = None) -> None:
-        self._config, self._size, self._address = config, size, address
+        self._config, self._address = config, address
+        self._elastic = Elastic(size, may_grow=False)
+        self._needs = self._elastic.needs(ClusterView())
         self._actor_class: Any = None
         self._board: BoardReader | None = None
         self._watch: ClusterWatch | None = None
@@ -70,18 +73,19 @@ class Pool:
         """
         if self._actor_class is not None:
             return
-        self._size = start_ray(self._address, self._size)
-        options: dict[str, Any] = {
-            "num_cpus": self._size.cpus,
-            "num_gpus": self._size.gpus,
-            "max_restarts": 0,
-            "max_task_retries": 0,
-        }
+        self._elastic = Elastic(self._elastic.size, may_grow=start_ray(self._address, self._elastic.size))
         self._watch = ClusterWatch()
         self._board = BoardReader()
-        self._config = replace(self._config, report=self._board.pen)
-        self._actor_class = ray.remote(Worker).options(**options)
+        self._config = replace(self._config, report=self._board.pen, node=this_node)
+        self._recruit(self._elastic.needs(self._view))
         self._none_since = time.monotonic()
+
+    def _recruit(self, needs: Needs) -> None:
+        """From now on starts workers that need this."""
+        self._needs = needs
+        self._actor_class = ray.remote(Worker).options(
+            num_cpus=needs["CPU"], num_gpus=needs["GPU"], max_restarts=0, max_task_retries=0
+        )
 
     def __enter__(self) -> Pool:
         return self
@@ -102,31 +106,60 @@ class Pool:
     @property
     def stop_reason(self) -> str | None:
         """Why it is no use to go on, or None."""
-        if self._failed_starts < _FAILED_STARTS + len(self._slots):
+        if self._failed_starts < _FAILED_STARTS + self.size:
             return None
         return f"{self._failed_starts} workers died while starting (last: {self._last_failure}); {_LOGS}"
 
     def grow(self, wanted: int) -> None:
-        """Starts workers up to `wanted`, or up to what the cluster has room for, if that is less."""
-        if wanted <= len(self._slots):
+        """Starts workers up to `wanted`, or up to what the cluster has room for or may grow to.
+
+        Gives back those that are too many, or that stand where others should: on a node that is about to be
+        taken away, or on CPUs where GPUs have joined. A worker that is busy ends its call first.
+        """
+        if not wanted:
             return
         self.start()
-        for _ in range(min(wanted, self.room) - len(self._slots)):
-            slot = Slot(self._actor_class.remote(self._config))
+        aim = self._elastic.aim(self._view, wanted, self._needs)
+        if aim.needs != self._needs:
+            log.info("GPUs have joined the cluster: workers use them from now on")
+            self._recruit(aim.needs)
+        self._give_back(aim)
+        for _ in range(aim.workers - self._counted):
+            slot = Slot(self._actor_class.remote(self._config), self._needs)
             slot.ref = slot.actor.ready.remote()
             self._slots.append(slot)
+
+    def _give_back(self, aim: Aim) -> None:
+        for slot in self._slots:
+            if not slot.leaving and self._is_out_of_place(slot):
+                log.info("a worker (%s) gives back what it is at, for another node to do", slot.place)
+                slot.leaving = True
+        surplus = self._counted - aim.workers
+        for slot in sorted(self._slots, key=lambda slot: slot.info is not None):  # first those without room
+            if slot.flight is not None or slot.retired:
+                continue
+            surplus -= not slot.leaving
+            if slot.leaving or surplus >= 0:
+                ray.kill(slot.actor)
+                self._slots.remove(slot)
+
+    def _is_out_of_place(self, slot: Slot) -> bool:
+        """Whether its node is about to be taken away, or it holds CPUs that workers with GPUs need."""
+        drained = slot.info is not None and slot.info.node in self._view.draining
+        return drained or slot.needs != self._needs
+
+    @property
+    def _counted(self) -> int:
+        return sum(not slot.leaving for slot in self._slots)
+
+    @property
+    def _view(self) -> ClusterView:
+        return self._watch.view if self._watch is not None else ClusterView()
 
     @property
     def room(self) -> int:
         """How many workers there may be at present."""
-        if self._size.workers is not None:
-            return self._size.workers
-        return max(self._watch.view.room(self._needs), 1) if self._watch is not None else 1
-
-    @property
-    def _needs(self) -> dict[str, float]:
-        """What Ray reserves for each worker."""
-        return {"CPU": self._size.cpus, "GPU": self._size.gpus or 0.0}
+        return self._elastic.room(self._view, self._needs)
 
     @property
     def ready_workers(self) -> int:
@@ -135,8 +168,8 @@ class Pool:
 
     @property
     def size(self) -> int:
-        """Workers, those that are still starting included."""
-        return len(self._slots)
+        """Workers, those that are still starting included, but not those that wait for room."""
+        return min(self._counted, self.room)
 
     @property
     def calling(self) -> bool:
@@ -232,6 +265,8 @@ class Pool:
             if flight is None and not result.preempted:
                 self._start_failed(result.detail)
             self._revive(slot, died=result.died)
+        elif isinstance(result, GivenBack):
+            slot.leaving = True
         elif flight is not None and flight.killed:  # it answered in the moment when it was killed
             self._revive(slot, died=True)
         if flight is not None:
@@ -247,7 +282,7 @@ class Pool:
         """Starts another worker, or waits for this one where Ray has only lost sight of it."""
         slot.info = None
         if died:
-            slot.actor = self._actor_class.remote(self._config)
+            slot.actor, slot.needs = self._actor_class.remote(self._config), self._needs
             slot.ref = slot.actor.ready.remote()
         else:
             slot.ask_at = time.monotonic() + _BLINK_SECONDS
@@ -283,7 +318,8 @@ class Pool:
         While the board itself cannot be read, nobody is killed.
         """
         flights = {slot.flight.attempt: slot for slot in self._slots if slot.flight is not None}
-        self._heard = self._board.read(flights) if self._board is not None else {}
+        to_give_back = [attempt for attempt, slot in flights.items() if slot.leaving]
+        self._heard = self._board.read(flights, to_give_back) if self._board is not None else {}
         for attempt, heard in self._heard.items():
             slot, flight = flights[attempt], flights[attempt].flight
             if flight is None or flight.killed or heard.silent <= flight.patience:
@@ -303,12 +339,12 @@ class Pool:
         if self._warned or now - self._none_since < _SCARCE_SECONDS:
             return
         self._warned = True
-        there = self._watch.view if self._watch is not None else ClusterView()
+        there = self._view
         log.warning(
             "no worker could start for a minute: each needs CPUs: %g, GPUs: %g, and the cluster has in all "
             "CPUs: %g, GPUs: %g; add nodes or ask for less with --cpus-per-worker and --gpus-per-worker",
-            self._size.cpus,
-            self._size.gpus,
+            self._needs["CPU"],
+            self._needs["GPU"],
             there.total("CPU"),
             there.total("GPU"),
         )

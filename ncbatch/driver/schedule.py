@@ -151,6 +151,12 @@ class Schedule:
         """How many units are not committed."""
         return len(self._units)
 
+    @property
+    def open_calls(self) -> int:
+        """How many workers could be busy: one with each open unit, and one with each image to be probed."""
+        to_probe = (self._units[unit].to_probe or () for unit in set(self._probes) if unit in self._units)
+        return len(self._units) + sum(map(len, to_probe))
+
     def next_call(self, now: float) -> Call | None:
         """The next thing to do, or None while everything open is being called or waits.
 

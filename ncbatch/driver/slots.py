@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ncbatch.driver.elastic import Needs
 from ncbatch.driver.schedule import Call
 from ncbatch.worker.worker import WorkerInfo
 
@@ -32,22 +33,25 @@ class Flight:
 class Slot:
     """One worker: starting, idle, or with one call in flight.
 
+    needs: what Ray reserves for it. leaving: it gets no calls any more, since its node is to be taken away.
     ask_at: when a worker that could not be reached is to be asked whether it is there.
     device_failures: in a row. retired: it gets no calls any more.
     """
 
     actor: Any
+    needs: Needs
     ref: Any = None
     flight: Flight | None = None
     info: WorkerInfo | None = None
     ask_at: float | None = None
     device_failures: int = 0
     retired: bool = False
+    leaving: bool = False
 
     @property
     def idle(self) -> bool:
         """Whether it waits for a call."""
-        return self.ref is None and self.info is not None
+        return self.ref is None and self.info is not None and not self.leaving
 
     @property
     def place(self) -> str:

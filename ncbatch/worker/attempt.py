@@ -77,6 +77,7 @@ class Attempt:
         """What there is to encode; rows of the other images go to `early`."""
         for image, job in opened:
             self.progress.alive()
+            self.progress.go_on()
             if isinstance(job, Failure):
                 early.append(self._writer.failed(image, job))
                 continue

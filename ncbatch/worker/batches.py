@@ -187,9 +187,10 @@ def refined(
     def pause(refinement: Refinement) -> None:
         progress.at_step(images, refinement.step, refinement.has_stopped)
         tracer.look(refinement)
-        if wip.due(refinement):
+        if wip.due(refinement, at_once=progress.leaving):
             settle()
             wip.save(refinement, images, tracer.state())
+        progress.go_on()
 
     results = encode([job.pixels for job in jobs], state, pause)
     tracer.end(images)

@@ -39,8 +39,12 @@ class Heard:
     silent: float
 
 
-BeatSink = Callable[[Beat], None]
-"""Takes a beat away at once, wherever it goes."""
+BeatSink = Callable[[Beat], bool | None]
+"""Takes a beat away at once, wherever it goes. Whether the worker has been asked to give its work back."""
+
+
+class GiveBack(Exception):  # noqa: N818
+    """The worker is to give its unit back, whose state is saved: others go on from there."""
 
 
 class Board:
@@ -54,16 +58,26 @@ class Board:
         self._clock = clock
         self._beats: dict[str, Beat] = {}
         self._heard_at: dict[str, float] = {}
+        self._to_give_back: frozenset[str] = frozenset()
 
-    def report(self, beat: Beat) -> None:
-        """Takes a worker's beat; one that is equal to the last is no sign of life."""
+    def report(self, beat: Beat) -> bool:
+        """Takes a worker's beat; one that is equal to the last is no sign of life.
+
+        Returns:
+            whether the worker is to give its work back.
+        """
         if self._beats.get(beat.attempt) != beat:
             self._heard_at[beat.attempt] = self._clock()
         self._beats[beat.attempt] = beat
+        return beat.attempt in self._to_give_back
 
-    def read(self, attempts: Collection[str]) -> dict[str, Heard]:
-        """What is known of each of these attempts; others are forgotten, such as those of dead workers."""
-        now = self._clock()
+    def read(self, attempts: Collection[str], to_give_back: Collection[str] = ()) -> dict[str, Heard]:
+        """What is known of each of these attempts; others are forgotten, such as those of dead workers.
+
+        Args:
+            to_give_back: the attempts whose workers are to give their work back.
+        """
+        now, self._to_give_back = self._clock(), frozenset(to_give_back)
         self._beats = {attempt: self._beats[attempt] for attempt in attempts if attempt in self._beats}
         self._heard_at = {attempt: self._heard_at.get(attempt, now) for attempt in attempts}
         return {attempt: Heard(self._beats.get(attempt), now - at) for attempt, at in self._heard_at.items()}

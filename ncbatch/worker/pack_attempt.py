@@ -64,6 +64,7 @@ class PackAttempt:
         """The images that could be opened; rows of the others go to `early`."""
         for image, job in opened:
             self.progress.alive()
+            self.progress.go_on()
             if isinstance(job, Failure):
                 early.append(self._writer.failed(image, job))
             else:

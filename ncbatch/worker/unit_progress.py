@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from ncbatch.codec.methods import Recipe
 from ncbatch.codec.recipe import RefinedRecipe
 from ncbatch.plan.units import PlannedImage, Unit
-from ncbatch.worker.beats import Beat, BeatSink
+from ncbatch.worker.beats import Beat, BeatSink, GiveBack
 
 _SECONDS = 1.0
 """Between two beats."""
@@ -30,6 +30,7 @@ class UnitProgress:
         attempt: str,
         recipe: Recipe,
         report: BeatSink | None,
+        leaving: threading.Event | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pixels = {image.key: image.pixels for image in unit.images}
@@ -39,6 +40,7 @@ class UnitProgress:
         self._step, self._begun_at = 0, 0.0
         self._said_at = float("-inf")
         self._signs = 0
+        self._leaving = leaving or threading.Event()
         self._lock = threading.Lock()
         self._steps, self._refined = 0, 0.0
         if isinstance(recipe, RefinedRecipe):
@@ -74,6 +76,20 @@ class UnitProgress:
             self._say()
 
     @property
+    def leaving(self) -> bool:
+        """Whether the unit is to be given back."""
+        return self._leaving.is_set()
+
+    def go_on(self) -> None:
+        """To be called where the unit could be given back.
+
+        Raises:
+            GiveBack: it is to be.
+        """
+        if self.leaving:
+            raise GiveBack
+
+    @property
     def fraction(self) -> float:
         """How much of the unit's work is done, 0 to 1."""
         return sum(self._pixels[key] * share for key, share in self._shares.items()) / self._total
@@ -82,4 +98,6 @@ class UnitProgress:
         now = self._clock()
         if self._report is not None and now - self._said_at >= _SECONDS:
             self._said_at = now
-            self._report(Beat(self._attempt, self.fraction, self._step, self._begun_at, self._signs))
+            asked = self._report(Beat(self._attempt, self.fraction, self._step, self._begun_at, self._signs))
+            if asked:
+                self._leaving.set()

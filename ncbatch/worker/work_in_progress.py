@@ -115,9 +115,9 @@ class WorkInProgress:
         name = hashlib.sha256(f"{__version__} {_LAYOUT} {image.key}".encode()).hexdigest()
         return f"{layout.kept_prefix(self._unit)}{name}.safetensors"
 
-    def due(self, refinement: Refinement) -> bool:
-        """Whether it is time to save the refinement's state."""
-        early = time.monotonic() - self._saved_at < self._seconds
+    def due(self, refinement: Refinement, *, at_once: bool = False) -> bool:
+        """Whether it is time to save the refinement's state, or there is something to save at once."""
+        early = not at_once and time.monotonic() - self._saved_at < self._seconds
         return not (early or refinement.done or refinement.step == 0)
 
     def save(self, refinement: Refinement, images: Sequence[PlannedImage], more: RefinementState) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 
+from ncbatch import signals
 from ncbatch.codec.allocator import keep_freed_memory
 from ncbatch.codec.errors import InexactDeviceError
 from ncbatch.errors import first_line
@@ -19,7 +21,7 @@ from ncbatch.metrics.unit_result import UnitResult
 from ncbatch.plan.spec import RunSpec
 from ncbatch.plan.units import Unit
 from ncbatch.store import Store, StoreError
-from ncbatch.worker.beats import BeatSink
+from ncbatch.worker.beats import BeatSink, GiveBack
 from ncbatch.worker.calibration import seconds_per_pixel
 from ncbatch.worker.device_health import fault
 from ncbatch.worker.options import WorkerOptions
@@ -33,7 +35,8 @@ log = logging.getLogger(__name__)
 class WorkerConfig:
     """What a worker needs to know; travels to it.
 
-    threads: of torch. report: see `Workspace`. log_format: of the lines that it logs.
+    threads: of torch. report: see `Workspace`. node: tells where it is called.
+    log_format: of the lines that it logs.
     """
 
     spec: RunSpec
@@ -43,15 +46,17 @@ class WorkerConfig:
     threads: int = 1
     report: BeatSink | None = None
     log_format: LogFormat = "text"
+    node: Callable[[], str] = str
 
 
 @dataclass(frozen=True)
 class WorkerInfo:
-    """Where a worker runs, and on which device."""
+    """Where a worker runs, and on which device. node: the cluster's name for where it runs, if it has one."""
 
     host: str
     pid: int
     device: str
+    node: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,12 @@ class DeviceFailure:
     message: str
 
 
-Trouble = StoreFailure | DeviceFailure
+@dataclass(frozen=True)
+class GivenBack:
+    """The worker is to end soon, and gives its unit back: others go on from the state that it has saved."""
+
+
+Trouble = StoreFailure | DeviceFailure | GivenBack
 """What a call may come back with in place of its result, through no fault of the images."""
 
 _Result = TypeVar("_Result")
@@ -97,13 +107,16 @@ class Worker:
         problem = fault(device)
         if problem is not None:
             raise RuntimeError(f"the device {device} does not compute: {problem}")
+        self._node = config.node()
         self._workspace = Workspace(
             config.spec, config.corpus, config.output, device, config.options, config.report
         )
+        # Who takes a machine away says so some time before, by this signal or through the cluster.
+        signals.at_first(signal.SIGTERM, self._workspace.leaving.set)
 
     def ready(self) -> WorkerInfo:
         """Answers once the worker has started."""
-        return WorkerInfo(platform.node(), os.getpid(), str(self._workspace.device))
+        return WorkerInfo(platform.node(), os.getpid(), str(self._workspace.device), self._node)
 
     def calibrate(self, variant_name: str) -> float | Trouble:
         """Seconds that encoding takes per pixel under a variant on this hardware, from a few steps."""
@@ -124,8 +137,12 @@ class Worker:
             return self._reported(lambda: probe_image(self._workspace, unit, attempt, image_key))
 
     def _reported(self, action: Callable[[], _Result]) -> _Result | Trouble:
+        if self._workspace.leaving.is_set():
+            return GivenBack()
         try:
             return action()
+        except GiveBack:
+            return GivenBack()
         except StoreError as error:
             return StoreFailure(str(error))
         except InexactDeviceError as error:

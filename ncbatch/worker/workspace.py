@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 
 import torch
@@ -33,6 +34,7 @@ class Workspace:
         device: where models compute.
         options: how units are done.
         report: where to say how much of a unit is done.
+        leaving: set when the process is to end soon, so that it gives back what it is at.
         bounds: what is done beside the main thread.
     """
 
@@ -42,6 +44,7 @@ class Workspace:
     device: torch.device
     options: WorkerOptions = field(default_factory=WorkerOptions)
     report: BeatSink | None = None
+    leaving: threading.Event = field(init=False, default_factory=threading.Event)
     bounds: Bounds = field(init=False)
     models: RunModels = field(init=False)
     _batching: dict[str, Batching] = field(init=False, default_factory=dict)
@@ -83,4 +86,5 @@ class Workspace:
 
     def progress(self, unit: Unit, attempt: str) -> UnitProgress:
         """Counts how much of a unit is done, and reports it."""
-        return UnitProgress(unit, attempt, self.spec.variant(unit.variant).recipe, self.report)
+        recipe = self.spec.variant(unit.variant).recipe
+        return UnitProgress(unit, attempt, recipe, self.report, self.leaving)

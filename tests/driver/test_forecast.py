@@ -167,7 +167,7 @@ def test_a_unit_is_as_far_as_its_pixels_are() -> None:
     said: list[Beat] = []
     clock = iter([0.0, 0.5, 2.0, 4.0, 4.5, 6.0])
     unit = _unit(100, 300)
-    progress = UnitProgress(unit, "t", sga(steps=10), said.append, lambda: next(clock))
+    progress = UnitProgress(unit, "t", sga(steps=10), said.append, None, lambda: next(clock))
     progress.at_step(unit.images[:1], 0)
     progress.at_step(unit.images[:1], 5)
     progress.at_step(unit.images[:1], 10)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError
 
 from ncbatch.driver import lost_calls as lost_calls_module
 from ncbatch.driver import pool as pool_module
+from ncbatch.driver.cluster_view import ClusterView, Node
+from ncbatch.driver.elastic import Elastic
 from ncbatch.driver.lost_calls import LostCall
 from ncbatch.driver.options import PoolConfig
 from ncbatch.driver.pool import Pool
@@ -21,7 +24,7 @@ from ncbatch.driver.schedule import Call, CallKind
 from ncbatch.errors import StoppedByPolicyError
 from ncbatch.plan.units import Unit
 from ncbatch.worker.beats import Beat, Board
-from ncbatch.worker.worker import DeviceFailure, WorkerInfo
+from ncbatch.worker.worker import DeviceFailure, GivenBack, WorkerInfo
 
 CALL = Call("u", CallKind.UNIT, 1)
 BROKEN = DeviceFailure("cuda: an illegal memory access was encountered")
@@ -70,7 +73,7 @@ class Clock:
 
 
 class PlayedRay:
-    """A cluster with some devices; an actor is given the first that no living one holds."""
+    """A cluster with some devices; an actor is given the first that no living one holds, or waits for one."""
 
     def __init__(self, *devices: deque[Any]) -> None:
         self._devices = devices
@@ -78,9 +81,12 @@ class PlayedRay:
 
     def actor_class(self, config: Any = None) -> Actor:
         held = [id(actor.device) for actor in self.actors if not actor.killed]
-        device = next(device for device in self._devices if id(device) not in held)
-        self.actors.append(Actor(len(self.actors), device))
-        return self.actors[-1]
+        free = [device for device in self._devices if id(device) not in held]
+        actor = Actor(len(self.actors), *free[:1] or [deque()])
+        if not free:
+            actor.ready = Method(lambda: NEVER)
+        self.actors.append(actor)
+        return actor
 
     def kill(self, actor: Actor, *, no_restart: bool = True) -> None:
         actor.killed = True
@@ -236,7 +242,7 @@ def test_a_worker_that_reports_is_not_killed_however_long_it_takes(clock: Clock,
 
 def test_nobody_is_killed_while_the_board_cannot_be_read(clock: Clock, start: Any) -> None:
     class Away:
-        def read(self, attempts: Any) -> dict[str, Any]:
+        def read(self, attempts: Any, to_give_back: Any) -> dict[str, Any]:
             return {}
 
     pool, ray = start([NEVER])
@@ -296,3 +302,94 @@ def test_workers_out_of_reach_are_asked_again_without_waiting_for_each(clock: Cl
     while pool.ready_workers < 256:
         assert not results(pool)
     assert len(ray.actors) == 256, "they are the same processes"
+
+
+class Watch:
+    """A cluster that changes as the test says."""
+
+    def __init__(self, *nodes: Node) -> None:
+        self.view = ClusterView(nodes)
+
+
+@pytest.fixture
+def elastic(start: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Pool, PlayedRay, Watch]]:
+    """A pool in a cluster that may grow; its workers say that they are on the first node."""
+
+    def started(*devices: list[Any], node: Node) -> tuple[Pool, PlayedRay, Watch]:
+        pool, ray = start(*devices)
+        watch = Watch(node)
+        pool._watch, pool._elastic = watch, Elastic(PoolConfig(), may_grow=True)
+        monkeypatch.setattr(pool, "_recruit", lambda needs: setattr(pool, "_needs", needs))
+        for slot in pool._slots:
+            slot.info = replace(slot.info, node=node.id)
+        return pool, ray, watch
+
+    return started
+
+
+CPUS = Node("cpus", {"CPU": 2.0})
+
+
+def test_workers_without_work_are_given_back_and_busy_ones_are_not(elastic: Any) -> None:
+    pool, ray, _ = elastic([NEVER], [], [DONE], node=Node("n", {"CPU": 3.0, "GPU": 3.0}))
+    begun(pool, patience=60.0)
+    pool.grow(3)
+    assert pool.size == 3
+    pool.grow(1)
+    assert [actor.killed for actor in ray.actors] == [False, True, True]
+    assert pool.calling and pool.size == 1
+
+
+def test_workers_that_wait_for_room_are_the_first_to_be_given_back(elastic: Any) -> None:
+    pool, ray, _ = elastic([], node=Node("n", {"CPU": 1.0, "GPU": 1.0}))
+    pool.grow(1000)
+    assert not results(pool)
+    assert len(ray.actors) == 1 + 4 and (pool.size, pool.ready_workers) == (1, 1), "only one has room"
+    pool.grow(1)
+    assert [actor.killed for actor in ray.actors] == [False] + [True] * 4
+
+
+def test_a_worker_whose_node_is_to_be_taken_away_gives_its_unit_back(elastic: Any) -> None:
+    node = Node("n", {"CPU": 1.0, "GPU": 1.0})
+    pool, ray, watch = elastic([NEVER], [], node=node)
+    pool._slots[1].info = replace(pool._slots[1].info, node="other")
+    pool._slots[1].device_failures = 1  # so that the first is asked first
+    begun(pool, patience=60.0)
+    pool.grow(2)
+    assert not results(pool)
+    assert pool._board.report(Beat("attempt 0", 0.1)) is False
+    watch.view = ClusterView((replace(node, draining=True), replace(node, id="other")))
+    pool.grow(2)
+    assert not ray.actors[0].killed, "it saves its state first"
+    assert not results(pool)
+    assert pool._board.report(Beat("attempt 0", 0.2)) is True
+    pool._slots[0].ref.answer = GivenBack()
+    assert results(pool) == [GivenBack()]
+    pool.grow(2)
+    assert ray.actors[0].killed and not ray.actors[1].killed
+    assert call(pool) == DONE
+
+
+def test_a_worker_that_was_ended_by_its_machine_gets_no_other_unit(elastic: Any) -> None:
+    """It has had its SIGTERM, of which the cluster knows nothing."""
+    pool, ray, _ = elastic([GivenBack()], node=Node("n", {"CPU": 1.0, "GPU": 1.0}))
+    assert call(pool) == GivenBack()
+    assert not pool.has_idle
+    pool.grow(1)
+    assert ray.actors[0].killed and len(ray.actors) == 2
+
+
+def test_gpus_that_join_are_used_and_cpus_are_given_up(elastic: Any) -> None:
+    pool, ray, watch = elastic([NEVER], [], node=CPUS)
+    pool._needs = {"CPU": 1.0, "GPU": 0.0}
+    for slot in pool._slots:
+        slot.needs = pool._needs
+    begun(pool, patience=60.0)
+    pool.grow(2)
+    assert pool.room == 2 and not any(actor.killed for actor in ray.actors)
+    watch.view = ClusterView((CPUS, Node("gpus", {"CPU": 8.0, "GPU": 1.0})))
+    pool.grow(1)
+    assert [actor.killed for actor in ray.actors] == [False, True, False]
+    assert pool.room == 1 and pool.size == 1
+    assert not results(pool)
+    assert pool._board.report(Beat("attempt 0", 0.1)) is True, "a GPU goes on from where the CPU is"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -71,6 +73,41 @@ def test_a_node_that_is_lost_in_a_unit(cluster: Cluster, tmp_path: Path) -> None
     assert_verified(out)
     again = ncbatch(*command, "--ray-address", cluster.address).expect(0)
     assert "connecting" not in again.err, "nothing is left to do"
+
+
+def test_a_node_that_is_to_be_taken_away_gives_its_unit_back(cluster: Cluster, tmp_path: Path) -> None:
+    keys = save_images(tmp_path / "in", 6)
+    out = output_store(tmp_path / "out")
+    goes, _ = cluster.add_node(num_cpus=1), cluster.add_node(num_cpus=1)
+    command = ("encode", tmp_path / "in", tmp_path / "out", "--steps", "1000")
+    with running(*command, "--ray-address", cluster.address) as run:
+        wait_for(lambda: "2 workers" in run.err and len(run.busy_workers()) == 2, "both nodes work")
+        ray = Path(sys.executable).with_name("ray")
+        words = ("--node-id", goes.node_id, "--reason", "DRAIN_NODE_REASON_PREEMPTION")
+        notice = (ray, "drain-node", "--address", cluster.address, *words, "--reason-message", "spot")
+        subprocess.run([*map(str, notice)], check=True)
+        wait_for(lambda: "gives back what it is at" in run.err, "the driver hears of it")
+        done = run.wait().expect(0)
+    assert "lost a worker" not in done.err
+    finished = rows(out)
+    assert set(finished) == set(keys) and {row["status"] for row in finished.values()} == {"ok"}
+    assert_verified(out)
+
+
+def test_gpus_that_join_later_are_used(cluster: Cluster, tmp_path: Path) -> None:
+    """They are so in name only, and compute as CPUs do."""
+    keys = save_images(tmp_path / "in", 12)
+    out = output_store(tmp_path / "out")
+    cluster.add_node(num_cpus=1)
+    command = ("encode", tmp_path / "in", tmp_path / "out", "--steps", "500")
+    with running(*command, "--ray-address", cluster.address) as run:
+        wait_for(lambda: "1 worker," in run.err and count(out, "units/"), "the CPU is at it")
+        cluster.add_node(num_cpus=2, num_gpus=2)
+        wait_for(lambda: "GPUs have joined" in run.err and "2 workers" in run.err, "GPUs are used")
+        done = run.wait().expect(0)
+    assert "lost a worker" not in done.err
+    finished = rows(out)
+    assert set(finished) == set(keys) and {row["status"] for row in finished.values()} == {"ok"}
 
 
 @pytest.mark.skipif(not hasattr(Node, "_is_rocksdb_gcs"), reason="this Ray cannot keep its GCS on a disk")

@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from ncbatch.codec.errors import InexactDeviceError
+from ncbatch.plan.units import Unit
 from ncbatch.worker import device_health, worker
 from ncbatch.worker.batches import memory_failure
 from ncbatch.worker.device_health import fault, says_out_of_memory
 from ncbatch.worker.options import WorkerOptions
-from ncbatch.worker.worker import DeviceFailure, Worker, WorkerConfig
+from ncbatch.worker.worker import DeviceFailure, GivenBack, Worker, WorkerConfig
 from tests.workbench import Workbench
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -84,6 +85,11 @@ def test_a_broken_device_that_cannot_allocate_is_not_the_images_fault(gpu: Calla
         memory_failure(error, GPU)
 
 
+@pytest.fixture(autouse=True)
+def _no_handlers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ncbatch.signals.at_first", lambda *_: None)
+
+
 def _worker(local: Workbench) -> Worker:
     return Worker(WorkerConfig(local.spec(), local.corpus, local.output, WorkerOptions()))
 
@@ -120,3 +126,10 @@ def test_a_worker_does_not_start_on_a_broken_device(
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_has_no_fault() -> None:
     assert device_health.fault(GPU) is None
+
+
+def test_a_worker_that_is_to_end_takes_no_unit(local: Workbench) -> None:
+    worker = _worker(local)
+    worker._workspace.leaving.set()
+    unit = Unit("u", "v", 0, ())
+    assert worker.run_unit(unit, "a-1", {}) == GivenBack() == worker.probe(unit, "a-1", "x.png")
