@@ -164,6 +164,7 @@ class Driver:
                 self._pool.grow(self._schedule.open_calls)
                 self._dispatch()
             for call, result, seconds in self._pool.events(_TICK_SECONDS):
+                assert isinstance(call, Call)
                 self._handle(call, result, seconds)
             self._report()
         return stopped

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from ray.exceptions import RayError
 
 from ncbatch import logs, signals
+from ncbatch.driver.calibrations import calibrate
 from ncbatch.driver.driver import Driver, SpeedEstimate
 from ncbatch.driver.lease import Heartbeat, Lease
 from ncbatch.driver.options import EncodeOptions
@@ -137,17 +138,18 @@ def _drive(
     calibrated: dict[str, float] = {}
     with Pool(config, options.pool, options.ray_address) as pool:
 
-        def seconds_per_pixel(variant: str) -> float:
-            if variant not in calibrated:
-                calibrated[variant] = pool.calibrate(variant)
-                log.info("%s takes %.2f s per megapixel on a worker", variant, calibrated[variant] * 1e6)
-            return calibrated[variant]
+        def measure(variants: Collection[str], workers: int) -> None:
+            found = calibrate(pool, [name for name in variants if name not in calibrated], workers)
+            for name, seconds in found.items():
+                log.info("%s takes %.2f s per megapixel on a worker", name, seconds * 1e6)
+            calibrated.update(found)
 
         def pixels_per_unit(variant: str, images: Sequence[PlannedImage]) -> int:
-            pool.grow(len(images))
+            # A first plan needs all of them.
+            measure([v.name for v in spec.variants] if places.stored is None else [variant], len(images))
             pixels = sum(image.pixels for image in images)
             packs = spec.variant(variant).recipe.uses_bits_back
-            seconds = seconds_per_pixel(variant)
+            seconds = calibrated[variant]
             return sizing.pixels_per_unit(pixels, seconds, options.unit_seconds, pool.room, packs=packs)
 
         commits = Commits(output)
@@ -157,8 +159,8 @@ def _drive(
             scan=None if options.no_scan else Scan(places.corpus, spec.max_pixels),
             stored=places.stored, commits=commits,
         )  # fmt: skip
-        pool.grow(len(run.pending))
-        pace = SpeedEstimate({unit.variant: seconds_per_pixel(unit.variant) for unit in run.pending})
+        measure({unit.variant for unit in run.pending}, len(run.pending))
+        pace = SpeedEstimate({unit.variant: calibrated[unit.variant] for unit in run.pending})
         compactor = Compactor(output, commits.loose)
         driver = Driver(
             run, output, pool, heartbeat, pace,

@@ -14,20 +14,18 @@ from types import TracebackType
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from ncbatch.driver.board import BoardReader
 from ncbatch.driver.cluster import start_ray
 from ncbatch.driver.cluster_view import ClusterView, ClusterWatch, this_node
 from ncbatch.driver.elastic import Aim, Elastic, Needs
-from ncbatch.driver.lost_calls import LostCall, explained, outcome
+from ncbatch.driver.lost_calls import LostCall, outcome
 from ncbatch.driver.options import PoolConfig
 from ncbatch.driver.schedule import Call
-from ncbatch.driver.slots import Flight, Slot
-from ncbatch.errors import RunError, StoppedByPolicyError
+from ncbatch.driver.slots import Flight, Measurement, Slot
 from ncbatch.plan.units import Unit
 from ncbatch.worker.beats import Beat, Heard
-from ncbatch.worker.worker import DeviceFailure, GivenBack, StoreFailure, Worker, WorkerConfig, WorkerInfo
+from ncbatch.worker.worker import GivenBack, Worker, WorkerConfig, WorkerInfo
 
 log = logging.getLogger(__name__)
 
@@ -188,7 +186,7 @@ class Pool:
             attempt: the name of this execution.
             patience: seconds without a sign of life, after which the worker counts as hung and is killed.
         """
-        slot = min((slot for slot in self._slots if slot.idle), key=lambda slot: slot.device_failures)
+        slot = self._next_idle()
         if call.image is None:
             slot.ref = slot.actor.run_unit.remote(unit, attempt, call.poisoned)
         else:
@@ -201,44 +199,19 @@ class Pool:
         return {
             flight.call.unit: self._heard[flight.attempt].beat if flight.attempt in self._heard else None
             for flight in flights
-            if flight.call.image is None
+            if isinstance(flight.call, Call) and flight.call.image is None
         }
 
-    def calibrate(self, variant: str) -> float:
-        """Seconds per pixel of a variant, measured by the first worker that is there.
+    def measure(self, call: Measurement) -> None:
+        """Lets an idle worker measure how long a variant takes, which gives no sign of life meanwhile."""
+        slot = self._next_idle()
+        slot.ref = slot.actor.calibrate.remote(call.variant)
+        slot.flight = Flight(call, f"calibration of {call.variant}", _CALIBRATION_SECONDS, time.monotonic())
 
-        Raises:
-            RunError: it cannot be encoded with.
-            StoppedByPolicyError: workers die over it.
-        """
-        while True:
-            slot = self._first_idle()
-            try:
-                measured = ray.get(slot.actor.calibrate.remote(variant), timeout=_CALIBRATION_SECONDS)
-            except (RayTaskError, GetTimeoutError) as error:
-                raise RunError(f"no worker can encode with {variant}: {explained(error)}") from error
-            except RayError as error:
-                self._start_failed(explained(error))
-                self._revive(slot, died=True)
-            else:
-                if isinstance(measured, DeviceFailure):
-                    self._start_failed(measured.message)
-                    self._replace_device(slot)
-                    continue
-                self._failed_starts = 0
-                if isinstance(measured, StoreFailure):
-                    raise RunError(f"a worker cannot use the store: {measured.message}")
-                return float(measured)
+    def _next_idle(self) -> Slot:
+        return min((slot for slot in self._slots if slot.idle), key=lambda slot: slot.device_failures)
 
-    def _first_idle(self) -> Slot:
-        while not self.has_idle:
-            for _ in self.events(timeout=1.0):
-                raise AssertionError("no call is in flight yet")
-            if self.stop_reason:
-                raise StoppedByPolicyError(f"stopped: {self.stop_reason}")
-        return next(slot for slot in self._slots if slot.idle)
-
-    def events(self, timeout: float) -> Iterator[tuple[Call, Any, float]]:
+    def events(self, timeout: float) -> Iterator[tuple[Call | Measurement, Any, float]]:
         """Waits up to `timeout` seconds and yields calls that ended: (call, result or LostCall, seconds).
 
         Whatever has ended is collected before a worker is killed as hung.
@@ -253,16 +226,19 @@ class Pool:
         self._kill_hung()
         self._warn_if_scarce()
 
-    def _ended(self, slot: Slot) -> Iterator[tuple[Call, Any, float]]:
+    def _ended(self, slot: Slot) -> Iterator[tuple[Call | Measurement, Any, float]]:
         """What the worker was asked is answered, or the worker is gone."""
         result = outcome(slot)
         flight, slot.flight, slot.ref = slot.flight, None, None
+        starting = flight is None or isinstance(flight.call, Measurement)
         if isinstance(result, WorkerInfo):
             slot.info = result
         elif isinstance(result, LostCall) and result.device_failed:
+            if starting:
+                self._start_failed(result.detail)
             self._replace_device(slot)
         elif isinstance(result, LostCall) and result.reason != "internal_error":
-            if flight is None and not result.preempted:
+            if starting and not result.preempted:
                 self._start_failed(result.detail)
             self._revive(slot, died=result.died)
         elif isinstance(result, GivenBack):

@@ -10,6 +10,14 @@ from ncbatch.driver.schedule import Call
 from ncbatch.worker.worker import WorkerInfo
 
 
+@dataclass(frozen=True)
+class Measurement:
+    """The call that measures how long a variant takes; image as in `Call`."""
+
+    variant: str
+    image: None = None
+
+
 @dataclass
 class Flight:
     """A call in flight.
@@ -22,7 +30,7 @@ class Flight:
         killed: Whether its worker was killed because it seemed to hang.
     """
 
-    call: Call
+    call: Call | Measurement
     attempt: str
     patience: float
     started: float

@@ -11,20 +11,21 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from ray.exceptions import ActorDiedError, ActorUnavailableError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
 
 from ncbatch.driver import lost_calls as lost_calls_module
 from ncbatch.driver import pool as pool_module
+from ncbatch.driver.calibrations import calibrate
 from ncbatch.driver.cluster_view import ClusterView, Node
 from ncbatch.driver.elastic import Elastic
 from ncbatch.driver.lost_calls import LostCall
 from ncbatch.driver.options import PoolConfig
 from ncbatch.driver.pool import Pool
 from ncbatch.driver.schedule import Call, CallKind
-from ncbatch.errors import StoppedByPolicyError
+from ncbatch.errors import RunError, StoppedByPolicyError
 from ncbatch.plan.units import Unit
 from ncbatch.worker.beats import Beat, Board
-from ncbatch.worker.worker import DeviceFailure, GivenBack, WorkerInfo
+from ncbatch.worker.worker import DeviceFailure, GivenBack, StoreFailure, WorkerInfo
 
 CALL = Call("u", CallKind.UNIT, 1)
 BROKEN = DeviceFailure("cuda: an illegal memory access was encountered")
@@ -182,9 +183,42 @@ def test_the_only_device_is_tried_again_and_again(start: Any) -> None:
 def test_no_device_that_can_be_calibrated_stops_the_run(start: Any) -> None:
     pool, _ = start([BROKEN] * 50)
     with pytest.raises(StoppedByPolicyError, match="illegal memory access"):
-        pool.calibrate("v")
+        calibrate(pool, ["v"], 1)
     pool, _ = start([BROKEN, 3e-6])
-    assert pool.calibrate("v") == 3e-6
+    assert calibrate(pool, ["v"], 1) == {"v": 3e-6}
+
+
+def test_variants_are_measured_side_by_side(start: Any) -> None:
+    pool, ray = start([NEVER], [NEVER], [NEVER])
+    waits: list[int] = []
+
+    def answers(references: list[Reference], **words: Any) -> Any:
+        under_way = [slot.ref for slot in pool._slots if slot.flight is not None]
+        if words.get("timeout"):
+            waits.append(len(under_way))
+            for seconds, reference in enumerate(under_way):
+                reference.answer = (seconds + 1) * 1e-6
+        return PlayedRay.wait(references, **words)
+
+    ray.wait = answers
+    assert set(calibrate(pool, ["a", "b", "a", "c"], 3)) == {"a", "b", "c"}
+    assert waits == [3], "at once, and each once"
+
+
+def test_a_variant_that_no_worker_can_encode_with_stops_the_run(start: Any) -> None:
+    error = RayTaskError("calibrate", "traceback", ValueError("no such model"))
+    pool, _ = start([error])
+    with pytest.raises(RunError, match="no worker can encode with v: ValueError: no such model"):
+        calibrate(pool, ["v"], 1)
+    pool, _ = start([StoreFailure("access denied")])
+    with pytest.raises(RunError, match="a worker cannot use the store: access denied"):
+        calibrate(pool, ["v"], 1)
+
+
+def test_a_worker_that_dies_over_a_measurement_is_replaced(start: Any) -> None:
+    pool, ray = start([ActorDiedError(), 2e-6])
+    ray.actors[0].killed = True  # its device is free for the next
+    assert calibrate(pool, ["v"], 1) == {"v": 2e-6}
 
 
 def begun(pool: Pool, patience: float) -> None:

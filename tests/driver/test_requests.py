@@ -46,12 +46,6 @@ class PoolHere:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def calibrate(self, variant: str) -> float:
-        return 1e-6
-
-    def grow(self, units: int) -> None:
-        pass
-
 
 class DriverHere:
     """In the place of the driver: does a run's pending units one after the other, up to `limit` of them."""
@@ -77,6 +71,9 @@ class DriverHere:
 @pytest.fixture(autouse=True)
 def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ncbatch.driver.encode_corpus.Pool", PoolHere)
+    monkeypatch.setattr(
+        "ncbatch.driver.encode_corpus.calibrate", lambda _, variants, __: dict.fromkeys(variants, 1e-6)
+    )
     monkeypatch.setattr("ncbatch.driver.encode_corpus.Driver", DriverHere)
 
 
