@@ -22,6 +22,7 @@ from ncbatch.driver.elastic import Aim, Elastic, Needs
 from ncbatch.driver.lost_calls import LostCall, outcome
 from ncbatch.driver.options import PoolConfig
 from ncbatch.driver.schedule import Call
+from ncbatch.driver.shared_models import share_models
 from ncbatch.driver.slots import Flight, Measurement, Slot
 from ncbatch.plan.units import Unit
 from ncbatch.worker.beats import Beat, Heard
@@ -74,7 +75,8 @@ class Pool:
         self._elastic = Elastic(self._elastic.size, may_grow=start_ray(self._address, self._elastic.size))
         self._watch = ClusterWatch()
         self._board = BoardReader()
-        self._config = replace(self._config, report=self._board.pen, node=this_node)
+        source = share_models(self._config.output, self._config.spec.models)
+        self._config = replace(self._config, report=self._board.pen, source=source, node=this_node)
         self._recruit(self._elastic.needs(self._view))
         self._none_since = time.monotonic()
 

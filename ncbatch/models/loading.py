@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 
@@ -88,15 +88,24 @@ def kept_model(output: Store, digest: str) -> Checkpoint:
     return model
 
 
+ModelSource = Callable[[str], "bytes | None"]
+"""A checkpoint's bytes by its digest, from nearer than the run's folder; None where it is not there."""
+
+
 class RunModels:
     """The models of a run on a device, each loaded, and its digest compared, once.
+
+    Args:
+        output: the run's folder.
+        device: to compute on.
+        source: is asked first.
 
     Variants take turns, and with them their models; so what was loaded stays, as far as memory goes: of more
     than `_KEPT_BYTES` of checkpoints, those that were used last.
     """
 
-    def __init__(self, output: Store, device: torch.device) -> None:
-        self._output, self.device = output, device
+    def __init__(self, output: Store, device: torch.device, source: ModelSource | None = None) -> None:
+        self._output, self.device, self._source = output, device, source
         self._models: dict[str, Model] = {}  # the one used last comes last
         self._bytes: dict[str, int] = {}
 
@@ -107,12 +116,19 @@ class RunModels:
             del self._models[next(iter(self._models))]
         return model
 
+    def _shared(self, digest: str) -> Checkpoint | None:
+        data = self._source(digest) if self._source is not None else None
+        if data is None:
+            return None
+        model = checkpoint.parse(data, f"the model {digest[:16]}")
+        return model if model.digest == digest else None
+
     def get(self, digest: str) -> Model:
         """The model of this digest; errors as `kept_model`."""
         if digest not in self._models:
-            checkpoint = kept_model(self._output, digest)
-            size = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
-            return self.add(Model(checkpoint, self.device), size)
+            found = self._shared(digest) or kept_model(self._output, digest)
+            size = sum(tensor.nbytes for tensor in found.tensors.values())
+            return self.add(Model(found, self.device), size)
         self._models[digest] = model = self._models.pop(digest)
         return model
 

@@ -18,6 +18,7 @@ from ncbatch.codec.errors import InexactDeviceError
 from ncbatch.errors import first_line
 from ncbatch.logs import JsonLines, LogFormat, about
 from ncbatch.metrics.unit_result import UnitResult
+from ncbatch.models.loading import ModelSource
 from ncbatch.plan.spec import RunSpec
 from ncbatch.plan.units import Unit
 from ncbatch.store import Store, StoreError
@@ -35,7 +36,7 @@ log = logging.getLogger(__name__)
 class WorkerConfig:
     """What a worker needs to know; travels to it.
 
-    threads: of torch. report: see `Workspace`. node: tells where it is called.
+    threads: of torch. report, source: see `Workspace`. node: tells where it is called.
     log_format: of the lines that it logs.
     """
 
@@ -46,6 +47,7 @@ class WorkerConfig:
     threads: int = 1
     report: BeatSink | None = None
     log_format: LogFormat = "text"
+    source: ModelSource | None = None
     node: Callable[[], str] = str
 
 
@@ -109,7 +111,7 @@ class Worker:
             raise RuntimeError(f"the device {device} does not compute: {problem}")
         self._node = config.node()
         self._workspace = Workspace(
-            config.spec, config.corpus, config.output, device, config.options, config.report
+            config.spec, config.corpus, config.output, device, config.options, config.report, config.source
         )
         # Who takes a machine away says so some time before, by this signal or through the cluster.
         signals.at_first(signal.SIGTERM, self._workspace.leaving.set)

@@ -10,7 +10,7 @@ import torch
 from ncbatch.codec.codecs import ClassicalCoder, Coder, LearnedCoder, PackCoder
 from ncbatch.codec.methods import ClassicalRecipe
 from ncbatch.codec.recipe import PackedRecipe
-from ncbatch.models.loading import RunModels
+from ncbatch.models.loading import ModelSource, RunModels
 from ncbatch.plan.spec import RunSpec, Variant
 from ncbatch.plan.units import Unit
 from ncbatch.store import Store
@@ -34,6 +34,7 @@ class Workspace:
         device: where models compute.
         options: how units are done.
         report: where to say how much of a unit is done.
+        source: where models are nearer than in the run's folder.
         leaving: set when the process is to end soon, so that it gives back what it is at.
         bounds: what is done beside the main thread.
     """
@@ -44,6 +45,7 @@ class Workspace:
     device: torch.device
     options: WorkerOptions = field(default_factory=WorkerOptions)
     report: BeatSink | None = None
+    source: ModelSource | None = None
     leaving: threading.Event = field(init=False, default_factory=threading.Event)
     bounds: Bounds = field(init=False)
     models: RunModels = field(init=False)
@@ -51,7 +53,7 @@ class Workspace:
 
     def __post_init__(self) -> None:
         self.bounds = Bounds.of(self.device, torch.get_num_threads())
-        self.models = RunModels(self.output, self.device)
+        self.models = RunModels(self.output, self.device, self.source)
 
     def coder(self, variant: Variant) -> Coder | PackCoder:
         """What the variant's recipe does, on the device."""

@@ -28,7 +28,7 @@ from ncbatch.plan.spec import RunSpec, Variant
 from ncbatch.store import LocalStore, Store, StoreOptions
 from ncbatch.worker.unit import run_unit
 from ncbatch.worker.workspace import Workspace
-from tests.workbench import AMORTIZED, ATTEMPTS, MODEL, Workbench, make_image, make_variant
+from tests.workbench import AMORTIZED, ATTEMPTS, CHECKPOINT, MODEL, Workbench, make_image, make_variant
 
 
 class PoolHere:
@@ -170,3 +170,13 @@ def test_a_model_that_has_become_another_is_not_kept_for_it(local: Workbench) ->
     with pytest.raises(ModelError, match=r"the model base-0.010 is another now: its digest is .*, not 0000"):
         encode(local, local.spec(changed))
     assert local.keys("models/") == [] and layout.RUN not in local.keys("")
+
+
+def test_a_model_is_read_from_nearer_than_the_runs_folder(local: Workbench, fetched: Counter[str]) -> None:
+    keep_model(local.output, CHECKPOINT)
+    key = layout.model_key(CHECKPOINT.digest)
+    whole, other = CHECKPOINT.to_bytes(), zoo.load_builtin("base-0.005").to_bytes()
+    for given, reads in ((whole, 0), (None, 1), (other, 2)):
+        models = RunModels(local.output, MODEL.device, {CHECKPOINT.digest: given}.get)
+        assert models.get(CHECKPOINT.digest).digest == CHECKPOINT.digest
+        assert fetched[key] == reads

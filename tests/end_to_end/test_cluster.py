@@ -81,7 +81,7 @@ def test_a_node_that_is_to_be_taken_away_gives_its_unit_back(cluster: Cluster, t
     goes, _ = cluster.add_node(num_cpus=1), cluster.add_node(num_cpus=1)
     command = ("encode", tmp_path / "in", tmp_path / "out", "--steps", "1000")
     with running(*command, "--ray-address", cluster.address) as run:
-        wait_for(lambda: "2 workers" in run.err and len(run.busy_workers()) == 2, "both nodes work")
+        wait_for(lambda: "2 workers" in run.err and count(out, "units/"), "both nodes work")
         ray = Path(sys.executable).with_name("ray")
         words = ("--node-id", goes.node_id, "--reason", "DRAIN_NODE_REASON_PREEMPTION")
         notice = (ray, "drain-node", "--address", cluster.address, *words, "--reason-message", "spot")

@@ -68,6 +68,8 @@ def test_a_store_that_fails_on_the_way_loses_nothing(bucket: Bucket, head: Head)
     assert set(found) == set(bucket.keys) and {row["status"] for row in found.values()} == {"ok"}
     assert_verified(out)
     assert bucket.proxy.count("GET", "raw/003.png") > 3
+    (model,) = [info.key for info in out.list("models/")]
+    assert bucket.proxy.count("GET", model) == 1, "by the driver, for all workers"
     _assert_no_secret(bucket, done.out + done.err)
 
 
