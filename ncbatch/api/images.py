@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import os
+from collections.abc import Mapping
 from typing import Any, get_args
 
 import numpy as np
@@ -12,12 +13,13 @@ import pydantic
 import torch
 from PIL import Image
 
+from ncbatch.api.places import path_text, store_options
 from ncbatch.codec import bitstream
 from ncbatch.codec import decode as decoder
 from ncbatch.codec import encode as encoder
 from ncbatch.codec.bitstream import short_digest
-from ncbatch.codec.errors import WrongModelError
-from ncbatch.codec.methods import Learned
+from ncbatch.codec.errors import BitstreamError, WrongModelError
+from ncbatch.codec.methods import CODECS, Learned
 from ncbatch.codec.model.hyperprior import Model
 from ncbatch.codec.recipe import LearnedRecipe
 from ncbatch.errors import UsageError, first_problem
@@ -44,6 +46,7 @@ def load_model(
     device: torch.device | str | None = None,
     endpoint_url: str | None = None,
     region: str | None = None,
+    storage_options: Mapping[str, str] | None = None,
 ) -> Model:
     """Loads a model, frozen, onto a device.
 
@@ -53,6 +56,8 @@ def load_model(
         device: Where the model computes; by default a GPU if there is one, else the CPU.
         endpoint_url: The S3 server that an `s3://` URI refers to; by default the environment's.
         region: The region of that server; by default the environment's.
+        storage_options: What else S3 needs, by the keys of `--storage-option`, such as
+            `{"requester-pays": "true"}`.
 
     Returns:
         The model. These of its attributes are public: `info`, with `info.lmbda` (the weight of the MSE that
@@ -61,6 +66,7 @@ def load_model(
 
     Raises:
         NcbatchError: There is no such model or device, or the model's file is damaged.
+        TypeError: `name` is neither text nor a path.
 
     Example:
         >>> import ncbatch
@@ -69,10 +75,10 @@ def load_model(
         (0.01, 'base')
     """
     target = _device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    name = os.fspath(name)
+    name = path_text(name, "name")
     if name in catalog.builtin_models():
         return _builtin(name, target)
-    return Model(load_checkpoint(name, StoreOptions(endpoint_url=endpoint_url, region=region)), target)
+    return Model(load_checkpoint(name, store_options(endpoint_url, region, storage_options)), target)
 
 
 def _device(device: torch.device | str) -> str:
@@ -161,6 +167,8 @@ def encode(
 
 def _recipe(request: dict[str, Any]) -> Learned:
     """The settings of one image, with everything filled in that was left out."""
+    if request.get("method") in CODECS:
+        raise UsageError(f"method: {request['method']!r} is a codec of its own, and makes no .ncb files")
     try:
         recipe = make_variant(request, StoreOptions()).recipe
     except (UsageError, pydantic.ValidationError) as error:
@@ -171,18 +179,28 @@ def _recipe(request: dict[str, Any]) -> Learned:
     return recipe
 
 
+def _opened(data: bytes, alpha: Alpha, limits: ImageLimits) -> Pixels:
+    try:
+        return read_image(data, alpha=alpha, limits=limits)
+    except ImageError as error:
+        if error.error_class != "transparent":
+            raise
+        fix = 'give alpha="white" or alpha="black", for what lies behind it'  # an argument here, and no flag
+        raise ImageError(error.error_class, error.what, fix) from error
+
+
 def _pixels(image: np.ndarray | Image.Image | Path, alpha: Alpha) -> Pixels:
     """The image as the codec takes it."""
     limits = ImageLimits(max_pixels=MAX_SIDE**2)  # the caller knows what fits into memory
     if isinstance(image, str | os.PathLike):
-        return read_image(_read(os.fspath(image)), alpha=alpha, limits=limits)
+        return _opened(_read(os.fspath(image)), alpha, limits)
     if isinstance(image, Image.Image):
         file = io.BytesIO()
         try:
             image.save(file, "PNG", compress_level=0)  # one way for palettes, 16 bits and transparency
         except OSError as error:
             raise ImageError("unsupported", f"PIL images of mode {image.mode} are not read") from error
-        return read_image(file.getvalue(), alpha=alpha, limits=limits)
+        return _opened(file.getvalue(), alpha, limits)
     if isinstance(image, bytes | bytearray | memoryview):
         raise TypeError(
             "an image is an array, a PIL image or a path; open the bytes of a file with PIL first"
@@ -238,8 +256,11 @@ def decode(
         content = bytes(data)
     else:
         raise TypeError(f"not the bytes of a file but {type(data).__name__}; give bytes, or the file's path")
-    if model is None:
+    try:
         digest = bitstream.parse(content, max_pixels=max_pixels).model_digest
+    except BitstreamError as error:
+        raise BitstreamError(str(error).replace("--max-pixels", "max_pixels")) from error
+    if model is None:
         model = _model_of(digest, uri)
     elif not isinstance(model, Model):
         model = load_model(model)

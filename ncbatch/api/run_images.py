@@ -7,6 +7,7 @@ from typing import Any
 from ncbatch.decoding.run_reader import RunReader
 from ncbatch.errors import UsageError
 from ncbatch.images.pixels import Pixels
+from ncbatch.plan.run import load_run
 from ncbatch.store import Store
 
 
@@ -48,10 +49,11 @@ class RunImages:
             self._read()
             found = self._find(key, variant)
         if not found:
+            under = f" under the variant {variant!r}" if variant else ""
+            if any(image.key == key for unit in load_run(self._store).pending for image in unit.images):
+                raise UsageError(f"the run has no row of {key!r}{under} yet; it is still to be encoded")
             raise UsageError(
-                f"the run has no row of {key!r}"
-                + (f" under the variant {variant!r}" if variant else "")
-                + " yet"
+                f"the run has no row of {key!r}{under}; the column `image_key` of its table names its images"
             )
         if len(found) > 1:
             names = ", ".join(row["variant"] for row in found)

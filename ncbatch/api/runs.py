@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import duckdb
 import pyarrow as pa
 
+from ncbatch.api.places import path_text, store_options
 from ncbatch.images.pixels import Pixels
 from ncbatch.metrics import query as sql
 from ncbatch.metrics.table import read_table
 from ncbatch.plan.spec import read_run
-from ncbatch.store import Store, StoreOptions, open_store
+from ncbatch.store import Store, open_store
 
 __all__ = ["Run", "open_run"]
 
 
 def open_run(
-    uri: str | os.PathLike[str], *, endpoint_url: str | None = None, region: str | None = None
+    uri: str | os.PathLike[str],
+    *,
+    endpoint_url: str | None = None,
+    region: str | None = None,
+    storage_options: Mapping[str, str] | None = None,
 ) -> Run:
     """Opens the output folder of a run, which may still be encoding.
 
@@ -26,9 +31,12 @@ def open_run(
         uri: An `s3://bucket/prefix` URI, a `file://` URI or a path.
         endpoint_url: The S3 server that an `s3://` URI refers to; by default the environment's.
         region: The region of that server; by default the environment's.
+        storage_options: What else S3 needs, by the keys of `--storage-option`, such as
+            `{"requester-pays": "true"}`.
 
     Raises:
         NcbatchError: There is no run, or its store cannot be reached.
+        TypeError: `uri` is neither text nor a path.
 
     Example:
         >>> import ncbatch
@@ -37,7 +45,7 @@ def open_run(
         ...
         ncbatch.store.errors.StoreError: ...
     """
-    store = open_store(os.fspath(uri), StoreOptions(endpoint_url=endpoint_url, region=region))
+    store = open_store(path_text(uri, "uri"), store_options(endpoint_url, region, storage_options))
     store.check()
     return Run(store)
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from ncbatch.cli.common import open_run
+from ncbatch.cli.common import Json, open_run
 from ncbatch.cli.console import out
-from ncbatch.cli.findings import report_findings
+from ncbatch.cli.findings import findings_as_json, report_findings
 from ncbatch.cli.flags import command
 from ncbatch.decoding.options import FileOptions, PackPart
 from ncbatch.errors import UsageError
@@ -33,6 +33,7 @@ def decode(
     variant: Annotated[str | None, Setting(
         "decode only this variant of a run", "NAME", default="all of them",
     )] = None,
+    json: Json = False,
     part: PackPart,
     options: FileOptions,
 ) -> ExitCode:  # fmt: skip
@@ -53,8 +54,13 @@ def decode(
 
         require_object(source, options.store)
         into = opened(one_image=suffix == "ncb" or part.image is not None)
+        files = []
         for name in _decode_file(source, into, options, part if suffix == "ncbp" else None):
-            out.print(f"decoded into {into.store.uri}{name}")
+            files.append(into.store.uri + name)
+            if not json:
+                out.print(f"decoded into {files[-1]}")
+        if json:
+            out.print_json(data={"decoded": len(files), "files": files, "problems": []})
         return ExitCode.OK
     if Path(source).is_file():
         raise UsageError(f"{source} is not a run's output, nor a .ncb or .ncbp file")
@@ -62,9 +68,10 @@ def decode(
     into = opened(one_image=False)
     from ncbatch.decoding.run_reader import RunReader
 
-    return report_findings(
-        RunReader(run, variant=variant).decode_into(into), f"decoded into {into.store.uri}"
-    )
+    findings = RunReader(run, variant=variant).decode_into(into)
+    if json:
+        return findings_as_json(findings, "decoded", {"destination": into.store.uri})
+    return report_findings(findings, f"decoded into {into.store.uri}")
 
 
 def _decode_file(

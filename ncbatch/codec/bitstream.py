@@ -19,6 +19,8 @@ from ncbatch.codec.methods import LEARNED
 from ncbatch.images.limits import MAX_SIDE
 
 MAGIC = b"NCB"
+PACK_MAGIC = b"NCP"
+"""Of packs, which are read elsewhere."""
 VERSION = 2
 EXACT_VERSION = 1
 """Codes with sigma as it is. Still read, no longer written."""
@@ -123,6 +125,11 @@ def parse(data: bytes, *, max_pixels: int) -> Bitstream:
     Raises:
         BitstreamError: the bytes are not a whole, sane `.ncb` file.
     """
+    if data[: len(PACK_MAGIC)] == PACK_MAGIC:
+        raise BitstreamError(
+            "not an .ncb file but a pack, .ncbp, of several images; `ncbatch decode` takes it, from a file "
+            "of that name"
+        )
     if data[: len(MAGIC)] != MAGIC:
         raise BitstreamError("not an .ncb file: it does not start with NCB")
     if len(data) < _FIXED + _CHECKSUM:

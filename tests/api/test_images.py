@@ -116,7 +116,7 @@ def test_what_is_no_image(image: object, error: type[Exception], message: str) -
         ({"method": "sgaa"}, "^method: there is no 'sgaa'"),
         ({"steps": -1}, "^steps: -1 is not at least 1"),
         ({"method": "sga+bits-back"}, "does not make .ncb files"),
-        ({"method": "jpeg"}, "quality"),
+        ({"method": "jpeg"}, "^method: 'jpeg' is a codec of its own, and makes no .ncb files$"),
         ({"alpha": "pink"}, "^alpha: 'pink' is not one of refuse, white, black"),
         ({"model": "base-0.011"}, "there is no model 'base-0.011'"),
         ({"model": "bits-back-0.010", "method": "amortized"}, "codes packs"),
@@ -125,6 +125,31 @@ def test_what_is_no_image(image: object, error: type[Exception], message: str) -
 def test_what_is_no_setting(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ncbatch.NcbatchError, match=message):
         ncbatch.encode(PIXELS, **settings)  # type: ignore[arg-type]
+
+
+def test_transparency_and_limits_are_told_as_arguments() -> None:
+    alpha = np.full((8, 8, 1), 100, np.uint8)
+    image = Image.fromarray(np.concatenate([PIXELS[:8, :8], alpha], axis=2))
+    with pytest.raises(ncbatch.NcbatchError, match='give alpha="white" or alpha="black"') as caught:
+        ncbatch.encode(image, method="amortized")
+    assert "--" not in str(caught.value)
+    with pytest.raises(ncbatch.NcbatchError, match="raise it with max_pixels") as caught:
+        ncbatch.decode(amortized(), max_pixels=100)
+    assert "--" not in str(caught.value)
+
+
+def test_a_pack_is_told_to_be_one(tmp_path: Path) -> None:
+    pack = b"NCP" + bytes(100)
+    (tmp_path / "a.ncbp").write_bytes(pack)
+    for given in (pack, tmp_path / "a.ncbp"):
+        with pytest.raises(ncbatch.NcbatchError, match=r"but a pack, \.ncbp, .* `ncbatch decode` takes it"):
+            ncbatch.decode(given, "base-0.010")
+
+
+@pytest.mark.parametrize("name", [None, 5, b"base-0.010"])
+def test_what_names_no_model(name: object) -> None:
+    with pytest.raises(TypeError, match=f"name: not a path or URI but {type(name).__name__}; give text"):
+        ncbatch.load_model(name)  # type: ignore[arg-type]
 
 
 def test_a_device_that_is_not_here() -> None:

@@ -48,7 +48,7 @@ def test_a_runs_table_and_images(local: Workbench) -> None:
     assert np.array_equal(run.image("b.png"), decode(MODEL, local.output.get(key)))
     with pytest.raises(ncbatch.NcbatchError, match=r"bad.png failed under v; the column `error`"):
         run.image("bad.png")
-    with pytest.raises(ncbatch.NcbatchError, match=r"the run has no row of 'c.png' yet"):
+    with pytest.raises(ncbatch.NcbatchError, match=r"the run has no row of 'c.png'; the column"):
         run.image("c.png")
     with pytest.raises(ncbatch.NcbatchError, match="nope"):
         run.table(["nope"])
@@ -81,6 +81,22 @@ def test_what_is_no_run_is_said(tmp_path: Path) -> None:
         ncbatch.open_run(tmp_path)
     with pytest.raises(ncbatch.NcbatchError, match="does not exist"):
         ncbatch.open_run(tmp_path / "nowhere")
+    with pytest.raises(TypeError, match="uri: not a path or URI but NoneType; give text or a Path"):
+        ncbatch.open_run(None)  # type: ignore[arg-type]
+    with pytest.raises(ncbatch.NcbatchError, match="there is no 'payer'"):
+        ncbatch.open_run(tmp_path, storage_options={"payer": "me"})
+
+
+def test_a_key_that_is_not_there_is_told_from_one_that_is_to_come(local: Workbench) -> None:
+    local.add({"a.png": make_image(seed=1)})
+    encoded(local, "v")
+    run = ncbatch.open_run(local.output.uri)
+    with pytest.raises(ncbatch.NcbatchError, match=r"no row of 'b\.png'; the column `image_key`"):
+        run.image("b.png")
+    local.add({"b.png": make_image(seed=2)})
+    local.open(local.spec(make_variant()))
+    with pytest.raises(ncbatch.NcbatchError, match=r"no row of 'b\.png' yet; it is still to be encoded"):
+        run.image("b.png")
 
 
 def test_importing_ncbatch_loads_nothing_heavy_and_a_table_needs_no_torch(local: Workbench) -> None:

@@ -59,6 +59,8 @@ def test_a_run_is_read_decoded_verified_and_compacted(folder: Path, said: Said, 
     csv = said("query", out, sql, "--format", "csv").expect(0).out.splitlines()
     assert csv[0] == "image_key,width,bpp" and csv[1].startswith("000.png,64,")
     assert "4 rows" in said("compact", out).expect(0).out
+    told = json.loads(said("compact", out, "--json").expect(0).out)
+    assert (told["rows"], told["parts"]) == (4, 1) and told["units"] >= 1
     told = json.loads(said("query", out, sql, "--format", "json").expect(0).out)
     assert [row["image_key"] for row in told] == ["000.png", "001.png", "002.png", "below/sp ace+%25.png"]
 
@@ -68,6 +70,10 @@ def test_a_run_is_read_decoded_verified_and_compacted(folder: Path, said: Said, 
     said("decode", ncb, tmp_path / "single.png").expect(0)
     assert (tmp_path / "single.png").read_bytes() == (tmp_path / "one" / "000.png").read_bytes()
     assert "4 images decoded" in said("decode", out, tmp_path / "all").expect(0).out
+    told = json.loads(said("decode", out, tmp_path / "all", "--json").expect(0).out)
+    assert told == {"decoded": 4, "destination": f"file://{tmp_path}/all/", "problems": []}
+    told = json.loads(said("decode", ncb, tmp_path / "one", "--json").expect(0).out)
+    assert told == {"decoded": 1, "files": [f"file://{tmp_path}/one/000.png"], "problems": []}
     (tmp_path / "single.png").write_bytes(b"own")
     assert "--overwrite" in said("decode", ncb, tmp_path / "single.png").expect(1).message
     several = said("decode", out, tmp_path / "several.png").expect(1)

@@ -28,13 +28,13 @@ from numpy.typing import NDArray
 
 from ncbatch.codec.bits_back.bbvi import BbviSettings
 from ncbatch.codec.bits_back.fixed_posterior import Corrections
-from ncbatch.codec.bitstream import METHODS, check_size, leb128, read_leb128
+from ncbatch.codec.bitstream import METHODS, PACK_MAGIC, check_size, leb128, read_leb128
 from ncbatch.codec.errors import BitstreamError
 from ncbatch.codec.methods import LEARNED
 from ncbatch.codec.model.hyperprior import PADDING
 from ncbatch.codec.recipe import MAX_BBVI_LEARNING_RATE, MAX_BBVI_STEPS
 
-MAGIC = b"NCP"
+MAGIC = PACK_MAGIC
 _VERSIONS = {2: (False, False), 3: (False, True), 4: (True, False), 5: (True, True)}
 """Whether y is coded with coarse parameters, and whether the images' names are in the pack. The older ones,
 which are not coarse, are still read, but no longer written."""
