@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -142,6 +143,14 @@ def words(text: str) -> tuple[str, ...]:
 def key_text(text: str) -> str:
     """What was typed, as text that keys are in: UTF-8 in every locale, other bytes as in `caf\\xe9`."""
     return os.fsencode(text).decode("utf-8", "backslashreplace")
+
+
+def web_address(text: str) -> str:
+    """An address of http or https; raises ValueError."""
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"{text!r} is not an address like https://example.com/hook")
+    return text
 
 
 natural = Number(whole=True, least=0)

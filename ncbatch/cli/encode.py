@@ -95,10 +95,12 @@ def encode_and_summarise(
     places = _checked(spec, output, options)
     from ncbatch.cli.progress_line import progress_line
     from ncbatch.driver.encode_corpus import encode_corpus  # torch and Ray, which take seconds
+    from ncbatch.driver.notify import notified
 
     consent = None if options.yes else ask
-    with progress_display() as show:
+    with notified(options.notify, places.output.uri) as ending, progress_display() as show:
         summary = encode_corpus(places, options, lambda s: show(progress_line(s), s.is_over), consent)
+        ending.finished(summary)
     with contextlib.suppress(BrokenPipeError):  # the exit code is the run's, whoever reads
         if as_json:
             out.print_json(data={"output": output} | summary_content(summary))

@@ -13,6 +13,7 @@ from ncbatch.settings import (
     cpu_count,
     gpu_count,
     positive_float,
+    web_address,
     worker_count,
 )
 from ncbatch.store import StoreOptions
@@ -96,4 +97,8 @@ class EncodeOptions:
         "work on the run although another driver seems to be at it; no harm to the results, but some work "
         "may be done twice",
     )] = False  # fmt: skip
+    notify: Annotated[str | None, Setting(
+        "address that gets a JSON object by POST when the run has finished, was stopped or interrupted, or "
+        "ended with an error", "URL", web_address, default="nobody is told", environment=True,
+    )] = field(default=None, repr=False)  # fmt: skip
     store: Annotated[StoreOptions, STORAGE] = field(default_factory=StoreOptions)
