@@ -20,14 +20,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from ncbatch.codec.allocator import keep_freed_memory
 from ncbatch.codec.bits_back.encode import encode_pack, find
 from ncbatch.codec.bits_back.pack import PackReader
-from ncbatch.codec.encode import find_latents, finish
+from ncbatch.codec.encode import FoundLatents, find_latents, finish
 from ncbatch.codec.methods import BitsBackBbvi, Sga
 from ncbatch.codec.model import hyperprior, known_answer
 from ncbatch.codec.model.checkpoint import Checkpoint, export
 from ncbatch.codec.model.exact_hyper_synthesis import ExactHyperSynthesis
 from ncbatch.codec.model.hyperprior import Model, to_tensor
 from ncbatch.codec.recipe import PRESETS
-from ncbatch.codec.refinement import step
+from ncbatch.codec.refinement import recorded_step
 from ncbatch.codec.refinement.batch import Refinement
 from ncbatch.codec.refinement.loop import Target
 from ncbatch.codec.refinement.noise import ImageNoise
@@ -155,9 +155,9 @@ def _matmul_flops(device: torch.device, side: int) -> float:
 LOOPS: dict[str, Callable[[], contextlib.AbstractContextManager[Any]]] = {
     "as shipped": contextlib.nullcontext,
     "g_s in float32": lambda: mock.patch.object(hyperprior, "fast_dtype", lambda device: torch.float32),
-    "no CUDA graph": lambda: mock.patch.object(step.RecordedStep, "enabled", False),
+    "no CUDA graph": lambda: mock.patch.object(recorded_step.RecordedStep, "enabled", False),
     "no search for kernels": lambda: mock.patch.object(
-        step, "fastest_kernels", lambda device: contextlib.nullcontext()
+        recorded_step, "fastest_kernels", lambda device: contextlib.nullcontext()
     ),
 }
 """The loop, with and without its parts."""
@@ -228,7 +228,7 @@ def _presets(
     look = _timed(refinement.looks, device) / best["batch"]
     del refinement
     recipe = Sga(lmbda=_LMBDA, steps=2)
-    latents = find_latents(model, [pixels], recipe)[0]
+    latents = _found(model, [pixels], recipe)[0]
     finishing = _timed(lambda: finish(model, pixels, recipe, latents), device)
     for preset in PRESETS:
         planned = Sga(lmbda=_LMBDA, **Sga.preset(preset))
@@ -242,6 +242,11 @@ def _presets(
             "look_seconds": look,
             "finishing_seconds": finishing,
         }
+
+
+def _found(model: Model, images: Sequence[Pixels], recipe: Sga) -> list[FoundLatents]:
+    found = dict(find_latents(model, images, recipe))
+    return [latents for _, latents in sorted(found.items()) if isinstance(latents, FoundLatents)]
 
 
 def _timed(work: Callable[[], object], device: torch.device, times: int = 3) -> float:
@@ -265,7 +270,7 @@ def _corpus(model: Model, extent: Extent) -> dict[str, Any]:
     sizes = [(extent.width, extent.height), (extent.height, extent.width), (extent.height, extent.height)]
     images = [picture(*sizes[i % 3]) for i in range(extent.images)]
     batch, refining = 8, 0.0
-    find_latents(model, images[:1], Sga(lmbda=_LMBDA, steps=2))
+    _found(model, images[:1], Sga(lmbda=_LMBDA, steps=2))
     started = time.perf_counter()
     with ThreadPoolExecutor(4) as pool:
         finished = []
@@ -273,7 +278,7 @@ def _corpus(model: Model, extent: Extent) -> dict[str, Any]:
             alike = [image for image in images if image.shape[:2] == size[::-1]]
             for group in (alike[i : i + batch] for i in range(0, len(alike), batch)):
                 began = time.perf_counter()
-                found = find_latents(model, group, recipe)
+                found = _found(model, group, recipe)
                 wait_for(model.device)
                 refining += time.perf_counter() - began
                 finished += [

@@ -44,7 +44,7 @@ from PIL import Image
 
 from ncbatch.codec import codecs
 from ncbatch.codec.allocator import keep_freed_memory
-from ncbatch.codec.encode import FoundLatents, Pause, RefinementState, find_latents
+from ncbatch.codec.encode import FoundLatents, Pause, Refill, RefinementState, find_latents
 from ncbatch.codec.methods import Learned, Sga
 from ncbatch.codec.model.hyperprior import Model
 from ncbatch.codec.recipe import STEPS_BETWEEN_PAUSES
@@ -94,6 +94,7 @@ class _Standing:
     """A refinement in progress, as far as a worker looks at one."""
 
     latents: dict[str, torch.Tensor]
+    images: int
     step: int = 0
 
     @property
@@ -101,8 +102,16 @@ class _Standing:
         return self.step >= STEPS
 
     @property
-    def has_stopped(self) -> list[bool] | None:
-        return None
+    def numbers(self) -> range:
+        return range(self.images)
+
+    @property
+    def steps_taken(self) -> list[int]:
+        return [self.step] * self.images
+
+    @property
+    def has_ended(self) -> list[bool]:
+        return [self.done] * self.images
 
     def state(self) -> RefinementState:
         """As large as a real one's: variables, two moments of Adam each, and the best iterate."""
@@ -121,7 +130,9 @@ class FastDevice:
         """Refines an image for real, a little."""
         key = pixels.tobytes()
         if key not in self.known:
-            (self.known[key],) = find_latents(model, [pixels], recipe)
+            ((_, found),) = find_latents(model, [pixels], recipe)
+            assert isinstance(found, FoundLatents)
+            self.known[key] = found
 
     def __call__(
         self,
@@ -131,19 +142,21 @@ class FastDevice:
         *,
         resume_from: RefinementState | None = None,
         on_pause: Pause | None = None,
-    ) -> list[FoundLatents]:
-        """Arguments as of `find_latents`; there is no state to resume from."""
+        refill: Refill | None = None,
+    ) -> Iterator[tuple[int, FoundLatents]]:
+        """Arguments as of `find_latents`; there is no state to resume from, and all images end together."""
         found = [self.known[image.tobytes()] for image in images]
         seconds = SECONDS_PER_STEP * STEPS
         pause: Callable[[Any], None] = on_pause or (lambda refinement: None)
-        refinement = _Standing({"y": found[0].best.y.float(), "z": found[0].best.z.float()})
+        refinement = _Standing({"y": found[0].best.y.float(), "z": found[0].best.z.float()}, len(images))
         pause(refinement)
         while not refinement.done:
             time.sleep(SECONDS_PER_STEP * STEPS_BETWEEN_PAUSES)
             refinement.step += STEPS_BETWEEN_PAUSES
             pause(refinement)
         self.busy += seconds
-        return [replace(latents, seconds=seconds / len(images)) for latents in found]
+        for number, latents in enumerate(found):
+            yield number, replace(latents, seconds=seconds / len(images))
 
 
 class InTheCallersThread:

@@ -4,7 +4,8 @@
     python -m benchmarks.step_speed /tmp/before [IMAGE] [--preset fast] [--threads 1]
 
 Each checkout has a process of its own, and one waits while the other works, since absolute times on shared
-machines mean nothing. Looks at the rounded latents are included, as often as the preset has them.
+machines mean nothing. Seconds are the processor's, of all threads: others on the machine then count little.
+Looks at the rounded latents are included, as often as the preset has them.
 """
 
 from __future__ import annotations
@@ -39,9 +40,9 @@ recipe = Sga(lmbda=0.01, **{**Sga.preset(given["preset"]), **given["fields"]})
 target = Target(pixels.shape[0], pixels.shape[1], ImageNoise(0, b"benchmark"))
 work = Refinement(model, to_tensor(pixels, model.device), [target], recipe)
 for line in sys.stdin:
-    started = time.perf_counter()
+    started = time.process_time()
     work.advance(int(line))
-    print(time.perf_counter() - started, work.best_loss.item(), flush=True)
+    print(time.process_time() - started, work.best_loss.item(), flush=True)
 """
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,13 +12,14 @@ from ncbatch.codec.classical import decode_classical, encode_classical
 from ncbatch.codec.encode import (
     Encoded,
     Pause,
+    Refill,
     RefinementState,
     encode,
     evaluate,
     find_latents,
     finish,
 )
-from ncbatch.codec.errors import BitstreamError, DecodeCheckError, ModelError
+from ncbatch.codec.errors import BitstreamError, DecodeCheckError, DivergedError, ModelError
 from ncbatch.codec.measure import Outcome, amortized_baseline, ms_ssim
 from ncbatch.codec.methods import Amortized, Classical, Learned, Packed, SgaBitsBack
 from ncbatch.codec.model.hyperprior import Model
@@ -47,15 +48,23 @@ class LearnedCoder:
         images: Sequence[Pixels],
         resume_from: RefinementState | None = None,
         on_pause: Pause | None = None,
-    ) -> list[Finish]:
-        """Finds the latents of a batch, for each image to be finished; arguments and errors as of
-        `codec.encode.find_latents`.
-        """
-        found = find_latents(self.model, images, self.recipe, resume_from=resume_from, on_pause=on_pause)
-        return [
-            partial(finish, self.model, image, self.recipe, latents)
-            for image, latents in zip(images, found, strict=True)
-        ]
+        refill: Refill | None = None,
+    ) -> Iterator[tuple[int, Finish | DivergedError]]:
+        """Finds the latents of a batch, for each image to be finished; as `codec.encode.find_latents`."""
+        all_images = list(images)
+
+        def more(going_on: Sequence[int]) -> Sequence[Pixels]:
+            found = refill(going_on) if refill is not None else []
+            all_images.extend(found)
+            return found
+
+        for number, found in find_latents(
+            self.model, images, self.recipe, resume_from=resume_from, on_pause=on_pause, refill=more
+        ):
+            if isinstance(found, DivergedError):
+                yield number, found
+            else:
+                yield number, partial(finish, self.model, all_images[number], self.recipe, found)
 
     def amortized(self, pixels: Pixels) -> Encoded:
         """The image's encoding by the encoder network alone."""
@@ -82,6 +91,7 @@ class LearnedCoder:
             width=pixels.shape[1],
             height=pixels.shape[0],
             encode_seconds=0.0,
+            device_seconds=0.0,
         )
 
 
@@ -97,9 +107,14 @@ class PackCoder:
         images: Sequence[Pixels],
         resume_from: RefinementState | None = None,
         on_pause: Pause | None = None,
-    ) -> list[PackCandidate]:
-        """Finds latents and posteriors of a batch; errors as of `bits_back.encode.find`."""
-        return find(self.model, images, self.recipe, resume_from=resume_from, on_pause=on_pause)
+        refill: Refill | None = None,
+    ) -> Iterator[tuple[int, PackCandidate]]:
+        """Finds latents and posteriors of a batch; errors as of `bits_back.encode.find`.
+
+        No image joins: the inference of posteriors, which comes after refinement, takes all of them together.
+        """
+        found = find(self.model, images, self.recipe, resume_from=resume_from, on_pause=on_pause)
+        yield from enumerate(found)
 
     def unrefined(self, images: Sequence[Pixels]) -> list[PackCandidate]:
         """As `find`, with the encoder network's latents, where refinement diverged."""
@@ -116,7 +131,7 @@ class PackCoder:
 
     def encode(self, images: Sequence[Pixels]) -> list[Encoded]:
         """Encodes images into one pack; the encodings are in the order of the images."""
-        return self.pack(self.find(images)).encoded
+        return self.pack([found for _, found in self.find(images)]).encoded
 
 
 @dataclass(frozen=True)
@@ -138,9 +153,11 @@ class ClassicalCoder:
         images: Sequence[Pixels],
         resume_from: RefinementState | None = None,
         on_pause: Pause | None = None,
-    ) -> list[Finish]:
+        refill: Refill | None = None,
+    ) -> Iterator[tuple[int, Finish]]:
         """Nothing is done on a device: all of the encoding is left to be finished."""
-        return [partial(self._encode, pixels) for pixels in images]
+        for number, pixels in enumerate(images):
+            yield number, partial(self._encode, pixels)
 
     def _encode(self, pixels: Pixels) -> Encoded:
         height, width = pixels.shape[:2]
@@ -155,7 +172,8 @@ class ClassicalCoder:
         if image.shape != pixels.shape:
             raise DecodeCheckError("what was coded decodes to an image of another size")
         outcome = Outcome(data, None, None, distortion.mse(pixels, image), None, decode_seconds)
-        return Encoded(outcome, None, distortion.ms_ssim(pixels, image), width, height, coded - started)
+        seconds = coded - started
+        return Encoded(outcome, None, distortion.ms_ssim(pixels, image), width, height, seconds, seconds)
 
     def measured(self, pixels: Pixels, data: bytes) -> Encoded | None:
         """Rate and distortion of a file that was found.

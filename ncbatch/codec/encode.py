@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from ncbatch.codec import ans, bitstream
 from ncbatch.codec.decode import decode_latents
-from ncbatch.codec.errors import DecodeCheckError
+from ncbatch.codec.errors import DecodeCheckError, DivergedError
 from ncbatch.codec.gaussian_tables import coarse
 from ncbatch.codec.measure import Baseline, Outcome, Reconstruction, measure, ms_ssim
 from ncbatch.codec.methods import Learned, Refined
@@ -26,6 +27,8 @@ from ncbatch.images.pixels import Pixels
 
 RefinementState = dict[str, Tensor]
 Pause = Callable[[Refinement], None]
+Refill = Callable[[Sequence[int]], Sequence[Pixels]]
+"""Given the numbers of the images that go on, further images of their padded shape to go on with, or none."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,8 @@ class Encoded:
         ms_ssim: mean over the channels; None for images that are too small for it.
         width: in pixels.
         height: in pixels.
-        encode_seconds: this image's share of its batch's time.
+        encode_seconds: this image's share of its batch's time, and that of coding, decode check and measures.
+        device_seconds: the former of these: for how long it kept the device busy.
         steps_taken: of refinement; fewer than asked for where the image had converged; None where unknown.
     """
 
@@ -48,6 +52,7 @@ class Encoded:
     width: int
     height: int
     encode_seconds: float
+    device_seconds: float
     steps_taken: int | None = None
 
 
@@ -100,8 +105,12 @@ def encode(
         DivergedError: the refinement left the finite numbers.
         DecodeCheckError: the bytes do not decode to the latents they were made from.
     """
-    found = find_latents(model, images, recipe, resume_from=resume_from, on_pause=on_pause)
-    return [finish(model, image, recipe, latents) for image, latents in zip(images, found, strict=True)]
+    found: dict[int, FoundLatents] = {}
+    for number, latents in find_latents(model, images, recipe, resume_from=resume_from, on_pause=on_pause):
+        if isinstance(latents, DivergedError):
+            raise latents
+        found[number] = latents
+    return [finish(model, image, recipe, found[number]) for number, image in enumerate(images)]
 
 
 def find_latents(
@@ -111,31 +120,91 @@ def find_latents(
     *,
     resume_from: RefinementState | None = None,
     on_pause: Pause | None = None,
-) -> list[FoundLatents]:
-    """The first part of `encode`, which keeps the device busy; arguments and DivergedError as there."""
+    refill: Refill | None = None,
+) -> Iterator[tuple[int, FoundLatents | DivergedError]]:
+    """The first part of `encode`, which keeps the device busy; arguments as there.
+
+    Args:
+        refill: asked as places get free, while images go on.
+
+    Returns:
+        the number of each image, counted as they came, and its latents; in the order in which they are found.
+    """
+    if not isinstance(recipe, RefinedRecipe):
+        yield from _unrefined(model, images)
+        return
+    clock = _Clock()
+    with clock.of(range(len(images))):
+        refinement = begin(model, images, recipe)
+    on_pause = on_pause or (lambda refinement: None)
+    if resume_from is not None:
+        refinement.restore(resume_from)
+    on_pause(refinement)
+    while refinement.numbers:
+        with clock.of(refinement.going_on):
+            refinement.advance(STEPS_BETWEEN_PAUSES)
+        on_pause(refinement)
+        for ended in refinement.take_ended():
+            seconds = clock.seconds.pop(ended.number)
+            found = FoundLatents(ended.amortized, ended.best, seconds, ended.steps_taken)
+            yield ended.number, ended.error or found
+        if refill is None or not refinement.numbers or not refinement.may_join:
+            continue
+        more = refill(refinement.numbers)
+        if more:
+            with clock.of(range(refinement.joined, refinement.joined + len(more))):
+                refinement.join(*_begun(model, more, recipe))
+            on_pause(refinement)
+
+
+def _unrefined(model: Model, images: Sequence[Pixels]) -> Iterator[tuple[int, FoundLatents]]:
     started = time.monotonic()
-    batch = torch.cat([to_tensor(image, model.device) for image in images])
-    if isinstance(recipe, RefinedRecipe):
-        refinement = refine(model, batch, images, recipe, resume_from, on_pause)
-        amortized, best, steps = refinement.amortized, refinement.best, refinement.steps_taken
-    else:
-        amortized = best = model.round(*model.analyse(batch))
-        steps = [0] * len(images)
+    amortized = model.round(*model.analyse(torch.cat([to_tensor(image, model.device) for image in images])))
     seconds = (time.monotonic() - started) / len(images)
-    return [FoundLatents(amortized[i], best[i], seconds, steps[i]) for i in range(len(images))]
+    for number in range(len(images)):
+        yield number, FoundLatents(amortized[number], amortized[number], seconds, 0)
+
+
+class _Clock:
+    """Divides the device's time among the images it is spent on.
+
+    Attributes:
+        seconds: by the image's number.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[int, float] = {}
+
+    @contextmanager
+    def of(self, numbers: Collection[int]) -> Iterator[None]:
+        """The block's time is these images'."""
+        started = time.monotonic()
+        yield
+        share = (time.monotonic() - started) / max(len(numbers), 1)
+        for number in numbers:
+            self.seconds[number] = self.seconds.get(number, 0.0) + share
+
+
+def begin(model: Model, images: Sequence[Pixels], recipe: Refined) -> Refinement:
+    """The refinement of images that share their padded shape."""
+    return Refinement(model, *_begun(model, images, recipe), recipe)
+
+
+def _begun(model: Model, images: Sequence[Pixels], recipe: Refined) -> tuple[Tensor, list[Target]]:
+    """The images as a refinement takes them, and what it has to know of each."""
+    targets = [Target(p.shape[0], p.shape[1], ImageNoise(recipe.seed, _fingerprint(p))) for p in images]
+    return torch.cat([to_tensor(image, model.device) for image in images]), targets
 
 
 def refine(
     model: Model,
-    batch: Tensor,
     images: Sequence[Pixels],
     recipe: Refined,
     resume_from: RefinementState | None,
     on_pause: Pause | None,
 ) -> Refinement:
-    """Carries a refinement to its end; arguments and errors as of `encode`, `batch` the padded images."""
-    targets = [Target(p.shape[0], p.shape[1], ImageNoise(recipe.seed, _fingerprint(p))) for p in images]
-    refinement = Refinement(model, batch, targets, recipe)
+    """Carries a refinement to its end; arguments and errors as of `encode`."""
+    refinement = begin(model, images, recipe)
     if resume_from is not None:
         refinement.restore(resume_from)
     on_pause = on_pause or (lambda refinement: None)
@@ -143,6 +212,8 @@ def refine(
     while not refinement.done:
         refinement.advance(STEPS_BETWEEN_PAUSES)
         on_pause(refinement)
+        for error in filter(None, refinement.errors):
+            raise error
     return refinement
 
 
@@ -177,6 +248,7 @@ def finish(model: Model, pixels: Pixels, recipe: Learned, found: FoundLatents) -
         width=pixels.shape[1],
         height=pixels.shape[0],
         encode_seconds=found.seconds + time.monotonic() - started,
+        device_seconds=found.seconds,
         steps_taken=found.steps_taken,
     )
 

@@ -93,7 +93,11 @@ class Row:
         float | None,
         "wall time of the encoding, of the whole batch where images were refined together; null if adopted",
     ] = None
-    device_seconds: Annotated[float | None, "this image's share of it; null if adopted"] = None
+    device_seconds: Annotated[
+        float | None,
+        "this image's share of the device's time: of the encoding without coding, decode check and measures, "
+        "beside which the device computes the next images; null if adopted",
+    ] = None
     decode_seconds: Annotated[float | None, "time of the decode check"] = None
     batch_size: Annotated[int | None, "images that were refined together"] = None
     device: Annotated[str | None, "the device that computed it: cpu or cuda"] = None

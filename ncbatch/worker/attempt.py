@@ -13,12 +13,20 @@ import torch
 from ncbatch.codec import bitstream
 from ncbatch.codec.codecs import Coder, Finish, LearnedCoder
 from ncbatch.codec.encode import Encoded
-from ncbatch.codec.errors import DecodeCheckError
+from ncbatch.codec.errors import DecodeCheckError, DivergedError
 from ncbatch.codec.recipe import RefinedRecipe
 from ncbatch.metrics.schema import Row
 from ncbatch.plan.spec import Variant
 from ncbatch.plan.units import PlannedImage, Unit
-from ncbatch.worker.batches import OUT_OF_MEMORY, Batches, BatchResult, failure_of, memory_failure, refined
+from ncbatch.worker.batches import (
+    OUT_OF_MEMORY,
+    Batches,
+    BatchResult,
+    Refill,
+    failure_of,
+    memory_failure,
+    refined,
+)
 from ncbatch.worker.fetch import FetchedImage, Opened, images_ahead
 from ncbatch.worker.pipeline import Behind
 from ncbatch.worker.publish import Publisher
@@ -59,7 +67,8 @@ class Attempt:
                 partial(self._find, finishing.make_room),
                 finishing.make_room,
             )
-            found = batches.done(self._jobs(fetching.of(images), early), self.wip.interrupted())
+            jobs = self._jobs(fetching.of(images), early)
+            found = batches.done(jobs, self.wip.interrupted(), fetching.is_ready)
             for finished in finishing.after(found):
                 if isinstance(finished, _OutOfMemory):
                     finishing.make_room()
@@ -105,8 +114,11 @@ class Attempt:
                 return self._writer.ok(job.image, encoded, key, Work(started, adopted=True))
         return None
 
-    def _find(self, settle: Callable[[], object], jobs: Sequence[FetchedImage]) -> list[Finish]:
-        return refined(self._coder.find, jobs, self.wip, self.tracer, self.progress, settle)
+    def _find(
+        self, settle: Callable[[], object], jobs: Sequence[FetchedImage], refill: Refill
+    ) -> Iterator[tuple[int, Finish | DivergedError]]:
+        find = self._coder.find
+        return refined(find, jobs, refill, self.wip, self.tracer, self.progress, settle)
 
     def _finished(self, done: BatchResult[Finish]) -> Row | _OutOfMemory:
         """The row of an image whose latents are found, in any thread."""

@@ -6,25 +6,24 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from itertools import chain
+from functools import partial
 from typing import Generic, TypeVar
 
 import torch
 
-from ncbatch.codec.encode import Pause, RefinementState, padded_shape
+from ncbatch.codec.encode import padded_shape
 from ncbatch.codec.errors import DecodeCheckError, DivergedError
 from ncbatch.codec.refinement.batch import Refinement
 from ncbatch.images.pixels import Pixels
-from ncbatch.worker.batching import Batching, Shape
+from ncbatch.worker.batching import Batching
 from ncbatch.worker.device_health import fault, says_out_of_memory
 from ncbatch.worker.fetch import FetchedImage
 from ncbatch.worker.pipeline import EVERYTHING
 from ncbatch.worker.rows import Failure
 from ncbatch.worker.tracer import Tracer
 from ncbatch.worker.unit_progress import UnitProgress
+from ncbatch.worker.waiting import Waiting
 from ncbatch.worker.work_in_progress import WorkInProgress
-
-_HELD_SAMPLES = 200_000_000  # of images kept in memory while batches fill up
 
 OUT_OF_MEMORY = "out_of_memory"
 
@@ -41,14 +40,20 @@ class BatchResult(Generic[Result]):
     batch_size: int
 
 
+Refill = Callable[[Sequence[int]], Sequence[FetchedImage]]
+"""Given the numbers of the jobs that a batch is still at, in order of arrival, further jobs to go on with."""
+
+Encode = Callable[[Sequence[FetchedImage], Refill], Iterable[tuple[int, Result | DivergedError]]]
+"""Does jobs together: the number of each and what came of it, in any order."""
+
+
 class Batches(Generic[Result]):
     """Puts jobs through a function that takes several at once.
 
     Args:
         batching: how many.
         device: that the function computes on.
-        encode: results in the order of its jobs; may raise DivergedError or DecodeCheckError, or run out of
-            memory.
+        encode: may raise DivergedError or DecodeCheckError of the whole, or run out of memory.
         make_room: waits until there is memory for a batch of so many pixels beside what else is under way,
             or, given EVERYTHING, until nothing is; whether anything still is.
     """
@@ -57,36 +62,31 @@ class Batches(Generic[Result]):
         self,
         batching: Batching,
         device: torch.device,
-        encode: Callable[[Sequence[FetchedImage]], Sequence[Result]],
+        encode: Encode[Result],
         make_room: Callable[[int], bool] = lambda pixels: False,
     ) -> None:
         self._batching, self._device = batching, device
         self._encode, self._make_room = encode, make_room
+        self._waiting = Waiting(iter(()))
 
     def done(
-        self, jobs: Iterable[FetchedImage], interrupted: Collection[str] = ()
+        self,
+        jobs: Iterable[FetchedImage],
+        interrupted: Collection[str] = (),
+        is_ready: Callable[[], bool] = lambda: True,
     ) -> Iterator[BatchResult[Result]]:
         """One result per job, as they get done.
 
         Args:
             jobs: in any order of their shapes.
             interrupted: keys of the images of a batch that comes first, as it was when it was interrupted.
+            is_ready: whether the next job is there without waiting for it.
         """
-        jobs = iter(jobs)
-        first, others = _gathered(jobs, interrupted)
-        if first:
+        waiting = self._waiting = Waiting(iter(jobs), is_ready)
+        if first := waiting.gathered(interrupted):
             yield from self._tried(first, measured=False)
-        held: dict[Shape, list[FetchedImage]] = {}
-        for job in chain(others, jobs):
-            shape = padded_shape(job.pixels)
-            held.setdefault(shape, []).append(job)
-            if len(held[shape]) >= self._batching.size(shape):
-                yield from self._tried(held.pop(shape))
-            while sum(map(_samples, held.values())) > _HELD_SAMPLES:
-                fullest = max(held, key=lambda shape: _samples(held[shape]))
-                yield from self._tried(held.pop(fullest))
-        for batch in held.values():
-            yield from self._tried(batch)
+        while shape := waiting.next_shape(self._batching.size):
+            yield from self._tried(waiting.take(shape, self._batching.size(shape)))
 
     def _tried(
         self, jobs: list[FetchedImage], *, alone: bool = False, measured: bool = True
@@ -95,9 +95,12 @@ class Batches(Generic[Result]):
         beside_others = self._make_room(EVERYTHING if alone else sum(job.area for job in jobs))
         if alone and self._device.type == "cuda":
             torch.cuda.empty_cache()
-        started, clock = datetime.now(timezone.utc), time.monotonic()
+        clock, under_way = time.monotonic(), _UnderWay(jobs)
         try:
-            results = self._encode(jobs)
+            for number, result in self._encode(jobs, partial(self._refill, under_way)):
+                job, started = under_way.taken_out(number)
+                came_of_it = failure_of(result) if isinstance(result, DivergedError) else result
+                yield BatchResult(job, came_of_it, started, len(jobs))
             if self._device.type == "cuda":
                 torch.cuda.synchronize(self._device)
         except (MemoryError, RuntimeError) as error:
@@ -105,24 +108,35 @@ class Batches(Generic[Result]):
         except (DivergedError, DecodeCheckError) as error:
             failure = failure_of(error)
         else:
-            if measured:
-                self._batching.took(padded_shape(jobs[0].pixels), len(jobs), time.monotonic() - clock)
-            for job, result in zip(jobs, results, strict=True):
-                yield BatchResult(job, result, started, len(jobs))
+            if measured and not under_way.refilled:
+                self._batching.took(under_way.shape, len(jobs), time.monotonic() - clock)
             return
         # Not inside the handlers: while an error is handled, its traceback keeps all that the failed call had
         # in memory.
+        left = under_way.jobs
         out_of_memory = failure.error_class == OUT_OF_MEMORY
         if out_of_memory and beside_others:
             # What becomes of an image must not depend on what happened to be done beside it.
-            yield from self._tried(jobs, alone=True, measured=measured)
-        elif len(jobs) == 1:
-            yield BatchResult(jobs[0], failure, started, 1)
+            yield from self._tried(left, alone=True, measured=measured)
+        elif len(left) == 1:
+            yield BatchResult(left[0], failure, under_way.began_at, 1)
         elif out_of_memory:
-            yield from self._halved(jobs)
+            yield from self._halved(left)
         else:
-            for job in jobs:
+            for job in left:
                 yield from self._tried([job])
+
+    def _refill(self, under_way: _UnderWay, going_on: Sequence[int]) -> Sequence[FetchedImage]:
+        """Jobs for the places that have got free, with room made for them."""
+        shape = under_way.shape
+        free = min(under_way.size, self._batching.size(shape)) - len(going_on)
+        if free <= 0 or not self._batching.settled(shape):
+            return []
+        more = self._waiting.take(shape, free, only_ready=True)
+        if more:
+            self._make_room(sum(job.area for job in [*under_way.jobs, *more]))
+            under_way.add(more)
+        return more
 
     def _halved(self, jobs: list[FetchedImage]) -> Iterator[BatchResult[Result]]:
         self._batching.too_large(padded_shape(jobs[0].pixels), len(jobs))
@@ -131,22 +145,37 @@ class Batches(Generic[Result]):
         yield from self._tried(jobs[half:], alone=True)
 
 
-def _gathered(
-    jobs: Iterator[FetchedImage], wanted: Collection[str]
-) -> tuple[list[FetchedImage], list[FetchedImage]]:
-    """The wanted jobs, and those that came before the last of them; as far as memory allows to look."""
-    found: list[FetchedImage] = []
-    others: list[FetchedImage] = []
-    while len(found) < len(wanted) and _samples(found) + _samples(others) <= _HELD_SAMPLES:
-        job = next(jobs, None)
-        if job is None:
-            break
-        (found if job.image.key in wanted else others).append(job)
-    return (found, others) if len(found) == len(wanted) else ([], found + others)
+class _UnderWay:
+    """The jobs of a batch that have no result yet, by their numbers in the order of arrival.
 
+    Attributes:
+        shape: their padded shape.
+        size: how many began.
+        refilled: whether others joined.
+        began_at: when the first began.
+    """
 
-def _samples(jobs: Iterable[FetchedImage]) -> int:
-    return sum(job.pixels.size for job in jobs)
+    def __init__(self, jobs: Sequence[FetchedImage]) -> None:
+        self.shape, self.size, self.refilled = padded_shape(jobs[0].pixels), len(jobs), False
+        self._left: dict[int, tuple[FetchedImage, datetime]] = {}
+        self._added = 0
+        self.began_at = self.add(jobs)
+
+    @property
+    def jobs(self) -> list[FetchedImage]:
+        return [job for job, _ in self._left.values()]
+
+    def add(self, jobs: Sequence[FetchedImage]) -> datetime:
+        """Numbers further jobs, which begin now."""
+        now = datetime.now(timezone.utc)
+        self.refilled = self._added > 0
+        self._left |= {self._added + index: (job, now) for index, job in enumerate(jobs)}
+        self._added += len(jobs)
+        return now
+
+    def taken_out(self, number: int) -> tuple[FetchedImage, datetime]:
+        """A job that has a result, and when it began."""
+        return self._left.pop(number)
 
 
 def failure_of(error: DivergedError | DecodeCheckError) -> Failure:
@@ -168,30 +197,40 @@ def memory_failure(error: MemoryError | RuntimeError, device: torch.device) -> F
 
 
 def refined(
-    encode: Callable[[list[Pixels], RefinementState | None, Pause], list[Result]],
+    find: Callable[..., Iterable[tuple[int, Result | DivergedError]]],
     jobs: Sequence[FetchedImage],
+    refill: Refill,
     wip: WorkInProgress,
     tracer: Tracer,
     progress: UnitProgress,
     settle: Callable[[], object] = lambda: None,
-) -> list[Result]:
+) -> Iterator[tuple[int, Result | DivergedError]]:
     """Encodes images together, from where an earlier attempt got to; saves and looks on the way.
 
-    settle: publishes what was refined before. Called before a save, which takes the place of the state of
-    images that would else be lost with the worker.
+    Args:
+        find: of a coder.
+        settle: publishes what was refined before. Called before a save, which takes the place of the state of
+            images that would else be lost with the worker.
+        Others: of the attempt; what is refined, and what is given to `refill`, as in `Batches`.
     """
     images = [job.image for job in jobs]
     state = wip.resume(images)
-    tracer.begin(state)
+    tracer.begin(images, state)
+
+    def more(going_on: Sequence[int]) -> Sequence[Pixels]:
+        found = refill(going_on)
+        images.extend(job.image for job in found)
+        return [job.pixels for job in found]
 
     def pause(refinement: Refinement) -> None:
-        progress.at_step(images, refinement.step, refinement.has_stopped)
-        tracer.look(refinement)
+        at = [images[number] for number in refinement.numbers]
+        progress.at_steps(at, refinement.steps_taken, refinement.has_ended)
+        tracer.look(refinement, at)
         if wip.due(refinement, at_once=progress.leaving):
             settle()
-            wip.save(refinement, images, tracer.state())
+            wip.save(refinement, at, tracer.state(at))
         progress.go_on()
 
-    results = encode([job.pixels for job in jobs], state, pause)
-    tracer.end(images)
-    return results
+    for number, result in find([job.pixels for job in jobs], state, pause, more):
+        tracer.end(images[number])
+        yield number, result

@@ -25,6 +25,9 @@ class Batching(Protocol):
     def took(self, shape: Shape, images: int, seconds: float) -> None:
         """So many images took so long together."""
 
+    def settled(self, shape: Shape) -> bool:
+        """Whether the size stays as it is. Until then batches are measured, and keep to their images."""
+
     def too_large(self, shape: Shape, images: int) -> None:
         """Memory ran out for so many images."""
 
@@ -41,6 +44,10 @@ class FixedBatches:
 
     def took(self, shape: Shape, images: int, seconds: float) -> None:
         """Changes nothing."""
+
+    def settled(self, shape: Shape) -> bool:
+        """See `Batching`."""
+        return True
 
     def too_large(self, shape: Shape, images: int) -> None:
         """Halves what did not fit."""
@@ -92,6 +99,10 @@ class GrowingBatches:
                 self._settle(trial)
         elif trial.tries >= _TRIES:
             self._settle(trial)
+
+    def settled(self, shape: Shape) -> bool:
+        """See `Batching`."""
+        return self._trial(shape).settled
 
     def too_large(self, shape: Shape, images: int) -> None:
         """See `Batching`."""

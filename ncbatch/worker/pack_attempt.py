@@ -11,11 +11,19 @@ from datetime import datetime, timezone
 from ncbatch import layout
 from ncbatch.codec.bits_back.encode import PackCandidate, VerifiedPack
 from ncbatch.codec.codecs import PackCoder
-from ncbatch.codec.errors import PackCheckError
+from ncbatch.codec.errors import DivergedError, PackCheckError
 from ncbatch.metrics.schema import Row
 from ncbatch.plan.spec import Variant
 from ncbatch.plan.units import PlannedImage, Unit
-from ncbatch.worker.batches import OUT_OF_MEMORY, Batches, BatchResult, failure_of, memory_failure, refined
+from ncbatch.worker.batches import (
+    OUT_OF_MEMORY,
+    Batches,
+    BatchResult,
+    Refill,
+    failure_of,
+    memory_failure,
+    refined,
+)
 from ncbatch.worker.batching import FixedBatches
 from ncbatch.worker.fetch import FetchedImage, Opened, images_ahead, open_image
 from ncbatch.worker.rows import Failure, RowWriter, Work
@@ -124,8 +132,9 @@ class PackAttempt:
             else:
                 yield _told(done)
 
-        def restore(jobs: Sequence[FetchedImage]) -> list[PackCandidate]:
-            return [self._coder.restored(job.pixels, kept[job.image.key]) for job in jobs]
+        def restore(jobs: Sequence[FetchedImage], refill: Refill) -> Iterator[tuple[int, PackCandidate]]:
+            for number, job in enumerate(jobs):
+                yield number, self._coder.restored(job.pixels, kept[job.image.key])
 
         for done in Batches(FixedBatches(1), device, restore).done(known):
             yield _told(done)
@@ -138,15 +147,16 @@ class PackAttempt:
         refines = self._variant.recipe.refines
         return self._variant.fall_back and refines and failure.error_class != OUT_OF_MEMORY
 
-    def _find(self, jobs: Sequence[FetchedImage]) -> list[PackCandidate]:
-        found = refined(self._coder.find, jobs, self.wip, self.tracer, self.progress)
-        if self._coder.recipe.total_steps:
-            for job, f in zip(jobs, found, strict=True):
-                self.wip.keep(job.image, f.state())
-        return found
+    def _find(
+        self, jobs: Sequence[FetchedImage], refill: Refill
+    ) -> Iterator[tuple[int, PackCandidate | DivergedError]]:
+        for number, found in refined(self._coder.find, jobs, refill, self.wip, self.tracer, self.progress):
+            if self._coder.recipe.total_steps and not isinstance(found, DivergedError):
+                self.wip.keep(jobs[number].image, found.state())
+            yield number, found
 
-    def _unrefined(self, jobs: Sequence[FetchedImage]) -> list[PackCandidate]:
-        return self._coder.unrefined([job.pixels for job in jobs])
+    def _unrefined(self, jobs: Sequence[FetchedImage], refill: Refill) -> Iterator[tuple[int, PackCandidate]]:
+        yield from enumerate(self._coder.unrefined([job.pixels for job in jobs]))
 
 
 @dataclass(frozen=True)

@@ -130,6 +130,10 @@ class Ahead(_Stage[Item, Result]):
         while self._entries:
             yield self._take()
 
+    def is_ready(self) -> bool:
+        """Whether the next result is there: to be taken without waiting for it."""
+        return bool(self._entries) and self._entries[0].future.done()
+
     def _held(self) -> int:
         return sum(self._weight_of(entry) for entry in self._entries)
 

@@ -119,8 +119,9 @@ class RowWriter:
         row.sha256 = hashlib.sha256(outcome.data).hexdigest()
         row.steps_taken = encoded.steps_taken
         if not work.adopted:
-            row.encode_seconds = encoded.encode_seconds * work.batch_size
-            row.device_seconds = encoded.encode_seconds
+            others = encoded.device_seconds * (work.batch_size - 1)
+            row.encode_seconds = encoded.encode_seconds + others
+            row.device_seconds = encoded.device_seconds
         row.decode_seconds, row.batch_size = outcome.decode_seconds, work.batch_size
         row.method, row.error, row.adopted = work.method or row.method, work.note, work.adopted
         row.started_at = work.started_at

@@ -35,53 +35,71 @@ class Tracer:
 
     def __init__(self, output: Store, unit: Unit, every: int) -> None:
         self._output, self._unit, self._every = output, unit, every
-        self._batch: list[list[TracePoint]] = []
+        self._looks: dict[str, list[TracePoint]] = {}  # of images that are not done, by their keys
         self._rows: list[dict[str, Any]] = []
 
-    def begin(self, state: TracerState | None) -> None:
+    def begin(self, images: Sequence[PlannedImage], state: TracerState | None) -> None:
         """A batch begins, or goes on from a saved state."""
-        self._batch = []
-        if state is not None and _KEY in state:
-            for looks in state[_KEY].tolist():
-                self._batch.append(
-                    [TracePoint(int(s), None if math.isnan(t) else t, b, m, r) for s, t, b, m, r in looks]
-                )
-
-    def look(self, refinement: Refinement) -> None:
-        """Keeps rate and distortion of the batch's images if the step is one to be traced."""
-        wanted = self._every and (refinement.step % self._every == 0 or refinement.done)
-        if wanted and not (self._batch and self._batch[-1][0].step == refinement.step):
-            self._batch.append(refinement.looks())
-
-    def state(self) -> TracerState:
-        """What `begin` needs to go on: float64[looks, images, 5]."""
-        if not self._batch:
-            return {}
-        rows = [
-            [
-                (k.step, math.nan if k.tau is None else k.tau, k.information_bpp, k.mse, k.rd_loss)
-                for k in looks
+        self._looks = {image.key: [] for image in images}
+        if state is None or _KEY not in state:
+            return
+        for image, looks in zip(images, state[_KEY].tolist(), strict=True):
+            self._looks[image.key] = [
+                TracePoint(int(s), None if math.isnan(t) else t, b, m, r)
+                for s, t, b, m, r in looks
+                if not math.isnan(s)
             ]
-            for looks in self._batch
-        ]
-        return {_KEY: torch.tensor(rows, dtype=torch.float64)}
 
-    def end(self, images: Sequence[PlannedImage]) -> None:
-        """The batch is done."""
-        for looks in self._batch:
-            for image, look in zip(images, looks, strict=True):
-                self._rows.append(
-                    {
-                        "variant": self._unit.variant,
-                        "image_key": image.key,
-                        "step": look.step,
-                        "tau": look.tau,
-                        "information_bpp": look.information_bpp,
-                        "psnr": psnr(look.mse),
-                        "rd_loss": look.rd_loss,
-                    }
-                )
-        self._batch = []
+    def look(self, refinement: Refinement, images: Sequence[PlannedImage]) -> None:
+        """Keeps rate and distortion of the images whose step is one to be traced; `images` are the
+        refinement's.
+        """
+        if not self._every:
+            return
+        told = zip(images, refinement.steps_taken, refinement.has_ended, strict=True)
+        wanted = [
+            index
+            for index, (image, step, ended) in enumerate(told)
+            if (step % self._every == 0 or ended) and not self._has(image, step)
+        ]
+        if wanted:
+            looks = refinement.looks()
+            for index in wanted:
+                self._looks.setdefault(images[index].key, []).append(looks[index])
+
+    def _has(self, image: PlannedImage, step: int) -> bool:
+        looks = self._looks.get(image.key, [])
+        return bool(looks) and looks[-1].step == step
+
+    def state(self, images: Sequence[PlannedImage]) -> TracerState:
+        """What `begin` needs to go on with these images: float64[images, looks, 5], NaN behind the last look
+        of an image.
+        """
+        traced = [self._looks.get(image.key, []) for image in images]
+        if not any(traced):
+            return {}
+        rows = torch.full((len(images), max(map(len, traced)), 5), math.nan, dtype=torch.float64)
+        for index, looks in enumerate(traced):
+            for place, k in enumerate(looks):
+                tau = math.nan if k.tau is None else k.tau
+                values = [k.step, tau, k.information_bpp, k.mse, k.rd_loss]
+                rows[index, place] = torch.tensor(values, dtype=torch.float64)
+        return {_KEY: rows}
+
+    def end(self, image: PlannedImage) -> None:
+        """The image is done."""
+        for look in self._looks.pop(image.key, []):
+            self._rows.append(
+                {
+                    "variant": self._unit.variant,
+                    "image_key": image.key,
+                    "step": look.step,
+                    "tau": look.tau,
+                    "information_bpp": look.information_bpp,
+                    "psnr": psnr(look.mse),
+                    "rd_loss": look.rd_loss,
+                }
+            )
 
     def write(self) -> None:
         """To be called before the unit's commit."""

@@ -46,18 +46,18 @@ class UnitProgress:
         if isinstance(recipe, RefinedRecipe):
             self._steps, self._refined = recipe.steps, recipe.refined_share
 
-    def at_step(
-        self, images: Sequence[PlannedImage], step: int, has_stopped: Sequence[bool] | None = None
+    def at_steps(
+        self, images: Sequence[PlannedImage], steps: Sequence[int], has_ended: Sequence[bool]
     ) -> None:
-        """A batch has taken this many steps, those of an earlier attempt included.
+        """The images of a batch have taken so many steps, those of an earlier attempt included.
 
-        has_stopped: of each image, whether it takes no more steps; it counts as having taken all.
+        has_ended: of each image, whether it takes no more steps; it counts as having taken all.
         """
         with self._lock:
-            self._step = step
-            for image, stopped in zip(images, has_stopped or [False] * len(images), strict=True):
-                share = self._refined * (1.0 if stopped else step / max(self._steps, 1))
-                if image.key not in self._shares:  # the batch begins, or goes on from a state that was saved
+            self._step = max(steps, default=0)
+            for image, step, ended in zip(images, steps, has_ended, strict=True):
+                share = self._refined * (1.0 if ended else step / max(self._steps, 1))
+                if image.key not in self._shares:  # it begins, or goes on from a state that was saved
                     self._begun_at += share * self._pixels[image.key] / self._total
                 self._shares[image.key] = share
             self._say()

@@ -22,7 +22,7 @@ from ncbatch.store import ObjectNotFound, Store, StoreError
 log = logging.getLogger(__name__)
 
 _TAG, _MEMBERS = "tag", "members"
-_LAYOUT = 2
+_LAYOUT = 3
 """Of what is saved: which tensors it is made of. A state of another layout is left alone."""
 
 

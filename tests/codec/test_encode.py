@@ -14,7 +14,7 @@ import torch
 from ncbatch.codec import ans, bitstream
 from ncbatch.codec.codecs import LearnedCoder
 from ncbatch.codec.decode import decode, decode_latents
-from ncbatch.codec.encode import Encoded, encode, evaluate, find_latents, finish
+from ncbatch.codec.encode import Encoded, FoundLatents, encode, evaluate, find_latents, finish
 from ncbatch.codec.errors import DecodeCheckError
 from ncbatch.codec.measure import Baseline, amortized_baseline
 from ncbatch.codec.methods import Amortized, Learned, Recipe, Sga
@@ -278,7 +278,8 @@ def test_images_are_finished_in_any_thread(model: Model, photograph: np.ndarray)
         futures = [
             threads.submit(finish, model, image, recipe, found)
             for image in images
-            for found in find_latents(model, [image], recipe)
+            for _, found in find_latents(model, [image], recipe)
+            if isinstance(found, FoundLatents)
         ]
         encoded = [future.result() for future in futures]
     assert [e.outcome.data for e in encoded] == [e.outcome.data for e in alone]

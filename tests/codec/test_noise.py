@@ -50,11 +50,11 @@ def test_a_batch_draws_what_each_of_its_images_draws(device: str) -> None:
     shapes = {"y": torch.Size((5, 4, 3)), "z": torch.Size((2, 1, 1))}
     images = [ImageNoise(seed, picture) for seed, picture in ((0, b"a"), (0, b"b"), (7, b"a"))]
     noise = BatchNoise(images, shapes, torch.device(device))
-    steps: list[int | str] = [0, 11, "look"]
-    for step, keys in zip(steps, noise.keys(steps), strict=True):
-        drawn = noise.by_name(noise.draw(keys))
+    steps: list[list[int | str]] = [[0, 0, 0], [11, 2, 300], ["look"] * 3]  # each image may be at its own
+    for at in steps:
+        drawn = noise.by_name(noise.draw(noise.keys(at).to(device)))
         for name, shape in shapes.items():
             counter = torch.arange(shape.numel(), dtype=torch.int32).view(shape)
-            alone = torch.stack([image.uniform(name, step, counter) for image in images])
+            alone = torch.stack([i.uniform(name, step, counter) for i, step in zip(images, at, strict=True)])
             assert torch.equal(drawn[name].cpu(), alone)
             assert drawn[name][0].permute(1, 2, 0).is_contiguous()

@@ -167,8 +167,9 @@ def test_every_rounding_has_finite_gradients_at_whole_numbers(rounding: Any) -> 
 
 def relaxed(values: Tensor, kind: type[Refined], step: int = 0, uniform: Tensor | None = None) -> Tensor:
     relaxation = Relaxation(kind(lmbda=0.01))
-    noise = None if uniform is None else relaxation.noise(uniform)
-    return relaxation(values, Heat(*values.new_tensor(relaxation.heat(step))), noise)
+    heat = Heat(*values.new_tensor(relaxation.heat(step)))
+    noise = None if uniform is None else relaxation.noise(uniform, heat.scale)
+    return relaxation(values, heat, noise)
 
 
 def test_map_leaves_values_as_they_are() -> None:

@@ -168,12 +168,12 @@ def test_a_unit_is_as_far_as_its_pixels_are() -> None:
     clock = iter([0.0, 0.5, 2.0, 4.0, 4.5, 6.0])
     unit = _unit(100, 300)
     progress = UnitProgress(unit, "t", sga(steps=10), said.append, None, lambda: next(clock))
-    progress.at_step(unit.images[:1], 0)
-    progress.at_step(unit.images[:1], 5)
-    progress.at_step(unit.images[:1], 10)
+    progress.at_steps(unit.images[:1], [0], [False])
+    progress.at_steps(unit.images[:1], [5], [False])
+    progress.at_steps(unit.images[:1], [10], [False])
     progress.done("0.png")
-    progress.at_step(unit.images[1:], 0)
-    progress.at_step(unit.images[1:], 5)
+    progress.at_steps(unit.images[1:], [0], [False])
+    progress.at_steps(unit.images[1:], [5], [False])
     assert said == [Beat("t", 0.0, 0), Beat("t", 0.25, 10), Beat("t", 0.25, 10), Beat("t", 0.625, 5)]
     assert progress.fraction == 0.625
 
@@ -181,14 +181,14 @@ def test_a_unit_is_as_far_as_its_pixels_are() -> None:
 def test_an_image_that_has_converged_counts_as_done() -> None:
     unit = _unit(100, 300)
     progress = UnitProgress(unit, "t", sga(steps=10), None)
-    progress.at_step(unit.images, 5, [False, True])
+    progress.at_steps(unit.images, [5, 5], [False, True])
     assert progress.fraction == (0.5 * 100 + 300) / 400
 
 
 def test_steps_are_a_part_only_where_inference_follows() -> None:
     recipe = SgaBitsBack(lmbda=0.01, steps=100, bbvi_steps=50)
     progress = UnitProgress(_unit(10), "t", recipe, None)
-    progress.at_step(_unit(10).images, 100)
+    progress.at_steps(_unit(10).images, [100], [False])
     assert progress.fraction == 0.5
     progress.done("0.png")
     assert progress.fraction == 1

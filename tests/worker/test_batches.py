@@ -14,7 +14,7 @@ from ncbatch.codec.encode import encode, find_latents
 from ncbatch.codec.errors import DecodeCheckError, DivergedError
 from ncbatch.plan.spec import RunSpec, Variant
 from ncbatch.plan.units import Unit
-from ncbatch.worker import batches as batches_module
+from ncbatch.worker import waiting
 from ncbatch.worker.unit import run_unit
 from tests.workbench import AMORTIZED, ATTEMPTS, MODEL, Workbench, make_image, make_variant, sga
 
@@ -75,7 +75,7 @@ def test_images_of_one_padded_shape_go_together(local: Workbench, batches: Any) 
 def test_few_images_are_held_in_memory(
     local: Workbench, batches: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batches_module, "_HELD_SAMPLES", 3 * 64 * 64)
+    monkeypatch.setattr(waiting, "_HELD_SAMPLES", 3 * 64 * 64)
     spec, unit = _planned(local)
     sizes = batches()
     run_unit(local.workspace(spec, batch_size=100), unit, ATTEMPTS[0], {})

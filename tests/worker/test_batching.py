@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -11,7 +11,8 @@ import torch
 from ncbatch.codec.methods import BitsBackBbvi
 from ncbatch.plan.units import PlannedImage
 from ncbatch.worker import batches as batches_module
-from ncbatch.worker.batches import Batches
+from ncbatch.worker import waiting
+from ncbatch.worker.batches import Batches, Refill
 from ncbatch.worker.batching import Batching, FixedBatches, GrowingBatches, Shape
 from ncbatch.worker.fetch import FetchedImage
 from ncbatch.worker.options import WorkerOptions
@@ -131,10 +132,10 @@ def _batches(batching: Batching, jobs: list[FetchedImage], interrupted: Sequence
     """The batches that jobs come in, as the names of their images."""
     seen: list[str] = []
 
-    def encode(batch: Sequence[FetchedImage]) -> list[str]:
+    def encode(batch: Sequence[FetchedImage], refill: Refill) -> Iterator[tuple[int, str]]:
         names = [job.image.key for job in batch]
         seen.append("".join(names))
-        return names
+        yield from enumerate(names)
 
     done = list(Batches(batching, CPU, encode).done(iter(jobs), interrupted))
     assert sorted(d.job.image.key for d in done) == sorted(job.image.key for job in jobs)
@@ -151,7 +152,7 @@ def test_where_memory_is_full_of_waiting_images_the_fullest_batch_goes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Not all of them: the others may still fill."""
-    monkeypatch.setattr(batches_module, "_HELD_SAMPLES", 3 * 64 * 64 * 4)
+    monkeypatch.setattr(waiting, "_HELD_SAMPLES", 3 * 64 * 64 * 4)
     jobs = [_job("a"), *(_job(name, width=128) for name in "bc"), *(_job(name) for name in "def")]
     assert _batches(FixedBatches(4), jobs) == ["bc", "adef"]
 
@@ -159,9 +160,9 @@ def test_where_memory_is_full_of_waiting_images_the_fullest_batch_goes(
 def test_batches_grow_as_units_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
 
-    def encode(batch: Sequence[FetchedImage]) -> Sequence[FetchedImage]:
+    def encode(batch: Sequence[FetchedImage], refill: Refill) -> Iterator[tuple[int, FetchedImage]]:
         clock[0] += 1.0  # whatever its size
-        return batch
+        yield from enumerate(batch)
 
     monkeypatch.setattr(batches_module.time, "monotonic", lambda: clock[0])
     batching = GrowingBatches()
@@ -184,5 +185,5 @@ def test_an_interrupted_batch_comes_first_and_as_it_was() -> None:
 def test_of_an_interrupted_batch_that_is_not_whole_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = [_job(name) for name in "abcd"]
     assert _batches(FixedBatches(1), jobs, interrupted=["b", "x"]) == ["b", "a", "c", "d"]
-    monkeypatch.setattr(batches_module, "_HELD_SAMPLES", 0)
+    monkeypatch.setattr(waiting, "_HELD_SAMPLES", 0)
     assert sorted(_batches(FixedBatches(1), jobs, interrupted=["a", "d"])) == ["a", "b", "c", "d"]

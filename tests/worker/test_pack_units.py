@@ -124,7 +124,7 @@ def test_a_killed_worker_costs_what_was_done_since_the_last_save(
 
     def counted(*args: Any) -> Any:
         done = real(*args)
-        steps.append(done.step - (int(args[4]["step"]) if args[4] else 0))
+        steps.append(done.step - (int(args[3]["step"]) if args[3] else 0))
         return done
 
     with pytest.MonkeyPatch.context() as patch:
@@ -255,10 +255,10 @@ def test_what_a_worker_left_that_died_after_its_commit_goes(local: Workbench) ->
 def test_an_image_that_diverges(local: Workbench, monkeypatch: pytest.MonkeyPatch, fall_back: bool) -> None:
     real = encode.refine
 
-    def diverging(model: Any, batch: Any, images: Any, *rest: Any) -> Any:
+    def diverging(model: Any, images: Any, *rest: Any) -> Any:
         if np.array_equal(images[0], PICTURES["b.png"]):
             raise DivergedError("the refinement diverged by step 1; use a smaller learning rate")
-        return real(model, batch, images, *rest)
+        return real(model, images, *rest)
 
     monkeypatch.setattr(encode, "refine", diverging)
     rows = finish(local, *planned(local, refined(2), fall_back=fall_back))

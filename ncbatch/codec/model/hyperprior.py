@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -73,6 +74,15 @@ class Latents:
 
     def __getitem__(self, index: int) -> Latents:
         return Latents(self.y[index : index + 1], self.z[index : index + 1])
+
+    def only(self, images: Sequence[int]) -> Latents:
+        """Those of some images."""
+        chosen = list(images)
+        return Latents(self.y[chosen], self.z[chosen])
+
+    def with_more(self, others: Latents) -> Latents:
+        """These, and others of the same size behind them."""
+        return Latents(torch.cat([self.y, others.y]), torch.cat([self.z, others.z]))
 
     def equals(self, other: Latents) -> bool:
         """Whether all symbols are the same."""

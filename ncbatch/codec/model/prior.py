@@ -41,6 +41,7 @@ class FactorizedPrior:
         self._biases = frozen("biases", layers)
         self._factors = frozen("factors", layers - 1, torch.tanh)
         self._edges = torch.tensor([-0.5, 0.5], dtype=dtype, device=device)
+        self._zero = torch.zeros((), dtype=dtype, device=device)
         self._transposed = [matrix.mT for matrix in self._matrices]
         self._transposed[-1] = self._transposed[-1] / math.log(2)  # so that gradients are of bits
 
@@ -88,8 +89,8 @@ class FactorizedPrior:
                 logits.addcmul_(self._factors[i], squashed[i])
         edge = logits.view_as(edges)
         # sigmoid(-x) = 1 - sigmoid(x): on the side where both are small, the difference keeps its precision.
-        side = (edge[..., :1] + edge[..., 1:]).sign_().neg_()
-        sigmoids = edge.mul_(side).sigmoid_()
+        side = (edge[..., :1] + edge[..., 1:]).sign_()
+        sigmoids = torch.addcmul(self._zero, edge, side, value=-1, out=edge).sigmoid_()
         mass = (sigmoids[..., :1] - sigmoids[..., 1:]).abs_().clamp_min_(LIKELIHOOD_FLOOR)
         wrt_logits = sigmoids.addcmul_(sigmoids, sigmoids, value=-1).div_(mass).view_as(logits)
         for i in reversed(range(len(self._matrices))):

@@ -1,5 +1,6 @@
 """Differentiable information content of mean-centred latents under Gaussians on the integers."""
 
+import functools
 import math
 from typing import Any
 
@@ -99,10 +100,17 @@ def gaussian_gradients(values: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
     inverse.div_(twice_the_mass)
     wrt_values = (slopes[0] - slopes[1]).copysign_(values).mul_(inverse)
     slopes.mul_(bounds)
-    wrt_sigma = (slopes[1] - slopes[0]).mul_(inverse).mul_(_SQRT_2)
+    difference = slopes[1] - slopes[0]
+    wrt_sigma = torch.addcmul(_zero(values.device), difference, inverse, value=_SQRT_2, out=difference)
     # As of `lower_bound`: below the bound only what raises it.
     unbounded = torch.ops.aten.threshold_backward(wrt_sigma, scales, SCALE_BOUND)
     return wrt_values, torch.minimum(wrt_sigma, unbounded)
+
+
+@functools.cache
+def _zero(device: torch.device) -> Tensor:
+    """To add products to: then a factor takes no operation of its own."""
+    return torch.zeros((), device=device)
 
 
 def bits_back(log_variance: Tensor, noise: Tensor) -> Tensor:

@@ -9,58 +9,131 @@ images is a sixth faster that way, one of thumbnails a fifth slower. On a GPU a 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import chain
 
 import torch
 from torch import Tensor
 
+from ncbatch.codec.errors import DivergedError
 from ncbatch.codec.methods import Refined
 from ncbatch.codec.model.hyperprior import Latents, Model
 from ncbatch.codec.refinement.loop import JointRefinement, Target, TracePoint
 
 
+@dataclass(frozen=True)
+class Ended:
+    """What a refinement came to for one image.
+
+    Attributes:
+        number: of the image, counted as they joined.
+        amortized: what the encoder network gave, rounded.
+        best: the hard-rounded iterate of the smallest loss.
+        steps_taken: by this image.
+        error: why there is no result.
+    """
+
+    number: int
+    amortized: Latents
+    best: Latents
+    steps_taken: int
+    error: DivergedError | None
+
+
 class Refinement:
     """A refinement in progress; `advance` it until `done`, then take `best`.
 
-    Images that have converged stop, each at its own step (see `RefinedRecipe.patience`).
+    Images that have converged stop, each at its own step (see `RefinedRecipe.patience`). They can be taken
+    out, and others may `join` in their place: what an image becomes does not depend on when it joined.
 
     Args:
         images: float32[batch, 3, H, W] in 0..1, padded.
         targets: one per image.
+
+    Attributes:
+        numbers: of the images that it holds, counted from 0 as they joined. All else that is said of each
+            image is in their order.
+        joined: how many images have joined in all, those that have been taken out included.
     """
 
     def __init__(self, model: Model, images: Tensor, targets: Sequence[Target], recipe: Refined) -> None:
-        self._recipe = recipe
-        together = 1 if model.device.type == "cpu" else len(targets)
-        self._parts = [
-            JointRefinement(model, images[i : i + together], targets[i : i + together], recipe)
-            for i in range(0, len(targets), together)
-        ]
+        self._model, self._recipe = model, recipe
+        self._parts: list[JointRefinement] = []
+        self.numbers: list[int] = []
+        self.joined = 0
+        self.join(images, targets)
+
+    def join(self, images: Tensor, targets: Sequence[Target]) -> None:
+        """Begins with further images of the same padded shape; arguments as of the class."""
+        together = 1 if self._model.device.type == "cpu" else len(targets)
+        for i in range(0, len(targets), together):
+            chosen = slice(i, i + together)
+            part = JointRefinement(self._model, images[chosen], targets[chosen], self._recipe)
+            if self._model.device.type != "cpu" and self._parts:
+                self._parts[0].join(part)
+            else:
+                self._parts.append(part)
+        self.numbers += range(self.joined, self.joined + len(targets))
+        self.joined += len(targets)
+
+    @property
+    def going_on(self) -> list[int]:
+        """The numbers of the images that have not ended."""
+        return [number for number, ended in zip(self.numbers, self.has_ended, strict=True) if not ended]
+
+    @property
+    def may_join(self) -> bool:
+        """Whether images that join now will be looked at together with those that go on: a look takes as long
+        for one image as for all that share their tensors.
+        """
+        taken = zip(self.steps_taken, self.has_ended, strict=True)
+        return all(steps % self._recipe.check_every == 0 for steps, ended in taken if not ended)
+
+    def take_ended(self) -> list[Ended]:
+        """Takes out the images whose result is final."""
+        found, numbers, first = [], [], 0
+        for part in self._parts:
+            ended = [image for image, has in enumerate(part.has_ended) if has]
+            own = self.numbers[first : first + len(part.has_ended)]
+            first += len(own)
+            for image in ended:
+                latents = part.amortized.only([image]), part.best.only([image])  # without the others'
+                found.append(Ended(own[image], *latents, part.steps_taken[image], part.errors[image]))
+            numbers += [number for image, number in enumerate(own) if image not in ended]
+            part.drop(ended)
+        self.numbers = numbers
+        self._parts = [part for part in self._parts if part.steps_taken]
+        return found
 
     @property
     def step(self) -> int:
-        """Steps taken so far."""
-        return self._parts[0].step
+        """The most steps that an image has taken so far."""
+        return max(self.steps_taken, default=0)
 
     @property
     def done(self) -> bool:
-        """Whether all steps are taken, or all images have converged."""
-        return all(part.done for part in self._parts)
+        """Whether all images have ended."""
+        return all(self.has_ended)
 
     @property
     def steps_taken(self) -> list[int]:
-        """By each image; fewer than `step` by one that has converged."""
+        """By each image."""
         return list(chain.from_iterable(part.steps_taken for part in self._parts))
 
     @property
-    def has_stopped(self) -> list[bool]:
-        """Of each image, whether it has converged, so that it takes no more steps."""
-        return list(chain.from_iterable(part.has_stopped for part in self._parts))
+    def has_ended(self) -> list[bool]:
+        """Of each image, whether its result is final: it has taken its steps, has converged, or diverged."""
+        return list(chain.from_iterable(part.has_ended for part in self._parts))
+
+    @property
+    def errors(self) -> list[DivergedError | None]:
+        """Of each image, why there is no result."""
+        return list(chain.from_iterable(part.errors for part in self._parts))
 
     @property
     def variables(self) -> dict[str, Tensor]:
         """What is optimised, by name, a copy of the whole batch; "y" is always among it. Zero of images that
-        have stopped.
+        have ended and given up their place.
         """
         names = self._parts[0].variables
         return _joined([{name: part.state()[name] for name in names} for part in self._parts])
@@ -81,11 +154,7 @@ class Refinement:
         return torch.cat([part.best_loss for part in self._parts])
 
     def advance(self, steps: int) -> None:
-        """Takes up to `steps` steps.
-
-        Raises:
-            DivergedError: an image's loss is not finite any more.
-        """
+        """Takes up to `steps` steps. An image that diverges ends, with an error in `errors`."""
         for _ in range(steps):
             if self.done:
                 break
@@ -93,7 +162,7 @@ class Refinement:
                 part.advance()
 
     def looks(self) -> list[TracePoint]:
-        """Rate and distortion of every image's rounded latents at this step; changes nothing."""
+        """Rate and distortion of every image's rounded latents at its step; changes nothing."""
         return list(chain.from_iterable(part.looks() for part in self._parts))
 
     def state(self) -> dict[str, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -53,38 +53,51 @@ class TracePoint:
     rd_loss: float
 
 
+class _Course:
+    """How far one image is."""
+
+    def __init__(self, target: Target, recipe: Refined) -> None:
+        self.target, self.convergence = target, Convergence(recipe)
+        self.taken, self.ended = 0, False
+        self.error: DivergedError | None = None
+
+    def diverge(self) -> None:
+        self.ended = True
+        self.error = DivergedError(
+            f"the refinement diverged by step {self.taken}; use a smaller learning rate"
+        )
+
+
 class JointRefinement:
     """A refinement in progress of images whose variables are one tensor each.
 
-    An image that has converged leaves these tensors: its result is final, and a step is computed for the
-    others only.
+    An image that has taken its steps, has converged or diverged has ended: its result is final. Its place in
+    the tensors goes to one that joins, or else is given up with the next step.
 
     Args:
         images: float32[images, 3, H, W] in 0..1, padded.
         targets: one per image.
 
     Attributes:
-        step: steps taken by the images that go on.
         best: the hard-rounded iterate of the smallest loss so far, per image; the amortized one at first.
         amortized: what the encoder network gave, rounded.
     """
 
     def __init__(self, model: Model, images: Tensor, targets: Sequence[Target], recipe: Refined) -> None:
-        self._model, self._targets, self._recipe = model, targets, recipe
-        self._space = latent_space(model, recipe)
+        self._model, self._recipe = model, recipe
+        space = latent_space(model, recipe)
+        self._y_hat = space.y_hat
         originals = Originals.of(images, [(target.height, target.width) for target in targets])
-        variables = self._space.begin(images)
-        self._steps = Step(model, recipe, self._space, variables, originals, [t.noise for t in targets])
-        self.step = 0
-        self._active = list(range(len(targets)))
-        self._stopped = [0] * len(targets)  # at which step; 0 of an image that goes on
-        self._convergence = Convergence(recipe, len(targets))
+        variables = space.begin(images)
+        self._steps = Step(model, recipe, space, variables, originals, [t.noise for t in targets])
+        self._courses = [_Course(target, recipe) for target in targets]
+        self._places: list[int | None] = list(range(len(targets)))  # the image at each; None: it is gone
         self.best, self._best_bits, self._best_error = self._hard()
         self.amortized = self.best
 
     @property
     def variables(self) -> Variables:
-        """What is optimised, by name, of the images that go on; "y" is always among it."""
+        """What is optimised, by name, of the images that have a place; "y" is always among it."""
         return self._steps.variables
 
     @property
@@ -93,124 +106,206 @@ class JointRefinement:
         return self._loss(self._best_bits, self._best_error)
 
     @property
-    def done(self) -> bool:
-        """Whether all steps are taken, or all images have converged."""
-        return not self._active or self.step >= self._recipe.steps
+    def step(self) -> int:
+        """The most steps that an image has taken."""
+        return max(self.steps_taken)
 
     @property
     def steps_taken(self) -> list[int]:
         """By each image."""
-        return [stopped or self.step for stopped in self._stopped]
+        return [course.taken for course in self._courses]
 
     @property
-    def has_stopped(self) -> list[bool]:
-        """Of each image, whether it has converged."""
-        return [stopped > 0 for stopped in self._stopped]
+    def has_ended(self) -> list[bool]:
+        """Of each image, whether its result is final."""
+        return [course.ended for course in self._courses]
+
+    @property
+    def errors(self) -> list[DivergedError | None]:
+        """Of each image, why there is no result."""
+        return [course.error for course in self._courses]
+
+    @property
+    def _active(self) -> list[int]:
+        """The places of the images that go on."""
+        return [p for p, i in enumerate(self._places) if i is not None and not self._courses[i].ended]
 
     def advance(self) -> None:
-        """Takes one step; from time to time the rounded latents are kept if they are the best so far.
+        """Takes one step; from time to time the rounded latents are kept if they are the best so far."""
+        active = self._active
+        if not active:
+            return
+        if len(active) < len(self._places):
+            self._steps = self._steps.only(active)
+            self._places = [self._places[place] for place in active]
+        self._steps.take()
+        for course in self._at(range(len(self._places))):
+            course.taken += 1
+        self._look()
 
-        Raises:
-            DivergedError: an image's loss is not finite any more.
-        """
-        if self._active:
-            self._steps.take(self.step)
-        self.step += 1
-        if self._active and (self.step % self._recipe.check_every == 0 or self.step == self._recipe.steps):
-            self._keep_best()
-            self._stop_converged()
+    def _at(self, places: Iterable[int]) -> list[_Course]:
+        """The images at some places that are not given up."""
+        return [self._courses[image] for p in places if (image := self._places[p]) is not None]
+
+    def join(self, others: JointRefinement) -> None:
+        """Goes on with the images of another, of the same model, recipe and padded shape, behind its own."""
+        first = len(self._courses)
+        self._courses += others._courses
+        self.best, self.amortized = (
+            self.best.with_more(others.best),
+            self.amortized.with_more(others.amortized),
+        )
+        self._best_bits = torch.cat([self._best_bits, others._best_bits])
+        self._best_error = torch.cat([self._best_error, others._best_error])
+        theirs = others._steps
+        if (self._steps.originals.mask is None) != (theirs.originals.mask is None):
+            self._steps, theirs = self._steps.masked(), theirs.masked()
+        active = set(self._active)
+        vacant = iter([place for place in range(len(self._places)) if place not in active])
+        left = []
+        for place, image in enumerate(others._places):
+            if image is None:
+                continue
+            into = next(vacant, None)
+            if into is None:
+                left.append(place)
+            else:
+                self._steps.put(into, theirs, place)
+                self._places[into] = first + image
+        if left:
+            self._steps = Step.together([self._steps, theirs.only(left)])
+            self._places += [first + image for p in left if (image := others._places[p]) is not None]
+
+    def drop(self, images: Collection[int]) -> None:
+        """Forgets images that have ended; the others move up."""
+        kept = [image for image in range(len(self._courses)) if image not in images]
+        self._courses = [self._courses[image] for image in kept]
+        self.best, self.amortized = self.best.only(kept), self.amortized.only(kept)
+        self._best_bits, self._best_error = self._best_bits[kept], self._best_error[kept]
+        now = {image: index for index, image in enumerate(kept)}
+        self._places = [None if image is None else now.get(image) for image in self._places]
 
     def _loss(self, bits: Tensor, squared_error: Tensor) -> Tensor:
         return bits + squared_error * (self._recipe.lmbda * 255**2 / 3)  # of samples in 0..1
 
     def _hard(self) -> tuple[Latents, Tensor, Tensor]:
         """The rounded iterate, its bits, and its squared error in 0..1 by the loop's g_s, float64; of the
-        images that go on.
+        images that have a place.
         """
-        values = {name: variable.detach().contiguous() for name, variable in self.variables.items()}
-        latents, bits = self._space.rounded(values, self._steps.look_noise())
-        return latents, bits, self._steps.originals.squared_error(self._model, self._space.y_hat(latents))
+        latents, bits = self._steps.rounded()
+        return latents, bits, self._steps.originals.squared_error(self._model, self._y_hat(latents))
 
     def looks(self) -> list[TracePoint]:
-        """Rate and distortion of every image's rounded latents at this step; changes nothing.
+        """Rate and distortion of every image's rounded latents at its step; changes nothing.
 
-        Of an image that has stopped it is what was kept.
+        Of an image that has ended it is what was kept.
         """
         all_bits, all_errors = self._best_bits.clone(), self._best_error.clone()
-        if self._active:
-            _, all_bits[self._active], all_errors[self._active] = self._hard()
-        tau = self._recipe.tau(self.step) if isinstance(self._recipe, AnnealedRecipe) else None
+        active = self._active
+        if active:
+            images = [self._places[place] for place in active]
+            _, bits, errors = self._hard()
+            all_bits[images], all_errors[images] = bits[active], errors[active]
         found = []
-        for bits, error, target in zip(all_bits.tolist(), all_errors.tolist(), self._targets, strict=True):
-            pixels = target.height * target.width
+        for bits, error, course in zip(all_bits.tolist(), all_errors.tolist(), self._courses, strict=True):
+            tau = self._recipe.tau(course.taken) if isinstance(self._recipe, AnnealedRecipe) else None
+            pixels = course.target.height * course.target.width
             bpp, mse = bits / pixels, 255**2 * error / (3 * pixels)
-            found.append(TracePoint(self.step, tau, bpp, mse, bpp + self._recipe.lmbda * mse))
+            found.append(TracePoint(course.taken, tau, bpp, mse, bpp + self._recipe.lmbda * mse))
         return found
 
-    def _keep_best(self) -> None:
-        latents, bits, squared_error = self._hard()
-        active = torch.tensor(self._active, device=bits.device)
-        if self.step == self._recipe.steps and self._model.fast_synthesis.dtype != torch.float32:
+    def _look(self) -> None:
+        """Keeps the rounded iterates of images whose turn it is, where they are better, and ends images."""
+        recipe = self._recipe
+        places = [
+            place
+            for place in self._active
+            for course in self._at([place])
+            if course.taken % recipe.check_every == 0 or course.taken == recipe.steps
+        ]
+        if not places:
+            return
+        images = torch.tensor([self._places[place] for place in places], device=self._best_bits.device)
+        latents, bits, error = self._hard()
+        latents, bits, error = latents.only(places), bits[places], error[places]
+        best_bits, best_error = self._best_bits[images], self._best_error[images]
+        ending = self._end(places, self._loss(bits, error), self._loss(best_bits, best_error))
+        if ending and self._model.fast_synthesis.dtype != torch.float32:
             # Bfloat16 is off by 0.02 to 0.15 % in distortion for the built-in models; this choice is final.
-            squared_error = self._precise_error(latents)
-            best = self._precise_error(Latents(self.best.y[active], self.best.z[active]))
-            self._best_error = self._best_error.index_copy(0, active, best)
-        loss = self._loss(bits, squared_error)
-        if not bool(loss.isfinite().all() & self.variables["y"].isfinite().all()):
-            raise DivergedError(f"the refinement diverged by step {self.step}; use a smaller learning rate")
-        better = loss < self.best_loss[active]
+            originals = self._steps.originals.only([places[index] for index in ending])
+            for found, of in ((error, latents), (best_error, self.best.only(images.tolist()))):
+                y_hat = self._y_hat(of.only(ending))
+                found[ending] = originals.precise_squared_error(self._model, y_hat)
+        better = self._loss(bits, error) < self._loss(best_bits, best_error)
 
         def chosen(new: Tensor, old: Tensor) -> Tensor:
             choose = better.view(-1, *[1] * (new.dim() - 1))
-            return old.index_copy(0, active, torch.where(choose, new, old[active]))
+            return old.index_copy(0, images, torch.where(choose, new, old[images]))
 
         self.best = Latents(chosen(latents.y, self.best.y), chosen(latents.z, self.best.z))
         self._best_bits = chosen(bits, self._best_bits)
-        self._best_error = chosen(squared_error, self._best_error)
+        self._best_error = self._best_error.index_copy(0, images, torch.where(better, error, best_error))
 
-    def _stop_converged(self) -> None:
-        losses = self.best_loss.tolist()
-        stopping = {i for i in self._active if self._convergence.reached(i, self.step, losses[i])}
-        for image in stopping:
-            self._stopped[image] = self.step
-        if stopping:
-            self._go_on_with([image for image in self._active if image not in stopping])
+    def _end(self, places: Sequence[int], loss: Tensor, best: Tensor) -> list[int]:
+        """Marks the images at some places that have ended.
 
-    def _go_on_with(self, images: list[int]) -> None:
-        if 0 < len(images) < len(self._active):
-            self._steps = self._steps.only([self._active.index(image) for image in images], self.step)
-        self._active = images
+        Args:
+            places: of images that were looked at.
+            loss: of the iterate looked at, and
+            best: of the best before; float64[places].
 
-    def _precise_error(self, latents: Latents) -> Tensor:
-        """Squared error in 0..1 by the decoder's g_s, of the images that go on; float64."""
-        return self._steps.originals.precise_squared_error(self._model, self._space.y_hat(latents))
+        Returns:
+            which of the places end with a result, as indices.
+        """
+        y = self.variables["y"].detach().flatten(1)
+        sound = (loss.isfinite() & y.isfinite().all(1)[list(places)]).tolist()
+        lowest = torch.minimum(loss, best).tolist()
+        ending = []
+        for index, course in enumerate(self._at(places)):
+            if not sound[index]:
+                course.diverge()
+            elif course.taken == self._recipe.steps or course.convergence.reached(
+                course.taken, lowest[index]
+            ):
+                course.ended = True
+                ending.append(index)
+        return ending
 
     def state(self) -> dict[str, Tensor]:
         """All that changes from step to step, by name, the first dimension over the images; see `restore`.
 
-        What is optimised is zero of images that have stopped.
+        What is optimised is zero of images that have given up their place.
         """
         found = {"best.y": self.best.y, "best.z": self.best.z}
         found |= {"best.bits": self._best_bits, "best.error": self._best_error}
-        found |= {"stopped": torch.tensor(self._stopped), **self._convergence.state()}
+        found["taken"] = torch.tensor(self.steps_taken)
+        found["ended"] = torch.tensor(self.has_ended)
+        found["diverged"] = torch.tensor([error is not None for error in self.errors])
+        convergences = [course.convergence for course in self._courses]
+        found["converging.reference"] = torch.tensor([c.reference for c in convergences], dtype=torch.float64)
+        found["converging.without_gain"] = torch.tensor([c.without_gain for c in convergences])
+        placed = [(place, image) for place, image in enumerate(self._places) if image is not None]
         for name, tensor in self._steps.state().items():
-            found[name] = tensor.new_zeros(len(self._targets), *tensor.shape[1:])
-            if self._active:
-                found[name][self._active] = tensor
+            found[name] = tensor.new_zeros(len(self._courses), *tensor.shape[1:])
+            for place, image in placed:
+                found[name][image] = tensor[place]
         return found
 
     def restore(self, state: dict[str, Tensor], images: slice) -> None:
-        """Goes on from these images' part of a `Refinement.state()` of the same model and settings."""
+        """Goes on from these images' part of a `Refinement.state()` of the same model and settings, right
+        after it was made.
+        """
 
         def saved(name: str) -> Tensor:
             return state[name][images].to(self._model.device)
 
-        self.step = int(state["step"])
-        self._stopped = state["stopped"][images].tolist()
-        self._convergence.restore(
-            state["converging.reference"][images], state["converging.without_gain"][images]
-        )
-        self._steps.restore(saved, self.step)
-        self._go_on_with([image for image, stopped in enumerate(self._stopped) if not stopped])
+        names = ("taken", "ended", "diverged", "converging.reference", "converging.without_gain")
+        told = zip(self._courses, *(state[name][images].tolist() for name in names), strict=True)
+        for course, taken, ended, diverged, reference, without_gain in told:
+            course.taken, course.ended = taken, ended
+            course.convergence.reference, course.convergence.without_gain = reference, without_gain
+            if diverged:
+                course.diverge()
+        self._steps.restore(saved, self.steps_taken)
         self.best = Latents(saved("best.y"), saved("best.z"))
         self._best_bits, self._best_error = saved("best.bits"), saved("best.error")

@@ -76,28 +76,35 @@ class BatchNoise:
         images: the noise of each.
         variables: one image's shape of each variable, (channels, height, width), by name.
         device: where it is drawn.
+
+    Attributes:
+        images: of whose entries each may be replaced by another image's.
     """
 
     def __init__(
         self, images: Sequence[ImageNoise], variables: Mapping[str, torch.Size], device: torch.device
     ) -> None:
-        self._images, self._shapes, self._device = images, variables, device
+        self.images, self._shapes, self._device = list(images), variables, device
         self._counters = {name: _counter(shape).to(device) for name, shape in variables.items()}
         self._sizes = [shape.numel() for shape in variables.values()]
 
     def keys(self, steps: Sequence[int | str]) -> Tensor:
-        """What `draw` needs at some steps; int32[steps, variables, 2, images, 1]."""
-        keys = [[[image.key(n, s) for image in self._images] for n in self._shapes] for s in steps]
-        return torch.tensor(keys, dtype=torch.int32).to(self._device).transpose(2, 3)[..., None].contiguous()
+        """What `draw` needs at a step of each image; int32[2 variables, images], on the CPU."""
+        keys = [
+            [image.key(name, step) for image, step in zip(self.images, steps, strict=True)]
+            for name in self._shapes
+        ]
+        return torch.tensor(keys, dtype=torch.int32).transpose(1, 2).reshape(-1, len(self.images))
 
     def draw(self, keys: Tensor) -> Tensor:
         """What `ImageNoise.uniform` gives for all variables, for `by_name`; float32[images, elements].
 
         Args:
-            keys: of one step, int32[variables, 2, images, 1].
+            keys: of one step, on the noise's device.
         """
-        bits = torch.empty(keys.shape[2], sum(self._sizes), dtype=torch.int32, device=self._device)
+        bits = torch.empty(keys.shape[1], sum(self._sizes), dtype=torch.int32, device=self._device)
         parts = bits.split(self._sizes, 1)
+        keys = keys.view(len(parts), 2, -1, 1)
         for part, counter, key in zip(parts, self._counters.values(), keys, strict=True):
             torch.bitwise_xor(counter, key[0], out=part)
         _mix(bits)

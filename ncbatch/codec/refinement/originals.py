@@ -47,6 +47,26 @@ class Originals:
         mask = None if self.mask is None else self.mask[chosen]
         return Originals(self.subpixels[chosen], mask, self.tiles)
 
+    def masked(self) -> Originals:
+        """The same with a mask, even if it is all 1."""
+        mask = torch.ones_like(self.subpixels) if self.mask is None else self.mask
+        return Originals(self.subpixels, mask, self.tiles)
+
+    @staticmethod
+    def together(parts: Sequence[Originals]) -> Originals:
+        """Those of several, of one padded shape and all with a mask or all without."""
+        masks = [part.mask for part in parts if part.mask is not None]
+        mask = torch.cat(masks) if masks else None
+        return Originals(torch.cat([part.subpixels for part in parts]), mask, parts[0].tiles)
+
+    def put(self, place: int, other: Originals, image: int) -> None:
+        """Puts an image of others over the one at a place, in the same memory; both have a mask, or
+        neither.
+        """
+        self.subpixels[place].copy_(other.subpixels[image])
+        if self.mask is not None and other.mask is not None:
+            self.mask[place].copy_(other.mask[image])
+
     def difference(self, model: Model, y: Tensor, tile: Tile) -> tuple[Tensor, Tensor]:
         """The tile's reconstruction by the loop's g_s, and how far it is off, padding included."""
         reconstruction = tile.core(model.fast_synthesis(tile.latents(y)), _SUBPIXEL_STRIDE)

@@ -111,31 +111,36 @@ def rounding_logit(fraction: Tensor, tau: float | Tensor, rounding: Rounding = "
 
 
 class Heat(NamedTuple):
-    """What a temperature does to log-odds: they become (logit + scale * noise) / divisor."""
+    """What a temperature does to log-odds: they become slope * logit + scale * noise.
 
+    Tensors that broadcast against latents: float32[images, 1, 1, 1], since each image has a temperature.
+    """
+
+    slope: Tensor
     scale: Tensor
-    divisor: Tensor
 
 
 class _SoftRounding(torch.autograd.Function):
-    """floor + sigmoid((logit + scale * noise) / divisor): one node in the place of about ten."""
+    """floor + sigmoid(slope * logit + noise): one node in the place of about ten."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, noise: Tensor | None, heat: Heat, rounding: Rounding) -> Tensor:
+    def forward(ctx: Any, values: Tensor, noise: Tensor | None, slope: Tensor, rounding: Rounding) -> Tensor:
         floor = values.floor()
         fraction = values - floor
         up = _LOGITS[rounding].value(fraction)
-        if noise is not None:
-            up.addcmul_(noise, heat.scale)
-        up.div_(heat.divisor).sigmoid_()
+        if noise is None:
+            up.mul_(slope)
+        else:
+            torch.addcmul(noise, up, slope, out=up)
+        up.sigmoid_()
         ctx.save_for_backward(fraction, up)
-        ctx.divisor, ctx.rounding = heat.divisor, rounding
+        ctx.slope, ctx.rounding = slope, rounding
         return floor.add_(up)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         fraction, up = ctx.saved_tensors
-        through = _backward.sigmoid_backward(grads[0], up).div_(ctx.divisor)
+        through = _backward.sigmoid_backward(grads[0], up).mul_(ctx.slope)
         return _LOGITS[ctx.rounding].gradient(through, fraction), None, None, None
 
 
@@ -155,13 +160,13 @@ def stochastic_gumbel_annealing(
         rounding: which log-odds.
         noise: factor of the Gumbel noise; 1 is the paper's. Less of it explores less and converges sooner.
     """
-    heat = Heat(*values.new_tensor(_gumbel_heat(tau, noise)))
-    return _SoftRounding.apply(values, torch.logit(uniform), heat, rounding)
+    slope, scale = values.new_tensor(_gumbel_heat(tau, noise))
+    return _SoftRounding.apply(values, torch.logit(uniform) * scale, slope, rounding)
 
 
 def _gumbel_heat(tau: float, noise: float) -> tuple[float, float]:
     """(logit / tau + noise) / tau."""
-    return tau * noise, tau * tau
+    return 1 / tau**2, noise / tau
 
 
 def straight_through(values: Tensor) -> Tensor:
@@ -187,13 +192,20 @@ class Relaxation:
             case Sga() | SgaBitsBack():
                 return _gumbel_heat(recipe.tau(step), recipe.noise)
             case DeterministicAnnealing():
-                return 0.0, recipe.tau(step)
+                return 1 / recipe.tau(step), 0.0
             case _:
-                return 0.0, 1.0
+                return 1.0, 0.0
 
-    def noise(self, uniform: Tensor) -> Tensor:
-        """The noise that is added, from uniform noise in (0, 1): centred, or logistic."""
-        return uniform - 0.5 if isinstance(self.recipe, UniformNoise) else torch.logit(uniform)
+    def noise(self, uniform: Tensor, scale: Tensor) -> Tensor:
+        """The noise that is added, from uniform noise in (0, 1): centred, or logistic.
+
+        Args:
+            uniform: float32[images, elements].
+            scale: of the step's `Heat`, float32[images, 1].
+        """
+        if isinstance(self.recipe, UniformNoise):
+            return uniform - 0.5
+        return torch.logit(uniform).mul_(scale)
 
     def __call__(self, values: Tensor, heat: Heat, noise: Tensor | None) -> Tensor:
         """Relaxed values.
@@ -210,10 +222,10 @@ class Relaxation:
             case Ste():
                 return straight_through(values)
             case DeterministicAnnealing():  # A4: the mean under the probabilities; tau enters once
-                return _SoftRounding.apply(values, None, heat, "atanh")
+                return _SoftRounding.apply(values, None, heat.slope, "atanh")
             case UniformNoise():  # A3, as in training
                 assert noise is not None
                 return values + noise
             case Sga() | SgaBitsBack():
                 assert noise is not None
-                return _SoftRounding.apply(values, noise, heat, recipe.rounding)
+                return _SoftRounding.apply(values, noise, heat.slope, recipe.rounding)

@@ -8,30 +8,33 @@ recorded once and launched together from then on: a step then costs the processo
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from ncbatch.codec.methods import Refined
-from ncbatch.codec.model.hyperprior import Model, Tile
-from ncbatch.codec.model.precision import fastest_kernels
+from ncbatch.codec.model.hyperprior import Latents, Model, Tile
 from ncbatch.codec.recipe import STEPS_BETWEEN_PAUSES
+from ncbatch.codec.refinement.adam import PerImageAdam
 from ncbatch.codec.refinement.latents import Noise, PointSpace, PosteriorSpace, Relaxed, Variables
 from ncbatch.codec.refinement.noise import BatchNoise, ImageNoise
 from ncbatch.codec.refinement.originals import Originals
+from ncbatch.codec.refinement.recorded_step import RecordedStep
 from ncbatch.codec.refinement.relaxation import Heat, Relaxation
 
-log = logging.getLogger(__name__)
-
-_MOMENTS = ("exp_avg", "exp_avg_sq")
+_PREFIXES = ("", "exp_avg.", "exp_avg_sq.")
+"""Of the names in a saved state: of the variables, and of Adam's moments."""
 _NOISY = ("y", "z")
 """The variables that noise is drawn for."""
+_FLOATS = 4
+"""Rows of what a step is told in floats: a temperature's two numbers, Adam's two."""
 
 
 class Step:
-    """Takes steps; all that changes from one to the next is in `variables` and Adam's moments.
+    """Takes steps; all that changes from one to the next is in `values`, Adam's moments and `taken`.
+
+    Images may be at different steps: each has its own temperature, learning rate and noise.
 
     Args:
         model: whose latents.
@@ -40,6 +43,10 @@ class Step:
         variables: of the images, by name.
         originals: the images themselves.
         noise: of each image.
+
+    Attributes:
+        taken: steps, by each image.
+        leaves: the variables that the last relaxed latents come from.
     """
 
     def __init__(
@@ -51,71 +58,102 @@ class Step:
         originals: Originals,
         noise: Sequence[ImageNoise],
     ) -> None:
-        self._model, self._recipe, self._space, self._noises = model, recipe, space, noise
+        self._model, self._recipe, self._space = model, recipe, space
         self._relax = Relaxation(recipe)
         self.originals = originals
+        self._shapes = {name: variable.shape[1:] for name, variable in variables.items()}
+        self.taken = [0] * len(noise)
+        # One tensor, so that Adam takes as many operations for all variables as for one.
+        self._values = torch.cat([_flat(v) for v in variables.values()], 1).requires_grad_()
+        self.leaves: Variables = {}
+        self._adam = PerImageAdam(self._values.detach(), recipe.beta1, recipe.beta2)
+        noisy = {name: self._shapes[name] for name in _NOISY}
+        self._noise = BatchNoise(noise, noisy, model.device)
         # Of an error in the gradient of lmbda * 255^2 * SSE / 3; none in the padding.
-        weight = 2 * recipe.lmbda * 255**2 / 3
-        self._weight = torch.tensor(weight) if originals.mask is None else originals.mask * weight
-        # In the layout of the transforms, so that nothing has to be turned round on the way to them and back.
-        layout = torch.channels_last
-        self.variables = {
-            n: v.contiguous(memory_format=layout).requires_grad_() for n, v in variables.items()
-        }
-        shapes = {name: self.variables[name].shape[1:] for name in _NOISY}
-        self._noise = BatchNoise(noise, shapes, model.device)
-        # What differs from step to step lies in tensors, which a recorded step reads anew.
-        self._keys = self._noise.keys([0])
-        self._key = self._keys[0].clone()
-        self._schedule = torch.zeros(3, device=model.device)
-        self._schedules, self._ready = self._schedule[None][:0], 0
-        self._heat, self._rate = Heat(*self._schedule[:2]), self._schedule[2]
+        self._per_error = 2 * recipe.lmbda * 255**2 / 3
+        mask = originals.mask
+        self._weight = torch.tensor(self._per_error) if mask is None else mask * self._per_error
+        # What differs from step to step lies in one tensor, which a recorded step reads anew: floats, and the
+        # noise's keys, which are integers of the same size.
+        keys = 2 * len(noisy) if self._relax.wants_noise else 0
+        self._told = torch.zeros(_FLOATS + keys, len(noise), dtype=torch.int32, device=model.device)
+        self._ready, self._used = self._told[None][:0], 0
+        floats = self._told[:_FLOATS].view(torch.float32)
+        self._heat = Heat(*floats[:2, :, None, None, None])
+        self._inverse_rate, self._epsilon = floats[2:, :, None]
         on_gpu = model.device.type == "cuda"
-        self._adam = torch.optim.Adam(
-            self.variables.values(), self._rate, (recipe.beta1, recipe.beta2), fused=True, capturable=on_gpu
-        )
         self._run: Callable[[], None] = RecordedStep(self.descend, model.device) if on_gpu else self.descend
 
-    def take(self, step: int) -> None:
-        """Takes the step of this number."""
-        self.prepare(step)
+    @property
+    def variables(self) -> Variables:
+        """What is optimised, by name, float32[images, channels, height, width]; parts of one tensor."""
+        return self._by_name(self._values.detach())
+
+    def _by_name(self, values: Tensor) -> Variables:
+        """The variables in a tensor [images, elements], channels-last as the transforms have them, so that
+        nothing has to be turned round on the way to them and back.
+        """
+        parts = values.split([shape.numel() for shape in self._shapes.values()], 1)
+        return {
+            name: part.unflatten(1, (height, width, channels)).permute(0, 3, 1, 2)
+            for (name, (channels, height, width)), part in zip(self._shapes.items(), parts, strict=True)
+        }
+
+    def take(self) -> None:
+        """Takes a step with all images."""
+        self.prepare()
         self._run()
+        self.taken = [taken + 1 for taken in self.taken]
+        self._used += 1
 
-    def prepare(self, step: int) -> None:
-        """Sets what `descend` needs for the step of this number."""
-        if not self._ready <= step < self._ready + len(self._schedules):
-            self._make_ready(step)
-        self._schedule.copy_(self._schedules[step - self._ready])
-        if self._relax.wants_noise:
-            self._key.copy_(self._keys[step - self._ready])
+    def prepare(self) -> None:
+        """Tells `descend` what it needs for the next step."""
+        if self._used >= len(self._ready):
+            self._make_ready()
+        self._told.copy_(self._ready[self._used])
 
-    def _make_ready(self, first: int) -> None:
+    def _make_ready(self) -> None:
         """Puts on the device what some steps need, so that no step has to wait for a transfer."""
-        steps = range(first, first + STEPS_BETWEEN_PAUSES)
-        schedules = [(*self._relax.heat(step), self._recipe.learning_rate_at(step)) for step in steps]
-        self._schedules = torch.tensor(schedules).to(self._schedule.device)
-        if self._relax.wants_noise:
-            self._keys = self._noise.keys(steps)
-        self._ready = first
+        ready = []
+        for ahead in range(STEPS_BETWEEN_PAUSES):
+            steps = [taken + ahead for taken in self.taken]
+            floats = [
+                (*self._relax.heat(step), *self._adam.factors(step, self._recipe.learning_rate_at(step)))
+                for step in steps
+            ]
+            rows = [torch.tensor(floats).T.contiguous().view(torch.int32)]
+            if self._relax.wants_noise:
+                rows.append(self._noise.keys(steps))
+            ready.append(torch.cat(rows))
+        self._ready, self._used = torch.stack(ready).to(self._told.device), 0
 
     def relaxed(self) -> Relaxed:
         """The relaxed latents, with the gradient of their rate."""
+        self.leaves = self._by_name(self._values)  # autograd takes no view from before the last change
         uniform: Noise = {}
         added: Noise = {}
         if self._relax.wants_noise:
-            drawn = self._noise.draw(self._key)
-            uniform, added = self._noise.by_name(drawn), self._noise.by_name(self._relax.noise(drawn))
+            drawn = self._noise.draw(self._told[_FLOATS:])
+            uniform, added = (
+                self._noise.by_name(drawn),
+                self._noise.by_name(self._relax.noise(drawn, self._heat.scale.view(-1, 1))),
+            )
         return self._space.relaxed(
-            self.variables, lambda name, values: self._relax(values, self._heat, added.get(name)), uniform
+            self.leaves, lambda name, values: self._relax(values, self._heat, added.get(name)), uniform
         )
 
-    def look_noise(self) -> Noise:
-        """The noise of a look: always the same, so that iterates are compared, not luck."""
-        return self._noise.by_name(self._noise.draw(self._noise.keys(["look"])[0]))
+    def rounded(self) -> tuple[Latents, Tensor]:
+        """The rounded iterate, and its information content; float64[images].
+
+        The noise of such a look is always the same, so that iterates are compared, not luck.
+        """
+        values = {name: variable.contiguous() for name, variable in self.variables.items()}
+        keys = self._noise.keys(["look"] * len(self.taken)).to(self._told.device)
+        return self._space.rounded(values, self._noise.by_name(self._noise.draw(keys)))
 
     def descend(self) -> None:
         """The step itself, which waits for nothing that the device has to do."""
-        self._adam.zero_grad(set_to_none=True)
+        self._values.grad = None
         relaxed = self.relaxed()
         # The graph of g_s is the large one, so it is built and released tile by tile; the gradients it
         # leaves at y then join those of the rate.
@@ -123,7 +161,8 @@ class Step:
         for tile in self.originals.tiles:
             self.backward_distortion(leaf, tile)
         torch.autograd.backward([*relaxed.roots, relaxed.y], [*relaxed.gradients, leaf.grad])
-        self._adam.step()
+        assert self._values.grad is not None
+        self._adam.step(self._values.grad, self._inverse_rate, self._epsilon)
 
     def backward_distortion(self, y: Tensor, tile: Tile) -> None:
         """Adds the gradient of lmbda * 255^2 * SSE / 3 over the tile's true pixels to `y.grad`.
@@ -133,90 +172,82 @@ class Step:
         reconstruction, slope = self.originals.slope(self._model, y, tile, self._weight)
         reconstruction.backward(slope)
 
-    def only(self, images: Sequence[int], step: int) -> Step:
-        """The same with some of its images, after as many steps."""
+    def only(self, images: Sequence[int]) -> Step:
+        """The same with some of its images."""
         chosen = list(images)
-        kept = Step(
-            self._model,
-            self._recipe,
-            self._space,
-            {name: variable.detach()[chosen] for name, variable in self.variables.items()},
+        return self._with(
+            [tensor[chosen] for tensor in self._changing],
             self.originals.only(chosen),
-            [self._noises[image] for image in chosen],
+            [self._noise.images[image] for image in chosen],
+            [self.taken[image] for image in chosen],
         )
-        state = self.state()
-        kept.restore(lambda name: state[name][chosen], step)
-        return kept
+
+    def masked(self) -> Step:
+        """The same with a mask over its originals, even if it is all 1."""
+        if self.originals.mask is not None:
+            return self
+        return self._with(self._changing, self.originals.masked(), self._noise.images, self.taken)
+
+    @staticmethod
+    def together(parts: Sequence[Step]) -> Step:
+        """The images of several of one model, recipe and padded shape; all with a mask or all without."""
+        return parts[0]._with(
+            [torch.cat(tensors) for tensors in zip(*(part._changing for part in parts), strict=True)],
+            Originals.together([part.originals for part in parts]),
+            [image for part in parts for image in part._noise.images],
+            [taken for part in parts for taken in part.taken],
+        )
+
+    def put(self, place: int, other: Step, image: int) -> None:
+        """Puts an image of others in the place of one of these, in the same memory: a recorded step goes on.
+        The originals of both have a mask, or neither.
+        """
+        for mine, theirs in zip(self._changing, other._changing, strict=True):
+            mine[place].copy_(theirs[image])
+        self.originals.put(place, other.originals, image)
+        if self.originals.mask is not None:
+            torch.mul(self.originals.mask[place], self._per_error, out=self._weight[place])
+        self._noise.images[place] = other._noise.images[image]
+        self.taken[place] = other.taken[image]
+        self._used = len(self._ready)
+
+    @property
+    def _changing(self) -> tuple[Tensor, Tensor, Tensor]:
+        """All that changes from step to step on the device; float32[images, elements] each."""
+        return self._values.detach(), self._adam.mean, self._adam.square
+
+    def _with(
+        self,
+        changing: Sequence[Tensor],
+        originals: Originals,
+        noise: Sequence[ImageNoise],
+        taken: Sequence[int],
+    ) -> Step:
+        variables = self._by_name(changing[0])
+        other = Step(self._model, self._recipe, self._space, variables, originals, noise)
+        for new, old in zip(other._changing, changing, strict=True):
+            new.copy_(old)
+        other.taken = list(taken)
+        return other
 
     def state(self) -> dict[str, Tensor]:
-        """The variables and Adam's moments, by name; the moments only after the first step."""
-        tensors = {name: variable.detach() for name, variable in self.variables.items()}
-        for name, variable in self.variables.items():
-            for moment in _MOMENTS:
-                if variable in self._adam.state:
-                    tensors[f"{moment}.{name}"] = self._adam.state[variable][moment]
-        return tensors
+        """The variables and Adam's moments, by name."""
+        return {
+            prefix + name: part
+            for prefix, tensor in zip(_PREFIXES, self._changing, strict=True)
+            for name, part in self._by_name(tensor).items()
+        }
 
-    def restore(self, saved: Callable[[str], Tensor], step: int) -> None:
-        """Goes on from a `state()` of the same images, after as many steps; `saved` gives its tensors."""
-        for name, variable in self.variables.items():
-            variable.data.copy_(saved(name))
-            if step:
-                moments = {m: torch.empty_like(variable).copy_(saved(f"{m}.{name}")) for m in _MOMENTS}
-                count = torch.tensor(float(step), device=variable.device)
-                self._adam.state[variable] = {"step": count, **moments}
-
-
-class RecordedStep:
-    """A step on a GPU: recorded as a CUDA graph after a few ordinary ones, and replayed from then on.
-
-    Args:
-        descend: the step; reads and writes the same tensors each time.
-        device: the GPU.
-    """
-
-    enabled = True
-    """Whether steps are recorded at all; benchmarks and tests compare both."""
-
-    _ORDINARY = 3  # steps in which libraries choose their kernels and allocate what they keep
-
-    def __init__(self, descend: Callable[[], None], device: torch.device) -> None:
-        self._descend, self._device = descend, device
-        self._taken, self._records = 0, self.enabled
-        self._graph: torch.cuda.CUDAGraph | None = None
-
-    def __call__(self) -> None:
-        """Takes the step.
-
-        Raises:
-            torch.cuda.OutOfMemoryError: recording needs memory of its own.
+    def restore(self, saved: Callable[[str], Tensor], taken: Sequence[int]) -> None:
+        """Goes on from a `state()` of the same images, after so many steps of each; `saved` gives its
+        tensors.
         """
-        if self._records and self._graph is None and self._taken >= self._ORDINARY:
-            self._record()
-        if self._graph is not None:
-            self._graph.replay()
-        else:
-            self._ordinary()
-        self._taken += 1
+        for prefix, tensor in zip(_PREFIXES, self._changing, strict=True):
+            for name, part in self._by_name(tensor).items():
+                part.copy_(saved(prefix + name))
+        self.taken, self._used = list(taken), len(self._ready)
 
-    def _ordinary(self) -> None:
-        # On a stream of its own, as recording demands of what comes before it.
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream), fastest_kernels(self._device):
-            self._descend()
-        torch.cuda.current_stream().wait_stream(stream)
 
-    def _record(self) -> None:
-        graph = torch.cuda.CUDAGraph()
-        try:
-            # Other threads, which fetch and finish images, may allocate meanwhile.
-            with fastest_kernels(self._device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                self._descend()
-        except torch.cuda.OutOfMemoryError:
-            raise
-        except RuntimeError as error:  # a driver or library that cannot: slower, and as good
-            log.warning("this GPU's steps are launched one operation at a time: %s", error)
-            self._records = False
-        else:
-            self._graph = graph
+def _flat(variable: Tensor) -> Tensor:
+    """[images, channels, height, width] as [images, elements] in channels-last order."""
+    return variable.detach().permute(0, 2, 3, 1).flatten(1)
