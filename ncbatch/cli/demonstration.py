@@ -100,13 +100,16 @@ def measure() -> Speed:
     from ncbatch.codec.codecs import LearnedCoder
     from ncbatch.codec.model.hyperprior import Model
     from ncbatch.models.zoo import load_builtin
+    from ncbatch.worker.batching import new_batching
     from ncbatch.worker.calibration import costs_per_pixel
+    from ncbatch.worker.pipeline import Bounds
 
     torch.set_num_threads(1)  # as a worker does
     keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     recipe = Sga(lmbda=0.01, **Sga.preset(PRESET))
-    costs = costs_per_pixel(LearnedCoder(Model(load_builtin("base-0.010"), device), recipe))
+    coder = LearnedCoder(Model(load_builtin("base-0.010"), device), recipe)
+    costs = costs_per_pixel(coder, new_batching(None, device, recipe), Bounds.of(device, 1))
     return Speed(costs.base, costs.repeated["steps"])
 
 

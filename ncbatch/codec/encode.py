@@ -18,7 +18,7 @@ from ncbatch.codec.errors import DecodeCheckError, DivergedError
 from ncbatch.codec.gaussian_tables import coarse
 from ncbatch.codec.measure import Baseline, Outcome, Reconstruction, measure, ms_ssim
 from ncbatch.codec.methods import Learned, Refined
-from ncbatch.codec.model.hyperprior import Latents, Model, to_tensor
+from ncbatch.codec.model.hyperprior import PADDING, Latents, Model, to_tensor
 from ncbatch.codec.recipe import STEPS_BETWEEN_PAUSES, RefinedRecipe
 from ncbatch.codec.refinement.batch import Refinement
 from ncbatch.codec.refinement.loop import Target
@@ -76,7 +76,12 @@ class FoundLatents:
 def padded_shape(pixels: Pixels) -> tuple[int, int]:
     """Height and width after padding; images that share it can form a batch."""
     height, width = pixels.shape[:2]
-    return -height % 64 + height, -width % 64 + width
+    return padded(height, width)
+
+
+def padded(height: int, width: int) -> tuple[int, int]:
+    """Height and width of an image after padding."""
+    return -height % PADDING + height, -width % PADDING + width
 
 
 def encode(

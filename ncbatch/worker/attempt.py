@@ -67,7 +67,7 @@ class Attempt:
                 partial(self._find, finishing.make_room),
                 finishing.make_room,
             )
-            jobs = self._jobs(fetching.of(images), early)
+            jobs = self._jobs(fetching.of(workspace.ordered(images)), early)
             found = batches.done(jobs, self.wip.interrupted(), fetching.is_ready)
             for finished in finishing.after(found):
                 if isinstance(finished, _OutOfMemory):

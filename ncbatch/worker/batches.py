@@ -229,7 +229,8 @@ def refined(
         if wip.due(refinement, at_once=progress.leaving):
             settle()
             wip.save(refinement, at, tracer.state(at))
-        progress.go_on()
+        if not refinement.done:  # else its results are about to be handed over
+            progress.go_on()
 
     for number, result in find([job.pixels for job in jobs], state, pause, more):
         tracer.end(images[number])

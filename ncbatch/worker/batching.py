@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import torch
+
+from ncbatch.codec.recipe import BaseRecipe
+
 Shape = tuple[int, int]
 """Height and width, padded."""
 
@@ -52,6 +56,22 @@ class FixedBatches:
     def too_large(self, shape: Shape, images: int) -> None:
         """Halves what did not fit."""
         self._images = min(self._images, max(images // 2, 1))
+
+
+def new_batching(images: int | None, device: torch.device, recipe: BaseRecipe) -> Batching:
+    """How many of a variant's images go together.
+
+    Args:
+        images: that a person asked for.
+        device: that they are refined on.
+        recipe: of the variant.
+    """
+    if images is not None:
+        return FixedBatches(images)
+    # On a CPU every image is computed in tensors of its own; see `codec.refinement.batch`.
+    if device.type == "cpu" or not recipe.total_steps:
+        return FixedBatches(1)
+    return GrowingBatches()
 
 
 @dataclass

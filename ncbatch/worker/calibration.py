@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 
 from ncbatch.codec.codecs import ClassicalCoder, Coder, LearnedCoder, PackCoder
+from ncbatch.codec.encode import padded_shape
+from ncbatch.codec.errors import DivergedError
 from ncbatch.codec.model.hyperprior import Model
 from ncbatch.codec.recipe import LearnedRecipe, PackedRecipe
 from ncbatch.images.checks import ImageError
@@ -21,9 +26,16 @@ from ncbatch.plan.sizing import pixels_per_unit
 from ncbatch.plan.spec import RunSpec
 from ncbatch.plan.units import PlannedImage, Unit, make_units
 from ncbatch.store import Store, StoreOptions
+from ncbatch.worker.batches import memory_failure
+from ncbatch.worker.batching import Batching, new_batching
+from ncbatch.worker.pipeline import Bounds
 
 _SIDE = 512
-_STEPS = 8
+_PIECES = 3
+"""Measurements of which the median counts."""
+_LEAST_STEPS, _MOST_STEPS = 8, 8192
+_GROWING_STEPS = 100
+"""In a batch whose size is tried: as many as make the rest of it small on a fast device."""
 _SAMPLES = 3
 
 
@@ -35,29 +47,100 @@ class Costs:
     repeated: dict[str, float]
 
 
-def seconds_per_pixel(coder: Coder | PackCoder) -> float:
-    """Seconds that encoding takes per pixel."""
-    costs = costs_per_pixel(coder)
+def seconds_per_pixel(coder: Coder | PackCoder, batching: Batching, bounds: Bounds) -> float:
+    """Seconds that encoding takes per pixel; arguments as of `costs_per_pixel`."""
+    costs = costs_per_pixel(coder, batching, bounds)
     times = {n: getattr(coder.recipe, n) * coder.recipe.repeated[n] for n in costs.repeated}
     return costs.base + sum(seconds * times[name] for name, seconds in costs.repeated.items())
 
 
-def costs_per_pixel(coder: Coder | PackCoder) -> Costs:
-    """What encoding a test image of 512 x 512 pixels takes, taken apart."""
-    image = np.random.default_rng(0).integers(0, 256, (_SIDE, _SIDE, 3), dtype=np.uint8)
+def costs_per_pixel(coder: Coder | PackCoder, batching: Batching, bounds: Bounds) -> Costs:
+    """What encoding a test image of 512 x 512 pixels takes, taken apart.
+
+    Args:
+        coder: of the variant.
+        batching: how many images go together; what it has yet to learn of this size it learns here.
+        bounds: of the worker: how many threads finish images beside each other.
+    """
+    images = [np.random.default_rng(0).integers(0, 256, (_SIDE, _SIDE, 3), dtype=np.uint8)]
+    images *= _settled_size(coder, batching, images[0])
+    pixels = len(images) * _SIDE**2
 
     def timed(**repeated: int) -> float:
-        recipe = coder.recipe.model_copy(update=repeated)
-        started = time.monotonic()
-        replace(coder, recipe=recipe).encode([image])  # type: ignore[arg-type]
-        return time.monotonic() - started
+        return _seconds(_with(coder, repeated), images, bounds.finishers)
+
+    def timed_with(name: str, times: int) -> float:
+        return timed(**(once | {name: times}))
 
     counts = [name for name in coder.recipe.repeated if getattr(coder.recipe, name)]
     once = dict.fromkeys(counts, 1)
     timed(**once)  # the first time pays for libraries and memory
-    base = timed(**once)
-    repeated = {n: max(timed(**(once | {n: 1 + _STEPS})) - base, 0.0) / _STEPS for n in counts}
-    return Costs(base / _SIDE**2, {name: seconds / _SIDE**2 for name, seconds in repeated.items()})
+    bases = [timed(**once) for _ in range(_PIECES)]
+    base = statistics.median(bases)
+    repeated = {name: _one_more(partial(timed_with, name), base) for name in counts}
+    return Costs(base / pixels, {name: seconds / pixels for name, seconds in repeated.items()})
+
+
+def _one_more(timed: Callable[[int], float], base: float) -> float:
+    """Seconds that one time more takes, of what takes `base` once.
+
+    So many are taken that they last half as long as all the rest; on a fast device these are hundreds. Then
+    what disturbs the rest says little, and the median of several measurements leaves it out.
+    """
+    more = _LEAST_STEPS
+    while (longer := timed(1 + more)) - base < base / 2 and more < _MOST_STEPS:
+        more *= 4
+    found = statistics.median([longer, *(timed(1 + more) for _ in range(_PIECES - 1))])
+    # Where even that is lost in the noise, what all took together is more than these steps did.
+    return (found - base if found > base else found) / more
+
+
+def _with(coder: Coder | PackCoder, counts: dict[str, int]) -> Coder | PackCoder:
+    """The coder with other counts of steps, all of which are taken."""
+    whole = {"patience": 0} if hasattr(coder.recipe, "patience") else {}
+    recipe: Any = coder.recipe.model_copy(update={**counts, **whole})
+    return replace(coder, recipe=recipe)
+
+
+def _seconds(coder: Coder | PackCoder, images: list[Pixels], finishers: int) -> float:
+    """Seconds that a batch takes: on the device, and its share of the threads that finish images."""
+    started = time.monotonic()
+    if isinstance(coder, PackCoder):
+        coder.encode(images)
+        return time.monotonic() - started
+    found = [result for _, result in coder.find(images)]
+    if isinstance(coder, LearnedCoder) and coder.model.device.type == "cuda":
+        torch.cuda.synchronize(coder.model.device)
+    refined = time.monotonic()
+    if isinstance(found[0], DivergedError):
+        raise found[0]
+    found[0]()  # all of them are alike
+    return refined - started + (time.monotonic() - refined) * len(images) / finishers
+
+
+def _settled_size(coder: Coder | PackCoder, batching: Batching, image: Pixels) -> int:
+    """How many images of this size the worker will refine together, found as it would find it."""
+    shape = padded_shape(image)
+    counts = {n: min(getattr(coder.recipe, n), _GROWING_STEPS) for n in coder.recipe.repeated}
+    short = _with(coder, counts)
+    while not batching.settled(shape):
+        size = batching.size(shape)
+        started = time.monotonic()
+        try:
+            for _ in short.find([image] * size):
+                pass
+        except (MemoryError, RuntimeError) as error:
+            memory_failure(error, _device(coder))
+            if size == 1:
+                raise
+            batching.too_large(shape, size)
+        else:
+            batching.took(shape, size, time.monotonic() - started)
+    return batching.size(shape)
+
+
+def _device(coder: Coder | PackCoder) -> torch.device:
+    return torch.device("cpu") if isinstance(coder, ClassicalCoder) else coder.model.device
 
 
 @dataclass(frozen=True)
@@ -130,7 +213,8 @@ def estimate(
             coder = ClassicalCoder(recipe)
             encoded = coder.encode(samples)
         coded = sum(len(result.outcome.data) for result in encoded)
-        seconds = seconds_per_pixel(coder)
+        batching = new_batching(None, device, recipe)
+        seconds = seconds_per_pixel(coder, batching, Bounds.of(device, torch.get_num_threads()))
         per_unit = pixels_per_unit(pixels, seconds, unit_seconds, workers, packs=packs)
         units = make_units(images, variant.name, variant.digest, 0, per_unit, PACK_IMAGES if packs else 1)
         size = coded / area * pixels if area else 0.0

@@ -52,7 +52,8 @@ class PackAttempt:
         good: dict[str, _Good] = {}
         fetching = images_ahead(self._workspace.corpus, self._variant, poisoned, self._workspace.bounds)
         with fetching:
-            for done in self._found(images, self._jobs(fetching.of(images), early)):
+            opened = fetching.of(self._workspace.ordered(images))
+            for done in self._found(images, self._jobs(opened, early)):
                 if isinstance(done, _Good):
                     good[done.job.image.key] = done
                 else:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import chain
 
-from ncbatch.codec.encode import padded_shape
+from ncbatch.codec.encode import padded, padded_shape
+from ncbatch.plan.units import PlannedImage
 from ncbatch.worker.batching import Shape
 from ncbatch.worker.fetch import FetchedImage
 
@@ -93,6 +94,17 @@ class Waiting:
 
     def _samples(self) -> int:
         return sum(map(_samples, self._held.values()))
+
+
+def by_shape(images: Iterable[PlannedImage]) -> list[PlannedImage]:
+    """Planned images, those of one padded shape one after the other, as far as their sizes are known: so
+    that batches fill up while few others wait, and a place that gets free finds the next of its shape.
+    """
+
+    def shape(image: PlannedImage) -> tuple[int, int]:
+        return padded(image.height, image.width) if image.height and image.width else (0, 0)
+
+    return sorted(images, key=shape)
 
 
 def _samples(jobs: Iterable[FetchedImage]) -> int:

@@ -126,7 +126,8 @@ class Worker:
 
     def _calibrate(self, variant_name: str) -> float:
         variant = self._workspace.spec.variant(variant_name)
-        return seconds_per_pixel(self._workspace.coder(variant))
+        workspace = self._workspace
+        return seconds_per_pixel(workspace.coder(variant), workspace.batching(variant), workspace.bounds)
 
     def run_unit(self, unit: Unit, attempt: str, poisoned: Mapping[str, str]) -> UnitResult | Trouble:
         """Does a unit and commits it, without the poisoned images; returns what the commit holds."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -12,14 +13,15 @@ from ncbatch.codec.methods import ClassicalRecipe
 from ncbatch.codec.recipe import PackedRecipe
 from ncbatch.models.loading import ModelSource, RunModels
 from ncbatch.plan.spec import RunSpec, Variant
-from ncbatch.plan.units import Unit
+from ncbatch.plan.units import PlannedImage, Unit
 from ncbatch.store import Store
-from ncbatch.worker.batching import Batching, FixedBatches, GrowingBatches
+from ncbatch.worker.batching import Batching, new_batching
 from ncbatch.worker.beats import BeatSink
 from ncbatch.worker.options import WorkerOptions
 from ncbatch.worker.pipeline import Bounds
 from ncbatch.worker.tracer import Tracer
 from ncbatch.worker.unit_progress import UnitProgress
+from ncbatch.worker.waiting import by_shape
 from ncbatch.worker.work_in_progress import WorkInProgress
 
 
@@ -67,16 +69,13 @@ class Workspace:
     def batching(self, variant: Variant) -> Batching:
         """How many of a variant's images go together: what was learned of it holds for all its units."""
         if variant.digest not in self._batching:
-            self._batching[variant.digest] = self._new_batching(variant)
+            size = self.options.batch_size
+            self._batching[variant.digest] = new_batching(size, self.device, variant.recipe)
         return self._batching[variant.digest]
 
-    def _new_batching(self, variant: Variant) -> Batching:
-        if self.options.batch_size is not None:
-            return FixedBatches(self.options.batch_size)
-        # On a CPU every image is computed in tensors of its own; see `codec.refinement.batch`.
-        if self.device.type == "cpu" or not variant.recipe.total_steps:
-            return FixedBatches(1)
-        return GrowingBatches()
+    def ordered(self, images: Sequence[PlannedImage]) -> Sequence[PlannedImage]:
+        """The order in which images are fetched: by shape on a GPU, which refines several at once."""
+        return images if self.device.type == "cpu" else by_shape(images)
 
     def wip(self, unit: Unit) -> WorkInProgress:
         """Where the unit's states between its steps are kept."""

@@ -16,6 +16,7 @@ from ncbatch.worker.batches import Batches, Refill
 from ncbatch.worker.batching import Batching, FixedBatches, GrowingBatches, Shape
 from ncbatch.worker.fetch import FetchedImage
 from ncbatch.worker.options import WorkerOptions
+from ncbatch.worker.waiting import by_shape
 from ncbatch.worker.workspace import Workspace
 from tests.workbench import Workbench, make_variant, sga
 
@@ -146,6 +147,12 @@ def test_mixed_shapes_fill_batches_of_their_own() -> None:
     jobs = [_job(name, width=64 * (1 + n % 3)) for n, name in enumerate("abcdefghijkl")]
     assert _batches(FixedBatches(4), jobs) == ["adgj", "behk", "cfil"]
     assert _batches(FixedBatches(3), jobs) == ["adg", "beh", "cfi", "j", "k", "l"]
+
+
+def test_images_are_fetched_by_padded_shape_as_far_as_sizes_are_known() -> None:
+    sizes = {"a": (512, 768), "b": (768, 512), "c": (500, 760), "d": None, "e": (512, 768), "f": (64, 64)}
+    planned = [PlannedImage(key, "e", 1, *(size[::-1] if size else ())) for key, size in sizes.items()]
+    assert [image.key for image in by_shape(planned)] == ["d", "f", "a", "c", "e", "b"]
 
 
 def test_where_memory_is_full_of_waiting_images_the_fullest_batch_goes(

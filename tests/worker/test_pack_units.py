@@ -32,7 +32,9 @@ from ncbatch.plan.units import PlannedImage, Unit, make_units
 from ncbatch.store import StoreOptions, join_uri, open_store
 from ncbatch.store.objects import read_object
 from ncbatch.worker import work_in_progress
+from ncbatch.worker.batching import FixedBatches
 from ncbatch.worker.calibration import seconds_per_pixel
+from ncbatch.worker.pipeline import Bounds
 from ncbatch.worker.unit import open_attempt, probe_image, run_unit
 from tests.workbench import ATTEMPTS, Workbench, encoded_as, make_image
 from tests.worker.test_work_in_progress import DeadlyStore, Killed
@@ -311,7 +313,8 @@ def test_calibration_counts_inference_twice(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("ncbatch.worker.calibration.time.monotonic", lambda: clock[0])
     recipe = PLAIN.model_copy(update={"bbvi_steps": 1000})
     coder = PackCoder(None, recipe)  # type: ignore[arg-type]
-    assert seconds_per_pixel(coder) * 512**2 == pytest.approx(1 + 2 * 1000)
+    seconds = seconds_per_pixel(coder, FixedBatches(1), Bounds(1, 1, 1, 1))
+    assert seconds * 512**2 == pytest.approx(1 + 2 * 1000)
 
 
 def test_units_of_packs_have_enough_images() -> None:
