@@ -58,7 +58,9 @@ class Attempt:
         """
         early: list[Row] = []
         workspace, bounds = self._workspace, self._workspace.bounds
-        fetching = images_ahead(workspace.corpus, self._variant, poisoned, bounds, self._publisher.standing)
+        fetching = images_ahead(
+            workspace.images.open, self._variant, poisoned, bounds, self._publisher.standing
+        )
         finishing = Behind(self._finished, lambda done: done.job.area, bounds.finishers, bounds.behind)
         with fetching, finishing:
             batches = Batches(

@@ -38,8 +38,12 @@ Opened = tuple[PlannedImage, FetchedImage | Failure]
 """A planned image, with its content where it was read, and what came of opening it."""
 
 
+Opener = Callable[[PlannedImage, Variant], Opened]
+"""Opens an image as a variant wants it; raises StoreError when that is not about this image alone."""
+
+
 def images_ahead(
-    corpus: Store,
+    opener: Opener,
     variant: Variant,
     poisoned: Mapping[str, str],
     bounds: Bounds,
@@ -50,7 +54,7 @@ def images_ahead(
     def opened(image: PlannedImage) -> Opened:
         if image.key in poisoned:
             return image, poisoned_failure(poisoned[image.key])
-        image, found = open_image(corpus, image, variant)
+        image, found = opener(image, variant)
         if isinstance(found, FetchedImage):
             found = replace(found, standing=tuple(standing(image)))
         return image, found

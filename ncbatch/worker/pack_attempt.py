@@ -25,7 +25,7 @@ from ncbatch.worker.batches import (
     refined,
 )
 from ncbatch.worker.batching import FixedBatches
-from ncbatch.worker.fetch import FetchedImage, Opened, images_ahead, open_image
+from ncbatch.worker.fetch import FetchedImage, Opened, images_ahead
 from ncbatch.worker.rows import Failure, RowWriter, Work
 from ncbatch.worker.workspace import Workspace
 
@@ -50,7 +50,7 @@ class PackAttempt:
         """One row per image."""
         early: list[Row] = []
         good: dict[str, _Good] = {}
-        fetching = images_ahead(self._workspace.corpus, self._variant, poisoned, self._workspace.bounds)
+        fetching = images_ahead(self._workspace.images.open, self._variant, poisoned, self._workspace.bounds)
         with fetching:
             opened = fetching.of(self._workspace.ordered(images))
             for done in self._found(images, self._jobs(opened, early)):
@@ -64,7 +64,7 @@ class PackAttempt:
 
     def probe(self, image: PlannedImage) -> None:
         """Finds what a later attempt packs, and keeps it."""
-        _, job = open_image(self._workspace.corpus, image, self._variant)
+        _, job = self._workspace.images.open(image, self._variant)
         if isinstance(job, FetchedImage):
             for done in self._found([image], [job]):
                 log.info("probed %s: %s", image.key, "ok" if isinstance(done, _Good) else "failed")

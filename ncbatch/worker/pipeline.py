@@ -33,12 +33,14 @@ class Bounds:
         ahead: pixels of images that wait to be encoded.
         finishers: threads that code, verify and publish what was found.
         behind: pixels of images that are being encoded or finished.
+        kept: pixels of images that were opened last and may be wanted by another variant.
     """
 
     fetchers: int
     ahead: int
     finishers: int
     behind: int
+    kept: int = 0
 
     @staticmethod
     def of(device: torch.device, threads: int) -> Bounds:
@@ -49,8 +51,9 @@ class Bounds:
         a few megapixels are encoded one after the other, so that they need no more memory than one alone.
         """
         if device.type == "cpu":
-            return Bounds(fetchers=2, ahead=1 << 22, finishers=1, behind=1 << 22)
-        return Bounds(fetchers=8, ahead=1 << 26, finishers=min(max(threads, 2), 8), behind=1 << 27)
+            return Bounds(fetchers=2, ahead=1 << 22, finishers=1, behind=1 << 22, kept=1 << 24)
+        finishers = min(max(threads, 2), 8)
+        return Bounds(fetchers=8, ahead=1 << 26, finishers=finishers, behind=1 << 27, kept=1 << 27)
 
 
 class _Entry(Generic[Result]):

@@ -17,6 +17,7 @@ from ncbatch.plan.units import PlannedImage, Unit
 from ncbatch.store import Store
 from ncbatch.worker.batching import Batching, new_batching
 from ncbatch.worker.beats import BeatSink
+from ncbatch.worker.opened_images import OpenedImages
 from ncbatch.worker.options import WorkerOptions
 from ncbatch.worker.pipeline import Bounds
 from ncbatch.worker.tracer import Tracer
@@ -39,6 +40,7 @@ class Workspace:
         source: where models are nearer than in the run's folder.
         leaving: set when the process is to end soon, so that it gives back what it is at.
         bounds: what is done beside the main thread.
+        images: opens them.
     """
 
     spec: RunSpec
@@ -50,11 +52,14 @@ class Workspace:
     source: ModelSource | None = None
     leaving: threading.Event = field(init=False, default_factory=threading.Event)
     bounds: Bounds = field(init=False)
+    images: OpenedImages = field(init=False)
     models: RunModels = field(init=False)
     _batching: dict[str, Batching] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.bounds = Bounds.of(self.device, torch.get_num_threads())
+        # With one variant each image is opened once in any case.
+        self.images = OpenedImages(self.corpus, self.bounds.kept if len(self.spec.variants) > 1 else 0)
         self.models = RunModels(self.output, self.device, self.source)
 
     def coder(self, variant: Variant) -> Coder | PackCoder:

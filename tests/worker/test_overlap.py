@@ -16,6 +16,7 @@ from ncbatch.codec.errors import DecodeCheckError
 from ncbatch.plan.spec import RunSpec
 from ncbatch.plan.units import Unit
 from ncbatch.store import Store, StoreUnavailable
+from ncbatch.worker.opened_images import OpenedImages
 from ncbatch.worker.unit import run_unit
 from tests.workbench import ATTEMPTS, MODEL, Workbench, make_image, make_variant, sga
 
@@ -70,6 +71,7 @@ def _planned(bench: Workbench, steps: int = 2, **fields: Any) -> tuple[RunSpec, 
 def _run(bench: Workbench, spec: RunSpec, unit: Unit, seen: Any, **options: Any) -> None:
     workspace = bench.workspace(spec, **options)
     workspace.corpus = WatchedStore(workspace.corpus, seen)
+    workspace.images = OpenedImages(workspace.corpus, 0)
     workspace.output = WatchedStore(workspace.output, seen)
     run_unit(workspace, unit, ATTEMPTS[0], {})
 
