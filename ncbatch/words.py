@@ -8,6 +8,11 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun.removesuffix('s') if count == 1 else noun}"
 
 
+def are(count: int, noun: str) -> str:
+    """The same with a verb: "1 image is", "2 images are"."""
+    return f"{counted(count, noun)} {'is' if count == 1 else 'are'}"
+
+
 def duration(seconds: float) -> str:
     """Seconds as "45 s", "3 min 05 s" or "2 h 07 min"."""
     minutes, seconds = divmod(round(seconds), 60)

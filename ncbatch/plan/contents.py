@@ -22,6 +22,7 @@ from ncbatch.metrics.parallel import in_parallel
 from ncbatch.plan.progress_log import logged
 from ncbatch.plan.units import PlannedImage
 from ncbatch.store import ObjectNotFound, Store, StoreError, StoreUnavailable
+from ncbatch.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ class Contents:
         unknown = [image for image in listed if (image.key, image.etag) not in known]
         if not unknown:
             return known
-        log.info("%d inputs have another etag and the size they had; comparing their bytes", len(unknown))
+        log.info("comparing the bytes of %s whose etag changed", counted(len(unknown), "inputs"))
         read = in_parallel(self._content, unknown)
         found = {
             (image.key, image.etag): content

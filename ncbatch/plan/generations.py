@@ -17,6 +17,7 @@ from ncbatch.errors import RunError
 from ncbatch.plan.spec import RunFile, RunSpec
 from ncbatch.plan.units import PlannedImage, Unit, make_units, read_plan, write_plan
 from ncbatch.store import ObjectNotFound, Store
+from ncbatch.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +101,7 @@ def extend(
             return units
         generation = max(unit.generation for unit in units) + 1
         encodings = sum(len(images) for images in found.values())
-        log.info("generation %d of the plan: %d encodings", generation, encodings)
+        log.info("generation %d of the plan: %s", generation, counted(encodings, "encodings"))
         keys = write_plan(output, cut(stored.spec, found, generation, pixels_per_unit), generation)
         content = json.dumps({"generation": generation, "plan": keys}).encode()
         if output.put_if_absent(layout.generation_key(generation), content):

@@ -29,6 +29,7 @@ from ncbatch.plan.scan import Scan
 from ncbatch.plan.spec import RunFile, RunSpec, check_same, read_run
 from ncbatch.plan.units import Unit, write_plan
 from ncbatch.store import Store, StoreOptions
+from ncbatch.words import are
 
 log = logging.getLogger(__name__)
 
@@ -178,9 +179,9 @@ def _later_generation(
         again = look_again(units, listing.images, commits, len(variants), later.contents, failed)
         found = again.changes
         if found.due:
-            log.info("%d inputs are new or changed", len(found.due))
+            log.info("%s new or changed", are(len(found.due), "inputs"))
         if found.same:
-            log.info("%d inputs have another etag and the same bytes", len(found.same))
+            log.info("inputs with another etag and the same bytes: %d", len(found.same))
         if later.retry:
             log.info("failed rows that are tried again: %d", sum(map(len, again.retried.values())))
         if again.gone:

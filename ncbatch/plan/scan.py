@@ -14,6 +14,7 @@ from ncbatch.metrics.parallel import in_parallel
 from ncbatch.plan.progress_log import logged
 from ncbatch.plan.units import PlannedImage
 from ncbatch.store import Store, StoreError, StoreUnavailable
+from ncbatch.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class Scan:
         }
         sizes: dict[str, Size] = {}
         if unknown:
-            log.info("reading the headers of %d images, for their sizes", len(unknown))
+            log.info("reading the headers of %s, for sizes", counted(len(unknown), "images"))
             found = in_parallel(self._size, unknown.values())
             for image, size in logged(found, "read the headers of", len(unknown)):
                 if size is not None:

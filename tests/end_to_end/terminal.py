@@ -56,6 +56,9 @@ class Terminal:
     def press_ctrl_c(self) -> None:
         os.write(self._master, b"\x03")
 
+    def type(self, line: str) -> None:
+        os.write(self._master, f"{line}\n".encode())
+
     def wait(self, timeout: float) -> int:
         return self._process.wait(timeout)
 

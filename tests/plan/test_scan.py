@@ -143,7 +143,7 @@ def test_progress_is_told(
     caplog.set_level(logging.INFO)
     local.add({f"{n}.png": make_image(seed=n) for n in range(3)})
     planned(local)
-    assert "reading the headers of 3 images, for their sizes" in caplog.messages
+    assert "reading the headers of 3 images, for sizes" in caplog.messages
     assert "read the headers of 2 of 3" in caplog.messages
 
 
