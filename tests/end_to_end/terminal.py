@@ -56,7 +56,7 @@ class Terminal:
     def press_ctrl_c(self) -> None:
         os.write(self._master, b"\x03")
 
-    def type(self, line: str) -> None:
+    def enter(self, line: str) -> None:
         os.write(self._master, f"{line}\n".encode())
 
     def wait(self, timeout: float) -> int:
