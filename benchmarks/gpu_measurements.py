@@ -22,10 +22,11 @@ from ncbatch.codec.bits_back.encode import encode_pack, find
 from ncbatch.codec.bits_back.pack import PackReader
 from ncbatch.codec.encode import FoundLatents, find_latents, finish
 from ncbatch.codec.methods import BitsBackBbvi, Sga
-from ncbatch.codec.model import hyperprior, known_answer
+from ncbatch.codec.model import fused_gdn, hyperprior, known_answer
 from ncbatch.codec.model.checkpoint import Checkpoint, export
 from ncbatch.codec.model.exact_hyper_synthesis import ExactHyperSynthesis
 from ncbatch.codec.model.hyperprior import Model, to_tensor
+from ncbatch.codec.model.transforms import SUBPIXELS
 from ncbatch.codec.recipe import PRESETS
 from ncbatch.codec.refinement import recorded_step
 from ncbatch.codec.refinement.batch import Refinement
@@ -156,12 +157,19 @@ LOOPS: dict[str, Callable[[], contextlib.AbstractContextManager[Any]]] = {
     "as shipped": contextlib.nullcontext,
     "g_s in float32": lambda: mock.patch.object(hyperprior, "fast_dtype", lambda device: torch.float32),
     "no CUDA graph": lambda: mock.patch.object(recorded_step.RecordedStep, "enabled", False),
+    "GDN by separate operations": lambda: mock.patch.object(fused_gdn.FusedInverseGDN, "enabled", False),
+    "12 channels of subpixels": lambda: mock.patch.object(hyperprior.Model, "subpixels", SUBPIXELS),
     "no search for kernels": lambda: mock.patch.object(
         recorded_step, "fastest_kernels", lambda device: contextlib.nullcontext()
     ),
 }
 """The loop, with and without its parts."""
-_ON_GPUS = ("no CUDA graph", "no search for kernels")
+_ON_GPUS = (
+    "no CUDA graph",
+    "no search for kernels",
+    "GDN by separate operations",
+    "12 channels of subpixels",
+)
 
 
 def _steps(

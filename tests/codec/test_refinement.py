@@ -14,7 +14,7 @@ from ncbatch.codec.methods import LEARNED, Map, Sga
 from ncbatch.codec.model import hyperprior as model_module
 from ncbatch.codec.model.hyperprior import Latents, Model, to_tensor
 from ncbatch.codec.model.rates import SCALE_BOUND, gaussian_bits, lower_bound
-from ncbatch.codec.model.transforms import Transform
+from ncbatch.codec.model.transforms import SUBPIXELS, Transform
 from ncbatch.codec.refinement.batch import Refinement
 from ncbatch.codec.refinement.convergence import Convergence
 from ncbatch.codec.refinement.loop import JointRefinement, Target
@@ -71,7 +71,7 @@ def test_the_last_choice_is_by_the_decoders_synthesis(
 ) -> None:
     """The loop's own may flatter an iterate, here by half of its distortion: that of step 2, or the last."""
     section = model._checkpoint.section("g_s")
-    in_bfloat16 = Transform(section, "g_s", torch.bfloat16, model.device, subpixels=True)
+    in_bfloat16 = Transform(section, "g_s", torch.bfloat16, model.device, subpixels=SUBPIXELS)
     monkeypatch.setattr(model, "fast_synthesis", in_bfloat16)  # in float32 there is nothing to choose again
 
     def work() -> JointRefinement:

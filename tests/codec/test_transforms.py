@@ -10,7 +10,7 @@ from ncbatch.codec.model.checkpoint import Checkpoint, export
 from ncbatch.codec.model.hyperprior import STRIDE, Model, Tile
 from ncbatch.codec.model.prior import FactorizedPrior
 from ncbatch.codec.model.rates import SCALE_BOUND
-from ncbatch.codec.model.transforms import Transform, _InverseGDN
+from ncbatch.codec.model.transforms import SUBPIXELS, InverseGDN, Transform
 from ncbatch.models import catalog
 
 CPU = torch.device("cpu")
@@ -52,7 +52,7 @@ def test_subpixels_are_the_image_rearranged(checkpoint: Checkpoint) -> None:
     y = torch.randn(1, 128, 4, 6, generator=torch.Generator().manual_seed(0))
     weights = checkpoint.section("g_s")
     image = Transform(weights, "g_s", torch.float32, CPU)(y)
-    subpixels = Transform(weights, "g_s", torch.float32, CPU, subpixels=True)(y)
+    subpixels = Transform(weights, "g_s", torch.float32, CPU, subpixels=SUBPIXELS)(y)
     assert subpixels.shape == (1, 12, 32, 48)
     assert torch.allclose(torch.pixel_shuffle(subpixels, 2), image, atol=1e-5)
 
@@ -63,7 +63,7 @@ def test_inverse_gdn_gradient_is_the_finite_difference() -> None:
     gamma = torch.rand(3, 3, 1, 1, dtype=torch.float64, generator=generator)
     beta = torch.rand(3, dtype=torch.float64, generator=generator) + 0.5
     transposed = gamma.transpose(0, 1).contiguous()
-    assert torch.autograd.gradcheck(lambda v: _InverseGDN.apply(v, gamma, beta, transposed), (x,))
+    assert torch.autograd.gradcheck(lambda v: InverseGDN.apply(v, gamma, beta, transposed), (x,))
 
 
 def test_prior_is_compressais_and_its_gradient_autograds(checkpoint: Checkpoint, network: Any) -> None:

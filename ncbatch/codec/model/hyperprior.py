@@ -19,7 +19,7 @@ from ncbatch.codec.model.precision import full_float32
 from ncbatch.codec.model.prior import FactorizedPrior
 from ncbatch.codec.model.rates import gaussian_bits
 from ncbatch.codec.model.threads import one_thread
-from ncbatch.codec.model.transforms import Transform
+from ncbatch.codec.model.transforms import SUBPIXELS, Transform
 from ncbatch.images.pixels import Pixels
 
 STRIDE = 16
@@ -184,7 +184,15 @@ class Model:
     def fast_synthesis(self) -> Transform:
         """g_s as the refinement loop uses it: in `fast_dtype`, with the image left in subpixels."""
         section = self._checkpoint.section("g_s")
-        return Transform(section, "g_s", fast_dtype(self.device), self.device, subpixels=True)
+        dtype, subpixels = fast_dtype(self.device), self.subpixels
+        return Transform(section, "g_s", dtype, self.device, subpixels=subpixels)
+
+    @property
+    def subpixels(self) -> int:
+        """Channels of what `fast_synthesis` leaves: on a GPU, whose kernels take eight at a time, there are
+        four beside those of the image, which are zero.
+        """
+        return SUBPIXELS + 4 if self.device.type == "cuda" else SUBPIXELS
 
     @cached_property
     def fast_hyper_synthesis(self) -> Transform:

@@ -87,7 +87,8 @@ class JointRefinement:
         self._model, self._recipe = model, recipe
         space = latent_space(model, recipe)
         self._y_hat = space.y_hat
-        originals = Originals.of(images, [(target.height, target.width) for target in targets])
+        sizes = [(target.height, target.width) for target in targets]
+        originals = Originals.of(images, sizes, model.subpixels)
         variables = space.begin(images)
         self._steps = Step(model, recipe, space, variables, originals, [t.noise for t in targets])
         self._courses = [_Course(target, recipe) for target in targets]

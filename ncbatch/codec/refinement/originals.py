@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ncbatch.codec.model.hyperprior import STRIDE, Model, Tile
+from ncbatch.codec.model.transforms import SUBPIXELS
 
 _SUBPIXEL_STRIDE = STRIDE // 2  # points of the image in subpixels per latent and side
 
@@ -19,7 +20,8 @@ class Originals:
     """Images that share their tensors.
 
     Attributes:
-        subpixels: float32[images, 12, H/2, W/2] in 0..1.
+        subpixels: float32[images, channels, H/2, W/2] in 0..1, as `Model.fast_synthesis` leaves them: zero in
+            any channel beyond the twelfth.
         mask: of the same shape, 1 where a subpixel is the image's own and 0 where it is padding; None when
             there is no padding.
         tiles: that the images are computed in.
@@ -30,16 +32,18 @@ class Originals:
     tiles: Sequence[Tile]
 
     @staticmethod
-    def of(images: Tensor, sizes: Sequence[tuple[int, int]]) -> Originals:
-        """Of padded images, float32[images, 3, H, W], and their true heights and widths."""
+    def of(images: Tensor, sizes: Sequence[tuple[int, int]], channels: int = SUBPIXELS) -> Originals:
+        """Of padded images, float32[images, 3, H, W], and their true heights and widths; channels: of the
+        subpixels.
+        """
         height, width = images.shape[2:]
         mask = None
         if any(size != (height, width) for size in sizes):
             mask = torch.zeros_like(images)
             for plane, (true_height, true_width) in zip(mask, sizes, strict=True):
                 plane[:, :true_height, :true_width] = 1
-            mask = _subpixels(mask)
-        return Originals(_subpixels(images), mask, Tile.cover(height // STRIDE, width // STRIDE))
+            mask = _subpixels(mask, channels)
+        return Originals(_subpixels(images, channels), mask, Tile.cover(height // STRIDE, width // STRIDE))
 
     def only(self, images: Sequence[int]) -> Originals:
         """Some of the images."""
@@ -84,7 +88,7 @@ class Originals:
         """As `squared_error`, by the decoder's g_s."""
         # One by one: a batch's activations in float32 would take more memory than a step.
         decoded = torch.cat([model.synthesise(one[None]) for one in y_hat])
-        difference = F.pixel_unshuffle(decoded, 2) - self.subpixels
+        difference = _subpixels(decoded, self.subpixels.shape[1]) - self.subpixels
         if self.mask is not None:
             difference *= self.mask
         return difference.square().double().sum((1, 2, 3))
@@ -101,6 +105,8 @@ class Originals:
         return total
 
 
-def _subpixels(images: Tensor) -> Tensor:
-    """[images, channels, H, W] as [images, 4 channels, H/2, W/2], laid out as g_s leaves its output."""
-    return F.pixel_unshuffle(images, 2).contiguous(memory_format=torch.channels_last)
+def _subpixels(images: Tensor, channels: int) -> Tensor:
+    """[images, 3, H, W] as [images, channels, H/2, W/2], laid out as g_s leaves its output."""
+    subpixels = F.pixel_unshuffle(images, 2)
+    padded = F.pad(subpixels, (0, 0, 0, 0, 0, channels - SUBPIXELS))
+    return padded.contiguous(memory_format=torch.channels_last)
