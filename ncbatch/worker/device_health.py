@@ -7,6 +7,9 @@ device is asked.
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import torch
 
 from ncbatch.errors import first_line
@@ -20,6 +23,36 @@ _FULL = (
     "CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED",
     "NVML_SUCCESS ==",  # torch's allocator, which fails while it composes its message
 )
+
+
+_DRIVER = Path("/proc/driver/nvidia")
+
+
+def own_device() -> torch.device:
+    """The device that this process is to compute on: the GPU that it was given, or else the CPU.
+
+    Raises:
+        RuntimeError: it was given a GPU, and CUDA does not find it. On the CPU it would take a hundred times
+            as long, and hold the GPU's place in the cluster.
+    """
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    # A cluster may be told of GPUs that its machines do not have; their drivers tell.
+    if given not in ("", "-1", "NoDevFiles") and torch.backends.cuda.is_built() and _DRIVER.exists():
+        raise RuntimeError(
+            f"the worker was given the GPU {given}, and CUDA finds none: {_why_no_cuda()}; see what "
+            "nvidia-smi says on this node, and restart the node or its driver"
+        )
+    return torch.device("cpu")
+
+
+def _why_no_cuda() -> str:
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        return first_line(error)
+    return "it does not say why"
 
 
 def says_out_of_memory(error: Exception) -> bool:

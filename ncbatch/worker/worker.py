@@ -24,7 +24,7 @@ from ncbatch.plan.units import Unit
 from ncbatch.store import Store, StoreError
 from ncbatch.worker.beats import BeatSink, GiveBack
 from ncbatch.worker.calibration import seconds_per_pixel
-from ncbatch.worker.device_health import fault
+from ncbatch.worker.device_health import fault, own_device
 from ncbatch.worker.options import WorkerOptions
 from ncbatch.worker.unit import probe_image, run_unit
 from ncbatch.worker.workspace import Workspace
@@ -105,7 +105,7 @@ class Worker:
         self._run = config.output.uri
         torch.set_num_threads(config.threads)
         keep_freed_memory()
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = own_device()
         problem = fault(device)
         if problem is not None:
             raise RuntimeError(f"the device {device} does not compute: {problem}")

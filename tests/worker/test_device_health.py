@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -105,14 +106,15 @@ def test_a_worker_tells_its_devices_failures_from_bugs(
 
     working = _worker(local)
     monkeypatch.setattr(worker, "run_unit", raising(ValueError("a bug")))
+    unit = Unit("u", "v", 0, ())
     with pytest.raises(ValueError, match="a bug"):
-        working.run_unit(None, "a", {})  # type: ignore[arg-type]
+        working.run_unit(unit, "a", {})
     monkeypatch.setattr(worker, "fault", lambda device: "CUDA error: unspecified launch failure")
-    assert working.run_unit(None, "a", {}) == DeviceFailure(  # type: ignore[arg-type]
+    assert working.run_unit(unit, "a", {}) == DeviceFailure(
         "cpu: a bug; then: CUDA error: unspecified launch failure"
     )
     monkeypatch.setattr(worker, "probe_image", raising(InexactDeviceError("does not compute exactly")))
-    assert working.probe(None, "a", "b") == DeviceFailure("does not compute exactly")  # type: ignore[arg-type]
+    assert working.probe(unit, "a", "b") == DeviceFailure("does not compute exactly")
 
 
 def test_a_worker_does_not_start_on_a_broken_device(
@@ -121,6 +123,28 @@ def test_a_worker_does_not_start_on_a_broken_device(
     monkeypatch.setattr(worker, "fault", lambda device: "CUDA error: no device")
     with pytest.raises(RuntimeError, match="the device cpu does not compute: CUDA error: no device"):
         _worker(local)
+
+
+@pytest.mark.parametrize("given", ["0", "GPU-5c89", ""])
+@pytest.mark.parametrize("has_driver", [True, False])
+def test_a_worker_whose_gpu_is_gone_does_not_go_on_as_a_cpu(
+    local: Workbench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: str, has_driver: bool
+) -> None:
+    """Where the machine has one: a cluster may be told of GPUs that do not exist, as tests do."""
+
+    def no_driver_answers() -> None:
+        raise RuntimeError("No CUDA GPUs are available")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "init", no_driver_answers)
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
+    monkeypatch.setattr(device_health, "_DRIVER", tmp_path if has_driver else tmp_path / "none")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    if given and has_driver:
+        with pytest.raises(RuntimeError, match=f"the GPU {given}, and CUDA finds none: No CUDA GPUs"):
+            _worker(local)
+    else:
+        assert _worker(local).ready().device == "cpu"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
