@@ -7,18 +7,17 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
-_THREADS = 16
-_IN_FLIGHT = 4 * _THREADS
-
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
-def in_parallel(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
+def in_parallel(
+    function: Callable[[_Item], _Result], items: Iterable[_Item], threads: int = 16
+) -> Iterator[_Result]:
     """`map` in threads, in order; stops fetching when the consumer stops or something fails."""
     remaining = iter(items)
-    with ThreadPoolExecutor(_THREADS, thread_name_prefix="metrics") as pool:
-        pending = [pool.submit(function, item) for item in islice(remaining, _IN_FLIGHT)]
+    with ThreadPoolExecutor(threads, thread_name_prefix="requests") as pool:
+        pending = [pool.submit(function, item) for item in islice(remaining, 4 * threads)]
         try:
             while pending:
                 yield pending.pop(0).result()

@@ -6,11 +6,12 @@ Units, forecasts and batches count pixels, and a guess by bytes is three or four
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from ncbatch.images.header import image_size
 from ncbatch.metrics.parallel import in_parallel
+from ncbatch.plan.generations import Wanted
 from ncbatch.plan.progress_log import logged
 from ncbatch.plan.units import PlannedImage
 from ncbatch.store import Store, StoreError, StoreUnavailable
@@ -18,7 +19,7 @@ from ncbatch.words import counted
 
 log = logging.getLogger(__name__)
 
-Size = tuple[int, int]
+_THREADS = 32
 
 
 class Scan:
@@ -33,43 +34,44 @@ class Scan:
     def __init__(self, corpus: Store, max_pixels: int) -> None:
         self._corpus, self._max_pixels = corpus, max_pixels
 
-    def of(self, wanted: Mapping[str, Sequence[PlannedImage]]) -> dict[str, list[PlannedImage]]:
-        """The same images with width and height, where their headers tell; each is read once.
+    def sized(self, images: Iterable[PlannedImage]) -> Iterator[PlannedImage]:
+        """The same images, in their order, with width and height where their headers tell.
 
-        A header that cannot be read leaves its image as it is: the worker that opens it finds out why.
+        A header that cannot be read leaves its image as it is: the worker that opens it finds out why. Some
+        hundred images are held at a time.
 
         Raises:
             StoreUnavailable: the store is away.
         """
-        unknown = {
-            image.key: image
-            for images in wanted.values()
-            for image in images
-            if image.bytes and not (image.width and image.height)
-        }
-        sizes: dict[str, Size] = {}
-        if unknown:
-            log.info("reading the headers of %s, for sizes", counted(len(unknown), "images"))
-            found = in_parallel(self._size, unknown.values())
-            for image, size in logged(found, "read the headers of", len(unknown)):
-                if size is not None:
-                    sizes[image.key] = size
-            log.debug("%d of %d headers tell a size", len(sizes), len(unknown))
-        return {name: [_sized(image, sizes) for image in images] for name, images in wanted.items()}
+        return in_parallel(self._sized, images, _THREADS)
 
-    def _size(self, image: PlannedImage) -> tuple[PlannedImage, Size | None]:
+    def of(self, wanted: Wanted) -> dict[str, list[PlannedImage]]:
+        """The same for each variant's images; a header is read once for all of them."""
+        lists = {id(images): images for images in wanted.values()}  # those of a new run are the same one
+        unique = {i.key: i for images in lists.values() for i in images if not i.has_size}
+        if not unique:
+            return {name: list(images) for name, images in wanted.items()}
+        log.info("reading the headers of %s, for sizes", counted(len(unique), "images"))
+        for image in logged(self.sized(list(unique.values())), "read the headers of", len(unique)):
+            unique[image.key] = image
+
+        def known(image: PlannedImage) -> PlannedImage:
+            found = unique.get(image.key, image)
+            return found if found.etag == image.etag else image
+
+        found = {name: [known(image) for image in images] for name, images in lists.items()}
+        return {name: found[id(images)] for name, images in wanted.items()}
+
+    def _sized(self, image: PlannedImage) -> PlannedImage:
+        if image.has_size or not image.bytes:
+            return image
         try:
             size = image_size(lambda offset, length: self._corpus.get_range(image.key, offset, length))
         except StoreUnavailable:
             raise
         except StoreError as error:
             log.debug("no header of %s: %s", image.key, error)
-            return image, None
-        return image, size if size is not None and size[0] * size[1] <= self._max_pixels else None
-
-
-def _sized(image: PlannedImage, sizes: Mapping[str, Size]) -> PlannedImage:
-    if image.key not in sizes:
-        return image
-    width, height = sizes[image.key]
-    return replace(image, width=width, height=height)
+            return image
+        if size is None or size[0] * size[1] > self._max_pixels:
+            return image
+        return replace(image, width=size[0], height=size[1])

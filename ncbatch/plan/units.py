@@ -32,7 +32,7 @@ _SCHEMA = pa.schema(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PlannedImage:
     """One input as it was listed; width and height where its header or a manifest told them.
 
@@ -45,6 +45,11 @@ class PlannedImage:
     width: int | None = None
     height: int | None = None
     content: str | None = None
+
+    @property
+    def has_size(self) -> bool:
+        """Whether width and height are known."""
+        return bool(self.width and self.height)
 
     @property
     def pixels(self) -> int:
