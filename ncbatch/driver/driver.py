@@ -9,19 +9,22 @@ import logging
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from ncbatch import signals
 from ncbatch.driver.forecast import Forecast
+from ncbatch.driver.health import Quarantine
 from ncbatch.driver.lease import Heartbeat
+from ncbatch.driver.limits import EarlierFailures, Outcome, Policy
 from ncbatch.driver.lost_calls import LostCall
 from ncbatch.driver.options import Deadlines
-from ncbatch.driver.pool import Pool
+from ncbatch.driver.pool import Ended, Pool
 from ncbatch.driver.progress import Progress, RunState, Snapshot
-from ncbatch.driver.schedule import Call, CallKind, EarlierFailures, Policy, Schedule
+from ncbatch.driver.schedule import Call, CallKind, Schedule
 from ncbatch.driver.status_writer import StatusWriter
-from ncbatch.metrics.unit_result import UnitResult
+from ncbatch.metrics.failures import failure_class
+from ncbatch.metrics.unit_result import CommittedUnit, UnitResult
 from ncbatch.plan.run import Run
 from ncbatch.plan.units import Unit
 from ncbatch.store import Store
@@ -31,8 +34,6 @@ log = logging.getLogger(__name__)
 
 _STATUS_SECONDS = 10.0
 _POSTPONE_SECONDS = 15.0
-_NEXT_DEVICE_SECONDS = 30.0
-"""Before a unit whose device failed is done again: its worker's successor is to try another one first."""
 _TICK_SECONDS = 0.5
 
 
@@ -41,6 +42,10 @@ class SpeedEstimate:
 
     def __init__(self, calibrated: dict[str, float]) -> None:
         self._seconds = dict(calibrated)
+
+    def know(self, calibrated: dict[str, float]) -> None:
+        """Takes in variants that nothing is known of yet."""
+        self._seconds = calibrated | self._seconds
 
     def observe(self, unit: Unit, seconds: float) -> None:
         """Takes account of how long a unit took."""
@@ -54,18 +59,30 @@ class SpeedEstimate:
         return self._seconds[unit.variant] * (unit.pixels if pixels is None else pixels)
 
 
+@dataclass(frozen=True)
+class Work:
+    """A run, and what is known of it when work on it begins.
+
+    results: of the committed units, by unit. before: what became of pending images before.
+    """
+
+    run: Run
+    results: Mapping[str, UnitResult]
+    before: EarlierFailures = field(default_factory=EarlierFailures)
+
+
 class Driver:
     """Drives one run from one process.
 
     Args:
         show: is given a snapshot every tick.
-        before: what became of pending images before.
+        again: asked, when everything is committed, whether there is more to do.
         committed: is told of every unit that is committed; returns at once.
     """
 
     def __init__(
         self,
-        run: Run,
+        work: Work,
         output: Store,
         pool: Pool,
         heartbeat: Heartbeat,
@@ -74,33 +91,35 @@ class Driver:
         policy: Policy,
         deadlines: Deadlines,
         show: Callable[[Snapshot], None],
-        before: EarlierFailures | None = None,
+        again: Callable[[], Work | None] = lambda: None,
         committed: Callable[[str], None] = lambda unit: None,
     ) -> None:
-        self._spec, self._committed = run.spec, committed
-        self._units = {unit.id: unit for unit in run.units}
+        self._committed = committed
         self._pool, self._heartbeat, self._pace = pool, heartbeat, pace
         self._status = StatusWriter(output)
-        self._deadlines, self._show = deadlines, show
-        pending = run.pending
+        self._deadlines, self._policy, self._show, self._again = deadlines, policy, show, again
+        self._take(work)
+        self._attempts = 0
+        self._status_at = 0.0
+        self._quarantined: dict[tuple[str, str], Quarantine] = {}
+
+    def _take(self, work: Work) -> None:
+        run, pending = work.run, work.run.pending
+        self._spec = run.spec
+        self._units = {unit.id: unit for unit in run.units}
         self._schedule = Schedule(
             {unit.id: [image.key for image in unit.images] for unit in pending},
-            {unit.id: pace.expected(unit) for unit in pending},
-            policy,
-            before,
+            {unit.id: self._pace.expected(unit) for unit in pending},
+            self._policy,
+            work.before,
         )
         images: Counter[str] = Counter()
         for unit in run.units:
             images[unit.variant] += len(unit.images)
         self.images = images.total()
         self.progress = Progress(images, self._forecast(run))
-        self._attempts = 0
-        self._status_at = 0.0
-
-    def resumed(self, results: dict[str, UnitResult]) -> None:
-        """Counts what earlier sessions committed."""
-        for unit, result in results.items():
-            self.progress.add(self._units[unit].variant, result, resumed=True)
+        for unit_id, result in work.results.items():
+            self.progress.add(self._units[unit_id].variant, result, resumed=True)
 
     def _forecast(self, run: Run) -> Forecast:
         """In expected seconds; of variants that nothing is left to do of, at the others' mean pace."""
@@ -121,7 +140,6 @@ class Driver:
         Raises:
             KeyboardInterrupt: interrupted; what is committed stays.
         """
-        self.progress.state = "running"
         with self._status:
             return self._drive()
 
@@ -130,6 +148,9 @@ class Driver:
             # Not SIGTERM: who sends it (a job that is stopped, a shutdown) follows it up within seconds.
             with signals.deferred(signal.SIGINT) as asked:
                 stopped = self._work(asked)
+                while self._schedule.finished and not (stopped or asked) and (more := self._again()):
+                    self._take(more)
+                    stopped = self._work(asked)
         except KeyboardInterrupt:  # at once: what is in flight is dropped, but the status says so
             self._end("interrupted")
             raise
@@ -145,6 +166,7 @@ class Driver:
 
     def _work(self, asked: signals.Request) -> str | None:
         """Until all is committed, or nothing is in flight any more where the run has to stop."""
+        self.progress.state = "running"
         stopped: str | None = None
         told = False
         while not self._schedule.finished:
@@ -161,23 +183,25 @@ class Driver:
             if draining:
                 self.progress.state = "finishing"
             else:
-                self._pool.grow(self._schedule.open_calls)
+                self._pool.grow(self._schedule.open_calls, self._quarantined.keys())
                 self._dispatch()
-            for call, result, seconds in self._pool.events(_TICK_SECONDS):
-                assert isinstance(call, Call)
-                self._handle(call, result, seconds)
+            for ended in self._pool.events(_TICK_SECONDS):
+                assert isinstance(ended.call, Call)
+                self._handle(ended.call, ended)
             self._report()
         return stopped
 
     def _dispatch(self) -> None:
-        while self._pool.has_idle:
-            call = self._schedule.next_call(time.monotonic())
+        self._schedule.workers_at(self._pool.places())
+        for slot in self._pool.idle():
+            assert slot.place is not None, "an idle worker has told where it is"
+            call = self._schedule.next_call(time.monotonic(), slot.place)
             if call is None:
-                return
+                continue
             unit = self._units[call.unit]
             self._attempts += 1
             attempt = f"{self._heartbeat.driver}-{self._attempts}"
-            self._pool.call(call, unit, attempt, self._patience(call, unit))
+            self._pool.call(slot, call, unit, attempt, self._patience(call, unit))
 
     def _patience(self, call: Call, unit: Unit) -> float:
         """How long the call may show no sign of life: there is one after each step, and after each image.
@@ -189,36 +213,54 @@ class Driver:
         longest = unit.pixels if whole else max(image.pixels for image in unit.images)
         return max(self._deadlines.floor, self._deadlines.factor * self._pace.expected(unit, longest))
 
-    def _handle(self, call: Call, result: Any, seconds: float) -> None:
+    def _handle(self, call: Call, ended: Ended) -> None:
+        result, place, now = ended.result, ended.place, time.monotonic()
         schedule, unit = self._schedule, self._units[call.unit]
         match result:
-            case UnitResult():
-                schedule.committed(call, result.ok, result.failed)
+            case CommittedUnit():
+                schedule.committed(call, place, _outcome(result))
                 self._committed(unit.id)
                 self.progress.add(unit.variant, result)
-                self.progress.forecast.committed(unit.id, time.monotonic())
-                self._pace.observe(unit, seconds)
+                self.progress.forecast.committed(unit.id, now)
+                self._pace.observe(unit, ended.seconds)
             case None if call.kind is CallKind.PROBE:
-                schedule.probed(call)
+                schedule.probed(call, place)
+            case None if call.kind is CallKind.TRIAL:
+                schedule.trial_passed(place)
             case StoreFailure():
-                log.warning("a worker cannot use the store: %s", result.message)
-                schedule.postponed(call, time.monotonic() + _POSTPONE_SECONDS, result.message)
-            case GivenBack():
-                schedule.interrupted(call)
-            case LostCall(device_failed=True):
-                schedule.device_failed(call, time.monotonic() + _NEXT_DEVICE_SECONDS, result.detail)
-            case LostCall(preempted=True):
-                schedule.interrupted(call)
+                log.warning("a worker (%s) cannot use the store: %s", place, result.message)
+                schedule.postponed(call, place, now, now + _POSTPONE_SECONDS, result.message)
+            case GivenBack() | LostCall(blameless=True):
+                schedule.interrupted(call, place)
             case LostCall():
-                schedule.struck(call, result.reason)
+                schedule.struck(call, place, result.reason, now, result.detail)
             case _:
                 raise AssertionError(f"a worker answered {result!r} to {call}")
 
+    def _tell_of_quarantines(self) -> None:
+        """Says which nodes and devices are kept from work, or no longer, and why."""
+        now = {quarantine.place.key: quarantine for quarantine in self._schedule.quarantines()}
+        for key in now.keys() - self._quarantined.keys():
+            failures, reason = now[key].failures, now[key].reason
+            name = now[key].place.name
+            log.warning("%s is kept from work after %d failures in a row (last: %s)", name, failures, reason)
+        for key in self._quarantined.keys() - now.keys():
+            log.warning("%s is no longer kept from work", self._quarantined[key].place.name)
+        self._quarantined = now
+        self.progress.quarantined = list(now.values())
+
     def _report(self, *, at_once: bool = False) -> None:
         self.progress.workers = self._pool.ready_workers
+        self._tell_of_quarantines()
         self.progress.forecast.tick(time.monotonic(), self._pool.in_flight(), self._pool.size)
         snapshot = self.progress.snapshot(self._heartbeat.driver)
         self._show(snapshot)
         if at_once or time.monotonic() - self._status_at > _STATUS_SECONDS:
             self._status_at = time.monotonic()
             self._status.offer(snapshot)
+
+
+def _outcome(result: CommittedUnit) -> Outcome:
+    system = {name: n for name, n in result.classes.items() if failure_class(name).fault == "system"}
+    images = {name: n for name, n in result.classes.items() if name not in system}
+    return Outcome(result.ok, images, system, result.found)

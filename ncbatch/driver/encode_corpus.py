@@ -11,12 +11,13 @@ from ray.exceptions import RayError
 
 from ncbatch import logs, signals
 from ncbatch.driver.calibrations import calibrate
-from ncbatch.driver.driver import Driver, SpeedEstimate
+from ncbatch.driver.driver import Driver, SpeedEstimate, Work
 from ncbatch.driver.lease import Heartbeat, Lease
+from ncbatch.driver.limits import EarlierFailures
 from ncbatch.driver.options import EncodeOptions
 from ncbatch.driver.pool import Pool
 from ncbatch.driver.progress import RunState, Snapshot, announce, end_early
-from ncbatch.driver.schedule import EarlierFailures
+from ncbatch.driver.second_attempt import second_attempt
 from ncbatch.errors import RunError, StoppedByPolicyError
 from ncbatch.metrics.compactor import Compactor
 from ncbatch.metrics.failures import failure_class
@@ -31,7 +32,7 @@ from ncbatch.plan.places import Places
 from ncbatch.plan.run import Later, Run, committed_results, list_inputs, open_run, require_images
 from ncbatch.plan.scan import Scan
 from ncbatch.plan.spec import RunSpec
-from ncbatch.plan.units import PlannedImage
+from ncbatch.plan.units import PlannedImage, Unit
 from ncbatch.store import Store, StoreError, honours_create_only, open_store
 from ncbatch.worker.work_in_progress import discard_all
 from ncbatch.worker.worker import WorkerConfig
@@ -119,6 +120,38 @@ def _prepared(places: Places, options: EncodeOptions) -> RunSpec:
     return places.asked.model_copy(update={"create_only": create_only})
 
 
+class _Speeds:
+    """What the variants of a run cost on the pool's workers, measured when it is first asked for.
+
+    Args:
+        is_new: whether nothing is planned yet, so that all of them are needed.
+    """
+
+    def __init__(self, spec: RunSpec, pool: Pool, options: EncodeOptions, *, is_new: bool) -> None:
+        self._spec, self._pool, self._options, self._is_new = spec, pool, options, is_new
+        self._known: dict[str, float] = {}
+
+    def of(self, units: Sequence[Unit]) -> dict[str, float]:
+        """Seconds per pixel of these units' variants."""
+        variants = {unit.variant for unit in units}
+        self._measure(variants, len(units))
+        return {variant: self._known[variant] for variant in variants}
+
+    def _measure(self, variants: Collection[str], workers: int) -> None:
+        found = calibrate(self._pool, [name for name in variants if name not in self._known], workers)
+        for name, seconds in found.items():
+            log.info("%s takes %.2f s per megapixel on a worker", name, seconds * 1e6)
+        self._known.update(found)
+
+    def pixels_per_unit(self, variant: str, images: Sequence[PlannedImage]) -> int:
+        """How many pixels make a unit of a variant."""
+        self._measure([v.name for v in self._spec.variants] if self._is_new else [variant], len(images))
+        pixels = sum(image.pixels for image in images)
+        packs = self._spec.variant(variant).recipe.uses_bits_back
+        seconds, room = self._known[variant], self._pool.room
+        return sizing.pixels_per_unit(pixels, seconds, self._options.unit_seconds, room, packs=packs)
+
+
 def _drive(
     spec: RunSpec,
     places: Places,
@@ -135,39 +168,31 @@ def _drive(
         spec, corpus_there, output_there, options.worker,
         threads=options.pool.threads, log_format=logs.in_use(),
     )  # fmt: skip
-    calibrated: dict[str, float] = {}
     with Pool(config, options.pool, options.ray_address) as pool:
-
-        def measure(variants: Collection[str], workers: int) -> None:
-            found = calibrate(pool, [name for name in variants if name not in calibrated], workers)
-            for name, seconds in found.items():
-                log.info("%s takes %.2f s per megapixel on a worker", name, seconds * 1e6)
-            calibrated.update(found)
-
-        def pixels_per_unit(variant: str, images: Sequence[PlannedImage]) -> int:
-            # A first plan needs all of them.
-            measure([v.name for v in spec.variants] if places.stored is None else [variant], len(images))
-            pixels = sum(image.pixels for image in images)
-            packs = spec.variant(variant).recipe.uses_bits_back
-            seconds = calibrated[variant]
-            return sizing.pixels_per_unit(pixels, seconds, options.unit_seconds, pool.room, packs=packs)
-
+        speeds = _Speeds(spec, pool, options, is_new=places.stored is None)
         commits = Commits(output)
         later = Later(options.retry, Contents(places.corpus, output), consent)
         run = open_run(
-            spec, listing, output, pixels_per_unit, later,
+            spec, listing, output, speeds.pixels_per_unit, later,
             scan=None if options.no_scan else Scan(places.corpus, spec.max_pixels),
             stored=places.stored, commits=commits,
         )  # fmt: skip
-        measure({unit.variant for unit in run.pending}, len(run.pending))
-        pace = SpeedEstimate({unit.variant: calibrated[unit.variant] for unit in run.pending})
+        pace = SpeedEstimate(speeds.of(run.pending))
+
+        def again() -> Work | None:
+            commits = Commits(output)
+            run = second_attempt(listing, output, commits, speeds.pixels_per_unit)
+            if run is None:
+                return None
+            pace.know(speeds.of(run.pending))
+            return _work(run, commits)
+
         compactor = Compactor(output, commits.loose)
         driver = Driver(
-            run, output, pool, heartbeat, pace,
+            _work(run, commits), output, pool, heartbeat, pace,
             policy=options.policy, deadlines=options.deadlines, show=show,
-            before=failed_before(run, commits), committed=compactor.committed,
+            again=again, committed=compactor.committed,
         )  # fmt: skip
-        driver.resumed(committed_results(run, commits))
         with compactor:
             stopped = driver.drive()
         if not stopped:
@@ -181,6 +206,10 @@ def _patient(store: Store, options: EncodeOptions) -> Store:
     """
     seconds = max(options.store.retry_seconds, _OUTAGE_SECONDS)
     return open_store(store.uri, replace(options.store, retry_seconds=seconds))
+
+
+def _work(run: Run, commits: Commits) -> Work:
+    return Work(run, committed_results(run, commits), failed_before(run, commits))
 
 
 def failed_before(run: Run, commits: Commits) -> EarlierFailures:

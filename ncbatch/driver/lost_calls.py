@@ -18,17 +18,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LostCall:
-    """A call whose worker is gone.
+    """A call whose worker is gone, or has to be replaced.
 
-    reason: an error class; preempted: the node was taken away, which is nobody's fault; died: for good;
-    device_failed: its device does not compute.
+    reason: an error class. blameless: the node is gone, or the call was lost on its way, which says nothing
+    about anybody. died: the process has ended. unreachable: Ray does not know yet whether it has.
     """
 
     reason: str
     detail: str
-    preempted: bool = False
+    blameless: bool = False
     died: bool = False
-    device_failed: bool = False
+    unreachable: bool = False
 
 
 def outcome(slot: Slot) -> Any:
@@ -36,19 +36,22 @@ def outcome(slot: Slot) -> Any:
     try:
         result = ray.get(slot.ref)
     except RayTaskError as error:  # the worker lives; its code raised
-        log.error("a worker raised:\n%s", error)
+        log.error("a worker (%s) raised:\n%s", slot.name, error)
         return LostCall("internal_error", explained(error))
     except RayError as error:
         reason = "deadline" if slot.flight is not None and slot.flight.killed else "process_killed"
-        preempted = isinstance(error, ActorDiedError) and bool(getattr(error, "preempted", False))
-        where = f" ({slot.place})" if slot.info else ""
-        detail = explained(error)
-        log.warning("lost a worker%s: %s", where, detail)
-        return LostCall(reason, detail, preempted, died=isinstance(error, ActorDiedError))
+        died, detail = isinstance(error, ActorDiedError), explained(error)
+        log.warning("lost a worker (%s): %s", slot.name, detail)
+        return LostCall(reason, detail, died and _is_loss_of_node(error), died, not died)
     if not isinstance(result, DeviceFailure):
         return result
-    log.warning("the device of a worker (%s) failed: %s", slot.place, result.message)
-    return LostCall(DEVICE_FAILED, f"{result.message} ({slot.place})", device_failed=True)
+    log.warning("the device of a worker (%s) failed: %s", slot.name, result.message)
+    return LostCall(DEVICE_FAILED, result.message)
+
+
+def _is_loss_of_node(error: Exception) -> bool:
+    """Whether an actor died with its node. Ray marks those that were preempted, if it was told before."""
+    return bool(getattr(error, "preempted", False)) or "its node has died" in str(error)
 
 
 def explained(error: Exception) -> str:
@@ -59,4 +62,5 @@ def explained(error: Exception) -> str:
     if not lines:
         return type(error).__name__
     # Of an exception in the constructor the traceback's last line says what it was.
-    return lines[-1] if "creation task" in lines[0] else lines[0]
+    last_says_it = "creation task" in lines[0] or _is_loss_of_node(error)
+    return lines[-1] if last_says_it else lines[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from ncbatch.driver.schedule import Policy
+from ncbatch.driver.limits import Policy
 from ncbatch.plan.retry import Retry, retry_of
 from ncbatch.settings import (
     STORAGE,
@@ -79,7 +79,7 @@ class EncodeOptions:
     retry: Annotated[Retry | None, Setting(
         "try failed rows again: all of them, or those of the error classes that are named (see `ncbatch "
         "failures`)", "[CLASS,...]", retry_of, name="retry-failed",
-        default="a failed row stays until its input changes",
+        default="a failed row stays until its input changes, after a second attempt where that may help",
     )] = None  # fmt: skip
     no_scan: Annotated[bool, Setting(
         "plan by guesses of how many pixels an image has, made of its bytes, and do not read the headers of "

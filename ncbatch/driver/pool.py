@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 
@@ -19,11 +20,13 @@ from ncbatch.driver.board import BoardReader
 from ncbatch.driver.cluster import start_ray
 from ncbatch.driver.cluster_view import ClusterView, ClusterWatch, this_node
 from ncbatch.driver.elastic import Aim, Elastic, Needs
+from ncbatch.driver.health import Blame, Place
 from ncbatch.driver.lost_calls import LostCall, outcome
 from ncbatch.driver.options import PoolConfig
-from ncbatch.driver.schedule import Call
+from ncbatch.driver.schedule import Call, CallKind
 from ncbatch.driver.shared_models import share_models
 from ncbatch.driver.slots import Flight, Measurement, Slot
+from ncbatch.metrics.failures import Failure
 from ncbatch.plan.units import Unit
 from ncbatch.worker.beats import Beat, Heard
 from ncbatch.worker.worker import GivenBack, Worker, WorkerConfig, WorkerInfo
@@ -33,11 +36,22 @@ log = logging.getLogger(__name__)
 _SCARCE_SECONDS = 60.0
 _FAILED_STARTS = 3
 """Workers lost in a row before they did anything, besides one per worker, that stop the run."""
-_DEVICE_FAILURES = 3
-"""In a row, on different units where there are any, that retire a worker while another one works."""
+_LONGEST_PAUSE = 60.0
+"""Seconds between two attempts to start a worker, of which the pauses double."""
+_REMEMBERED_SECONDS = 120.0
+"""For which a worker that starts counts as being where its predecessor was."""
 _CALIBRATION_SECONDS = 1800.0  # only a hang takes longer
 _BLINK_SECONDS = 0.5  # before a worker that could not be reached is tried again
 _LOGS = "look at the workers' logs, worker-*.err in the logs/ folder of Ray's session"
+
+
+class Ended(NamedTuple):
+    """A call that came to its end: what came of it (or LostCall), after how many seconds, and where."""
+
+    call: Call | Measurement
+    result: Any
+    seconds: float
+    place: Place
 
 
 class Pool:
@@ -105,38 +119,50 @@ class Pool:
 
     @property
     def stop_reason(self) -> str | None:
-        """Why it is no use to go on, or None."""
-        if self._failed_starts < _FAILED_STARTS + self.size:
+        """Why it is no use to go on, or None: no worker is there, and all of them die while they start."""
+        if self._failed_starts < _FAILED_STARTS + self.size or self.ready_workers:
             return None
         return f"{self._failed_starts} workers died while starting (last: {self._last_failure}); {_LOGS}"
 
-    def grow(self, wanted: int) -> None:
+    def grow(self, wanted: int, unfit: Collection[tuple[str, str]] = ()) -> None:
         """Starts workers up to `wanted`, or up to what the cluster has room for or may grow to.
 
         Gives back those that are too many, or that stand where others should: on a node that is about to be
         taken away, or on CPUs where GPUs have joined. A worker that is busy ends its call first.
+
+        Args:
+            unfit: places that get no work, whose workers do not count and are the first to go.
         """
         if not wanted:
             return
+        wanted += sum(slot.place is not None and slot.place.key in unfit for slot in self._slots)
         self.start()
         aim = self._elastic.aim(self._view, wanted, self._needs)
         if aim.needs != self._needs:
             log.info("GPUs have joined the cluster: workers use them from now on")
             self._recruit(aim.needs)
-        self._give_back(aim)
+        self._give_back(aim, unfit)
         for _ in range(aim.workers - self._counted):
             slot = Slot(self._actor_class.remote(self._config), self._needs)
             slot.ref = slot.actor.ready.remote()
             self._slots.append(slot)
 
-    def _give_back(self, aim: Aim) -> None:
+    def _give_back(self, aim: Aim, unfit: Collection[tuple[str, str]]) -> None:
         for slot in self._slots:
             if not slot.leaving and self._is_out_of_place(slot):
-                log.info("a worker (%s) gives back what it is at, for another node to do", slot.place)
+                log.info("a worker (%s) gives back what it is at, for another node to do", slot.name)
                 slot.leaving = True
         surplus = self._counted - aim.workers
-        for slot in sorted(self._slots, key=lambda slot: slot.info is not None):  # first those without room
-            if slot.flight is not None or slot.retired:
+        workers_on = Counter(slot.place.node for slot in self._slots if slot.place is not None)
+
+        def worth(slot: Slot) -> tuple[int, int]:
+            """Those without room are worth the least, and the only one of its node is worth the most."""
+            if slot.info is None or slot.place is None:
+                return 0, 0
+            return (1 if slot.place.key in unfit else 2), -workers_on[slot.place.node]
+
+        for slot in sorted(self._slots, key=worth):
+            if slot.flight is not None or slot.doubtful is not None:
                 continue
             surplus -= not slot.leaving
             if slot.leaving or surplus >= 0:
@@ -174,23 +200,28 @@ class Pool:
     @property
     def calling(self) -> bool:
         """Whether a call is in flight."""
-        return any(slot.flight is not None for slot in self._slots)
+        return any(slot.flight is not None or slot.doubtful is not None for slot in self._slots)
 
-    @property
-    def has_idle(self) -> bool:
-        """Whether a worker waits for a call."""
-        return any(slot.idle for slot in self._slots)
+    def idle(self) -> list[Slot]:
+        """The workers that wait for a call."""
+        return [slot for slot in self._slots if slot.idle]
 
-    def call(self, call: Call, unit: Unit, attempt: str, patience: float) -> None:
+    def places(self) -> list[Place]:
+        """Where the workers are, those included that are being replaced there."""
+        return [slot.place for slot in self._slots if slot.place is not None]
+
+    def call(self, slot: Slot, call: Call, unit: Unit, attempt: str, patience: float) -> None:
         """Gives an idle worker something to do.
 
         Args:
             attempt: the name of this execution.
             patience: seconds without a sign of life, after which the worker counts as hung and is killed.
         """
-        slot = self._next_idle()
-        if call.image is None:
-            slot.ref = slot.actor.run_unit.remote(unit, attempt, call.poisoned)
+        if call.kind is CallKind.TRIAL:
+            slot.ref = slot.actor.trial.remote(unit.variant)
+        elif call.image is None:
+            poisoned = {image: _failure(blame) for image, blame in call.poisoned.items()}
+            slot.ref = slot.actor.run_unit.remote(unit, attempt, poisoned)
         else:
             slot.ref = slot.actor.probe.remote(unit, attempt, call.image)
         slot.flight = Flight(call, attempt, patience, time.monotonic())
@@ -201,24 +232,20 @@ class Pool:
         return {
             flight.call.unit: self._heard[flight.attempt].beat if flight.attempt in self._heard else None
             for flight in flights
-            if isinstance(flight.call, Call) and flight.call.image is None
+            if isinstance(flight.call, Call) and flight.call.kind is CallKind.UNIT
         }
 
-    def measure(self, call: Measurement) -> None:
+    def measure(self, slot: Slot, call: Measurement) -> None:
         """Lets an idle worker measure how long a variant takes, which gives no sign of life meanwhile."""
-        slot = self._next_idle()
         slot.ref = slot.actor.calibrate.remote(call.variant)
         slot.flight = Flight(call, f"calibration of {call.variant}", _CALIBRATION_SECONDS, time.monotonic())
 
-    def _next_idle(self) -> Slot:
-        return min((slot for slot in self._slots if slot.idle), key=lambda slot: slot.device_failures)
-
-    def events(self, timeout: float) -> Iterator[tuple[Call | Measurement, Any, float]]:
-        """Waits up to `timeout` seconds and yields calls that ended: (call, result or LostCall, seconds).
+    def events(self, timeout: float) -> Iterator[Ended]:
+        """Waits up to `timeout` seconds and yields calls that ended.
 
         Whatever has ended is collected before a worker is killed as hung.
         """
-        self._ask_again()
+        self._keep_up()
         refs = {slot.ref: slot for slot in self._slots if slot.ref is not None}
         if not refs:
             time.sleep(timeout)
@@ -228,67 +255,61 @@ class Pool:
         self._kill_hung()
         self._warn_if_scarce()
 
-    def _ended(self, slot: Slot) -> Iterator[tuple[Call | Measurement, Any, float]]:
+    def _ended(self, slot: Slot) -> Iterator[Ended]:
         """What the worker was asked is answered, or the worker is gone."""
         result = outcome(slot)
         flight, slot.flight, slot.ref = slot.flight, None, None
-        starting = flight is None or isinstance(flight.call, Measurement)
+        if isinstance(result, LostCall) and result.unreachable:
+            # Whether its process, its node or only the connection is gone, the next answer tells.
+            slot.info, slot.doubtful = None, flight or slot.doubtful
+            slot.ask_at = time.monotonic() + _BLINK_SECONDS
+            return
+        if flight is None:
+            flight, slot.doubtful = slot.doubtful, None
+        place = slot.place
         if isinstance(result, WorkerInfo):
-            slot.info = result
-        elif isinstance(result, LostCall) and result.device_failed:
-            if starting:
-                self._start_failed(result.detail)
-            self._replace_device(slot)
-        elif isinstance(result, LostCall) and result.reason != "internal_error":
-            if starting and not result.preempted:
-                self._start_failed(result.detail)
-            self._revive(slot, died=result.died)
+            slot.started(result)
+            result = LostCall("process_killed", "a call was lost on its way", blameless=True)
+        elif isinstance(result, LostCall):
+            self._replace(slot, result, had_started=flight is not None)
         elif isinstance(result, GivenBack):
             slot.leaving = True
         elif flight is not None and flight.killed:  # it answered in the moment when it was killed
-            self._revive(slot, died=True)
-        if flight is not None:
+            self._replace(slot, LostCall("deadline", "", died=True), had_started=True)
+        if flight is not None and place is not None:
             if not isinstance(result, LostCall):
-                self._failed_starts = slot.device_failures = 0
-            yield flight.call, result, time.monotonic() - flight.started
+                self._failed_starts = 0
+            yield Ended(flight.call, result, time.monotonic() - flight.started, place)
 
-    def _start_failed(self, detail: str) -> None:
-        self._failed_starts += 1
-        self._last_failure = detail
+    def _replace(self, slot: Slot, lost: LostCall, *, had_started: bool) -> None:
+        """Sees to it that another process takes a worker's place, in a context of its own."""
+        if not lost.died:
+            ray.kill(slot.actor, no_restart=True)
+        slot.info, slot.remembered_from = None, time.monotonic()
+        if lost.blameless:
+            slot.place = None
+        pause = 0.0
+        if not had_started and not lost.blameless:
+            self._failed_starts += 1
+            self._last_failure = lost.detail
+            pause = min(2.0 ** (slot.failed_starts - 1), _LONGEST_PAUSE) if slot.failed_starts else 0.0
+            slot.failed_starts += 1
+        slot.start_at = time.monotonic() + pause
+        self._keep_up()
 
-    def _revive(self, slot: Slot, *, died: bool) -> None:
-        """Starts another worker, or waits for this one where Ray has only lost sight of it."""
-        slot.info = None
-        if died:
-            slot.actor, slot.needs = self._actor_class.remote(self._config), self._needs
-            slot.ref = slot.actor.ready.remote()
-        else:
-            slot.ask_at = time.monotonic() + _BLINK_SECONDS
-
-    def _ask_again(self) -> None:
-        """Asks workers that could not be reached whether they are there."""
+    def _keep_up(self) -> None:
+        """Starts workers whose time has come, and asks those that could not be reached."""
+        now = time.monotonic()
         for slot in self._slots:
-            if slot.ask_at is not None and time.monotonic() >= slot.ask_at:
+            if slot.ask_at is not None and now >= slot.ask_at:
                 slot.ask_at, slot.ref = None, slot.actor.ready.remote()
-
-    def _replace_device(self, slot: Slot) -> None:
-        """Starts another process on the device, in a context of its own, or gives the device up.
-
-        A worker that is given up stays as it is: so Ray lends its GPU to no other.
-        """
-        slot.device_failures += 1
-        others = (other for other in self._slots if other is not slot and other.info is not None)
-        if slot.device_failures >= _DEVICE_FAILURES and not all(other.device_failures for other in others):
-            log.warning(
-                "the device of a worker (%s) failed %d times in a row and gets no more work; test it by "
-                "`ncbatch selftest`",
-                slot.place,
-                slot.device_failures,
-            )
-            slot.retired, slot.info = True, None
-            return
-        ray.kill(slot.actor, no_restart=True)
-        self._revive(slot, died=True)
+            elif slot.start_at is not None and now >= slot.start_at:
+                slot.start_at, slot.needs = None, self._needs
+                slot.actor = self._actor_class.remote(self._config)
+                slot.ref = slot.actor.ready.remote()
+            starting = slot.info is None and slot.doubtful is None
+            if starting and now > slot.remembered_from + _REMEMBERED_SECONDS:
+                slot.place = None
 
     def _kill_hung(self) -> None:
         """Kills workers that have shown no sign of life for too long, by the board's clock.
@@ -305,7 +326,7 @@ class Pool:
             if ray.wait([slot.ref], timeout=0)[0]:
                 continue  # it has ended while others were collected
             log.warning(
-                "a worker (%s) has shown no sign of life for %.0f s and is killed", slot.place, heard.silent
+                "a worker (%s) has shown no sign of life for %.0f s and is killed", slot.name, heard.silent
             )
             flight.killed = True
             ray.kill(slot.actor)
@@ -326,3 +347,10 @@ class Pool:
             there.total("CPU"),
             there.total("GPU"),
         )
+
+
+def _failure(blame: Blame) -> Failure:
+    """What the row of an image says that every worker was lost with."""
+    places = "; ".join(map(str, blame.places))
+    lost = f"the worker was lost every time it came to this image ({places}); see its log"
+    return Failure(blame.reason, lost)

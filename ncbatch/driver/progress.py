@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Literal
@@ -12,6 +12,7 @@ import pydantic
 
 from ncbatch import layout
 from ncbatch.driver.forecast import Forecast
+from ncbatch.driver.health import Quarantine
 from ncbatch.metrics.unit_result import UnitResult
 from ncbatch.store import ObjectNotFound, Store
 
@@ -29,6 +30,19 @@ class VariantCount(pydantic.BaseModel, frozen=True):
     mean_psnr: float | None = None
 
 
+class KeptFromWork(pydantic.BaseModel, frozen=True):
+    """A node, or a device of it, that fails what others do.
+
+    failures: units and trials in a row. reason: of the last.
+    """
+
+    node: str
+    host: str
+    device: str
+    failures: int
+    reason: str
+
+
 class Snapshot(pydantic.BaseModel, frozen=True):
     """One moment of a run. Images count once per variant: as encodings.
 
@@ -37,6 +51,7 @@ class Snapshot(pydantic.BaseModel, frozen=True):
         first, then from the workers' pace; of a run that is finishing, until the units in flight are done.
     mean_bpp, mean_psnr: over the ok images of all sessions, the latter without those that came back exactly;
         None where there are several variants, of which they would mean nothing.
+    quarantined: places that get no work until they pass a trial.
     """
 
     state: RunState
@@ -55,6 +70,7 @@ class Snapshot(pydantic.BaseModel, frozen=True):
     updated_at: datetime
     driver: str = ""
     variants: tuple[VariantCount, ...] = ()
+    quarantined: tuple[KeptFromWork, ...] = ()
 
     @property
     def is_over(self) -> bool:
@@ -103,6 +119,7 @@ class Progress:
         self._started = time.monotonic()
         self.state: RunState = "starting"
         self.workers = 0
+        self.quarantined: Sequence[Quarantine] = ()
 
     def add(self, variant: str, result: UnitResult, *, resumed: bool = False) -> None:
         """Counts a unit's commit."""
@@ -139,6 +156,16 @@ class Progress:
             updated_at=datetime.now(timezone.utc),
             driver=driver,
             variants=variants,
+            quarantined=tuple(
+                KeptFromWork(
+                    node=one.place.node,
+                    host=one.place.host,
+                    device=one.place.device,
+                    failures=one.failures,
+                    reason=one.reason,
+                )
+                for one in self.quarantined
+            ),
         )
 
 

@@ -5,35 +5,32 @@ Nothing here knows about Ray, stores or clocks; one module (`driver`) turns thei
 
     pending -> calling -> committed
        ^          |
-       |          v  its worker died, hung or raised: a strike
+       |          v  its worker died, hung or raised: evidence, against the images or against the place
        +----------+
-                  |  second strike
+                  |  it happened on two nodes (or in two processes, where no other node is left)
                   v
-    isolated: every image in a call of its own (a probe); the images whose probe kills are poisoned
+    isolated: every image in a call of its own (a probe); those that fail on two nodes are poisoned
                   |
                   v
     pending again, with the poisoned images left out -> calling -> committed
-                  |  struck again and again
+                  |  struck again, on two nodes
                   v
     given up: a call that only writes failed rows
+
+What failed somewhere is tried elsewhere next. Whether a place's failures count at all is for `health` to say,
+and when the run stops is for `limits`. The loss of a node is never held against anything.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Annotated
 
-from ncbatch.settings import Setting, fraction
-
-STRIKES_TO_ISOLATE = 2
-STRIKES_TO_GIVE_UP = 2
-"""Strikes of a unit after its images have all been probed."""
-
-DEVICE_FAILURES_ALLOWED = 3
-"""Of the devices that did a unit, before its images may be the reason and each one more is a strike."""
+from ncbatch.driver.draw import Draw
+from ncbatch.driver.health import Blame, Evidence, Health, Place, Quarantine, Ruling
+from ncbatch.driver.limits import EarlierFailures, Limits, Outcome, Policy
 
 DEVICE_FAILED = "device_failed"
 """The error class of an image with which one device after the other fails."""
@@ -46,6 +43,8 @@ class CallKind(Enum):
     """Do the unit and commit it, without the poisoned images."""
     PROBE = auto()
     """Do one image, commit nothing."""
+    TRIAL = auto()
+    """Show that a unit like this one could be done: touch no image."""
 
 
 @dataclass(frozen=True)
@@ -60,55 +59,26 @@ class Call:
     kind: CallKind
     number: int
     image: str | None = None
-    poisoned: Mapping[str, str] = field(default_factory=dict)
+    poisoned: Mapping[str, Blame] = field(default_factory=dict)
 
 
 @dataclass
 class _UnitState:
+    """strikes: since it was isolated, if it was. evidence: against single images. able: did their probe."""
+
     images: tuple[str, ...]
-    strikes: int = 0
-    device_failures: int = 0
-    to_probe: list[str] | None = None
+    strikes: list[Evidence] = field(default_factory=list)
+    evidence: dict[str, list[Evidence]] = field(default_factory=dict)
+    able: set[str] = field(default_factory=set)
     probing: set[str] = field(default_factory=set)
-    poisoned: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def isolated(self) -> bool:
-        return self.to_probe is not None
-
-
-@dataclass(frozen=True)
-class Policy:
-    """When to stop a run rather than go on.
-
-    failed_share: of failed rows, looked at after `failed_after` images of this session.
-    deaths: of workers before any of them has finished anything.
-    refusals: times in a row that the store refused calls (403) or could not be reached; what happens to all
-        workers at once counts as one.
-    """
-
-    failed_share: Annotated[float, Setting(
-        "stop the run when more than this share of its images failed, once 200 of them are done; 1: never",
-        "SHARE", fraction, name="max-failed",
-    )] = 0.05  # fmt: skip
-    failed_after: int = 200
-    deaths: int = 10
-    refusals: int = 4
-
-
-@dataclass(frozen=True)
-class EarlierFailures:
-    """Of the images to be done: how many failed before, and how many of them were lost with their worker.
-
-    When they do so again it is no news, and no reason to stop.
-    """
-
-    failed: int = 0
-    killed: int = 0
+    isolated: bool = False
+    given_up: bool = False
 
 
 class Schedule:
     """The units of a run, and what is to be called next.
+
+    Times are seconds on one clock, which may begin anywhere.
 
     Args:
         units: images of each unit that is not committed yet.
@@ -124,17 +94,17 @@ class Schedule:
         before: EarlierFailures | None = None,
     ) -> None:
         self._units = {unit: _UnitState(tuple(images)) for unit, images in units.items()}
-        self._policy = policy or Policy()
-        self._before = before or EarlierFailures()
+        images = sum(map(len, units.values()))
+        self._health, self._limits = Health(), Limits(policy or Policy(), before or EarlierFailures(), images)
         self._order = {unit: n for n, unit in enumerate(sorted(units, key=lambda u: (-weights[u], u)))}
+        self._waiting = set(units)
         self._ready: list[tuple[int, str]] = [(n, unit) for unit, n in self._order.items()]
         heapq.heapify(self._ready)
-        self._probes: list[str] = []
+        self._draw = Draw(units) if self._limits.wants_sample else None
+        self._probes: dict[str, None] = {}
+        self._struck: set[str] = set()
         self._later: list[tuple[float, int, Call]] = []
-        self._calls = self._last_call_at_refusal = 0
-        self._deaths = self._refusals = self._ok = self._failed = 0
-        self._workers_work = False
-        self._stop: str | None = None
+        self._calls = self._workers = 0
 
     @property
     def finished(self) -> bool:
@@ -144,7 +114,7 @@ class Schedule:
     @property
     def stop_reason(self) -> str | None:
         """Why the run should not go on, or None."""
-        return self._stop
+        return self._limits.stop_reason
 
     @property
     def open_units(self) -> int:
@@ -153,144 +123,198 @@ class Schedule:
 
     @property
     def open_calls(self) -> int:
-        """How many workers could be busy: one with each open unit, and one with each image to be probed."""
-        to_probe = (self._units[unit].to_probe or () for unit in set(self._probes) if unit in self._units)
-        return len(self._units) + sum(map(len, to_probe))
-
-    def next_call(self, now: float) -> Call | None:
-        """The next thing to do, or None while everything open is being called or waits.
-
-        Args:
-            now: seconds on the clock that `postponed` was told about.
+        """How many workers could be busy: with each open unit, with each image to be probed, and one more, on
+        another node, with each unit in doubt.
         """
+        to_probe = (self._undecided(self._units[unit]) for unit in self._probes if unit in self._units)
+        return len(self._units) + len(self._struck) + sum(map(len, to_probe))
+
+    def quarantines(self) -> list[Quarantine]:
+        """The places that are kept from work, and why."""
+        return self._health.quarantines()
+
+    def workers_at(self, places: Sequence[Place]) -> None:
+        """Says where there are workers, once for each; what is decided depends on it."""
+        self._workers = len(places)
+        self._health.present(places)
+
+    def next_call(self, now: float, place: Place) -> Call | None:
+        """The next thing to do at a place; None while nothing is to be done there."""
         while self._later and self._later[0][0] <= now:
             self._again(heapq.heappop(self._later)[2])
-        while self._probes:
-            state = self._units.get(self._probes[-1])
-            if state is not None and state.to_probe:
-                image = state.to_probe.pop()
-                state.probing.add(image)
-                return self._call(self._probes[-1], CallKind.PROBE, image)
-            self._probes.pop()
-        while self._ready:
-            unit = heapq.heappop(self._ready)[1]
-            if unit in self._units:
-                return self._call(unit, CallKind.UNIT)
+        ruling = self._health.ruling(place, now)
+        if ruling is Ruling.REST:
+            return None
+        if ruling is Ruling.TRIAL:
+            return self._call(self._health.begin_trial(place), CallKind.TRIAL)
+        return self._next_probe(place) or self._next_unit(place)
+
+    def _next_probe(self, place: Place) -> Call | None:
+        for unit in list(self._probes):
+            state = self._units.get(unit)
+            undecided = self._undecided(state) if state else []
+            if state is None or not (undecided or state.probing):
+                del self._probes[unit]
+                self._make_ready(unit)
+                continue
+            for image in undecided:
+                if not self._health.avoids(place, state.evidence.get(image, ())):
+                    state.probing.add(image)
+                    return self._call(unit, CallKind.PROBE, image)
         return None
 
-    def committed(self, call: Call, ok: int, failed: int) -> None:
-        """A unit's commit stands (ours or another attempt's) with this many rows."""
-        self._refusals = 0
-        # Failed rows for poisoned images take no worker that can encode.
-        self._workers_work |= ok + failed > len(call.poisoned)
-        if self._units.pop(call.unit, None) is None:
-            return
-        self._ok, self._failed = self._ok + ok, self._failed + failed
-        done, policy = self._ok + self._failed, self._policy
-        news = self._failed - self._before.failed
-        if done >= policy.failed_after and news > policy.failed_share * done:
-            self._stop = (
-                f"{self._failed} of {done} images failed; look at their errors with "
-                "`ncbatch query` before continuing"
-            )
+    def _undecided(self, state: _UnitState) -> list[str]:
+        """Images of an isolated unit of which nothing is known yet, and that are not being probed."""
+        known = state.able | state.probing | self._poisoned(state).keys()
+        return [image for image in state.images if image not in known]
 
-    def probed(self, call: Call) -> None:
-        """An image's probe came back: it does not kill."""
-        self._refusals, self._workers_work = 0, True
-        self._probe_done(call)
+    def _next_unit(self, place: Place) -> Call | None:
+        avoided: list[str] = []
+        call = None
+        for unit in self._candidates():
+            state = self._units[unit]
+            if self._health.avoids(place, self._doubts(state)):
+                avoided.append(unit)
+                continue
+            self._waiting.discard(unit)
+            if self._has_to_be_probed(state):
+                self._probes[unit] = None
+                call = self._next_probe(place)
+            else:
+                call = self._call(unit, CallKind.UNIT)
+            if call is not None:
+                break
+        for unit in avoided:
+            heapq.heappush(self._ready, (self._order[unit], unit))
+        return call
 
-    def struck(self, call: Call, reason: str) -> None:
-        """The worker of a call died, hung or raised something unexpected.
+    def _candidates(self) -> Iterator[str]:
+        """Units that wait: the longest first, but of a large run some are drawn at random, first of all."""
+        if self._draw is not None:
+            unit = self._draw.next(self._calls, self._waiting)
+            if unit is not None:
+                yield unit
+        while self._ready:
+            unit = heapq.heappop(self._ready)[1]
+            if unit in self._waiting:
+                yield unit
 
-        Args:
-            reason: becomes the error class of an image that does it alone.
-        """
-        self._lost_worker(reason)
-        self._strike(call, reason)
+    def _doubts(self, state: _UnitState) -> list[Evidence]:
+        """What says that the unit should be tried elsewhere."""
+        poisoned = self._poisoned(state)
+        return state.strikes + [
+            item for image, evidence in state.evidence.items() if image not in poisoned for item in evidence
+        ]
 
-    def device_failed(self, call: Call, until: float, detail: str) -> None:
-        """The device of a call's worker failed: do it again later, after others have shown whether they can.
+    def _has_to_be_probed(self, state: _UnitState) -> bool:
+        """Takes a unit a stage further, where its strikes are enough for that."""
+        if self._health.suffices(state.strikes):
+            state.given_up, state.isolated = state.isolated, True
+            if not state.given_up:
+                state.strikes = []
+        return state.isolated and not state.given_up and bool(self._undecided(state))
 
-        Where it happens again and again, on whatever device, it counts as the images' fault.
-        """
-        self._lost_worker(detail)
-        state = self._units.get(call.unit)
-        if state is None:
-            return
-        state.device_failures += 1
-        if state.device_failures > DEVICE_FAILURES_ALLOWED:
-            self._strike(call, DEVICE_FAILED)
-        else:
-            heapq.heappush(self._later, (until, call.number, call))
-
-    def _lost_worker(self, reason: str) -> None:
-        self._deaths += 1
-        deaths = self._policy.deaths + (STRIKES_TO_ISOLATE + 1) * self._before.killed
-        if not self._workers_work and self._deaths >= deaths:
-            self._stop = (
-                f"workers died {self._deaths} times and none has finished anything (last: {reason}); "
-                "look at the workers' logs"
-            )
-
-    def _strike(self, call: Call, reason: str) -> None:
-        state = self._units.get(call.unit)
-        if state is None:
-            return
-        if call.kind is CallKind.PROBE:
-            assert call.image is not None
-            state.poisoned[call.image] = reason
-            self._probe_done(call)
-            return
-        state.strikes += 1
-        if not state.isolated and state.strikes >= STRIKES_TO_ISOLATE:
-            self._isolate(call.unit, state)
-            return
-        if state.isolated and state.strikes >= STRIKES_TO_ISOLATE + STRIKES_TO_GIVE_UP:
-            state.poisoned |= {image: reason for image in state.images if image not in state.poisoned}
-        self._make_ready(call.unit)
-
-    def interrupted(self, call: Call) -> None:
-        """The node was taken away, or the call never started: nobody's fault, do it again."""
-        self._again(call)
-
-    def postponed(self, call: Call, until: float, reason: str) -> None:
-        """The store refused the call or could not be reached; do it again later."""
-        if call.number > self._last_call_at_refusal:
-            self._refusals += 1
-            self._last_call_at_refusal = self._calls
-        if self._refusals >= self._policy.refusals:
-            self._stop = f"the store failed {self._refusals} times in a row: {reason}"
-        heapq.heappush(self._later, (until, call.number, call))
+    def _poisoned(self, state: _UnitState) -> dict[str, Blame]:
+        """The images that cannot be done, and why."""
+        poisoned = {
+            image: _blame(evidence)
+            for image, evidence in state.evidence.items()
+            if self._health.suffices(evidence)
+        }
+        if state.given_up:
+            poisoned = dict.fromkeys(state.images, _blame(state.strikes)) | poisoned
+        return poisoned
 
     def _call(self, unit: str, kind: CallKind, image: str | None = None) -> Call:
         self._calls += 1
-        return Call(unit, kind, self._calls, image, dict(self._units[unit].poisoned))
+        state = self._units.get(unit)
+        return Call(unit, kind, self._calls, image, self._poisoned(state) if state else {})
 
     def _make_ready(self, unit: str) -> None:
         if unit in self._units:
+            self._waiting.add(unit)
             heapq.heappush(self._ready, (self._order[unit], unit))
+
+    def committed(self, call: Call, place: Place, outcome: Outcome) -> None:
+        """A unit's commit stands."""
+        # Neither another attempt's nor failed rows for poisoned images take a worker that can encode.
+        if not outcome.found and outcome.rows > len(call.poisoned):
+            self._worked(place)
+        if call.poisoned:
+            self._health.excused(call.unit)
+        if self._units.pop(call.unit, None) is None:
+            return
+        self._waiting.discard(call.unit)
+        self._struck.discard(call.unit)
+        sampled = self._draw is not None and call.unit in self._draw.drawn
+        self._limits.committed(outcome, sampled=sampled)
+
+    def probed(self, call: Call, place: Place) -> None:
+        """An image's probe came back: it does not kill."""
+        self._worked(place)
+        state = self._units.get(call.unit)
+        if state is not None and call.image is not None:
+            state.able.add(call.image)
+            state.probing.discard(call.image)
+
+    def _worked(self, place: Place) -> None:
+        self._health.worked(place)
+        self._limits.worked()
+
+    def trial_passed(self, place: Place) -> None:
+        """A trial came back."""
+        self._health.trial_passed(place)
+        self._limits.trial_passed()
+
+    def struck(self, call: Call, place: Place, reason: str, now: float, detail: str = "") -> None:
+        """The worker of a call died, hung or raised something unexpected, or its device failed.
+
+        Args:
+            reason: becomes the error class of an image with which this happens everywhere.
+            detail: what was said, for people.
+        """
+        self._limits.lost(place.key, self._health.keys, self._workers, detail or reason)
+        if call.kind is CallKind.TRIAL:
+            self._health.trial_failed(place, detail or reason, now)
+            return
+        evidence = self._health.failed(place, call.unit, reason, now, detail)
+        state = self._units.get(call.unit)
+        if state is None:
+            return
+        self._struck.add(call.unit)
+        touched = [call.image] if call.image else [i for i in state.images if i not in call.poisoned]
+        if len(touched) == 1:
+            state.evidence.setdefault(touched[0], []).append(evidence)
+        else:
+            state.strikes.append(evidence)
+        self._again(call)
+
+    def interrupted(self, call: Call, place: Place) -> None:
+        """The node is gone, or the call never started: nobody's fault, do it again."""
+        if call.kind is CallKind.TRIAL:
+            self._health.trial_lost(place)
+        else:
+            self._again(call)
+
+    def postponed(self, call: Call, place: Place, now: float, until: float, reason: str) -> None:
+        """The store refused the call or could not be reached; do it again later."""
+        self._limits.refused(place.key, self._health.keys, call.number, self._calls, reason)
+        if call.kind is CallKind.TRIAL:
+            self._health.trial_failed(place, reason, now)
+            return
+        self._health.refused(place, call.unit, reason, now)
+        heapq.heappush(self._later, (until, call.number, call))
 
     def _again(self, call: Call) -> None:
         state = self._units.get(call.unit)
         if state is None:
             return
-        if call.kind is CallKind.PROBE:
-            assert call.image is not None and state.to_probe is not None
+        if call.image is not None:
             state.probing.discard(call.image)
-            state.to_probe.append(call.image)
-            self._probes.append(call.unit)
         else:
             self._make_ready(call.unit)
 
-    def _isolate(self, unit: str, state: _UnitState) -> None:
-        state.to_probe = list(reversed(state.images))
-        self._probes.append(unit)
 
-    def _probe_done(self, call: Call) -> None:
-        state = self._units.get(call.unit)
-        if state is None:
-            return
-        assert call.image is not None
-        state.probing.discard(call.image)
-        if not state.to_probe and not state.probing:
-            self._make_ready(call.unit)
+def _blame(evidence: Sequence[Evidence]) -> Blame:
+    sound = [item for item in evidence if item.confirmed]
+    return Blame(sound[-1].reason, tuple(dict.fromkeys(item.place for item in sound)))

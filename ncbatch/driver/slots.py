@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from typing import Any
 
 from ncbatch.driver.elastic import Needs
+from ncbatch.driver.health import Place
 from ncbatch.driver.schedule import Call
 from ncbatch.worker.worker import WorkerInfo
 
@@ -42,8 +44,11 @@ class Slot:
     """One worker: starting, idle, or with one call in flight.
 
     needs: what Ray reserves for it. leaving: it gets no calls any more, since its node is to be taken away.
-    ask_at: when a worker that could not be reached is to be asked whether it is there.
-    device_failures: in a row. retired: it gets no calls any more.
+    place: where it is, or where its predecessor was until it has started.
+    ask_at: when a worker that could not be reached is to be asked whether it is there. doubtful: the call
+        that it had, of which nothing is known until it answers.
+    start_at: when its successor is to be started. failed_starts: in a row. remembered_from: when its
+        predecessor ended.
     """
 
     actor: Any
@@ -51,9 +56,12 @@ class Slot:
     ref: Any = None
     flight: Flight | None = None
     info: WorkerInfo | None = None
+    place: Place | None = None
     ask_at: float | None = None
-    device_failures: int = 0
-    retired: bool = False
+    doubtful: Flight | None = None
+    start_at: float | None = None
+    remembered_from: float = field(default_factory=time.monotonic)
+    failed_starts: int = 0
     leaving: bool = False
 
     @property
@@ -62,8 +70,11 @@ class Slot:
         return self.ref is None and self.info is not None and not self.leaving
 
     @property
-    def place(self) -> str:
+    def name(self) -> str:
         """Which process it is, for messages."""
-        return (
-            f"process {self.info.pid} on {self.info.host}" if self.info else "a process that has not started"
-        )
+        return str(self.place) if self.info and self.place else "a process that has not started"
+
+    def started(self, info: WorkerInfo) -> None:
+        """The worker has answered for the first time."""
+        self.info, self.failed_starts = info, 0
+        self.place = Place(info.node or info.host, info.device, info.host, info.pid)

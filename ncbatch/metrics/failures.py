@@ -54,12 +54,33 @@ CLASSES: dict[str, FailureClass] = {
     "diverged": FailureClass("variant", "encode them into another output with --fall-back or other settings"),
     "decode_check": FailureClass("variant", "report it: what was coded did not decode, so it was not kept"),
 }
+TRANSIENT = frozenset(
+    {
+        *("missing", "access_denied", "refused", "out_of_memory"),
+        *("process_killed", "device_failed", "internal_error"),
+    }
+)
+"""Classes that may be a matter of the moment or of the machine: their rows are tried once more."""
+
 _UNKNOWN = FailureClass("system", "read the errors; a newer ncbatch may know the class")
 
 
 def failure_class(name: str) -> FailureClass:
     """What is known of an error class by its name; a class of a newer ncbatch gets a general remedy."""
     return CLASSES.get(name, _UNKNOWN)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why an image has no bitstream.
+
+    Attributes:
+        error_class: one of CLASSES, for grouping.
+        error: a message.
+    """
+
+    error_class: str
+    error: str
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 
@@ -11,7 +12,7 @@ import pyarrow as pa
 from ncbatch.metrics.objects import TableObjects, find_objects, find_versions
 from ncbatch.metrics.parts import SUMMED, UnitSums
 from ncbatch.metrics.schema import Row
-from ncbatch.metrics.unit_result import UnitResult
+from ncbatch.metrics.unit_result import CommittedUnit, UnitResult
 from ncbatch.store import Store
 
 _BY_UNIT = """
@@ -114,11 +115,11 @@ def results_by_unit(
     return ((unit, variant, UnitResult(*result)) for unit, variant, *result in rows)
 
 
-def unit_result(rows: Iterable[Row]) -> UnitResult:
+def unit_result(rows: Iterable[Row]) -> CommittedUnit:
     """The rows of one unit, added up."""
     rows = list(rows)
     ok = [row for row in rows if row.status == "ok"]
-    return UnitResult(
+    return CommittedUnit(
         ok=len(ok),
         failed=len(rows) - len(ok),
         bpp=sum(row.bpp or 0 for row in ok),
@@ -126,4 +127,5 @@ def unit_result(rows: Iterable[Row]) -> UnitResult:
         exact=sum(row.psnr == math.inf for row in ok),
         image_bytes=sum(row.image_bytes for row in ok),
         length=sum(row.length or 0 for row in ok),
+        classes=Counter(row.error_class for row in rows if row.error_class),
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,3 +27,16 @@ class UnitResult:
     exact: int = 0
     image_bytes: int = 0
     length: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CommittedUnit(UnitResult):
+    """What became of a unit that was done.
+
+    Attributes:
+        classes: failed rows by error class.
+        found: whether the commit of another attempt stood already.
+    """
+
+    classes: Mapping[str, int] = field(default_factory=dict)
+    found: bool = False

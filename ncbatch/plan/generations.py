@@ -11,6 +11,7 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ncbatch import layout
 from ncbatch.errors import RunError
@@ -71,13 +72,24 @@ def planned_units(stored: RunFile, output: Store) -> list[Unit]:
 
 def _later_plans(output: Store) -> list[tuple[str, ...]]:
     """Plan files of the generations after the first, in order."""
-    plans = []
+    return [tuple(content["plan"]) for content in _later(output)]
+
+
+def automatic_generations(output: Store) -> frozenset[int]:
+    """The generations that retry failed rows though nobody asked for it."""
+    return frozenset(content["generation"] for content in _later(output) if content.get("automatic"))
+
+
+def _later(output: Store) -> list[dict[str, Any]]:
+    """What stands of the generations after the first, in order."""
+    contents = []
     for info in output.list(layout.GENERATIONS_PREFIX):
         try:
-            plans.append(tuple(json.loads(output.get(info.key))["plan"]))
+            content = json.loads(output.get(info.key))
+            contents.append({"plan": content["plan"], "generation": int(content["generation"])} | content)
         except (ObjectNotFound, ValueError, KeyError, TypeError) as error:
             raise RunError(f"{output.uri}{info.key} is damaged; restore it, or use another output") from error
-    return plans
+    return contents
 
 
 def extend(
@@ -85,11 +97,14 @@ def extend(
     output: Store,
     wanted: Callable[[Sequence[Unit]], Wanted],
     pixels_per_unit: PixelsPerUnit,
+    *,
+    automatic: bool = False,
 ) -> list[Unit]:
     """Adds a generation with what is wanted, if anything is.
 
     Args:
         wanted: what should be planned again, given all the units that are planned.
+        automatic: whether it retries failed rows though nobody asked for it; it is noted.
 
     Returns:
         all planned units, as they stand in the output.
@@ -103,7 +118,8 @@ def extend(
         encodings = sum(len(images) for images in found.values())
         log.info("generation %d of the plan: %s", generation, counted(encodings, "encodings"))
         keys = write_plan(output, cut(stored.spec, found, generation, pixels_per_unit), generation)
-        content = json.dumps({"generation": generation, "plan": keys}).encode()
+        note = {"automatic": True} if automatic else {}
+        content = json.dumps({"generation": generation, "plan": keys} | note).encode()
         if output.put_if_absent(layout.generation_key(generation), content):
             return planned_units(stored, output)  # what stands there counts, whoever wrote it
         # Somebody else planned this generation first: see what it leaves to be done.

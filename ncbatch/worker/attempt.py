@@ -15,6 +15,7 @@ from ncbatch.codec.codecs import Coder, Finish, LearnedCoder
 from ncbatch.codec.encode import Encoded
 from ncbatch.codec.errors import DecodeCheckError, DivergedError
 from ncbatch.codec.recipe import RefinedRecipe
+from ncbatch.metrics.failures import Failure
 from ncbatch.metrics.schema import Row
 from ncbatch.plan.spec import Variant
 from ncbatch.plan.units import PlannedImage, Unit
@@ -30,7 +31,7 @@ from ncbatch.worker.batches import (
 from ncbatch.worker.fetch import FetchedImage, Opened, images_ahead
 from ncbatch.worker.pipeline import Behind
 from ncbatch.worker.publish import Publisher
-from ncbatch.worker.rows import Failure, RowWriter, Work
+from ncbatch.worker.rows import RowWriter, Work
 from ncbatch.worker.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,9 @@ class Attempt:
         self.wip = workspace.wip(unit)
         self.progress = workspace.progress(unit, attempt)
 
-    def rows(self, images: Sequence[PlannedImage], poisoned: Mapping[str, str]) -> Generator[Row, None, None]:
+    def rows(
+        self, images: Sequence[PlannedImage], poisoned: Mapping[str, Failure]
+    ) -> Generator[Row, None, None]:
         """One row per image, as they get done; images of one padded shape go in batches.
 
         Latents are found in the calling thread, while others fetch the next images and finish the last ones.

@@ -31,6 +31,7 @@ from ncbatch.worker.batching import Batching, new_batching
 from ncbatch.worker.pipeline import Bounds
 
 _SIDE = 512
+_SMALL_SIDE = 64
 _PIECES = 3
 """Measurements of which the median counts."""
 _LEAST_STEPS, _MOST_STEPS = 8, 8192
@@ -141,6 +142,12 @@ def _settled_size(coder: Coder | PackCoder, batching: Batching, image: Pixels) -
 
 def _device(coder: Coder | PackCoder) -> torch.device:
     return torch.device("cpu") if isinstance(coder, ClassicalCoder) else coder.model.device
+
+
+def try_out(coder: Coder | PackCoder) -> None:
+    """Encodes a very small image with one repetition of each kind, to see whether that works."""
+    counts = {name: 1 for name in coder.recipe.repeated if getattr(coder.recipe, name)}
+    _seconds(_with(coder, counts), [np.zeros((_SMALL_SIDE, _SMALL_SIDE, 3), dtype=np.uint8)], finishers=1)
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from ncbatch.images.checks import ImageError
 from ncbatch.images.limits import ImageLimits
 from ncbatch.images.pixels import Pixels
 from ncbatch.images.read import read_image
+from ncbatch.metrics.failures import Failure
 from ncbatch.plan.spec import Variant
 from ncbatch.plan.units import PlannedImage
 from ncbatch.store import AccessDenied, BucketNotFound, ObjectNotFound, Store, StoreError, StoreUnavailable
 from ncbatch.worker.pipeline import Ahead, Bounds
-from ncbatch.worker.rows import Failure, poisoned_failure
 
 Standing = Callable[[PlannedImage], Iterable[tuple[str, bytes]]]
 """Bitstreams that earlier attempts left for an image, as (key, bytes)."""
@@ -45,7 +45,7 @@ Opener = Callable[[PlannedImage, Variant], Opened]
 def images_ahead(
     opener: Opener,
     variant: Variant,
-    poisoned: Mapping[str, str],
+    poisoned: Mapping[str, Failure],
     bounds: Bounds,
     standing: Standing = lambda image: (),
 ) -> Ahead[PlannedImage, Opened]:
@@ -53,7 +53,7 @@ def images_ahead(
 
     def opened(image: PlannedImage) -> Opened:
         if image.key in poisoned:
-            return image, poisoned_failure(poisoned[image.key])
+            return image, poisoned[image.key]
         image, found = opener(image, variant)
         if isinstance(found, FetchedImage):
             found = replace(found, standing=tuple(standing(image)))

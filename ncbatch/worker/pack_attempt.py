@@ -12,6 +12,7 @@ from ncbatch import layout
 from ncbatch.codec.bits_back.encode import PackCandidate, VerifiedPack
 from ncbatch.codec.codecs import PackCoder
 from ncbatch.codec.errors import DivergedError, PackCheckError
+from ncbatch.metrics.failures import Failure
 from ncbatch.metrics.schema import Row
 from ncbatch.plan.spec import Variant
 from ncbatch.plan.units import PlannedImage, Unit
@@ -26,7 +27,7 @@ from ncbatch.worker.batches import (
 )
 from ncbatch.worker.batching import FixedBatches
 from ncbatch.worker.fetch import FetchedImage, Opened, images_ahead
-from ncbatch.worker.rows import Failure, RowWriter, Work
+from ncbatch.worker.rows import RowWriter, Work
 from ncbatch.worker.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,9 @@ class PackAttempt:
         self.progress = workspace.progress(unit, attempt)
         self._started_at = datetime.now(timezone.utc)
 
-    def rows(self, images: Sequence[PlannedImage], poisoned: Mapping[str, str]) -> Generator[Row, None, None]:
+    def rows(
+        self, images: Sequence[PlannedImage], poisoned: Mapping[str, Failure]
+    ) -> Generator[Row, None, None]:
         """One row per image."""
         early: list[Row] = []
         good: dict[str, _Good] = {}

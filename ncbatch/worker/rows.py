@@ -12,27 +12,10 @@ import torch
 from ncbatch import __version__
 from ncbatch.codec.encode import Encoded
 from ncbatch.codec.recipe import LearnedRecipe
+from ncbatch.metrics.failures import Failure
 from ncbatch.metrics.schema import Row
 from ncbatch.plan.spec import Variant
 from ncbatch.plan.units import PlannedImage, Unit
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why an image has no bitstream.
-
-    Attributes:
-        error_class: one word or two, for grouping.
-        error: a message.
-    """
-
-    error_class: str
-    error: str
-
-
-def poisoned_failure(error_class: str) -> Failure:
-    """The failure of an image that killed its workers."""
-    return Failure(error_class, "the worker was lost every time it came to this image; see its log")
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 
 from ncbatch import layout
 from ncbatch.codec.codecs import PackCoder
+from ncbatch.metrics.failures import Failure
 from ncbatch.metrics.schema import Row, parquet_to_table, rows_to_parquet
 from ncbatch.metrics.summary import unit_result
-from ncbatch.metrics.unit_result import UnitResult
+from ncbatch.metrics.unit_result import CommittedUnit
 from ncbatch.plan.units import Unit
 from ncbatch.store.waiting import told_of_waiting
 from ncbatch.worker.attempt import Attempt
@@ -24,12 +26,14 @@ from ncbatch.worker.workspace import Workspace
 log = logging.getLogger(__name__)
 
 
-def run_unit(workspace: Workspace, unit: Unit, attempt: str, poisoned: Mapping[str, str]) -> UnitResult:
+def run_unit(
+    workspace: Workspace, unit: Unit, attempt: str, poisoned: Mapping[str, Failure]
+) -> CommittedUnit:
     """Does a unit and commits it, unless a commit stands already.
 
     Args:
         attempt: names everything written before the commit.
-        poisoned: images that get a failed row without being touched, by key, and the error class.
+        poisoned: images that get a failed row without being touched, by key, and why.
 
     Raises:
         StoreError: the store refused or could not be reached; do the unit again later.
@@ -54,10 +58,10 @@ def run_unit(workspace: Workspace, unit: Unit, attempt: str, poisoned: Mapping[s
     log.info("unit %s is committed already", unit.id)
     keys = {image.key for image in unit.images}  # it may hold more, which has been planned again since
     standing = (Row(**row) for row in parquet_to_table(output.get(key)).to_pylist())
-    return unit_result(row for row in standing if row.image_key in keys)
+    return replace(unit_result(row for row in standing if row.image_key in keys), found=True)
 
 
-def _told(result: UnitResult, rows: Sequence[Row]) -> UnitResult:
+def _told(result: CommittedUnit, rows: Sequence[Row]) -> CommittedUnit:
     """Says in the worker's log what was committed; a failed row names the attempt whose lines these are."""
     for row in rows:
         if row.status == "failed":

@@ -17,13 +17,14 @@ from ncbatch.codec.allocator import keep_freed_memory
 from ncbatch.codec.errors import InexactDeviceError
 from ncbatch.errors import first_line
 from ncbatch.logs import JsonLines, LogFormat, about
-from ncbatch.metrics.unit_result import UnitResult
+from ncbatch.metrics.failures import Failure
+from ncbatch.metrics.unit_result import CommittedUnit
 from ncbatch.models.loading import ModelSource
 from ncbatch.plan.spec import RunSpec
 from ncbatch.plan.units import Unit
 from ncbatch.store import Store, StoreError
 from ncbatch.worker.beats import BeatSink, GiveBack
-from ncbatch.worker.calibration import seconds_per_pixel
+from ncbatch.worker.calibration import seconds_per_pixel, try_out
 from ncbatch.worker.device_health import fault, own_device
 from ncbatch.worker.options import WorkerOptions
 from ncbatch.worker.unit import probe_image, run_unit
@@ -118,7 +119,11 @@ class Worker:
 
     def ready(self) -> WorkerInfo:
         """Answers once the worker has started."""
-        return WorkerInfo(platform.node(), os.getpid(), str(self._workspace.device), self._node)
+        device = str(self._workspace.device)
+        # Each worker sees its own GPU as the first; the cluster says in this variable which one it is.
+        if device == "cuda" and (number := os.environ.get("CUDA_VISIBLE_DEVICES")):
+            device = f"cuda:{number}"
+        return WorkerInfo(platform.node(), os.getpid(), device, self._node)
 
     def calibrate(self, variant_name: str) -> float | Trouble:
         """Seconds that encoding takes per pixel under a variant on this hardware, from a few steps."""
@@ -129,7 +134,16 @@ class Worker:
         workspace = self._workspace
         return seconds_per_pixel(workspace.coder(variant), workspace.batching(variant), workspace.bounds)
 
-    def run_unit(self, unit: Unit, attempt: str, poisoned: Mapping[str, str]) -> UnitResult | Trouble:
+    def trial(self, variant_name: str) -> Trouble | None:
+        """Shows that units of a variant could be done here: stores, model and device do what they should."""
+        return self._reported(lambda: self._try(variant_name))
+
+    def _try(self, variant_name: str) -> None:
+        for store in (self._workspace.corpus, self._workspace.output):
+            store.check()
+        try_out(self._workspace.coder(self._workspace.spec.variant(variant_name)))
+
+    def run_unit(self, unit: Unit, attempt: str, poisoned: Mapping[str, Failure]) -> CommittedUnit | Trouble:
         """Does a unit and commits it, without the poisoned images; returns what the commit holds."""
         with about(run=self._run, unit=unit.id, attempt=attempt):
             return self._reported(lambda: run_unit(self._workspace, unit, attempt, poisoned))

@@ -18,9 +18,9 @@ from ncbatch.cli.encode_command import encode_command
 from ncbatch.codec.methods import Jpeg, Sga, Ste
 from ncbatch.decoding.repair import LostImage, Repair, plan_repair, restore_models
 from ncbatch.decoding.run_reader import Finding, RunReader
-from ncbatch.driver.driver import Driver, SpeedEstimate
+from ncbatch.driver.driver import Driver, SpeedEstimate, Work
+from ncbatch.driver.limits import Policy
 from ncbatch.driver.options import Deadlines
-from ncbatch.driver.schedule import Policy
 from ncbatch.models import zoo
 from ncbatch.models.loading import keep_model, keep_models
 from ncbatch.plan.commits import Commits
@@ -195,10 +195,10 @@ def test_a_repair_of_an_input_that_is_replaced_then_is_neither_done_nor_counted(
     assert (facts.planned, facts.pending) == (4, 2)
 
     driver = Driver(
-        run, local.output, IdlePool(), IdleHeartbeat(), SpeedEstimate({"v": 1e-6}),  # type: ignore[arg-type]
+        Work(run, committed_results(run, Commits(local.output))), local.output,
+        IdlePool(), IdleHeartbeat(), SpeedEstimate({"v": 1e-6}),  # type: ignore[arg-type]
         policy=Policy(), deadlines=Deadlines(), show=lambda _: None,
     )  # fmt: skip
-    driver.resumed(committed_results(run, Commits(local.output)))
     now = driver.progress.snapshot()
     assert (now.images, now.ok, now.failed, now.pending) == (4, 2, 0, 2)
     done, due = (

@@ -13,19 +13,19 @@ import pytest
 
 from ncbatch import layout
 from ncbatch.codec.errors import ModelError
+from ncbatch.driver.driver import Work
 from ncbatch.driver.encode_corpus import encode_corpus
+from ncbatch.driver.limits import EarlierFailures
 from ncbatch.driver.options import EncodeOptions
-from ncbatch.driver.schedule import EarlierFailures
 from ncbatch.errors import StoppedByPolicyError
+from ncbatch.metrics.failures import Failure
 from ncbatch.metrics.summary import Summary
-from ncbatch.metrics.unit_result import UnitResult
 from ncbatch.models import zoo
 from ncbatch.models.loading import RunModels, keep_model
 from ncbatch.plan.places import open_places
 from ncbatch.plan.retry import Retry
-from ncbatch.plan.run import Run
 from ncbatch.plan.spec import RunSpec, Variant
-from ncbatch.store import LocalStore, Store, StoreOptions
+from ncbatch.store import AccessDenied, LocalStore, Store, StoreOptions
 from ncbatch.worker.unit import run_unit
 from ncbatch.worker.workspace import Workspace
 from tests.workbench import AMORTIZED, ATTEMPTS, CHECKPOINT, MODEL, Workbench, make_image, make_variant
@@ -51,21 +51,24 @@ class DriverHere:
     """In the place of the driver: does a run's pending units one after the other, up to `limit` of them."""
 
     limit = 100
-    results: dict[str, UnitResult]
-    before: EarlierFailures
+    works: list[Work]
 
-    def __init__(self, run: Run, output: Store, pool: PoolHere, *_: Any, before: Any, **__: Any) -> None:
-        self._run, self._pool = run, pool
-        type(self).before = before
-        self.images = sum(len(unit.images) for unit in run.units)
-
-    def resumed(self, results: dict[str, UnitResult]) -> None:
-        type(self).results = results
+    def __init__(self, work: Work, output: Store, pool: PoolHere, *_: Any, again: Any, **__: Any) -> None:
+        self._work, self._pool, self._again = work, pool, again
+        type(self).works = [work]
+        self.images = sum(len(unit.images) for unit in work.run.units)
 
     def drive(self) -> str | None:
-        for unit in self._run.pending[: self.limit]:
+        for unit in self._work.run.pending[: self.limit]:
             run_unit(self._pool.workspace, unit, ATTEMPTS[unit.generation], {})
-        return "halfway" if self.limit < len(self._run.pending) else None
+        if self.limit < len(self._work.run.pending):
+            return "halfway"
+        more = self._again()
+        if more is None:
+            return None
+        self._work = more
+        self.works.append(more)
+        return self.drive()
 
 
 @pytest.fixture(autouse=True)
@@ -112,8 +115,9 @@ def test_a_run_is_opened_and_its_table_read_once_on_resume(
         encode(local, spec, EncodeOptions(retry=Retry()))
     assert fetched[layout.RUN] == 1
     assert {key: fetched[key] for key in commits} == dict.fromkeys(commits, 1)
-    assert DriverHere.before == EarlierFailures(failed=2, killed=0)
-    assert sum(result.ok for result in DriverHere.results.values()) == 2
+    (work,) = DriverHere.works
+    assert work.before == EarlierFailures(failed=2, killed=0)
+    assert sum(result.ok for result in work.results.values()) == 2
 
 
 def test_all_that_is_not_rays_works_off_the_main_thread(local: Workbench) -> None:
@@ -180,3 +184,60 @@ def test_a_model_is_read_from_nearer_than_the_runs_folder(local: Workbench, fetc
         models = RunModels(local.output, MODEL.device, {CHECKPOINT.digest: given}.get)
         assert models.get(CHECKPOINT.digest).digest == CHECKPOINT.digest
         assert fetched[key] == reads
+
+
+# Failed rows that may have been a matter of the moment
+
+
+def test_what_may_be_over_is_tried_once_more_by_itself(
+    local: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local.add({"a.png": make_image(), "b.png": make_image(seed=1), "bad.png": b"text"})
+    get, broken = LocalStore.get_with_info, {"a.png": 1, "b.png": 100}
+
+    def denied(store: LocalStore, key: str) -> Any:
+        if broken.get(key, 0) > 0:
+            broken[key] -= 1
+            raise AccessDenied(f"{key} is denied")
+        return get(store, key)
+
+    monkeypatch.setattr(LocalStore, "get_with_info", denied)
+    summary = encode(local, local.spec())
+    assert (summary.ok, summary.failed) == (1, 2)
+    rows = local.rows()
+    assert {key: (row.generation, row.error_class) for key, row in rows.items()} == {
+        "a.png": (1, None), "b.png": (1, "access_denied"), "bad.png": (0, "unreadable"),
+    }  # fmt: skip
+    _, second = DriverHere.works
+    assert second.before == EarlierFailures(failed=2), "which is no news"
+    assert sorted(i.key for unit in second.run.pending for i in unit.images) == ["a.png", "b.png"]
+    encode(local, local.spec())
+    (work,) = DriverHere.works
+    assert work.run.pending == [], "once, whoever drives"
+    broken.clear()
+    assert encode(local, local.spec(), EncodeOptions(retry=Retry())).failed == 1
+    assert local.rows()["b.png"].status == "ok"
+
+
+def test_a_driver_that_dies_before_the_second_attempt_leaves_it_to_the_next(
+    local: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local.add({"a.png": make_image()})
+    spec, missing = local.spec(), Failure("missing", "gone for a while")
+    run_unit(local.workspace(spec), local.unit(spec), ATTEMPTS[0], {"a.png": missing})
+    monkeypatch.setattr(DriverHere, "limit", 0)
+    with pytest.raises(StoppedByPolicyError):
+        encode(local, spec)
+    assert [unit.generation for unit in DriverHere.works[-1].run.pending] == [1]
+    monkeypatch.setattr(DriverHere, "limit", 100)
+    assert encode(local, spec).ok == 1
+    assert local.rows()["a.png"].generation == 1
+
+
+def test_what_is_no_longer_there_is_not_asked_for_again(local: Workbench) -> None:
+    local.add({"a.png": make_image(), "gone.png": make_image(seed=1)})
+    spec, missing = local.spec(), Failure("missing", "gone")
+    run_unit(local.workspace(spec), local.unit(spec), ATTEMPTS[0], {"gone.png": missing})
+    local.corpus.delete("gone.png")
+    summary = encode(local, spec)
+    assert (summary.ok, summary.failed, len(DriverHere.works)) == (1, 1, 1)

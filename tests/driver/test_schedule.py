@@ -1,56 +1,69 @@
-"""Every decision of a run, one by one."""
+"""Every decision about units and images, one by one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-import pytest
+from ncbatch.driver.health import Place
+from ncbatch.driver.limits import Outcome, Policy
+from ncbatch.driver.schedule import Call, CallKind, Schedule
 
-from ncbatch.driver.schedule import (
-    DEVICE_FAILURES_ALLOWED,
-    STRIKES_TO_ISOLATE,
-    Call,
-    CallKind,
-    EarlierFailures,
-    Policy,
-    Schedule,
-)
+HERE, THERE = Place("here"), Place("there")
 
 
-def schedule(
-    policy: Policy | None = None, before: EarlierFailures | None = None, /, **units: str
-) -> Schedule:
+def schedule(*, policy: Policy | None = None, at: tuple[Place, ...] = (HERE,), **units: str) -> Schedule:
     """Units by name with one letter per image; all weigh as many as they have images."""
-    return Schedule(
+    pending = Schedule(
         {unit: list(images) for unit, images in units.items()},
         {unit: len(images) for unit, images in units.items()},
         policy,
-        before,
     )
+    pending.workers_at(at)
+    return pending
 
 
-def called(pending: Schedule, now: float = 0.0) -> Call:
-    call = pending.next_call(now)
-    assert call is not None
-    return call
+def called(pending: Schedule, place: Place = HERE, now: float = 0.0) -> Call:
+    """The next call of work; the trials before it pass."""
+    while True:
+        call = pending.next_call(now, place)
+        assert call is not None
+        if call.kind is not CallKind.TRIAL:
+            return call
+        pending.trial_passed(place)
 
 
-def calls(pending: Schedule, now: float = 0.0) -> Iterator[Call]:
-    while call := pending.next_call(now):
+def calls(pending: Schedule, place: Place = HERE, now: float = 0.0) -> Iterator[Call]:
+    while call := pending.next_call(now, place):
         yield call
 
 
-def strike(pending: Schedule, unit: str, times: int = 1) -> None:
+def new_process(place: Place) -> Place:
+    """Whoever fails is replaced."""
+    return Place(place.node, place.device, place.host, place.process + 1)
+
+
+def poisoned(call: Call) -> dict[str, str]:
+    return {image: blame.reason for image, blame in call.poisoned.items()}
+
+
+def strike(pending: Schedule, unit: str, place: Place = HERE, times: int = 1) -> Place:
+    """Fails a unit so often, each time in a new process, and passes the trials."""
     for _ in range(times):
-        call = called(pending)
+        call = called(pending, place)
         assert (call.unit, call.kind) == (unit, CallKind.UNIT)
-        pending.struck(call, "process_killed")
+        pending.struck(call, place, "process_killed", 0.0)
+        place = new_process(place)
+    return place
+
+
+def committed(pending: Schedule, call: Call, ok: int, place: Place = HERE, **failed: int) -> None:
+    pending.committed(call, place, Outcome(ok, failed))
 
 
 def test_an_empty_run_is_finished() -> None:
     pending = schedule()
     assert pending.finished
-    assert pending.next_call(0.0) is None
+    assert pending.next_call(0.0, HERE) is None
 
 
 def test_longest_first_and_each_once() -> None:
@@ -60,275 +73,268 @@ def test_longest_first_and_each_once() -> None:
     assert pending.open_units == 4
 
 
+def test_of_a_large_run_some_units_are_drawn_at_random() -> None:
+    units = {f"{n:04d}": ["image"] * 100 for n in range(400)}
+    pending = Schedule(units, {unit: -float(unit) for unit in units})
+    order = [call.unit for call in calls(pending)]
+    assert sorted(order) == sorted(units), "each once"
+    assert min(int(unit) for unit in order[:8]) > 7, "not the longest"
+    later = [int(unit) for n, unit in enumerate(order[:100]) if n > 8 and n % 8]
+    assert later == sorted(later) and later[-1] < 100, "all but one of eight are the longest that are left"
+
+
 def test_a_commit_ends_a_unit() -> None:
     pending = schedule(u="ab")
     call = called(pending)
-    assert (call.kind, call.image, call.poisoned) == (CallKind.UNIT, None, {})
-    pending.committed(call, 2, 0)
+    assert (call.kind, call.image, poisoned(call)) == (CallKind.UNIT, None, {})
+    committed(pending, call, 2)
     assert pending.finished
     assert pending.stop_reason is None
 
 
 def test_a_second_commit_of_a_unit_counts_once() -> None:
-    pending = schedule(Policy(failed_after=2, failed_share=0.4), u="a", w="b", x="c")
+    pending = schedule(policy=Policy(failed_after=2, failed_share=0.4), u="a", w="b", x="c")
     first = called(pending)
-    pending.committed(first, 1, 0)
-    pending.committed(first, 0, 1)
-    pending.committed(called(pending), 1, 0)
+    committed(pending, first, 1)
+    committed(pending, first, 0, unreadable=1)
+    committed(pending, called(pending), 1)
     assert pending.stop_reason is None
 
 
-def test_the_first_strike_means_again() -> None:
-    pending = schedule(u="ab")
+def test_after_a_failure_a_place_is_tried_before_it_works_again() -> None:
+    pending = schedule(u="ab", w="a")
+    pending.struck(called(pending), HERE, "internal_error", 0.0)
+    trial = pending.next_call(0.0, HERE)
+    assert trial is not None and (trial.kind, trial.unit, trial.image) == (CallKind.TRIAL, "u", None)
+    pending.trial_passed(HERE)
+    assert [call.unit for call in calls(pending)] == ["u", "w"], "a struck unit keeps its place"
+
+
+def test_the_first_strike_means_again_elsewhere() -> None:
+    pending = schedule(at=(HERE, THERE), u="ab")
     strike(pending, "u")
-    call = called(pending)
-    assert (call.unit, call.kind, call.poisoned) == ("u", CallKind.UNIT, {})
+    trial = pending.next_call(0.0, HERE)
+    assert trial is not None and trial.kind is CallKind.TRIAL
+    pending.trial_passed(HERE)
+    assert pending.next_call(0.0, HERE) is None, "another node can try it"
+    call = called(pending, THERE)
+    assert (call.unit, call.kind, poisoned(call)) == ("u", CallKind.UNIT, {})
 
 
-def test_a_struck_unit_keeps_its_place() -> None:
-    pending = schedule(long="abc", short="a")
-    strike(pending, "long")
-    assert [call.unit for call in calls(pending)] == ["long", "short"]
+def test_another_device_tries_it_where_there_is_one_node() -> None:
+    first, second = Place("here", "cuda:0"), Place("here", "cuda:1")
+    pending = schedule(at=(first, second), u="ab")
+    strike(pending, "u", first)
+    pending.trial_passed(first)
+    assert pending.next_call(0.0, first) is None
+    assert called(pending, second).unit == "u"
 
 
-def test_the_second_strike_isolates_and_only_the_killer_fails() -> None:
-    pending = schedule(u="abc", later="x")
-    strike(pending, "u", 2)
-    probes = [called(pending) for _ in range(3)]
+def test_strikes_on_two_nodes_isolate_and_only_the_killer_fails() -> None:
+    pending = schedule(at=(HERE, THERE), u="abc", later="x")
+    strike(pending, "u")
+    strike(pending, "u", THERE)
+    pending.trial_passed(THERE)
+    probes = [called(pending, HERE) for _ in range(3)]
     assert [(call.kind, call.image) for call in probes] == [(CallKind.PROBE, image) for image in "abc"]
-    assert called(pending).unit == "later", "a unit is not called while its images are probed"
-    pending.probed(probes[0])
-    pending.struck(probes[1], "deadline")
-    assert pending.next_call(0.0) is None, "one probe is still out"
-    pending.probed(probes[2])
-    last = called(pending)
-    assert (last.unit, last.kind, last.poisoned) == ("u", CallKind.UNIT, {"b": "deadline"})
-    pending.committed(last, 2, 1)
+    assert called(pending, THERE).unit == "later", "a unit is not called while its images are probed"
+    pending.probed(probes[0], HERE)
+    pending.struck(probes[1], HERE, "deadline", 0.0)
+    pending.probed(probes[2], HERE)
+    assert pending.next_call(0.0, HERE) is None, "the other node is to confirm it"
+    again = called(pending, THERE)
+    assert (again.kind, again.image) == (CallKind.PROBE, "b")
+    pending.struck(again, THERE, "process_killed", 0.0)
+    pending.trial_passed(THERE)
+    last = called(pending, HERE)
+    assert (last.unit, last.kind, poisoned(last)) == ("u", CallKind.UNIT, {"b": "process_killed"})
+    committed(pending, last, 2, process_killed=1)
     assert pending.open_units == 1
+
+
+def test_where_there_is_one_node_two_processes_are_evidence() -> None:
+    pending = schedule(u="ab")
+    place = strike(pending, "u", times=2)
+    for _ in range(2):
+        probe = called(pending, place)
+        assert (probe.kind, probe.image) == (CallKind.PROBE, "a")
+        pending.struck(probe, place, "process_killed", 0.0)
+        place = new_process(place)
+    pending.probed(called(pending, place), place)
+    assert poisoned(called(pending, place)) == {"a": "process_killed"}
+
+
+def test_an_image_alone_in_its_unit_needs_no_probe() -> None:
+    pending = schedule(at=(HERE, THERE), u="a")
+    strike(pending, "u")
+    strike(pending, "u", THERE)
+    pending.trial_passed(HERE)
+    assert pending.next_call(0.0, HERE) is None, "the trial of the other node decides"
+    pending.trial_passed(THERE)
+    last = called(pending)
+    assert (last.kind, poisoned(last)) == (CallKind.UNIT, {"a": "process_killed"})
+
+
+def test_what_a_sick_place_says_counts_for_nothing() -> None:
+    pending = schedule(at=(HERE, THERE), u="a", v="b")
+    strike(pending, "u")
+    trial = pending.next_call(0.0, HERE)
+    assert trial is not None
+    pending.struck(trial, HERE, "internal_error", 0.0, "CUDA error")
+    (quarantine,) = pending.quarantines()
+    assert (quarantine.place, quarantine.reason) == (HERE, "CUDA error")
+    assert pending.next_call(1.0, HERE) is None
+    place = strike(pending, "u", THERE)
+    again = called(pending, place)
+    assert poisoned(again) == {}, "one process of the only node that works has failed"
+    committed(pending, again, 1, place)
+    trial = pending.next_call(60.0, HERE)
+    assert trial is not None and trial.kind is CallKind.TRIAL
+    pending.trial_passed(HERE)
+    assert pending.quarantines() == []
+    assert called(pending, HERE, 60.0).unit == "v"
+
+
+def test_a_place_that_fails_one_unit_after_the_other_rests_though_its_trials_pass() -> None:
+    units = dict.fromkeys("abcdef", "x")
+    pending = Schedule(units, dict.fromkeys(units, 1.0))
+    pending.workers_at([HERE, THERE])
+    place = HERE
+    for unit in "abc":
+        place = strike(pending, unit, place)
+    assert pending.next_call(1.0, place) is None and len(pending.quarantines()) == 1
+    assert called(pending, place, 6.0).unit == "d", "a trial in between passed"
+    assert pending.quarantines() == []
+    pending.struck(Call("d", CallKind.UNIT, 9), place, "internal_error", 6.0)
+    assert pending.next_call(15.9, place) is None, "the next rest is twice as long"
+    committed(pending, called(pending, place, 16.0), 1, place)
+    assert not pending.quarantines()
+
+
+def test_a_place_that_is_all_there_is_left_works() -> None:
+    pending = schedule(at=(HERE, THERE), u="a", v="b")
+    call = called(pending)
+    pending.struck(call, HERE, "internal_error", 0.0)
+    trial = pending.next_call(0.0, HERE)
+    assert trial is not None
+    pending.struck(trial, HERE, "internal_error", 0.0)
+    assert pending.next_call(0.0, HERE) is None
+    pending.workers_at([HERE])
+    assert called(pending).kind is CallKind.UNIT
+    assert pending.quarantines(), "and is still known to be sick"
+    committed(pending, call, 1)
+    assert not pending.quarantines()
 
 
 def test_struck_again_after_its_probes_it_is_given_up() -> None:
     pending = schedule(u="ab")
-    strike(pending, "u", 2)
-    for call in [called(pending), called(pending)]:
-        pending.probed(call)
-    strike(pending, "u", 2)
-    last = called(pending)
-    assert (last.kind, last.poisoned) == (CallKind.UNIT, {"a": "process_killed", "b": "process_killed"})
+    place = strike(pending, "u", times=2)
+    for call in [called(pending, place), called(pending, place)]:
+        pending.probed(call, place)
+    place = strike(pending, "u", place, times=2)
+    last = called(pending, place)
+    assert (last.kind, poisoned(last)) == (CallKind.UNIT, {"a": "process_killed", "b": "process_killed"})
 
 
-def test_giving_up_keeps_what_the_probes_found() -> None:
-    pending = schedule(u="ab")
-    strike(pending, "u", 2)
-    pending.struck(called(pending), "deadline")
-    pending.probed(called(pending))
-    strike(pending, "u", 2)
-    assert called(pending).poisoned == {"a": "deadline", "b": "process_killed"}
-
-
-def test_a_preempted_node_is_no_strike() -> None:
+def test_the_loss_of_a_node_is_no_strike() -> None:
     pending = schedule(u="ab")
     for _ in range(10):
         call = called(pending)
-        assert (call.kind, call.poisoned) == (CallKind.UNIT, {})
-        pending.interrupted(call)
-    strike(pending, "u")
+        assert (call.kind, poisoned(call)) == (CallKind.UNIT, {})
+        pending.interrupted(call, HERE)
     assert called(pending).kind is CallKind.UNIT
 
 
 def test_an_interrupted_probe_is_done_again() -> None:
-    pending = schedule(u="a")
-    strike(pending, "u", 2)
-    probe = called(pending)
-    pending.interrupted(probe)
-    again = called(pending)
-    assert (again.kind, again.image, again.poisoned) == (CallKind.PROBE, "a", {})
-    pending.probed(again)
-    assert called(pending).kind is CallKind.UNIT
+    pending = schedule(u="ab")
+    place = strike(pending, "u", times=2)
+    for _ in range(10):
+        probe = called(pending, place)
+        assert (probe.kind, probe.image, poisoned(probe)) == (CallKind.PROBE, "a", {})
+        pending.interrupted(probe, place)
+    pending.probed(called(pending, place), place)
+    pending.probed(called(pending, place), place)
+    assert called(pending, place).kind is CallKind.UNIT
+
+
+def test_a_trial_that_is_lost_with_its_node_says_nothing() -> None:
+    pending = schedule(at=(HERE, THERE), u="ab")
+    strike(pending, "u")
+    trial = pending.next_call(0.0, HERE)
+    assert trial is not None and trial.kind is CallKind.TRIAL
+    pending.interrupted(trial, HERE)
+    assert pending.quarantines() == []
+    again = pending.next_call(0.0, HERE)
+    assert again is not None and again.kind is CallKind.TRIAL
 
 
 def test_a_refused_call_waits() -> None:
-    pending = schedule(u="ab", w="a")
-    pending.postponed(called(pending, 10.0), 25.0, "down")
-    assert called(pending, 24.9).unit == "w"
-    assert pending.next_call(24.9) is None
-    assert called(pending, 25.0).unit == "u"
+    pending = schedule(at=(HERE, THERE), u="ab", w="a")
+    pending.postponed(called(pending, HERE, 10.0), HERE, 10.0, 25.0, "down")
+    assert pending.next_call(10.0, HERE) is None, "and so does the place"
+    assert called(pending, THERE, 24.9).unit == "w"
+    assert pending.next_call(24.9, THERE) is None
+    assert called(pending, THERE, 25.0).unit == "u"
     assert pending.stop_reason is None
 
 
 def test_a_refused_probe_waits_too() -> None:
-    pending = schedule(u="a")
-    strike(pending, "u", 2)
-    pending.postponed(called(pending, 10.0), 25.0, "down")
-    assert pending.next_call(24.9) is None
-    again = called(pending, 25.0)
+    pending = schedule(u="ab")
+    place = strike(pending, "u", times=2)
+    probe = called(pending, place, 10.0)
+    pending.postponed(probe, place, 10.0, 25.0, "down")
+    other = called(pending, place, 20.0)
+    assert other.image == "b"
+    pending.probed(other, place)
+    assert pending.next_call(24.9, place) is None
+    again = called(pending, place, 25.0)
     assert (again.kind, again.image) == (CallKind.PROBE, "a")
-
-
-def test_the_store_refusing_in_a_row_stops_the_run() -> None:
-    pending = schedule(Policy(refusals=3), u="a")
-    for now in range(3):
-        assert pending.stop_reason is None
-        pending.postponed(called(pending, now), now + 1, "wrong key")
-    assert pending.stop_reason == "the store failed 3 times in a row: wrong key"
-
-
-def test_one_outage_counts_once_whatever_the_number_of_workers() -> None:
-    pending = schedule(Policy(refusals=2), **{f"u{n}": "a" for n in range(8)})
-    for call in list(calls(pending)):
-        pending.postponed(call, 15.0, "503")
-    assert pending.stop_reason is None
-    for call in list(calls(pending, 15.0)):
-        pending.postponed(call, 30.0, "503")
-    assert pending.stop_reason is not None
-
-
-@pytest.mark.parametrize("probing", [False, True])
-def test_a_success_ends_the_row_of_refusals(probing: bool) -> None:
-    pending = schedule(Policy(refusals=2), u="ab", w="a")
-    if probing:
-        strike(pending, "u", 2)
-    first, second = called(pending), called(pending)
-    pending.postponed(first, 1.0, "503")
-    if probing:
-        pending.probed(second)
-    else:
-        pending.committed(second, 1, 0)
-    pending.postponed(called(pending, 1.0), 2.0, "503")
-    assert pending.stop_reason is None
-
-
-def test_too_many_failed_rows_stop_the_run() -> None:
-    pending = schedule(Policy(failed_share=0.05, failed_after=200), a="a", b="b", c="c")
-    pending.committed(called(pending), 0, 199)
-    assert pending.stop_reason is None, "199 images say nothing yet"
-    pending.committed(called(pending), 1, 0)
-    assert pending.stop_reason is not None
-    assert pending.stop_reason.startswith("199 of 200 images failed")
-
-
-def test_a_tolerable_share_of_failed_rows_does_not() -> None:
-    pending = schedule(Policy(failed_share=0.05, failed_after=200), a="a", b="b")
-    pending.committed(called(pending), 190, 10)
-    assert pending.stop_reason is None
-    pending.committed(called(pending), 0, 1)
-    assert pending.stop_reason is not None
-
-
-def test_workers_that_only_die_stop_the_run() -> None:
-    pending = schedule(Policy(deaths=3), a="a", b="b", c="c")
-    for _ in range(3):
-        assert pending.stop_reason is None
-        pending.struck(called(pending), "process_killed")
-    assert pending.stop_reason is not None
-    assert "process_killed" in pending.stop_reason
-
-
-def test_deaths_after_a_commit_do_not() -> None:
-    pending = schedule(Policy(deaths=3), a="abc", b="b")
-    first, second = called(pending), called(pending)
-    pending.committed(second, 0, 1)
-    pending.struck(first, "process_killed")
-    for _ in range(3):
-        pending.struck(called(pending), "process_killed")
-    assert pending.stop_reason is None
-
-
-def test_a_unit_of_killers_does_not_stop_a_run_that_works() -> None:
-    """Else the same command would meet the same killers first, again and again."""
-    pending = schedule(Policy(deaths=4), u="abcdefgh")
-    strike(pending, "u", 2)
-    for call in list(calls(pending)):
-        if call.image in ("a", "h"):
-            pending.probed(call)
-        else:
-            pending.struck(call, "process_killed")
-    assert pending.stop_reason is None
-    assert called(pending).poisoned.keys() == set("bcdefg")
 
 
 def test_late_news_of_a_committed_unit_change_nothing() -> None:
     pending = schedule(u="ab")
-    strike(pending, "u", 2)
-    first, second = called(pending), called(pending)
-    pending.committed(Call("u", CallKind.UNIT, 99), 2, 0)
-    pending.struck(first, "process_killed")
-    pending.probed(second)
-    pending.interrupted(second)
-    pending.postponed(second, 1.0, "503")
+    place = strike(pending, "u", times=2)
+    first, second = called(pending, place), called(pending, place)
+    committed(pending, Call("u", CallKind.UNIT, 99), 2)
+    pending.struck(first, place, "process_killed", 0.0)
+    pending.probed(second, place)
+    pending.interrupted(second, place)
+    pending.postponed(second, place, 0.0, 1.0, "503")
     assert pending.finished
-    assert pending.next_call(2.0) is None
-
-
-def test_what_failed_before_and_fails_again_stops_nothing() -> None:
-    units, policy = {"a": "abcdefghij", "b": "klmnopqrst"}, Policy(failed_share=0.05, failed_after=10)
-    pending, again = schedule(policy, **units), schedule(policy, EarlierFailures(failed=10), **units)
-    pending.committed(called(pending), 0, 10)
-    again.committed(called(again), 0, 10)
-    assert pending.stop_reason is not None and again.stop_reason is None
-    again.committed(called(again), 8, 2)
-    assert again.stop_reason is not None, "what failed beyond that is news"
-
-
-def test_killers_that_are_tried_again_do_not_stop_a_run() -> None:
-    """Ten images that killed their workers before, and all do so again: every one gets its row."""
-    images = "abcdefghij"
-    pending = schedule(Policy(deaths=10), EarlierFailures(failed=10, killed=10), a=images)
-    while not pending.finished:
-        call = called(pending)
-        if len(call.poisoned) == len(images):
-            pending.committed(call, 0, 10)
-        else:
-            pending.struck(call, "process_killed")
-        assert pending.stop_reason is None
-
-
-def test_a_failed_device_is_not_the_images_fault_and_others_go_first() -> None:
-    pending = schedule(u="abc", w="a")
-    pending.device_failed(called(pending), 60.0, "CUDA error")
-    assert called(pending).unit == "w"
-    assert pending.next_call(59.0) is None
-    for now in range(60, 60 * DEVICE_FAILURES_ALLOWED, 60):
-        pending.device_failed(called(pending, now), now + 60, "CUDA error")
-    again = called(pending, 60.0 * DEVICE_FAILURES_ALLOWED)
-    assert (again.unit, again.kind, again.poisoned) == ("u", CallKind.UNIT, {})
-    pending.committed(again, 3, 0)
+    assert [call.kind for call in calls(pending, place, 60.0)] in ([], [CallKind.TRIAL])
 
 
 def test_an_image_that_breaks_every_device_fails_alone_in_the_end() -> None:
-    pending, now, broken = schedule(u="abc"), 0.0, 0
-    while not pending.finished:
-        call = pending.next_call(now)
+    places = [HERE, THERE]
+    pending = schedule(at=(HERE, THERE), u="abc")
+    broken = 0
+    for turn in range(100):
+        if pending.finished:
+            break
+        place = places[turn % 2]
+        call = pending.next_call(float(turn), place)
         if call is None:
-            now += 60.0
+            continue
+        if call.kind is CallKind.TRIAL:
+            pending.trial_passed(place)
         elif (call.image or "b") == "b" and "b" not in call.poisoned:
-            pending.device_failed(call, now + 60.0, "CUDA error")
+            pending.struck(call, place, "device_failed", float(turn))
+            places[turn % 2] = new_process(place)
+            pending.workers_at(places)
             broken += 1
         elif call.kind is CallKind.PROBE:
-            pending.probed(call)
+            pending.probed(call, place)
         else:
-            assert call.poisoned == {"b": "device_failed"}
-            pending.committed(call, 2, 1)
-    assert broken == DEVICE_FAILURES_ALLOWED + STRIKES_TO_ISOLATE + 1
-    assert pending.stop_reason is None
+            assert poisoned(call) == {"b": "device_failed"}
+            committed(pending, call, 2, place, device_failed=1)
+    assert pending.finished and pending.stop_reason is None
+    assert broken == 4, "twice under the unit, twice under the image"
 
 
-def test_devices_that_only_fail_stop_the_run_and_say_why() -> None:
-    pending, now = schedule(Policy(deaths=5), a="a", b="b"), 0.0
-    for _ in range(5):
-        assert pending.stop_reason is None
-        now += 60.0
-        pending.device_failed(called(pending, now), now, "CUDA error: uncorrectable ECC error")
-    assert pending.stop_reason is not None
-    assert "uncorrectable ECC error" in pending.stop_reason
-
-
-def test_a_failed_device_during_a_probe_is_not_the_images_fault() -> None:
-    pending = schedule(u="a")
-    strike(pending, "u", 2)
-    pending.device_failed(called(pending), 60.0, "CUDA error")
-    assert pending.next_call(59.0) is None
-    again = called(pending, 60.0)
-    assert (again.kind, again.image) == (CallKind.PROBE, "a")
-    pending.probed(again)
-    assert called(pending, 60.0).poisoned == {}
+def test_a_node_that_joins_is_asked_before_an_image_is_given_up() -> None:
+    pending = schedule(u="a", v="b")
+    place = strike(pending, "u", times=2)
+    pending.workers_at([place, THERE])
+    assert called(pending, place).unit == "v", "what two processes of one node say is not enough any more"
+    again = called(pending, THERE)
+    assert (again.unit, poisoned(again)) == ("u", {})

@@ -10,9 +10,9 @@ import pytest
 from ncbatch import layout
 from ncbatch.driver.encode_corpus import failed_before
 from ncbatch.driver.jobs import EncodeRequest
-from ncbatch.driver.schedule import EarlierFailures
+from ncbatch.driver.limits import EarlierFailures
 from ncbatch.images.checks import ErrorClass
-from ncbatch.metrics.failures import CLASSES, failures_of
+from ncbatch.metrics.failures import CLASSES, Failure, failures_of
 from ncbatch.plan.commits import Commits
 from ncbatch.plan.retry import Retry
 from ncbatch.plan.run import committed_results, load_run
@@ -27,18 +27,23 @@ KILLED, HUNG = "process_killed", "deadline"
 ALL = Retry()
 
 
+def poisons(classes: dict[str, str]) -> dict[str, Failure]:
+    """By image, given the error class of each."""
+    return {image: Failure(error_class, "see its log") for image, error_class in classes.items()}
+
+
 def failed_run(bench: Workbench, poisoned: dict[str, str], *variants: str) -> RunSpec:
     """A finished run of three images and one that is none; some failed because their worker was lost."""
     bench.add({**{f"{name}.png": make_image(seed=n) for n, name in enumerate("abc")}, "bad.png": b"text"})
     spec = bench.spec(*(make_variant(name=name) for name in variants or ("v",)))
     for unit in bench.open(spec).units:
-        run_unit(bench.workspace(spec), unit, ATTEMPTS[0], poisoned)
+        run_unit(bench.workspace(spec), unit, ATTEMPTS[0], poisons(poisoned))
     return spec
 
 
 def work(bench: Workbench, spec: RunSpec, units: list[Unit], poisoned: dict[str, str] | None = None) -> None:
     for unit in units:
-        run_unit(bench.workspace(spec), unit, ATTEMPTS[1], poisoned or {})
+        run_unit(bench.workspace(spec), unit, ATTEMPTS[1], poisons(poisoned or {}))
 
 
 def planned(units: list[Unit]) -> list[tuple[int, str, list[str]]]:
@@ -71,7 +76,8 @@ def test_only_the_variants_that_failed(local: Workbench) -> None:
     local.add({"a.png": make_image()})
     spec = local.spec(make_variant(name="one"), make_variant(name="two"))
     for unit in local.open(spec).units:
-        run_unit(local.workspace(spec), unit, ATTEMPTS[0], {"a.png": KILLED} if unit.variant == "two" else {})
+        poisoned = {"a.png": KILLED} if unit.variant == "two" else {}
+        run_unit(local.workspace(spec), unit, ATTEMPTS[0], poisons(poisoned))
     assert planned(local.open(spec, retry=ALL).pending) == [(1, "two", ["a.png"])]
 
 

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from ncbatch import layout
+from ncbatch.metrics.failures import Failure
 from ncbatch.metrics.schema import Row
 from ncbatch.store import LocalStore, ObjectInfo, StoreError, open_store
 from ncbatch.worker.unit import run_unit
@@ -193,12 +194,17 @@ def test_poisoned_images_are_not_touched(local: Workbench) -> None:
     spec = local.spec()
     unit = local.unit(spec)
     local.corpus.delete("killer.png")  # touching it would say `missing`
-    result = run_unit(local.workspace(spec), unit, ATTEMPTS[0], {"killer.png": "process_killed"})
+    result = run_unit(
+        local.workspace(spec),
+        unit,
+        ATTEMPTS[0],
+        {"killer.png": Failure("process_killed", "lost on a; see its log")},
+    )
     rows = local.rows()
     assert_one_row_each(local.commit(unit), unit)
     assert (result.ok, result.failed) == (1, 1)
     assert rows["killer.png"].error_class == "process_killed"
-    assert rows["killer.png"].error is not None and "see its log" in rows["killer.png"].error
+    assert rows["killer.png"].error == "lost on a; see its log"
 
 
 def test_an_object_of_too_many_bytes_is_not_fetched(

@@ -23,6 +23,7 @@ from ncbatch.decoding.files import FileOptions, decode_pack_file, named_pack, pa
 from ncbatch.decoding.run_reader import RunReader
 from ncbatch.errors import UsageError
 from ncbatch.images.read import read_image
+from ncbatch.metrics.failures import Failure
 from ncbatch.metrics.schema import Row
 from ncbatch.models import zoo
 from ncbatch.models.loading import keep_model
@@ -98,7 +99,7 @@ def test_a_unit_becomes_one_pack(bench: Workbench, recipe: Packed) -> None:
 def test_bad_images_are_failed_rows_and_not_in_the_pack(local: Workbench) -> None:
     local.add({"a.png": b"no image", **{k: p for k, p in PICTURES.items() if k != "a.png"}})
     spec, unit = planned(local)
-    run_unit(local.workspace(spec), unit, ATTEMPTS[0], {"c.png": "process_killed"})
+    run_unit(local.workspace(spec), unit, ATTEMPTS[0], {"c.png": Failure("process_killed", "see its log")})
     rows = local.rows()
     assert (rows["a.png"].status, rows["c.png"].error_class) == ("failed", "process_killed")
     assert rows["b.png"].status == "ok"

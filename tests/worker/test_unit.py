@@ -6,6 +6,7 @@ import hashlib
 import threading
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from ncbatch import layout
 from ncbatch.codec import codecs
 from ncbatch.codec.encode import encode, find_latents
 from ncbatch.codec.errors import ModelError
+from ncbatch.metrics.failures import Failure
 from ncbatch.metrics.schema import Row
 from ncbatch.models.loading import keep_model
 from ncbatch.plan.spec import RunSpec
@@ -90,7 +92,8 @@ def test_a_committed_unit_is_not_done_again(bench: Workbench, encoder: Encoder) 
     first = run_unit(bench.workspace(spec), unit, ATTEMPTS[0], {})
     before = (bench.output.get(layout.unit_key(unit.id)), bench.keys(""))
     assert (encoder.all, encoder.refined) == (3, 3)
-    assert run_unit(bench.workspace(spec), unit, ATTEMPTS[1], {}) == first
+    again = run_unit(bench.workspace(spec), unit, ATTEMPTS[1], {})
+    assert again == replace(first, found=True) and not first.found
     assert encoder.all == 3
     assert (bench.output.get(layout.unit_key(unit.id)), bench.keys("")) == before
 
@@ -118,7 +121,7 @@ def test_a_probe_commits_nothing_and_is_adopted(bench: Workbench, encoder: Encod
     spec, unit = _planned(bench)
     probe_image(bench.workspace(spec), unit, ATTEMPTS[0], "sub/b.png")
     assert (bench.keys("units/"), len(bench.keys(layout.BITSTREAMS_PREFIX))) == ([], 1)
-    run_unit(bench.workspace(spec), unit, ATTEMPTS[1], {"a.png": "process_killed"})
+    run_unit(bench.workspace(spec), unit, ATTEMPTS[1], {"a.png": Failure("process_killed", "see its log")})
     rows = bench.rows()
     assert encoder.refined == 2
     assert [rows[key].adopted for key in ("sub/b.png", "c.png")] == [True, False]
