@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from ncbatch import signals
 from ncbatch.driver.forecast import Forecast
 from ncbatch.driver.health import Quarantine
+from ncbatch.driver.kinds import kinds_of
 from ncbatch.driver.lease import Heartbeat
 from ncbatch.driver.limits import EarlierFailures, Outcome, Policy
 from ncbatch.driver.lost_calls import LostCall
@@ -112,6 +113,7 @@ class Driver:
             {unit.id: self._pace.expected(unit) for unit in pending},
             self._policy,
             work.before,
+            kinds_of(pending, run.spec),
         )
         images: Counter[str] = Counter()
         for unit in run.units:
@@ -195,7 +197,7 @@ class Driver:
         self._schedule.workers_at(self._pool.places())
         for slot in self._pool.idle():
             assert slot.place is not None, "an idle worker has told where it is"
-            call = self._schedule.next_call(time.monotonic(), slot.place)
+            call = self._schedule.next_call(time.monotonic(), slot.place, slot.last)
             if call is None:
                 continue
             unit = self._units[call.unit]

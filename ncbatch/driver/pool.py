@@ -224,7 +224,7 @@ class Pool:
             slot.ref = slot.actor.run_unit.remote(unit, attempt, poisoned)
         else:
             slot.ref = slot.actor.probe.remote(unit, attempt, call.image)
-        slot.flight = Flight(call, attempt, patience, time.monotonic())
+        slot.flight, slot.last = Flight(call, attempt, patience, time.monotonic()), call.unit
 
     def in_flight(self) -> dict[str, Beat | None]:
         """The units being done, and the last beat of each; None: none has arrived. Never waits."""

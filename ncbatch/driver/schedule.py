@@ -24,10 +24,12 @@ and when the run stops is for `limits`. The loss of a node is never held against
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
+from ncbatch.driver.dealing import Deal, Kind
 from ncbatch.driver.draw import Draw
 from ncbatch.driver.health import Blame, Evidence, Health, Place, Quarantine, Ruling
 from ncbatch.driver.limits import EarlierFailures, Limits, Outcome, Policy
@@ -84,6 +86,7 @@ class Schedule:
         units: images of each unit that is not committed yet.
         weights: how long each takes, in any measure; longest first.
         before: what became of some of their images before.
+        kinds: of the units; see `Deal`.
     """
 
     def __init__(
@@ -92,14 +95,15 @@ class Schedule:
         weights: Mapping[str, float],
         policy: Policy | None = None,
         before: EarlierFailures | None = None,
+        kinds: Mapping[str, Kind] | None = None,
     ) -> None:
         self._units = {unit: _UnitState(tuple(images)) for unit, images in units.items()}
         images = sum(map(len, units.values()))
         self._health, self._limits = Health(), Limits(policy or Policy(), before or EarlierFailures(), images)
-        self._order = {unit: n for n, unit in enumerate(sorted(units, key=lambda u: (-weights[u], u)))}
-        self._waiting = set(units)
-        self._ready: list[tuple[int, str]] = [(n, unit) for unit, n in self._order.items()]
-        heapq.heapify(self._ready)
+        order = {unit: n for n, unit in enumerate(sorted(units, key=lambda u: (-weights[u], u)))}
+        self._deal = Deal(order, kinds)
+        for unit in order:
+            self._deal.put(unit)
         self._draw = Draw(units) if self._limits.wants_sample else None
         self._probes: dict[str, None] = {}
         self._struck: set[str] = set()
@@ -138,8 +142,12 @@ class Schedule:
         self._workers = len(places)
         self._health.present(places)
 
-    def next_call(self, now: float, place: Place) -> Call | None:
-        """The next thing to do at a place; None while nothing is to be done there."""
+    def next_call(self, now: float, place: Place, last: str | None = None) -> Call | None:
+        """The next thing to do at a place; None while nothing is to be done there.
+
+        Args:
+            last: the unit that the worker there did last.
+        """
         while self._later and self._later[0][0] <= now:
             self._again(heapq.heappop(self._later)[2])
         ruling = self._health.ruling(place, now)
@@ -147,7 +155,7 @@ class Schedule:
             return None
         if ruling is Ruling.TRIAL:
             return self._call(self._health.begin_trial(place), CallKind.TRIAL)
-        return self._next_probe(place) or self._next_unit(place)
+        return self._next_probe(place) or self._next_unit(place, last)
 
     def _next_probe(self, place: Place) -> Call | None:
         for unit in list(self._probes):
@@ -168,36 +176,29 @@ class Schedule:
         known = state.able | state.probing | self._poisoned(state).keys()
         return [image for image in state.images if image not in known]
 
-    def _next_unit(self, place: Place) -> Call | None:
-        avoided: list[str] = []
-        call = None
-        for unit in self._candidates():
-            state = self._units[unit]
-            if self._health.avoids(place, self._doubts(state)):
-                avoided.append(unit)
-                continue
-            self._waiting.discard(unit)
-            if self._has_to_be_probed(state):
+    def _next_unit(self, place: Place, last: str | None) -> Call | None:
+        with closing(self._candidates(last)) as candidates:
+            for unit in candidates:
+                state = self._units[unit]
+                if self._health.avoids(place, self._doubts(state)):
+                    continue
+                self._deal.take(unit)
+                if not self._has_to_be_probed(state):
+                    return self._call(unit, CallKind.UNIT)
                 self._probes[unit] = None
                 call = self._next_probe(place)
-            else:
-                call = self._call(unit, CallKind.UNIT)
-            if call is not None:
-                break
-        for unit in avoided:
-            heapq.heappush(self._ready, (self._order[unit], unit))
-        return call
+                if call is not None:
+                    return call
+        return None
 
-    def _candidates(self) -> Iterator[str]:
-        """Units that wait: the longest first, but of a large run some are drawn at random, first of all."""
+    def _candidates(self, last: str | None) -> Generator[str, None, None]:
+        """Units that wait: what suits the worker first, but of a large run some drawn at random before."""
         if self._draw is not None:
-            unit = self._draw.next(self._calls, self._waiting)
+            unit = self._draw.next(self._calls, self._deal.waiting)
             if unit is not None:
                 yield unit
-        while self._ready:
-            unit = heapq.heappop(self._ready)[1]
-            if unit in self._waiting:
-                yield unit
+        with closing(self._deal.candidates(last)) as candidates:
+            yield from candidates
 
     def _doubts(self, state: _UnitState) -> list[Evidence]:
         """What says that the unit should be tried elsewhere."""
@@ -232,8 +233,7 @@ class Schedule:
 
     def _make_ready(self, unit: str) -> None:
         if unit in self._units:
-            self._waiting.add(unit)
-            heapq.heappush(self._ready, (self._order[unit], unit))
+            self._deal.put(unit)
 
     def committed(self, call: Call, place: Place, outcome: Outcome) -> None:
         """A unit's commit stands."""
@@ -244,7 +244,7 @@ class Schedule:
             self._health.excused(call.unit)
         if self._units.pop(call.unit, None) is None:
             return
-        self._waiting.discard(call.unit)
+        self._deal.take(call.unit)
         self._struck.discard(call.unit)
         sampled = self._draw is not None and call.unit in self._draw.drawn
         self._limits.committed(outcome, sampled=sampled)

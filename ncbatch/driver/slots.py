@@ -44,6 +44,7 @@ class Slot:
     """One worker: starting, idle, or with one call in flight.
 
     needs: what Ray reserves for it. leaving: it gets no calls any more, since its node is to be taken away.
+    last: the unit that it did last.
     place: where it is, or where its predecessor was until it has started.
     ask_at: when a worker that could not be reached is to be asked whether it is there. doubtful: the call
         that it had, of which nothing is known until it answers.
@@ -63,6 +64,7 @@ class Slot:
     remembered_from: float = field(default_factory=time.monotonic)
     failed_starts: int = 0
     leaving: bool = False
+    last: str | None = None
 
     @property
     def idle(self) -> bool:
@@ -76,5 +78,5 @@ class Slot:
 
     def started(self, info: WorkerInfo) -> None:
         """The worker has answered for the first time."""
-        self.info, self.failed_starts = info, 0
+        self.info, self.failed_starts, self.last = info, 0, None
         self.place = Place(info.node or info.host, info.device, info.host, info.pid)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ncbatch.driver.dealing import Kind
 from ncbatch.driver.health import Place
 from ncbatch.driver.limits import Outcome, Policy
 from ncbatch.driver.schedule import Call, CallKind, Schedule
@@ -71,6 +72,33 @@ def test_longest_first_and_each_once() -> None:
     assert [call.unit for call in calls(pending)] == ["b", "d", "c", "a"]
     assert not pending.finished
     assert pending.open_units == 4
+
+
+def test_a_worker_goes_on_with_the_model_and_the_images_that_it_has() -> None:
+    kinds = {
+        f"{model}{method}{images}": Kind(model, images)
+        for model in "xy"
+        for method in "mn"
+        for images in (1, 2)
+    }
+    pending = Schedule({u: ["i"] for u in kinds}, dict.fromkeys(kinds, 1.0), kinds=kinds)
+    last, order = None, []
+    while call := pending.next_call(0.0, HERE, last):
+        last = call.unit
+        order.append(last)
+    assert order == ["xm1", "xn1", "xm2", "xn2", "ym1", "yn1", "ym2", "yn2"]
+
+
+def test_a_unit_that_is_avoided_here_waits_on_for_others() -> None:
+    kinds = {unit: Kind("x", n) for n, unit in enumerate("ab", 1)}
+    pending = Schedule({u: ["i", "j"] for u in "ab"}, {"a": 2.0, "b": 1.0}, kinds=kinds)
+    pending.workers_at((HERE, THERE))
+    call = called(pending)
+    assert call.unit == "a"
+    pending.struck(call, HERE, "process_killed", 0.0)
+    again = new_process(HERE)
+    assert called(pending, again).unit == "b"
+    assert pending.next_call(0.0, THERE, "b") == Call("a", CallKind.UNIT, pending._calls)
 
 
 def test_of_a_large_run_some_units_are_drawn_at_random() -> None:

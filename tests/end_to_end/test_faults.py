@@ -108,9 +108,25 @@ def test_a_killed_worker_and_a_killed_driver_lose_nothing(head: Head, tmp_path: 
     assert count(out, "wip/") == 0
 
 
-def _kill(command: Running, pid: int) -> None:
+@pytest.mark.slow
+def test_a_worker_that_gets_a_sigterm_gives_its_unit_back(tmp_path: Path) -> None:
+    """As when its machine is about to be taken away."""
+    keys = save_images(tmp_path / "in", 6)
+    out = output_store(tmp_path / "out")
+    with running("encode", tmp_path / "in", tmp_path / "out", "--steps", "1000", "--workers", "2") as run:
+        wait_for(lambda: len(run.busy_workers()) == 2, "two workers are in their units")
+        first = run.busy_workers()[0]
+        _kill(run, first, signal.SIGTERM)
+        wait_for(lambda: first not in run.descendants(), "it has given its unit back and is ended")
+        done = run.wait().expect(0)
+    assert "lost a worker" not in done.err
+    assert set(rows(out)) == set(keys) and set(statuses(out).values()) == {"ok"}
+    assert_verified(out)
+
+
+def _kill(command: Running, pid: int, number: signal.Signals = signal.SIGKILL) -> None:
     assert pid in command.descendants()
-    os.kill(pid, signal.SIGKILL)
+    os.kill(pid, number)
 
 
 def _uncommitted_bitstreams(output: Path) -> bool:
