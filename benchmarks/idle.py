@@ -42,6 +42,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ncbatch import stages
 from ncbatch.codec import codecs
 from ncbatch.codec.allocator import keep_freed_memory
 from ncbatch.codec.encode import FoundLatents, Pause, Refill, RefinementState, find_latents
@@ -54,7 +55,7 @@ from ncbatch.models import zoo
 from ncbatch.plan.spec import RunSpec, Variant
 from ncbatch.plan.units import PlannedImage, make_units
 from ncbatch.store import Store, open_store
-from ncbatch.worker import pipeline
+from ncbatch.worker.bounds import Bounds
 from ncbatch.worker.unit import run_unit
 from ncbatch.worker.workspace import Workspace
 
@@ -213,15 +214,15 @@ def measured(
         workspace = Workspace(spec, distant[0], distant[1], torch.device("cpu"))
         workspace.models.add(model)
         workspace.bounds = replace(
-            pipeline.Bounds.of(torch.device("cuda"), 1),
+            Bounds.of(torch.device("cuda"), 1),
             finishers=finishers,
             **({"ahead": 0} if serial else {}),
         )
         device.busy = 0.0
-        executor: Any = InTheCallersThread if serial else pipeline.ThreadPoolExecutor
+        executor: Any = InTheCallersThread if serial else stages.ThreadPoolExecutor
         with (
             mock.patch.object(codecs, "find_latents", device),
-            mock.patch.object(pipeline, "ThreadPoolExecutor", executor),
+            mock.patch.object(stages, "ThreadPoolExecutor", executor),
         ):
             started, waited, cpu = time.monotonic(), _waited_for_cpu(), time.process_time()
             result = run_unit(workspace, unit, "00000001-1", {})

@@ -101,8 +101,8 @@ def measure() -> Speed:
     from ncbatch.codec.model.hyperprior import Model
     from ncbatch.models.zoo import load_builtin
     from ncbatch.worker.batching import new_batching
+    from ncbatch.worker.bounds import Bounds
     from ncbatch.worker.calibration import costs_per_pixel
-    from ncbatch.worker.pipeline import Bounds
 
     torch.set_num_threads(1)  # as a worker does
     keep_freed_memory()

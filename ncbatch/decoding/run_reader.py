@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,6 +27,7 @@ from ncbatch.metrics.table import read_table
 from ncbatch.models.loading import RunModels, usual_device
 from ncbatch.plan.generations import StandingRow
 from ncbatch.plan.spec import Variant, read_run
+from ncbatch.stages import Ahead
 from ncbatch.store import ObjectNotFound, Store
 
 _COLUMNS = (
@@ -120,24 +119,15 @@ class RunReader:
         A file is decoded by one thread, several files at a time. Images of packs wait for each other.
         """
 
-        def by_one_thread(row: dict[str, Any]) -> Finding:
+        def done(row: dict[str, Any]) -> Finding:
+            if self._is_packed(row):
+                return work(row)
             with one_thread():
                 return work(row)
 
         at_once = min(_FILES_AT_ONCE, torch.get_num_threads())
-        waiting: deque[Future[Finding]] = deque()
-        with ThreadPoolExecutor(at_once) as files, ThreadPoolExecutor(1) as packs:
-            try:
-                for row in rows:
-                    packed = self._is_packed(row)
-                    waiting.append(packs.submit(work, row) if packed else files.submit(by_one_thread, row))
-                    if len(waiting) > 2 * at_once:
-                        yield waiting.popleft().result()
-                while waiting:
-                    yield waiting.popleft().result()
-            finally:
-                for future in waiting:
-                    future.cancel()
+        with Ahead(done, lambda row: 1, at_once, 2 * at_once + 1, in_turn=self._is_packed) as stage:
+            yield from stage.of(rows)
 
     def _finding(self, row: dict[str, Any]) -> Finding:
         image_key, variant = row["image_key"], row["variant"]

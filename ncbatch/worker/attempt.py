@@ -19,6 +19,7 @@ from ncbatch.metrics.failures import Failure
 from ncbatch.metrics.schema import Row
 from ncbatch.plan.spec import Variant
 from ncbatch.plan.units import PlannedImage, Unit
+from ncbatch.stages import Behind
 from ncbatch.worker.batches import (
     OUT_OF_MEMORY,
     Batches,
@@ -29,7 +30,6 @@ from ncbatch.worker.batches import (
     refined,
 )
 from ncbatch.worker.fetch import FetchedImage, Opened, images_ahead
-from ncbatch.worker.pipeline import Behind
 from ncbatch.worker.publish import Publisher
 from ncbatch.worker.rows import RowWriter, Work
 from ncbatch.worker.workspace import Workspace

@@ -16,10 +16,10 @@ from ncbatch.codec.errors import DecodeCheckError, DivergedError
 from ncbatch.codec.refinement.batch import Refinement
 from ncbatch.images.pixels import Pixels
 from ncbatch.metrics.failures import Failure
+from ncbatch.stages import EVERYTHING
 from ncbatch.worker.batching import Batching
 from ncbatch.worker.device_health import fault, says_out_of_memory
 from ncbatch.worker.fetch import FetchedImage
-from ncbatch.worker.pipeline import EVERYTHING
 from ncbatch.worker.tracer import Tracer
 from ncbatch.worker.unit_progress import UnitProgress
 from ncbatch.worker.waiting import Waiting

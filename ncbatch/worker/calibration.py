@@ -28,7 +28,7 @@ from ncbatch.plan.units import PlannedImage, Unit, make_units
 from ncbatch.store import Store, StoreOptions
 from ncbatch.worker.batches import memory_failure
 from ncbatch.worker.batching import Batching, new_batching
-from ncbatch.worker.pipeline import Bounds
+from ncbatch.worker.bounds import Bounds
 
 _SIDE = 512
 _SMALL_SIDE = 64

@@ -13,8 +13,9 @@ from ncbatch.images.read import read_image
 from ncbatch.metrics.failures import Failure
 from ncbatch.plan.spec import Variant
 from ncbatch.plan.units import PlannedImage
+from ncbatch.stages import Ahead
 from ncbatch.store import AccessDenied, BucketNotFound, ObjectNotFound, Store, StoreError, StoreUnavailable
-from ncbatch.worker.pipeline import Ahead, Bounds
+from ncbatch.worker.bounds import Bounds
 
 Standing = Callable[[PlannedImage], Iterable[tuple[str, bytes]]]
 """Bitstreams that earlier attempts left for an image, as (key, bytes)."""

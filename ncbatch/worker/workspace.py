@@ -17,9 +17,9 @@ from ncbatch.plan.units import PlannedImage, Unit
 from ncbatch.store import Store
 from ncbatch.worker.batching import Batching, new_batching
 from ncbatch.worker.beats import BeatSink
+from ncbatch.worker.bounds import Bounds
 from ncbatch.worker.opened_images import OpenedImages
 from ncbatch.worker.options import WorkerOptions
-from ncbatch.worker.pipeline import Bounds
 from ncbatch.worker.tracer import Tracer
 from ncbatch.worker.unit_progress import UnitProgress
 from ncbatch.worker.waiting import by_shape

@@ -15,8 +15,8 @@ from ncbatch.codec.encode import FoundLatents
 from ncbatch.codec.methods import Sga
 from ncbatch.worker import calibration
 from ncbatch.worker.batching import FixedBatches, GrowingBatches
+from ncbatch.worker.bounds import Bounds
 from ncbatch.worker.calibration import costs_per_pixel, seconds_per_pixel
-from ncbatch.worker.pipeline import Bounds
 from tests.workbench import MODEL, sga
 
 PIXELS = 512 * 512

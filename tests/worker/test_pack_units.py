@@ -34,8 +34,8 @@ from ncbatch.store import StoreOptions, join_uri, open_store
 from ncbatch.store.objects import read_object
 from ncbatch.worker import work_in_progress
 from ncbatch.worker.batching import FixedBatches
+from ncbatch.worker.bounds import Bounds
 from ncbatch.worker.calibration import seconds_per_pixel
-from ncbatch.worker.pipeline import Bounds
 from ncbatch.worker.unit import open_attempt, probe_image, run_unit
 from tests.workbench import ATTEMPTS, Workbench, encoded_as, make_image
 from tests.worker.test_work_in_progress import DeadlyStore, Killed

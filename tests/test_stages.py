@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from ncbatch.worker.pipeline import Ahead, Behind, Bounds
+from ncbatch.stages import Ahead, Behind
+from tests.worker.conftest import _no_thread_is_left  # noqa: F401 - for every test here
 
 SECONDS = 60.0
 """Only a hang takes longer."""
@@ -82,6 +83,26 @@ def test_the_bound_goes_by_what_came_of_an_item() -> None:
             assert next(results) == 60
             # The one at work when its neighbour turned out to be heavy, and those submitted before that.
             assert len(begun) <= 100 + taken + 1
+
+
+def test_items_in_turn_are_done_one_after_the_other_beside_the_others() -> None:
+    """Odd ones here; the even ones have threads of their own."""
+    order: list[int] = []
+    even, odd = threading.Event(), threading.Event()
+
+    def work(n: int) -> int:
+        if n == 1:
+            assert even.wait(SECONDS), "an even one is done beside it"
+        if n == 4:
+            even.set()
+        if n % 2:
+            order.append(n)
+            odd.set()
+        return n
+
+    with Ahead(work, abs, 2, 1000, in_turn=lambda n: n % 2 == 1) as stage:
+        assert list(stage.of(range(20))) == list(range(20))
+    assert odd.is_set() and order == list(range(1, 20, 2))
 
 
 def test_what_is_handed_over_goes_on_beside_the_caller() -> None:
@@ -220,7 +241,7 @@ def test_a_generator_that_is_closed_ends_the_threads() -> None:
     generator = rows()
     assert next(generator) == 1
     generator.close()  # type: ignore[attr-defined]
-    # The fixture of this folder looks for threads that are left.
+    # The fixture for every test here looks for threads that are left.
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -234,10 +255,3 @@ def test_torch_computes_with_as_many_threads_as_the_caller(threads: int) -> None
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
-
-
-def test_a_cpu_is_shared_and_a_gpu_is_not_to_wait() -> None:
-    cpu, gpu = Bounds.of(torch.device("cpu"), 4), Bounds.of(torch.device("cuda"), 4)
-    assert (cpu.finishers, gpu.finishers) == (1, 4)
-    assert Bounds.of(torch.device("cuda"), 1).finishers == 2
-    assert cpu.behind < gpu.behind and cpu.ahead < gpu.ahead

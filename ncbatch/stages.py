@@ -1,8 +1,8 @@
 """Work beside the main thread, so that a device need not wait: what comes next, and what is left to do.
 
-The calling thread keeps the device busy. An `Ahead` stage prepares what that thread will ask for, a `Behind`
-stage goes on with what it hands over; both keep the order of the items, bound how much they hold, raise what
-their threads raise in the calling thread, and leave no thread behind.
+The calling thread keeps a device busy, or writes results in their order. An `Ahead` stage prepares what that
+thread will ask for, a `Behind` stage goes on with what it hands over; both keep the order of the items, bound
+how much they hold, raise what their threads raise in the calling thread, and leave no thread behind.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Generic, TypeVar
 
@@ -22,38 +21,6 @@ Result = TypeVar("Result")
 
 EVERYTHING = 1 << 62
 """More than any bound: there is room for it only where nothing is under way."""
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """How much a worker does beside its main thread.
-
-    Attributes:
-        fetchers: threads that fetch images, and decode them.
-        ahead: pixels of images that wait to be encoded.
-        finishers: threads that code, verify and publish what was found.
-        behind: pixels of images that are being encoded or finished.
-        kept: pixels of images that were opened last and may be wanted by another variant.
-    """
-
-    fetchers: int
-    ahead: int
-    finishers: int
-    behind: int
-    kept: int = 0
-
-    @staticmethod
-    def of(device: torch.device, threads: int) -> Bounds:
-        """What suits a device, beside which a worker computes with this many threads.
-
-        A GPU is the scarce thing, and needs several threads that finish images as fast as it refines them.
-        On a CPU all compete for the same cores: one thread hides the store's latency, and images of more than
-        a few megapixels are encoded one after the other, so that they need no more memory than one alone.
-        """
-        if device.type == "cpu":
-            return Bounds(fetchers=2, ahead=1 << 22, finishers=1, behind=1 << 22, kept=1 << 24)
-        finishers = min(max(threads, 2), 8)
-        return Bounds(fetchers=8, ahead=1 << 26, finishers=finishers, behind=1 << 27, kept=1 << 27)
 
 
 class _Entry(Generic[Result]):
@@ -71,17 +38,22 @@ class _Stage(Generic[Item, Result]):
         weight: of an item.
         threads: how many items are worked on at once.
         bound: of the weights that the stage holds. One item it holds in any case, however heavy.
+        in_turn: which items are worked on one after the other, in a thread beside those.
     """
 
     def __init__(
-        self, work: Callable[[Item], Result], weight: Callable[[Item], int], threads: int, bound: int
+        self,
+        work: Callable[[Item], Result],
+        weight: Callable[[Item], int],
+        threads: int,
+        bound: int,
+        in_turn: Callable[[Item], bool] = lambda item: False,
     ) -> None:
-        self._work, self._weight, self._bound = work, weight, bound
+        self._work, self._weight, self._bound, self._is_in_turn = work, weight, bound, in_turn
         self._entries: deque[_Entry[Result]] = deque()
         # With OpenMP, the number of threads that torch computes with is a setting of each thread.
-        self._executor = ThreadPoolExecutor(
-            threads, type(self).__name__, torch.set_num_threads, (torch.get_num_threads(),)
-        )
+        setting = type(self).__name__, torch.set_num_threads, (torch.get_num_threads(),)
+        self._executor, self._in_turn = (ThreadPoolExecutor(n, *setting) for n in (threads, 1))
 
     def __enter__(self) -> Self:
         return self
@@ -90,11 +62,15 @@ class _Stage(Generic[Item, Result]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Ends the threads: waits for what they are at, and drops what they have not begun."""
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        for executor in (self._executor, self._in_turn):
+            executor.shutdown(wait=False, cancel_futures=True)
+        for executor in (self._executor, self._in_turn):
+            executor.shutdown(wait=True)
         self._entries.clear()
 
     def _submit(self, item: Item) -> None:
-        self._entries.append(_Entry(self._executor.submit(self._work, item), self._weight(item)))
+        executor = self._in_turn if self._is_in_turn(item) else self._executor
+        self._entries.append(_Entry(executor.submit(self._work, item), self._weight(item)))
 
     def _take(self) -> Result:
         """The result of the oldest item, waited for."""
@@ -105,7 +81,7 @@ class Ahead(_Stage[Item, Result]):
     """Does something with items before they are asked for.
 
     Args:
-        result_weight: of what was made of an item, until it is taken.
+        result_weight: of what was made of an item, until it is taken; by default that of any is 1.
         Others: see `_Stage`.
     """
 
@@ -115,9 +91,10 @@ class Ahead(_Stage[Item, Result]):
         weight: Callable[[Item], int],
         threads: int,
         bound: int,
-        result_weight: Callable[[Result], int],
+        result_weight: Callable[[Result], int] = lambda result: 1,
+        in_turn: Callable[[Item], bool] = lambda item: False,
     ) -> None:
-        super().__init__(work, weight, threads, bound)
+        super().__init__(work, weight, threads, bound, in_turn)
         self._result_weight = result_weight
 
     def of(self, items: Iterable[Item]) -> Iterator[Result]:
