@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,3 +154,34 @@ def test_missing_buckets_and_wrong_credentials(
     del env["AWS_SECRET_ACCESS_KEY"], env["AWS_ACCESS_KEY_ID"]
     none = ncbatch("status", f"s3://{name}/out/", env=env).expect(1)
     assert "credentials" in none.message.lower()
+
+
+def test_storage_options_and_shards_reach_the_workers(
+    moto_server: S3Server, head: Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a worker writes has the storage class and the encryption that the command was given."""
+    moto_server.use(monkeypatch)
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    name, client = moto_server.make_bucket(), moto_server.client()
+    for key in save_images(tmp_path / "in", 3):
+        client.put_object(Bucket=name, Key=f"raw/{key}", Body=(tmp_path / "in" / key).read_bytes())
+    given = (f"endpoint={moto_server.endpoint_url}", f"{name}:storage-class=STANDARD_IA", "sse=AES256")
+    options = [word for option in given for word in ("--storage-option", option)]
+    env = environment(**moto_server.environment())
+    del env["AWS_ENDPOINT_URL"]
+    words = ("encode", f"s3://{name}/raw", f"s3://{name}/out", "--method", "jpeg", "--quality", "50")
+    how = ("--shard-prefix", "1", "--workers", "1", "--ray-address", head.address)
+    done = ncbatch(*words, *how, *options, env=env).expect(0)
+    assert "3 images ok" in done.out and options[1] in done.out, (
+        "the command it prints reaches the store, too"
+    )
+    written = {
+        entry["Key"].removeprefix("out/"): client.head_object(Bucket=name, Key=entry["Key"])
+        for entry in client.list_objects_v2(Bucket=name, Prefix="out/")["Contents"]
+    }
+    assert {info["ServerSideEncryption"] for info in written.values()} == {"AES256"}
+    payload = {key for key, info in written.items() if info.get("StorageClass") == "STANDARD_IA"}
+    assert len(payload) == 3 and payload == {key for key in written if key.startswith("bitstreams/")}
+    assert all(re.fullmatch(r"bitstreams/[0-9a-f]/jpeg-50/00\d\.png\.jpg", key) for key in payload)
+    told = ncbatch("decode", f"s3://{name}/out", tmp_path / "decoded", "--json", *options, env=env).expect(0)
+    assert json.loads(told.out)["decoded"] == 3
