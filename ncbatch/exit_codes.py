@@ -29,7 +29,7 @@ _MEANINGS = {
     ExitCode.FAILED: "finished, but not for every image: rows failed (encode, evaluate), or files are "
     "missing, damaged or not decodable (verify, decode)",
     ExitCode.STOPPED: "stopped by policy: too many failures, a store that refuses, workers that only die, "
-    "or the time of `train --max-minutes` is over",
+    "time or money that are used up (--max-hours, --max-cost, --max-minutes), or `ncbatch drain`",
     ExitCode.CRASHED: "a library ended the process, after a message of its own; what was committed stands",
     ExitCode.INTERRUPTED: "interrupted by Ctrl-C; run the same command again to continue",
     ExitCode.TERMINATED: "ended by SIGTERM; run the same command again to continue",

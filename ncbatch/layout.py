@@ -29,6 +29,7 @@ from urllib.parse import quote, unquote
 RUN = "run.json"
 LEASE = "lease.json"
 STATUS = "status.json"
+ORDER = "order.json"
 GENERATIONS_PREFIX = "generations/"
 INPUTS_PREFIX = "inputs/"
 BITSTREAMS_PREFIX = "bitstreams/"

@@ -13,7 +13,7 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
@@ -164,6 +164,12 @@ worker_count = Number(whole=True, least=1, most=100_000)
 thread_count = Number(whole=True, least=1, most=10_000)
 cpu_count = Number(above=0, most=10_000)
 gpu_count = Number(least=0, most=10_000)
+
+
+Price = Annotated[float | None, Setting(
+    "what a device (a GPU, or a worker on CPUs) costs per hour, in any currency, to tell the cost as well",
+    "PRICE", at_least_zero, default="cost is left out", environment=True,
+)]  # fmt: skip
 
 
 def stated(field: FieldInfo) -> Setting:

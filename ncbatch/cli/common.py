@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from ncbatch.errors import UsageError
-from ncbatch.settings import STORAGE, Setting, at_least_zero
+from ncbatch.settings import STORAGE, Setting
 from ncbatch.store import NotAFolder, Store, StoreOptions, open_store
 
 Storage = Annotated[StoreOptions, STORAGE]
@@ -19,10 +19,6 @@ DryRun = Annotated[bool, Setting(
     "write nothing: say what of a run that stands is left to do, calibrate for some seconds on this machine, "
     "and print how many images and units that is, how long it would take, what it would cost, and how large "
     "its output would be",
-)]  # fmt: skip
-Price = Annotated[float | None, Setting(
-    "what a device (a GPU, or a worker on CPUs) costs per hour, in any currency, to tell the cost as well",
-    "PRICE", at_least_zero, default="cost is left out", environment=True,
 )]  # fmt: skip
 
 

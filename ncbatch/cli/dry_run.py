@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def print_plan(spec: RunSpec, output_uri: str, options: EncodeOptions, price: float | None) -> ExitCode:
+def print_plan(spec: RunSpec, output_uri: str, options: EncodeOptions) -> ExitCode:
     """Images, units, time, cost and size of a run, by a calibration of a few steps on this machine."""
     from ncbatch.plan.places import check_programs, open_places
 
@@ -61,7 +61,7 @@ def print_plan(spec: RunSpec, output_uri: str, options: EncodeOptions, price: fl
         f"in all {_time(device)} of device time, {_time(wall)} with {counted(workers, 'workers')} like this "
         f"machine, {size(sum(e.bytes for e in estimates))} of output"
     )
-    print_cost(device, price)
+    print_cost(device, options.budget.price_per_hour)
     return ExitCode.OK
 
 

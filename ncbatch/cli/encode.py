@@ -8,7 +8,7 @@ import os
 import shlex
 from typing import TYPE_CHECKING, Annotated, Any
 
-from ncbatch.cli.common import Corpus, DryRun, Json, Output, Price, open_corpus, open_run_store, store_words
+from ncbatch.cli.common import Corpus, DryRun, Json, Output, open_corpus, open_run_store, store_words
 from ncbatch.cli.consent import ask
 from ncbatch.cli.console import out, progress_display, say
 from ncbatch.cli.dry_run import print_plan
@@ -51,7 +51,6 @@ def encode(
     *,
     dry_run: DryRun = False,
     json: Json = False,
-    price_per_hour: Price = None,
     spec: SpecFile = None,
     variant: VariantGiven,
     inputs: InputsGiven,
@@ -60,7 +59,7 @@ def encode(
     """Encodes a corpus into a run, or goes on with one."""
     asked = make_run_spec(corpus, spec, variant, inputs, options.store)
     if dry_run:
-        return print_plan(asked, output, options, price_per_hour)
+        return print_plan(asked, output, options)
     return encode_and_summarise(asked, output, options, as_json=json)
 
 

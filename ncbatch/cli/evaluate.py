@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from ncbatch.cli.common import Corpus, DryRun, Output, open_corpus
@@ -66,10 +67,11 @@ def evaluate(
     if codecs:
         requests += expand({"method": list(codecs), "quality": list(qualities)}, "--codecs")
     spec = make_spec(corpus, options.store, requests, **inputs)
+    price = options.budget.price_per_hour
     if dry_run:
-        return print_plan(spec, output, options, page.price_per_hour)
+        return print_plan(spec, output, options)
     code = encode_and_summarise(spec, output, options)
-    return write_report(output, place, page, options.store) or code
+    return write_report(output, place, replace(page, price_per_hour=price), options.store) or code
 
 
 def _learned(ladder: Ladder, methods: Sequence[str], lmbdas: Sequence[float], steps: int) -> list[Request]:

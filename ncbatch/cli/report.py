@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 from ncbatch.cli.common import Run, Storage, open_run
@@ -12,7 +13,7 @@ from ncbatch.cli.flags import command
 from ncbatch.errors import NcbatchError, UsageError, unknown
 from ncbatch.exit_codes import ExitCode
 from ncbatch.report.options import PageOptions
-from ncbatch.settings import Section, Setting
+from ncbatch.settings import Price, Section, Setting
 from ncbatch.store import Store, StoreOptions, join_uri, open_store
 
 if TYPE_CHECKING:
@@ -31,11 +32,17 @@ Place = Annotated[str | None, Setting(
 
 @command
 def report(
-    run: Run, /, *, page: Annotated[PageOptions, REPORT], place: Place = None, store: Storage
+    run: Run,
+    /,
+    *,
+    page: Annotated[PageOptions, REPORT],
+    price_per_hour: Annotated[Price, REPORT] = None,
+    place: Place = None,
+    store: Storage,
 ) -> ExitCode:
     """Writes an HTML page about a run, with figures and tables."""
     check(page)
-    return write_report(run, place, page, store)
+    return write_report(run, place, replace(page, price_per_hour=price_per_hour), store)
 
 
 def check(page: PageOptions) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from ncbatch.cli.common import Corpus, DryRun, Output, Price
+from ncbatch.cli.common import Corpus, DryRun, Output
 from ncbatch.cli.console import err, out
 from ncbatch.cli.dry_run import print_plan
 from ncbatch.cli.encode import (
@@ -33,7 +33,6 @@ def submit(
     /,
     *,
     dry_run: DryRun = False,
-    price_per_hour: Price = None,
     spec: SpecFile = None,
     variant: VariantGiven,
     inputs: InputsGiven,
@@ -54,7 +53,7 @@ def submit(
     # What is wrong with the request is better said here than in a job's log.
     asked = make_run_spec(corpus, spec, variant, inputs, options.store)
     if dry_run:
-        return print_plan(asked, output, options, price_per_hour)
+        return print_plan(asked, output, options)
     place = open_store(output, options.store, create=True).uri
     root = jobs.source_root(working_dir)
     client = jobs.connect(cluster)

@@ -7,14 +7,24 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
-from ncbatch.cli.common import Price, Storage, open_run_store
+from ncbatch.cli.common import Storage, open_run_store
 from ncbatch.cli.console import out, print_table, progress_display
 from ncbatch.cli.dry_run import print_cost
 from ncbatch.cli.flags import Given, command
 from ncbatch.cli.variant_flags import INPUTS
 from ncbatch.errors import UsageError, unknown
 from ncbatch.exit_codes import ExitCode
-from ncbatch.settings import Number, Numbers, Section, Setting, positive_float, positive_int, stated, words
+from ncbatch.settings import (
+    Number,
+    Numbers,
+    Price,
+    Section,
+    Setting,
+    positive_float,
+    positive_int,
+    stated,
+    words,
+)
 from ncbatch.store import open_store
 from ncbatch.training.options import TrainingOptions
 from ncbatch.training.settings import LADDER, Preset, TrainingSettings, default_of, make_settings

@@ -24,6 +24,7 @@ from ncbatch.driver.pool import Ended, Pool
 from ncbatch.driver.progress import Progress, RunState, Snapshot
 from ncbatch.driver.schedule import Call, CallKind, Schedule
 from ncbatch.driver.status_writer import StatusWriter
+from ncbatch.driver.steering import Steering
 from ncbatch.metrics.failures import failure_class
 from ncbatch.metrics.unit_result import CommittedUnit, UnitResult
 from ncbatch.plan.run import Run
@@ -88,6 +89,7 @@ class Driver:
         pool: Pool,
         heartbeat: Heartbeat,
         pace: SpeedEstimate,
+        steering: Steering,
         *,
         policy: Policy,
         deadlines: Deadlines,
@@ -96,7 +98,7 @@ class Driver:
         committed: Callable[[str], None] = lambda unit: None,
     ) -> None:
         self._committed = committed
-        self._pool, self._heartbeat, self._pace = pool, heartbeat, pace
+        self._pool, self._heartbeat, self._pace, self._steering = pool, heartbeat, pace, steering
         self._status = StatusWriter(output)
         self._deadlines, self._policy, self._show, self._again = deadlines, policy, show, again
         self._take(work)
@@ -175,7 +177,9 @@ class Driver:
             signals.check()
             if self._heartbeat.lost:
                 stopped = stopped or "another driver has taken over the run with --force"
-            stopped = stopped or self._schedule.stop_reason or self._pool.stop_reason
+            self._steering.count(self._pool.size)
+            reasons = (self._schedule.stop_reason, self._pool.stop_reason, self._steering.stop_reason)
+            stopped = stopped or next((reason for reason in reasons if reason), None)
             if asked and not told:
                 told = True
                 log.warning("finishing what is in flight; press Ctrl-C again to stop at once")
@@ -184,7 +188,10 @@ class Driver:
                 break
             if draining:
                 self.progress.state = "finishing"
+            elif self._steering.paused:
+                self.progress.state = "paused"
             else:
+                self.progress.state = "running"
                 self._pool.grow(self._schedule.open_calls, self._quarantined.keys())
                 self._dispatch()
             for ended in self._pool.events(_TICK_SECONDS):

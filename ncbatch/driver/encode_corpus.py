@@ -15,9 +15,11 @@ from ncbatch.driver.driver import Driver, SpeedEstimate, Work
 from ncbatch.driver.lease import Heartbeat, Lease
 from ncbatch.driver.limits import EarlierFailures
 from ncbatch.driver.options import EncodeOptions
+from ncbatch.driver.order_watch import OrderWatch
 from ncbatch.driver.pool import Pool
 from ncbatch.driver.progress import RunState, Snapshot, announce, end_early
 from ncbatch.driver.second_attempt import second_attempt
+from ncbatch.driver.steering import Steering
 from ncbatch.errors import RunError, StoppedByPolicyError
 from ncbatch.metrics.compactor import Compactor
 from ncbatch.metrics.failures import failure_class
@@ -187,13 +189,14 @@ def _drive(
             pace.know(speeds.of(run.pending))
             return _work(run, commits)
 
+        steering = Steering(options.budget, OrderWatch(output))
         compactor = Compactor(output, commits.loose)
         driver = Driver(
-            _work(run, commits), output, pool, heartbeat, pace,
+            _work(run, commits), output, pool, heartbeat, pace, steering,
             policy=options.policy, deadlines=options.deadlines, show=show,
             again=again, committed=compactor.committed,
         )  # fmt: skip
-        with compactor:
+        with compactor, steering:
             stopped = driver.drive()
         if not stopped:
             discard_all(output)

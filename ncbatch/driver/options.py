@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated
 
+from ncbatch.driver.budget import Budget
 from ncbatch.driver.limits import Policy
 from ncbatch.plan.retry import Retry, retry_of
 from ncbatch.settings import (
@@ -76,6 +77,7 @@ class EncodeOptions:
     )] = 300.0  # fmt: skip
     deadlines: Deadlines = field(default_factory=Deadlines)
     policy: Policy = field(default_factory=Policy)
+    budget: Budget = field(default_factory=Budget)
     retry: Annotated[Retry | None, Setting(
         "try failed rows again: all of them, or those of the error classes that are named (see `ncbatch "
         "failures`)", "[CLASS,...]", retry_of, name="retry-failed",

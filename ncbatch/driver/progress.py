@@ -16,7 +16,9 @@ from ncbatch.driver.health import Quarantine
 from ncbatch.metrics.unit_result import UnitResult
 from ncbatch.store import ObjectNotFound, Store
 
-RunState = Literal["planning", "starting", "running", "finishing", "finished", "interrupted", "stopped"]
+RunState = Literal[
+    "planning", "starting", "running", "paused", "finishing", "finished", "interrupted", "stopped"
+]
 
 
 class VariantCount(pydantic.BaseModel, frozen=True):

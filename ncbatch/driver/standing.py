@@ -31,6 +31,7 @@ _TOLD: dict[str, str] = {
     "planning": "it starts workers and measures them; nothing is encoded yet",
     "starting": "it has been started again and starts workers",
     "running": "",
+    "paused": "an operator has paused it, and `ncbatch resume` lets it go on",
     "finishing": "it has been interrupted and finishes what is in flight",
     "finished": "every image has a row",
     "planned": f"no driver is at work; {_GO_ON}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from ncbatch.settings import Setting, at_least_zero, key_text, natural
+from ncbatch.settings import Setting, key_text, natural
 
 
 def _keys(text: str) -> tuple[str, ...]:
@@ -17,6 +17,7 @@ class PageOptions:
     """What a page shows.
 
     reference: label of a series; None: the amortized one where it is a curve, else the first.
+    price_per_hour: of a device; None leaves costs out. Commands have a flag of their own for it.
     images: to compare, and whose traces are drawn. thumbnails: None: as many as are quickly decoded.
     """
 
@@ -24,11 +25,7 @@ class PageOptions:
         "series that BD-rates and rate savings are against", "SERIES",
         default="amortized, else the first curve",
     )] = None  # fmt: skip
-    price_per_hour: Annotated[float | None, Setting(
-        "what a device (a GPU, or a worker on CPUs) costs per hour, in any currency, to tell the cost as "
-        "well",
-        "PRICE", at_least_zero, default="cost is left out", environment=True,
-    )] = None  # fmt: skip
+    price_per_hour: float | None = None
     images: Annotated[tuple[str, ...], Setting(
         "images to compare behind a slider", "KEY,...", _keys,
         default="the two that refinement improves most",

@@ -28,9 +28,9 @@ bench = Workbench(corpus, output, True)
 spec = bench.spec(Variant(name="jpeg", recipe=Jpeg(quality=50)))
 for attempt in ATTEMPTS[:2]:
     run = bench.open(spec)
-    (unit,) = run.units
-    workspace = pickle.loads(pickle.dumps(bench.workspace(spec)))  # as it travels to a worker
-    run_unit(workspace, unit, attempt, {})
+    # As they travel to a worker.
+    spec_there, (unit,), places = pickle.loads(pickle.dumps((spec, run.units, (corpus, output))))
+    run_unit(Workbench(*places, True).workspace(spec_there), unit, attempt, {})
 print(*sorted(ascii((row.image_key, row.status)) for row in bench.rows().values()), sep="\n")
 sql = "select image_key from metrics where image_key <> '\\xe9' order by image_key"
 assert main(["query", output.uri, sql, "--format", "csv"]) == 0

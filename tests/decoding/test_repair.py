@@ -18,9 +18,12 @@ from ncbatch.cli.encode_command import encode_command
 from ncbatch.codec.methods import Jpeg, Sga, Ste
 from ncbatch.decoding.repair import LostImage, Repair, plan_repair, restore_models
 from ncbatch.decoding.run_reader import Finding, RunReader
+from ncbatch.driver.budget import Budget
 from ncbatch.driver.driver import Driver, SpeedEstimate, Work
 from ncbatch.driver.limits import Policy
 from ncbatch.driver.options import Deadlines
+from ncbatch.driver.order_watch import OrderWatch
+from ncbatch.driver.steering import Steering
 from ncbatch.models import zoo
 from ncbatch.models.loading import keep_model, keep_models
 from ncbatch.plan.commits import Commits
@@ -197,6 +200,7 @@ def test_a_repair_of_an_input_that_is_replaced_then_is_neither_done_nor_counted(
     driver = Driver(
         Work(run, committed_results(run, Commits(local.output))), local.output,
         IdlePool(), IdleHeartbeat(), SpeedEstimate({"v": 1e-6}),  # type: ignore[arg-type]
+        Steering(Budget(), OrderWatch(local.output)),
         policy=Policy(), deadlines=Deadlines(), show=lambda _: None,
     )  # fmt: skip
     now = driver.progress.snapshot()
