@@ -25,6 +25,9 @@ MAX_BBVI_STEPS, MAX_BBVI_LEARNING_RATE = 100_000, 0.05
 LEAST_GAIN = 0.003
 """Of the loss: what an image must gain to count as going on (see `RefinedRecipe.patience`)."""
 
+FEW_PIXELS = 128 * 192
+"""Images of fewer take more looks to converge (see `codec.refinement.convergence`)."""
+
 SETTLED = 0.7
 """Share of the steps before which no look counts against an image: a relaxation gains late, while its
 temperature and the learning rate fall, and before that the rounded latents say little."""
@@ -223,9 +226,9 @@ class RefinedRecipe(LearnedRecipe):
     )  # fmt: skip
     patience: int = Field(
         0, ge=0,
-        description="looks in a row that gain less than 0.3 % after which an image is done; they count from "
-        "70 % of the steps on, when temperature and learning rate have come down. 0: every image takes all "
-        "steps",
+        description="looks in a row that gain less than 0.3 % after which an image is done (more of them for "
+        "images below 128 x 192); they count from 70 % of the steps on, when temperature and learning rate "
+        "have come down. 0: every image takes all steps",
         json_schema_extra={"unit": "LOOKS"},
     )  # fmt: skip
 

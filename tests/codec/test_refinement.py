@@ -399,7 +399,7 @@ def test_images_that_share_their_tensors_leave_them(
 
 def test_the_rule_of_convergence() -> None:
     recipe = Sga(lmbda=0.01, steps=100, check_every=10, patience=2)
-    rule = Convergence(recipe)
+    rule = Convergence(recipe, 512 * 768)
     looks = [
         (60, 90.0),
         (70, 90.0),
@@ -407,9 +407,19 @@ def test_the_rule_of_convergence() -> None:
         (90, 88.9),
     ]  # the first two do not count: too early, the start
     assert not any(rule.reached(step, loss) for step, loss in looks)
-    again = Convergence(recipe)
+    again = Convergence(recipe, 512 * 768)
     again.reference, again.without_gain = rule.reference, rule.without_gain
     assert again.reached(95, 88.8), "two in a row gained less than 0.3 % of what the last gain left"
     assert not again.reached(100, 88.8), "the last step ends it anyway"
-    never = Convergence(recipe.model_copy(update={"patience": 0}))
+    never = Convergence(recipe.model_copy(update={"patience": 0}), 64 * 64)
     assert not any(never.reached(step, 1.0) for step in range(100))
+
+
+@pytest.mark.parametrize(
+    ("pixels", "looks"), [(512 * 768, 3), (128 * 192, 3), (64 * 128, 6), (64 * 64, 8), (16 * 16, 30)]
+)
+def test_small_images_are_looked_at_more_often(pixels: int, looks: int) -> None:
+    """By the root of how many fewer pixels they have: as the noise of their loss grows."""
+    rule = Convergence(Sga(lmbda=0.01, steps=1000, check_every=1, patience=3), pixels)
+    # The first look is what the others are compared with.
+    assert [rule.reached(step, 1.0) for step in range(700, 701 + looks)] == [False] * looks + [True]

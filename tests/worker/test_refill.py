@@ -13,13 +13,13 @@ from ncbatch.codec.encode import encode
 from ncbatch.codec.errors import DivergedError
 from ncbatch.codec.refinement.batch import Refinement
 from ncbatch.codec.refinement.convergence import Convergence
+from ncbatch.metrics.failures import Failure
 from ncbatch.metrics.traces import read_traces
 from ncbatch.plan.units import PlannedImage
 from ncbatch.store import StoreUnavailable
 from ncbatch.worker.batches import Batches, Refill
 from ncbatch.worker.batching import FixedBatches, GrowingBatches
 from ncbatch.worker.fetch import FetchedImage
-from ncbatch.worker.rows import Failure
 from ncbatch.worker.unit import run_unit
 from tests.workbench import ATTEMPTS, MODEL, Workbench, make_image, make_variant, sga
 from tests.worker.test_work_in_progress import DeadlyStore, Killed

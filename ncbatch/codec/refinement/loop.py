@@ -57,7 +57,8 @@ class _Course:
     """How far one image is."""
 
     def __init__(self, target: Target, recipe: Refined) -> None:
-        self.target, self.convergence = target, Convergence(recipe)
+        self.target = target
+        self.convergence = Convergence(recipe, target.height * target.width)
         self.taken, self.ended = 0, False
         self.error: DivergedError | None = None
 
