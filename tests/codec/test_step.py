@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections import Counter
 from typing import Any
 
@@ -62,6 +64,19 @@ def test_images_that_share_their_tensors_descend_as_alone(model: Model, photogra
             assert distance < 0.02, (i, name)  # bfloat16, where the processor has it
 
 
+def test_a_step_that_is_given_up_is_gone_at_once(model: Model, photograph: np.ndarray) -> None:
+    """It has a graph and all activations of a GPU's step; the next one needs the memory."""
+    work = joint_refinement(model, [photograph[:64, :64], photograph[64:128, :64]])
+    work.advance()
+    gc.disable()
+    try:
+        step = weakref.ref(work._steps)
+        work._steps = work._steps.only([0])
+        assert step() is None
+    finally:
+        gc.enable()
+
+
 def gradients_of(work: JointRefinement) -> dict[str, torch.Tensor]:
     gradient = work._steps._values.grad
     assert gradient is not None
@@ -80,7 +95,7 @@ def test_a_recorded_step_is_the_step(
         work = joint_refinement(on_gpu, crops, steps=60, check_every=10)
         for _ in range(12):
             work.advance()
-        assert (work._steps._run._graph is not None) == enabled  # type: ignore[attr-defined]
+        assert (work._steps._recorded._graph is not None) == enabled  # type: ignore[union-attr]
         found.append({name: value.detach().clone() for name, value in work.variables.items()})
     for name in found[0]:
         assert torch.allclose(found[0][name], found[1][name], atol=0.05), name

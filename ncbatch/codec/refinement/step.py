@@ -81,8 +81,7 @@ class Step:
         floats = self._told[:_FLOATS].view(torch.float32)
         self._heat = Heat(*floats[:2, :, None, None, None])
         self._inverse_rate, self._epsilon = floats[2:, :, None]
-        on_gpu = model.device.type == "cuda"
-        self._run: Callable[[], None] = RecordedStep(self.descend, model.device) if on_gpu else self.descend
+        self._recorded = RecordedStep(model.device) if model.device.type == "cuda" else None
 
     @property
     def variables(self) -> Variables:
@@ -102,7 +101,10 @@ class Step:
     def take(self) -> None:
         """Takes a step with all images."""
         self.prepare()
-        self._run()
+        if self._recorded is None:
+            self.descend()
+        else:
+            self._recorded.take(self.descend)
         self.taken = [taken + 1 for taken in self.taken]
         self._used += 1
 
