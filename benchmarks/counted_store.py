@@ -24,6 +24,7 @@ _SENT = {
     "put": ("put",),
     "put_if_absent": ("head", "put", "head"),
     "delete": ("delete",),
+    "check": ("list",),
 }
 
 

@@ -38,7 +38,8 @@ from benchmarks.synthetic_run import (
     synthetic_spec,
     write_run_file,
 )
-from ncbatch.plan.units import write_plan
+from ncbatch import layout
+from ncbatch.plan.plan_files import write_plan
 from ncbatch.store import LocalStore, ObjectInfo, StoreOptions, open_store
 
 FRESH_UNITS, PENDING_UNITS = 40, 20
@@ -71,6 +72,7 @@ class Cost:
     """Of one operation. mb: the peak of the resident memory, beyond what the process had before."""
 
     seconds: float
+    cpu_seconds: float
     mb: float
     requests: dict[str, int]
 
@@ -120,12 +122,14 @@ OPERATIONS: dict[str, Callable[[Path, int], None]] = {
     "plan": plan,
     "compact": _command("compact"),
     "resume": resume,
+    "recount": _command("status", "--json"),
     "status": _command("status", "--json"),
     "query": _command("query", AVERAGE),
     "failures": _command("failures"),
     "report": _command("report", "--no-images"),
 }
-"""In the order in which they are measured: from `compact` on, all but the last commits are compacted."""
+"""In the order in which they are measured: from `compact` on, all but the last commits are compacted.
+`recount` is the status of a run whose driver is dead, `status` that of one at work."""
 
 
 def measure(name: str, folder: Path, rows: int) -> Cost:
@@ -135,10 +139,10 @@ def measure(name: str, folder: Path, rows: int) -> Cost:
     count_requests()
     before = _memory("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak is that from now on
-    begin = time.perf_counter()
+    begin, cpu = time.perf_counter(), time.process_time()
     OPERATIONS[name](folder, rows)
-    seconds = time.perf_counter() - begin
-    return Cost(round(seconds, 2), round(_memory("VmHWM") - before, 1), dict(requests))
+    seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
+    return Cost(round(seconds, 2), round(cpu, 2), round(_memory("VmHWM") - before, 1), dict(requests))
 
 
 def _memory(line: str) -> float:
@@ -170,6 +174,31 @@ def commit_fresh(folder: Path) -> None:
     shutil.copytree(folder / "fresh", folder / "run", dirs_exist_ok=True)
 
 
+def speak_as_driver(folder: Path, rows: int) -> None:
+    """Writes what a driver at work would: this process takes its lease."""
+    from ncbatch.driver.forecast import Forecast
+    from ncbatch.driver.lease import Lease
+    from ncbatch.driver.progress import PlanCounts, Progress, write_status
+    from ncbatch.plan.commits import Commits
+
+    output = open_store(str(folder / "run"))
+    commits, lease = Commits(output), Lease(output)
+    progress = Progress({"sga": rows}, Forecast({}))
+    progress.plan = PlanCounts(generation=0, units=rows // UNIT_IMAGES, inputs=rows)
+    for result in commits.results(commits.units, set()).values():
+        progress.add("sga", result)
+    progress.state = "running"
+    lease.take(force=True)
+    write_status(output, progress.snapshot(lease.driver))
+
+
+def stop_speaking(folder: Path) -> None:
+    """Leaves no trace of the driver."""
+    output = open_store(str(folder / "run"))
+    for key in (layout.STATUS, layout.LEASE):
+        output.delete(key)
+
+
 def measured(folder: Path, rows: int, names: list[str]) -> dict[str, Cost]:
     """The cost of each operation, each in a process of its own."""
     if not (folder / "run" / "run.json").exists():
@@ -178,6 +207,8 @@ def measured(folder: Path, rows: int, names: list[str]) -> dict[str, Cost]:
         print(f"a run of {rows:,} images written in {time.perf_counter() - begin:.0f} s", flush=True)
     found = {}
     for name in names:
+        if name == "status":
+            speak_as_driver(folder, rows)
         command = [sys.executable, "-m", "benchmarks.scale", "--rows", str(rows), "--keep", str(folder)]
         done = subprocess.run([*command, "--alone", name], capture_output=True, text=True, check=False)
         if done.returncode:
@@ -185,11 +216,14 @@ def measured(folder: Path, rows: int, names: list[str]) -> dict[str, Cost]:
             continue
         found[name] = cost = Cost(**json.loads(done.stdout.splitlines()[-1]))
         sent = ", ".join(f"{count:,} {kind}" for kind, count in sorted(cost.requests.items()))
-        print(f"{name:9s} {cost.seconds:8.2f} s {cost.mb:8.0f} MB   {sent}", flush=True)
+        times = f"{cost.seconds:8.2f} s ({cost.cpu_seconds:.2f} s of a core)"
+        print(f"{name:9s} {times} {cost.mb:8.0f} MB   {sent}", flush=True)
         if name == "plan":
             shutil.rmtree(folder / "planned")
         if name == "compact":
             commit_fresh(folder)
+        if name == "status":
+            stop_speaking(folder)
     return found
 
 

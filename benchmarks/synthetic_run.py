@@ -19,8 +19,9 @@ from ncbatch.codec.methods import Sga
 from ncbatch.layout import unit_key
 from ncbatch.metrics.compact import compact
 from ncbatch.metrics.schema import SCHEMA, table_to_parquet
+from ncbatch.plan.plan_files import write_plan
 from ncbatch.plan.spec import RunFile, RunSpec, Variant
-from ncbatch.plan.units import PlannedImage, Unit, make_units, write_plan
+from ncbatch.plan.units import PlannedImage, Unit, make_units
 from ncbatch.store import Store
 
 STARTED = datetime(2026, 3, 2, 8, 0, tzinfo=timezone.utc)
@@ -72,7 +73,7 @@ def synthetic_chunks(spec: RunSpec, images: int, failed_share: float = 1 / 150) 
     (variant,) = spec.variants
     for number, first in enumerate(range(0, images, _CHUNK)):
         planned = [synthetic_image(n) for n in range(first, min(first + _CHUNK, images))]
-        units = make_units(planned, variant.name, variant.digest, 0, UNIT_PIXELS)
+        units = list(make_units(planned, variant.name, variant.digest, 0, UNIT_PIXELS))
         yield Chunk(units, _rows(units, variant, failed_share, number))
 
 

@@ -49,6 +49,7 @@ _OF_UNIT = re.compile(
 )
 _PART = re.compile(rf"{METRICS_PREFIX}part-([0-9]{{8}})\.parquet")
 _RECENT = re.compile(rf"{RECENT_PREFIX}part-([0-9]{{8}})\.parquet")
+_GENERATION = re.compile(rf"{GENERATIONS_PREFIX}([0-9]+)\.json")
 _OLD = re.compile(rf"{METRICS_PREFIX}(part-[0-9a-f]{{16}}\.parquet|manifest-[0-9]+\.json)")
 
 _SEGMENT_BYTES = 180  # local file systems take 255; an attempt's name and the suffixes must fit, too
@@ -65,6 +66,12 @@ _GENERATION_OR_ATTEMPT = re.compile(rf"\.(g\d+|{_ATTEMPT})$")
 def generation_key(generation: int) -> str:
     """The key of a later plan; generation 0 is in `run.json`."""
     return f"{GENERATIONS_PREFIX}{generation:05d}.json"
+
+
+def number_of_generation(key: str) -> int | None:
+    """The number of the later plan at `key`, or None for any other object."""
+    match = _GENERATION.fullmatch(key)
+    return int(match[1]) if match else None
 
 
 def plan_key(generation: int, digest: str, part: int) -> str:

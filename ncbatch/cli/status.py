@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from ncbatch.plan.status import RunStatus
     from ncbatch.store import Store
 
+_CURRENT = ("running", "finishing", "finished")
+"""What a driver says in these states is all that is committed."""
+
 _OVER = ("finished", "interrupted", "stopped", "lost", "planned")
 
 
@@ -61,25 +64,27 @@ def status(
 
 def _show(output: Store, failures: str, *, as_json: bool) -> str:
     """Prints the status once; returns the run's state. failures: the command that tells of failed rows."""
-    from ncbatch import layout
     from ncbatch.driver.lease import read_lease
     from ncbatch.driver.progress import read_status
     from ncbatch.driver.standing import standing, with_pending
-    from ncbatch.plan.spec import read_run
+    from ncbatch.plan.spec import find_run, read_run
 
     snapshot, lease = read_status(output), read_lease(output)
     told = standing(snapshot, lease, datetime.now(timezone.utc))
     holder = lease.holder if lease else None
-    if output.head(layout.RUN) is None and told.state != "planned":
+    stored = find_run(output)
+    if stored is None and told.state != "planned":
         if as_json:
             out.print_json(json.dumps({"state": told.state, "driver": holder}))
         else:
             _print_state(told, snapshot, holder)
         return told.state
-    read_run(output)
+    spec = (stored or read_run(output)).spec
+    from ncbatch.driver.told_status import told_status
     from ncbatch.plan.status import run_status
 
-    run = run_status(output)
+    run = told_status(output, spec, snapshot) if snapshot and told.state in _CURRENT else None
+    run = run or run_status(output)
     told = with_pending(told, run.pending)
     if as_json:
         content: dict[str, Any] = {"state": told.state, "driver": holder} | _content(run)

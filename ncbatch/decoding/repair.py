@@ -89,7 +89,7 @@ def plan_repair(output: Store, corpus: Store, damaged: Sequence[StandingRow]) ->
     """
     stored = read_run(output)
     units = planned_units(stored, output)
-    newest = newest_planned(units)
+    newest = newest_planned(units, {(row.variant, row.image_key) for row in damaged})
     due = [row for row in damaged if (row.variant, row.image_key) in newest]
     now = list(in_parallel(lambda row: corpus.head(row.image_key), due))
     planned = [newest[row.variant, row.image_key][1] for row in due]

@@ -21,14 +21,14 @@ from ncbatch.driver.limits import EarlierFailures, Outcome, Policy
 from ncbatch.driver.lost_calls import LostCall
 from ncbatch.driver.options import Deadlines
 from ncbatch.driver.pool import Ended, Pool
-from ncbatch.driver.progress import Progress, RunState, Snapshot
+from ncbatch.driver.progress import PlanCounts, Progress, RunState, Snapshot
 from ncbatch.driver.schedule import Call, CallKind, Schedule
 from ncbatch.driver.status_writer import StatusWriter
 from ncbatch.driver.steering import Steering
 from ncbatch.metrics.failures import failure_class
 from ncbatch.metrics.unit_result import CommittedUnit, UnitResult
 from ncbatch.plan.run import Run
-from ncbatch.plan.units import Unit
+from ncbatch.plan.units import Keys, Unit
 from ncbatch.store import Store
 from ncbatch.worker.worker import GivenBack, StoreFailure
 
@@ -111,7 +111,7 @@ class Driver:
         self._spec = run.spec
         self._units = {unit.id: unit for unit in run.units}
         self._schedule = Schedule(
-            {unit.id: [image.key for image in unit.images] for unit in pending},
+            {unit.id: Keys(unit.images) for unit in pending},
             {unit.id: self._pace.expected(unit) for unit in pending},
             self._policy,
             work.before,
@@ -122,6 +122,11 @@ class Driver:
             images[unit.variant] += len(unit.images)
         self.images = images.total()
         self.progress = Progress(images, self._forecast(run))
+        self.progress.plan = PlanCounts(
+            generation=max((unit.generation for unit in run.units), default=0),
+            units=len(run.units),
+            inputs=max(images.values(), default=0),  # every variant has every input
+        )
         for unit_id, result in work.results.items():
             self.progress.add(self._units[unit_id].variant, result, resumed=True)
 
@@ -219,7 +224,7 @@ class Driver:
         """
         packs = self._spec.variant(unit.variant).recipe.uses_bits_back
         whole = packs and call.kind is CallKind.UNIT
-        longest = unit.pixels if whole else max(image.pixels for image in unit.images)
+        longest = unit.pixels if whole else unit.largest_pixels
         return max(self._deadlines.floor, self._deadlines.factor * self._pace.expected(unit, longest))
 
     def _handle(self, call: Call, ended: Ended) -> None:

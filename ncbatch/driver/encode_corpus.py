@@ -30,6 +30,7 @@ from ncbatch.plan.changes import Consent
 from ncbatch.plan.commits import Commits
 from ncbatch.plan.contents import Contents
 from ncbatch.plan.corpus import Listing
+from ncbatch.plan.image_table import total_pixels
 from ncbatch.plan.places import Places
 from ncbatch.plan.run import Later, Run, committed_results, list_inputs, open_run, require_images
 from ncbatch.plan.scan import Scan
@@ -93,16 +94,21 @@ def encode_corpus(
                     last_word()
     if stopped:
         raise StoppedByPolicyError(f"stopped: {stopped}; run the same command again to continue")
-    return finished_summary(output, images)
+    return finished_summary(output, images, exclusive=spec.create_only)
 
 
-def finished_summary(output: Store, images: int) -> Summary:
+def finished_summary(output: Store, images: int, *, exclusive: bool | None = None) -> Summary:
     """What a run's table says at its end, of which the exit code is made.
+
+    Args:
+        output: the run's folder.
+        images: encodings that it should have.
+        exclusive: whether it honours create-only puts; None: its `run.json` tells.
 
     Raises:
         RunError: it has not a row for each of so many encodings.
     """
-    summary = summarise(output)
+    summary = summarise(output, exclusive=exclusive)
     if (rows := summary.ok + summary.failed) != images:
         raise RunError(
             f"{output.uri} holds {rows} rows for {images} encodings; run the same command again to continue"
@@ -148,7 +154,7 @@ class _Speeds:
     def pixels_per_unit(self, variant: str, images: Sequence[PlannedImage]) -> int:
         """How many pixels make a unit of a variant."""
         self._measure([v.name for v in self._spec.variants] if self._is_new else [variant], len(images))
-        pixels = sum(image.pixels for image in images)
+        pixels = total_pixels(images)
         packs = self._spec.variant(variant).recipe.uses_bits_back
         seconds, room = self._known[variant], self._pool.room
         return sizing.pixels_per_unit(pixels, seconds, self._options.unit_seconds, room, packs=packs)
@@ -172,7 +178,7 @@ def _drive(
     )  # fmt: skip
     with Pool(config, options.pool, options.ray_address) as pool:
         speeds = _Speeds(spec, pool, options, is_new=places.stored is None)
-        commits = Commits(output)
+        commits = Commits(output, exclusive=spec.create_only)
         later = Later(options.retry, Contents(places.corpus, output), consent)
         run = open_run(
             spec, listing, output, speeds.pixels_per_unit, later,
@@ -182,7 +188,7 @@ def _drive(
         pace = SpeedEstimate(speeds.of(run.pending))
 
         def again() -> Work | None:
-            commits = Commits(output)
+            commits = Commits(output, exclusive=spec.create_only)
             run = second_attempt(listing, output, commits, speeds.pixels_per_unit)
             if run is None:
                 return None
@@ -212,7 +218,8 @@ def _patient(store: Store, options: EncodeOptions) -> Store:
 
 
 def _work(run: Run, commits: Commits) -> Work:
-    return Work(run, committed_results(run, commits), failed_before(run, commits))
+    with contextlib.closing(commits):
+        return Work(run, committed_results(run, commits), failed_before(run, commits))
 
 
 def failed_before(run: Run, commits: Commits) -> EarlierFailures:

@@ -22,7 +22,11 @@ RunState = Literal[
 
 
 class VariantCount(pydantic.BaseModel, frozen=True):
-    """One variant's part of a snapshot. Means are over its ok images, None without any."""
+    """One variant's part of a snapshot. Means are over its ok images, None without any.
+
+    exact: ok images that came back exactly, which have no part in mean_psnr; image_bytes, bitstream_bytes: of
+        the ok images.
+    """
 
     name: str
     images: int
@@ -30,6 +34,17 @@ class VariantCount(pydantic.BaseModel, frozen=True):
     failed: int = 0
     mean_bpp: float | None = None
     mean_psnr: float | None = None
+    exact: int = 0
+    image_bytes: int = 0
+    bitstream_bytes: int = 0
+
+
+class PlanCounts(pydantic.BaseModel, frozen=True):
+    """The plan that a driver works by. generation: the latest; inputs: images of the corpus."""
+
+    generation: int
+    units: int
+    inputs: int
 
 
 class KeptFromWork(pydantic.BaseModel, frozen=True):
@@ -51,6 +66,8 @@ class Snapshot(pydantic.BaseModel, frozen=True):
     fraction: of the work, from 0 to 1, images in flight by their steps; None while nothing is known.
     images_per_second: of this session, None before the first commit; eta_seconds: from the calibration at
         first, then from the workers' pace; of a run that is finishing, until the units in flight are done.
+    committed_units: of the plan's.
+    plan: None before the driver knows it.
     mean_bpp, mean_psnr: over the ok images of all sessions, the latter without those that came back exactly;
         None where there are several variants, of which they would mean nothing.
     quarantined: places that get no work until they pass a trial.
@@ -73,6 +90,8 @@ class Snapshot(pydantic.BaseModel, frozen=True):
     driver: str = ""
     variants: tuple[VariantCount, ...] = ()
     quarantined: tuple[KeptFromWork, ...] = ()
+    committed_units: int = 0
+    plan: PlanCounts | None = None
 
     @property
     def is_over(self) -> bool:
@@ -93,6 +112,8 @@ class _Count:
     bpp: float = 0.0
     psnr: float = 0.0
     exact: int = 0
+    image_bytes: int = 0
+    length: int = 0
 
     def told(self, name: str) -> VariantCount:
         inexact = self.ok - self.exact
@@ -103,6 +124,9 @@ class _Count:
             failed=self.failed,
             mean_bpp=self.bpp / self.ok if self.ok else None,
             mean_psnr=self.psnr / inexact if inexact else None,
+            exact=self.exact,
+            image_bytes=self.image_bytes,
+            bitstream_bytes=self.length,
         )
 
 
@@ -122,6 +146,8 @@ class Progress:
         self.state: RunState = "starting"
         self.workers = 0
         self.quarantined: Sequence[Quarantine] = ()
+        self.plan: PlanCounts | None = None
+        self._committed_units = 0
 
     def add(self, variant: str, result: UnitResult, *, resumed: bool = False) -> None:
         """Counts a unit's commit."""
@@ -131,6 +157,9 @@ class Progress:
         count.bpp += result.bpp
         count.psnr += result.psnr
         count.exact += result.exact
+        count.image_bytes += result.image_bytes
+        count.length += result.length
+        self._committed_units += 1
         if resumed:
             self._resumed += result.ok + result.failed
 
@@ -168,6 +197,8 @@ class Progress:
                 )
                 for one in self.quarantined
             ),
+            committed_units=self._committed_units,
+            plan=self.plan,
         )
 
 

@@ -68,7 +68,7 @@ class Call:
 class _UnitState:
     """strikes: since it was isolated, if it was. evidence: against single images. able: did their probe."""
 
-    images: tuple[str, ...]
+    images: Collection[str]
     strikes: list[Evidence] = field(default_factory=list)
     evidence: dict[str, list[Evidence]] = field(default_factory=dict)
     able: set[str] = field(default_factory=set)
@@ -97,7 +97,7 @@ class Schedule:
         before: EarlierFailures | None = None,
         kinds: Mapping[str, Kind] | None = None,
     ) -> None:
-        self._units = {unit: _UnitState(tuple(images)) for unit, images in units.items()}
+        self._units = {unit: _UnitState(images) for unit, images in units.items()}
         images = sum(map(len, units.values()))
         self._health, self._limits = Health(), Limits(policy or Policy(), before or EarlierFailures(), images)
         order = {unit: n for n, unit in enumerate(sorted(units, key=lambda u: (-weights[u], u)))}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -51,6 +51,7 @@ class TableObjects:
         superseded: keys below `recent/` of what later parts hold, too.
         loose: the units that no part holds, in order.
         overlapping: whether parts hold units twice, as they may where the store ignores create-only puts.
+        versions: how many rows an image may have under a variant.
     """
 
     parts: tuple[Part, ...]
@@ -58,6 +59,7 @@ class TableObjects:
     superseded: tuple[str, ...]
     loose: tuple[str, ...]
     overlapping: bool
+    versions: Versions = "any"
 
     @cached_property
     def covered(self) -> frozenset[str]:
@@ -102,12 +104,14 @@ def find_parts(store: Store, *, recent: bool = True) -> TableObjects:
     return TableObjects(parts, tuple(current), tuple(superseded), (), overlapping)
 
 
-def find_objects(store: Store, *, recent: bool = True) -> TableObjects:
+def find_objects(store: Store, *, recent: bool = True, exclusive: bool | None = None) -> TableObjects:
     """The objects that make up the table now.
 
     Args:
         store: the run's folder.
         recent: as of `find_parts`.
+        exclusive: whether the store honours create-only puts, so that there is one plan of each generation;
+            None: `run.json` tells.
 
     Raises:
         MetricsError: a part is damaged.
@@ -115,16 +119,17 @@ def find_objects(store: Store, *, recent: bool = True) -> TableObjects:
     # In this order: a part that goes meanwhile has its units among the commits, which are listed last.
     found = find_parts(store, recent=recent)
     loose = tuple(unit for unit in list_units(store) if unit not in found.covered)
-    return TableObjects(found.parts, found.recent, found.superseded, loose, found.overlapping)
+    # After the commits: a generation is there before any of its units.
+    versions = "any" if found.overlapping else _versions(store, exclusive)
+    return replace(found, loose=loose, versions=versions)
 
 
-def find_versions(store: Store) -> Versions:
-    """How many rows an image may have under a variant."""
-    try:
-        spec = json.loads(store.get(layout.RUN))["spec"]
-        exclusive = bool(spec.get("create_only", True))
-    except (ObjectNotFound, ValueError, KeyError, TypeError, AttributeError):
-        return "any"  # no run that is known here
+def _versions(store: Store, exclusive: bool | None) -> Versions:
+    if exclusive is None:
+        try:
+            exclusive = bool(json.loads(store.get(layout.RUN))["spec"].get("create_only", True))
+        except (ObjectNotFound, ValueError, KeyError, TypeError, AttributeError):
+            return "any"  # no run that is known here
     if not exclusive:
         return "any"
     return "newer" if next(iter(store.list(layout.GENERATIONS_PREFIX)), None) is not None else "one"

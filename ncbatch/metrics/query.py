@@ -11,7 +11,7 @@ import duckdb
 import pyarrow as pa
 
 from ncbatch.metrics.errors import MetricsError
-from ncbatch.metrics.objects import TableObjects, Versions, find_objects, find_versions
+from ncbatch.metrics.objects import TableObjects, Versions, find_objects
 from ncbatch.metrics.schema import SCHEMA
 from ncbatch.metrics.sources import gather
 from ncbatch.store import LocalStore, Store
@@ -71,12 +71,18 @@ class OpenTable:
     def __init__(self, connection: duckdb.DuckDBPyConnection, find_damage: Callable[[], None]) -> None:
         self._connection, self._find_damage = connection, find_damage
 
-    def query(self, sql: str) -> pa.Table:
+    def query(self, sql: str, beside: Mapping[str, pa.Table] | None = None) -> pa.Table:
         """The result of a query over the table `metrics`. Times are in UTC, as the table has them.
+
+        Args:
+            sql: the query.
+            beside: other tables that it names.
 
         Raises:
             MetricsError: the SQL is wrong, in DuckDB's own words, or a part of the table is damaged.
         """
+        for name, table in (beside or {}).items():
+            self._connection.register(name, table)
         with self._explained():
             if len(self._connection.extract_statements(sql)) > 1:
                 raise MetricsError("the SQL is several statements; give one at a time")
@@ -111,29 +117,25 @@ class OpenTable:
 
 
 @contextlib.contextmanager
-def open_table(
-    store: Store, objects: TableObjects | None = None, beside: Mapping[str, pa.Table] | None = None
-) -> Iterator[OpenTable]:
+def open_table(store: Store, objects: TableObjects | None = None) -> Iterator[OpenTable]:
     """Opens a run's table for queries.
 
     Args:
         store: the run's folder.
         objects: those that make up its table, where they are known.
-        beside: other tables that queries may name.
 
     Raises:
         MetricsError: an object of the table is damaged.
     """
     objects = find_objects(store) if objects is None else objects
-    versions = "any" if objects.overlapping else find_versions(store)
     with tempfile.TemporaryDirectory(prefix="ncbatch-") as folder, _connected(folder) as connection:
         sources = gather(store, objects, LocalStore(Path(folder) / "rows", create=True))
         rows = {f"_parts_{number}": part for number, part in enumerate(sources.parts)}
         rows["_held"] = sources.held
-        for name, table in {**rows, **(beside or {})}.items():
+        for name, table in rows.items():
             connection.register(name, table)
         opened = OpenTable(connection, sources.find_damage)
-        opened.define(list(rows), versions)
+        opened.define(list(rows), sources.objects.versions)
         connection.execute("set lock_configuration = true")
         yield opened
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -65,7 +65,7 @@ def gather(store: Store, objects: TableObjects, folder: Store) -> Sources:
         copied = list(in_parallel(lambda part: _copy(store, part, folder), objects.recent))
     except ObjectNotFound:
         log.debug("%srecent/ was merged further meanwhile; its rows are read from what stays", store.uri)
-        objects, copied = find_objects(store, recent=False), []
+        objects, copied = replace(find_objects(store, recent=False), versions=objects.versions), []
     held = pa.Table.from_batches([], SCHEMA)
     if len(objects.loose) > _HELD_UNITS:
         copied += _spool(store, objects.loose, folder)

@@ -6,14 +6,18 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from ncbatch.metrics.objects import TableObjects, find_objects, find_versions
+from ncbatch.metrics.objects import find_objects
 from ncbatch.metrics.parts import SUMMED, UnitSums
 from ncbatch.metrics.schema import Row
 from ncbatch.metrics.unit_result import CommittedUnit, UnitResult
 from ncbatch.store import Store
+
+if TYPE_CHECKING:
+    from ncbatch.metrics.query import OpenTable
 
 _BY_UNIT = """
 select unit, variant, count(*) filter (status = 'ok') as ok, count(*) filter (status <> 'ok') as failed,
@@ -48,15 +52,26 @@ class Summary:
     variants: dict[str, Summary] = field(default_factory=dict)
 
 
-def summarise(output: Store, objects: TableObjects | None = None) -> Summary:
+def summarise(output: Store, *, exclusive: bool | None = None) -> Summary:
     """Summarises the table of the run in an output folder.
 
     Args:
         output: the run's folder.
-        objects: that make up its table, where they are known.
+        exclusive: as of `find_objects`.
     """
+    objects = find_objects(output, exclusive=exclusive)
+    if objects.versions == "one":
+        return summary_of_units(objects.sums(output))
+    from ncbatch.metrics.query import open_table  # here, since DuckDB is slow to import
+
+    with open_table(output, objects) as table:
+        return summary_of_units(newest_results(table))
+
+
+def summary_of_units(units: Iterable[UnitSums]) -> Summary:
+    """The summary of what the rows of some units add up to."""
     variants: dict[str, list[float]] = {}
-    for _, variant, result in results_by_unit(output, find_objects(output) if objects is None else objects):
+    for _, variant, result in units:
         sums = variants.setdefault(variant, [0] * len(SUMMED))
         for place, name in enumerate(SUMMED):
             sums[place] += getattr(result, name)
@@ -90,27 +105,17 @@ def _summary(result: UnitResult) -> Summary:
     )
 
 
-def results_by_unit(
-    output: Store, objects: TableObjects, again: Collection[tuple[str, str]] = ()
-) -> Iterable[UnitSums]:
-    """What each unit's rows add up to.
-
-    Of several generations of an image only the newest counts.
+def newest_results(table: OpenTable, again: Collection[tuple[str, str]] = ()) -> Iterable[UnitSums]:
+    """What each unit's rows add up to, of which only the newest of each image counts.
 
     Args:
-        output: the run's folder.
-        objects: that make up its table.
+        table: of a run.
         again: variants and keys of images that do not count, since they are to be done again.
     """
-    if not objects.overlapping and not again and find_versions(output) == "one":
-        return objects.sums(output)
-    from ncbatch.metrics.query import open_table  # here, since DuckDB is slow to import
-
     keys = list(again)
     columns = {"variant": [key[0] for key in keys], "image_key": [key[1] for key in keys]}
     beside = pa.table({name: pa.array(column, pa.string()) for name, column in columns.items()})
-    with open_table(output, objects, {"_again": beside}) as opened:
-        found = opened.query(_BY_UNIT)
+    found = table.query(_BY_UNIT, {"_again": beside})
     rows = zip(*(found[name].to_pylist() for name in ("unit", "variant", *SUMMED)), strict=True)
     return ((unit, variant, UnitResult(*result)) for unit, variant, *result in rows)
 

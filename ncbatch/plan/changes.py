@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ncbatch.plan.commits import Commits
+from ncbatch.plan.comparison import differences
 from ncbatch.plan.contents import Contents, Relisted
 from ncbatch.plan.generations import StandingRow, Wanted, not_yet_again
 from ncbatch.plan.units import PlannedImage, Unit
@@ -40,7 +41,7 @@ class Changes:
 
 
 def changes(
-    planned: Iterable[Unit], listed: Sequence[PlannedImage], contents: Contents | None = None
+    planned: Sequence[Unit], listed: Sequence[PlannedImage], contents: Contents | None = None
 ) -> Changes:
     """Compares a listing with a plan.
 
@@ -49,28 +50,19 @@ def changes(
         listed: the inputs as they are now.
         contents: compares bytes where only the etags differ; without it, another etag is another input.
     """
-    newest: dict[str, tuple[int, PlannedImage]] = {}
-    for unit in planned:
-        for image in unit.images:
-            if unit.generation >= newest.get(image.key, (0, image))[0]:
-                newest[image.key] = (unit.generation, image)
-    new, relisted, due = 0, list[Relisted](), list[PlannedImage]()
-    for image in listed:
-        known = newest.get(image.key, (0, None))[1]
-        if known is not None and known.etag == image.etag:
-            continue
-        due.append(image)
-        if known is None:
-            new += 1
-        elif known.bytes == image.bytes:
-            relisted.append(Relisted(known, image))
+    found, count = differences(planned, listed)
+    due = [image for image, _ in found]
+    new = sum(known is None for _, known in found)
+    relisted = [
+        Relisted(known, image) for image, known in found if known is not None and known.bytes == image.bytes
+    ]
     same = contents.same(relisted) if contents is not None else frozenset[str]()
     if not same:
-        return Changes(due, new, len(newest))
+        return Changes(due, new, count)
     return Changes(
         [image for image in due if image.key not in same],
         new,
-        len(newest),
+        count,
         {each.listed.key: each.listed for each in relisted if each.listed.key in same},
     )
 
@@ -128,7 +120,8 @@ def look_again(
     """
     found = changes(units, listed, contents)
     due = not_yet_again(units, failed)
-    now = {image.key: image for image in listed} if due else {}
+    keys = {image.key for images in due.values() for image in images}
+    now = {image.key: image for image in listed if image.key in keys} if keys else {}
     retried = {
         variant: [
             now[image.key]  # as it is listed now: a worker looks whether it has that etag

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Iterable, Set
+from contextlib import ExitStack
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from ncbatch.metrics.objects import TableObjects, find_objects
-from ncbatch.metrics.summary import Summary, results_by_unit, summarise
+from ncbatch.metrics.parts import UnitSums
+from ncbatch.metrics.summary import Summary, newest_results, summary_of_units
 from ncbatch.metrics.unit_result import UnitResult
 from ncbatch.plan.generations import StandingRow
 from ncbatch.store import Store
+
+if TYPE_CHECKING:
+    from ncbatch.metrics.query import OpenTable
 
 _FAILED = """
 select variant, image_key, generation, error_class from metrics where status <> 'ok'
@@ -21,14 +27,23 @@ class Commits:
     """The committed units of a run and their rows: listed once, when they are first asked for.
 
     They are listed before they are read, so every unit that is listed has its rows.
+
+    Args:
+        output: the run's folder.
+        exclusive: whether it honours create-only puts; None: its `run.json` tells.
     """
 
-    def __init__(self, output: Store) -> None:
-        self._output = output
+    def __init__(self, output: Store, *, exclusive: bool | None = None) -> None:
+        self._output, self._exclusive = output, exclusive
+        self._stack = ExitStack()
+
+    def close(self) -> None:
+        """Nothing more is asked of them."""
+        self._stack.close()
 
     @cached_property
     def _objects(self) -> TableObjects:
-        return find_objects(self._output)
+        return find_objects(self._output, exclusive=self._exclusive)
 
     @property
     def units(self) -> frozenset[str]:
@@ -41,13 +56,15 @@ class Commits:
         return self._objects.loose
 
     @cached_property
-    def _failed(self) -> list[StandingRow]:
+    def _table(self) -> OpenTable:
         from ncbatch.metrics.query import open_table  # here, since DuckDB is slow to import
 
-        if not self.units:
-            return []
-        with open_table(self._output, self._objects) as table:
-            return [StandingRow(**row) for row in table.query(_FAILED).to_pylist()]
+        return self._stack.enter_context(open_table(self._output, self._objects))
+
+    @cached_property
+    def _failed(self) -> list[StandingRow]:
+        rows = self._table.query(_FAILED).to_pylist() if self.units else []
+        return [StandingRow(**row) for row in rows]
 
     def failed_rows(self, classes: frozenset[str] | None = None) -> list[StandingRow]:
         """The failed rows of the run's table.
@@ -64,12 +81,16 @@ class Commits:
             units: those that are asked for; another driver may have planned more since, and committed it.
             again: variant and key of the images that do not count, since they are pending again.
         """
-        found = results_by_unit(self._output, self._objects, again)
-        return {unit: result for unit, _, result in found if unit in units}
+        return {unit: result for unit, _, result in self._sums(again) if unit in units}
+
+    def _sums(self, again: Set[tuple[str, str]] = frozenset()) -> Iterable[UnitSums]:
+        if not self.units or (self._objects.versions == "one" and not again):
+            return self._objects.sums(self._output)
+        return newest_results(self._table, again)
 
     def summary(self) -> Summary:
         """The rows in a few numbers."""
-        return summarise(self._output, self._objects)
+        return summary_of_units(self._sums())
 
 
 def committed_units(output: Store) -> frozenset[str]:

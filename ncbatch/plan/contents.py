@@ -81,8 +81,8 @@ class Contents:
         from ncbatch.metrics.query import open_table  # here, since DuckDB is slow to import
 
         asked = {"_asked": pa.table({"image_key": pa.array(keys, pa.string())})}
-        with open_table(self._output, beside=asked) as table:
-            rows = table.query(_CONTENTS)
+        with open_table(self._output) as table:
+            rows = table.query(_CONTENTS, asked)
         columns = (rows[name].to_pylist() for name in rows.column_names)
         return {(key, etag): content for key, etag, content in zip(*columns, strict=True)}
 

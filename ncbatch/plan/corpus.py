@@ -8,15 +8,16 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
-from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from ncbatch import layout
 from ncbatch.errors import UsageError
+from ncbatch.metrics.parallel import in_parallel
+from ncbatch.plan.image_table import ImageTable, ImageTableWriter
 from ncbatch.plan.spec import holds_run
 from ncbatch.plan.units import PlannedImage
 from ncbatch.store import Store, StoreError, StoreOptions, prefix_of
@@ -26,10 +27,11 @@ from ncbatch.words import counted
 log = logging.getLogger(__name__)
 
 _SHOWN = 5
+_BATCH_ROWS = 10_000
 
 _MANIFEST = pa.schema(
     [
-        ("key", pa.string()),
+        ("key", pa.large_string()),  # all keys of a manifest together may be more than 2 GiB
         ("etag", pa.string()),
         ("bytes", pa.int64()),
         ("width", pa.int32()),
@@ -49,7 +51,7 @@ class Listing:
     closed: folders that the operating system does not let us list.
     """
 
-    images: list[PlannedImage]
+    images: Sequence[PlannedImage]
     passed_over: int = 0
     runs: dict[str, int] = field(default_factory=dict)
     closed: tuple[str, ...] = ()
@@ -77,8 +79,10 @@ def _some(words: Sequence[str]) -> str:
 
 def _is_image(key: str) -> bool:
     """By suffix; objects without one count, since stores that name by content have none."""
-    suffix = PurePosixPath(key).suffix.lstrip(".").lower()
-    return not key.endswith("/") and (suffix in SUFFIXES or not suffix)
+    name = key.rpartition("/")[2]
+    dot = name.rfind(".")
+    # As pathlib sees it, in a tenth of its time: a name that begins or ends with its only dot has none.
+    return bool(name) and (not 0 < dot < len(name) - 1 or name[dot + 1 :].lower() in SUFFIXES)
 
 
 def list_corpus(
@@ -103,18 +107,35 @@ def list_corpus(
             log.warning("left out: %s", error)
             closed.append(folder)
 
-    objects = []
+    objects = ImageTableWriter()
+    passed_over = 0
     for info in corpus.list(unreadable=unreadable):
         folder, slash, name = info.key.rpartition("/")
         if name == layout.RUN and holds_run(corpus, info.key):
             runs.add(folder + slash)
         wanted = _matches(info.key, include) if include else _is_image(info.key)
         taken = wanted and not _matches(info.key, exclude)
-        objects.append((info.key, PlannedImage(info.key, info.etag, info.size) if taken else None))
-    left_out = Counter(run for key, _ in objects if (run := _run_of(key, runs)) is not None)
-    inputs = [image for key, image in objects if _run_of(key, runs) is None]
-    images = [image for image in inputs if image is not None]
-    return Listing(images, len(inputs) - len(images), dict(left_out), tuple(closed))
+        passed_over += not taken
+        objects.add(info.key, info.etag, info.size if taken else None)
+    found = objects.finish()
+    if not runs and not passed_over:
+        return Listing(found, closed=tuple(closed))
+    return _without_others(found, runs, tuple(closed))
+
+
+def _without_others(objects: ImageTable, runs: Set[str], closed: tuple[str, ...]) -> Listing:
+    """Of what was listed, the images that do not belong to runs; what has no size is no image."""
+    images, passed_over = ImageTableWriter(), 0
+    left_out: Counter[str] = Counter()
+    for batch in objects.batches():
+        if runs:
+            folders = [_run_of(key, runs) for key in batch.column("image_key").to_pylist()]
+            left_out.update(folder for folder in folders if folder is not None)
+            batch = batch.filter(pa.array([folder is None for folder in folders]))
+        taken = batch.filter(pc.is_valid(batch.column("image_bytes")))
+        passed_over += len(batch) - len(taken)
+        images.add_batch(taken)
+    return Listing(images.finish(), passed_over, dict(left_out), closed)
 
 
 def _matches(key: str, patterns: Sequence[str]) -> bool:
@@ -131,27 +152,30 @@ def read_manifest(uri: str, corpus: Store, options: StoreOptions) -> Listing:
     """Takes the inputs from a Parquet or CSV table in the place of a listing, in the order of their keys.
 
     Columns: `key` (relative to the corpus), and optionally `etag`, `bytes`, `width`, `height`. Keys without
-    etag or bytes are looked up one by one.
+    etag or bytes are looked up, several at a time.
 
     Raises:
         UsageError: not such a table, or a key that the corpus does not have.
     """
-    images = {}
-    for row in _manifest_rows(uri, read_object(uri, options)):
-        key, etag, size = row["key"], row["etag"], row["bytes"]
-        if not key:
-            raise UsageError(f"the manifest {uri} has a row without a key; remove it")
-        if not etag or size is None:
-            info = corpus.head(key)
-            if info is None:
-                raise UsageError(f"the manifest {uri} names {key!r}, which {corpus.uri} does not have")
-            etag, size = info.etag, info.size
-        images[key] = PlannedImage(key, etag, size, row["width"], row["height"])
-    return Listing(sorted(images.values(), key=lambda image: image.key.encode()))
+    images = ImageTableWriter()
+    for batch in _manifest_rows(uri, read_object(uri, options)).to_batches(_BATCH_ROWS):
+        rows = list(zip(*(column.to_pylist() for column in batch.columns), strict=True))
+        unknown = [row[0] for row in rows if not row[1] or row[2] is None]
+        heads = dict(zip(unknown, in_parallel(corpus.head, unknown), strict=True))
+        for key, etag, size, width, height in rows:
+            if key in heads:
+                info = heads[key]
+                if info is None:
+                    raise UsageError(f"the manifest {uri} names {key!r}, which {corpus.uri} does not have")
+                etag, size = info.etag, info.size
+            images.add(key, etag, size, width, height)
+    return Listing(images.finish())
 
 
-def _manifest_rows(uri: str, data: bytes) -> list[dict[str, Any]]:
-    """The rows of a manifest with all of `_MANIFEST`; columns that it lacks are None."""
+def _manifest_rows(uri: str, data: bytes) -> pa.Table:
+    """The rows of a manifest with all of `_MANIFEST`, in the order of their keys, each key once: its last row
+    counts. Columns that it lacks are null.
+    """
     buffer = pa.BufferReader(data)
     try:
         if uri.lower().endswith(".csv"):
@@ -169,5 +193,21 @@ def _manifest_rows(uri: str, data: bytes) -> list[dict[str, Any]]:
         table = table.cast(pa.schema([_MANIFEST.field(name) for name in table.column_names]))
     except pa.ArrowException as error:
         raise UsageError(f"a column of the manifest {uri} is of the wrong type: {error}") from error
-    nothing: dict[str, Any] = dict.fromkeys(_MANIFEST.names)
-    return [nothing | row for row in table.to_pylist()]
+    for column in _MANIFEST:
+        if column.name not in table.column_names:
+            table = table.append_column(column, pa.nulls(len(table), column.type))
+    table = table.select(_MANIFEST.names)
+    if pc.any(pc.equal(pc.coalesce(table["key"], ""), "")).as_py():
+        raise UsageError(f"the manifest {uri} has a row without a key; remove it")
+    return _last_of_each(table)
+
+
+def _last_of_each(table: pa.Table) -> pa.Table:
+    places = table.append_column("place", pa.array(range(len(table)), pa.int64()))
+    order = pc.sort_indices(places, sort_keys=[("key", "ascending"), ("place", "ascending")])
+    table = table.take(order)
+    keys = table["key"].combine_chunks()
+    if len(keys) < 2:
+        return table
+    last = pc.not_equal(keys[:-1], keys[1:]).to_pylist()
+    return table.filter(pa.array([*last, True]))

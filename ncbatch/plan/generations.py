@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ncbatch import layout
 from ncbatch.errors import RunError
+from ncbatch.plan.plan_files import read_plan, write_plan
 from ncbatch.plan.spec import RunFile, RunSpec
-from ncbatch.plan.units import PlannedImage, Unit, make_units, read_plan, write_plan
+from ncbatch.plan.units import PlannedImage, Unit, make_units
 from ncbatch.store import ObjectNotFound, Store
 from ncbatch.words import counted
 
@@ -43,21 +44,18 @@ class StandingRow:
     error_class: str | None
 
 
-def cut(spec: RunSpec, wanted: Wanted, generation: int, pixels_per_unit: PixelsPerUnit) -> list[Unit]:
+def cut(spec: RunSpec, wanted: Wanted, generation: int, pixels_per_unit: PixelsPerUnit) -> Iterator[Unit]:
     """Cuts the images of each variant into units."""
-    return [
-        unit
-        for variant in spec.variants
-        if (images := wanted.get(variant.name))
-        for unit in make_units(
-            images,
-            variant.name,
-            variant.digest,
-            generation,
-            pixels_per_unit(variant.name, images),
-            PACK_IMAGES if variant.recipe.uses_bits_back else 1,
-        )
-    ]
+    for variant in spec.variants:
+        if images := wanted.get(variant.name):
+            yield from make_units(
+                images,
+                variant.name,
+                variant.digest,
+                generation,
+                pixels_per_unit(variant.name, images),
+                PACK_IMAGES if variant.recipe.uses_bits_back else 1,
+            )
 
 
 def plan_keys(stored: RunFile, output: Store) -> list[str]:
@@ -68,6 +66,12 @@ def plan_keys(stored: RunFile, output: Store) -> list[str]:
 def planned_units(stored: RunFile, output: Store) -> list[Unit]:
     """The units of all generations, in order."""
     return read_plan(output, plan_keys(stored, output))
+
+
+def latest_generation(output: Store) -> int:
+    """The number of the generation that was planned last."""
+    listed = (layout.number_of_generation(info.key) for info in output.list(layout.GENERATIONS_PREFIX))
+    return max((number for number in listed if number is not None), default=0)
 
 
 def _later_plans(output: Store) -> list[tuple[str, ...]]:
@@ -125,13 +129,20 @@ def extend(
         # Somebody else planned this generation first: see what it leaves to be done.
 
 
-def newest_planned(units: Iterable[Unit]) -> dict[tuple[str, str], tuple[int, PlannedImage]]:
-    """The newest generation that plans each (variant, image key), and the image as planned there."""
-    newest: dict[tuple[str, str], tuple[int, PlannedImage]] = {}
+Identity = tuple[str, str]
+"""The name of a variant and the key of an image."""
+
+
+def newest_planned(units: Iterable[Unit], of: Set[Identity]) -> dict[Identity, tuple[int, PlannedImage]]:
+    """The newest generation that plans each of some encodings, and the image as planned there."""
+    newest: dict[Identity, tuple[int, PlannedImage]] = {}
+    variants = {variant for variant, _ in of}
     for unit in units:
+        if unit.variant not in variants:
+            continue
         for image in unit.images:
             identity = (unit.variant, image.key)
-            if identity not in newest or newest[identity][0] < unit.generation:
+            if identity in of and (identity not in newest or newest[identity][0] < unit.generation):
                 newest[identity] = (unit.generation, image)
     return newest
 
@@ -140,10 +151,19 @@ def without_superseded(units: Sequence[Unit]) -> list[Unit]:
     """The units with only those of their images that no later generation plans again, of which the table
     shows the later row whatever becomes of them; without the units that have no such image.
     """
-    newest = newest_planned(units)
+    newest: dict[Identity, int] = {}  # of later generations, which have few images mostly
+    for unit in units:
+        if unit.generation:
+            for image in unit.images:
+                identity = unit.variant, image.key
+                newest[identity] = max(unit.generation, newest.get(identity, 0))
+    if not newest:
+        return list(units)
     standing = []
     for unit in units:
-        images = tuple(i for i in unit.images if newest[unit.variant, i.key][0] == unit.generation)
+        images = tuple(
+            image for image in unit.images if newest.get((unit.variant, image.key), 0) <= unit.generation
+        )
         if images:
             standing.append(unit if len(images) == len(unit.images) else replace(unit, images=images))
     return standing
@@ -151,7 +171,8 @@ def without_superseded(units: Sequence[Unit]) -> list[Unit]:
 
 def not_yet_again(units: Iterable[Unit], rows: Iterable[StandingRow]) -> dict[str, list[PlannedImage]]:
     """Of some rows, the images that no generation after the row's own plans again; by variant."""
-    newest = newest_planned(units)
+    rows = list(rows)
+    newest = newest_planned(units, {(row.variant, row.image_key) for row in rows}) if rows else {}
     due: dict[str, list[PlannedImage]] = {}
     for row in rows:
         generation, image = newest.get((row.variant, row.image_key), (row.generation + 1, None))

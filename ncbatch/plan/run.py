@@ -24,10 +24,11 @@ from ncbatch.plan.generations import (
     planned_units,
     without_superseded,
 )
+from ncbatch.plan.plan_files import write_plan
 from ncbatch.plan.retry import Retry
 from ncbatch.plan.scan import Scan
 from ncbatch.plan.spec import RunFile, RunSpec, check_same, read_run
-from ncbatch.plan.units import Unit, write_plan
+from ncbatch.plan.units import Unit
 from ncbatch.store import Store, StoreOptions
 from ncbatch.words import are
 

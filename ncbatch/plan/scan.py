@@ -6,12 +6,13 @@ Units, forecasts and batches count pixels, and a guess by bytes is three or four
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from ncbatch.images.header import image_size
 from ncbatch.metrics.parallel import in_parallel
 from ncbatch.plan.generations import Wanted
+from ncbatch.plan.image_table import image_table
 from ncbatch.plan.progress_log import logged
 from ncbatch.plan.units import PlannedImage
 from ncbatch.store import Store, StoreError, StoreUnavailable
@@ -45,9 +46,12 @@ class Scan:
         """
         return in_parallel(self._sized, images, _THREADS)
 
-    def of(self, wanted: Wanted) -> dict[str, list[PlannedImage]]:
+    def of(self, wanted: Wanted) -> Wanted:
         """The same for each variant's images; a header is read once for all of them."""
         lists = {id(images): images for images in wanted.values()}  # those of a new run are the same one
+        if len(lists) == 1:
+            (images,) = lists.values()
+            return dict.fromkeys(wanted, self._table(images))
         unique = {i.key: i for images in lists.values() for i in images if not i.has_size}
         if not unique:
             return {name: list(images) for name, images in wanted.items()}
@@ -61,6 +65,13 @@ class Scan:
 
         found = {name: [known(image) for image in images] for name, images in lists.items()}
         return {name: found[id(images)] for name, images in wanted.items()}
+
+    def _table(self, images: Sequence[PlannedImage]) -> Sequence[PlannedImage]:
+        unknown = sum(not image.has_size for image in images)
+        if not unknown:
+            return images
+        log.info("reading the headers of %s, for sizes", counted(unknown, "images"))
+        return image_table(logged(self.sized(images), "read the headers of", len(images)))
 
     def _sized(self, image: PlannedImage) -> PlannedImage:
         if image.has_size or not image.bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -35,9 +36,12 @@ def run_status(output: Store) -> RunStatus:
     """Raises RunError when the folder holds no run."""
     commits = Commits(output)
     run = load_run(output, commits)
+    planned: Counter[str] = Counter()
+    for unit in run.units:  # every variant has every input
+        planned[unit.variant] += len(unit.images)
     return RunStatus(
         spec=run.spec,
-        inputs=len({image.key for unit in run.units for image in unit.images}),
+        inputs=max(planned.values(), default=0),
         images=_images(run.units),
         pending=_images(run.pending),
         units=len(run.units),

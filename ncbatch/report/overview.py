@@ -6,13 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from ncbatch.plan.commits import committed_units
-from ncbatch.plan.generations import plan_keys
+from ncbatch.plan.run import load_run
 from ncbatch.plan.spec import RunSpec, read_run
-from ncbatch.plan.units import read_plan_table
 from ncbatch.report.rows import EXACT, Rows
 from ncbatch.store import Store
 
@@ -146,12 +141,9 @@ def read_facts(output: Store) -> RunFacts:
         RunError: the folder holds no run, or its plan is damaged.
     """
     stored = read_run(output)
-    plan = read_plan_table(output, plan_keys(stored, output), ("unit", "variant", "image_key"))
-    # In the order of the generations, of which the last to plan an image is the one that counts.
-    newest = plan.group_by(["variant", "image_key"], use_threads=False).aggregate([("unit", "last")])
-    committed = pa.array(sorted(committed_units(output)), pa.string())
-    pending = pc.sum(pc.invert(pc.is_in(newest["unit_last"], committed))).as_py() or 0
-    return RunFacts(output.uri, stored.spec, stored.created_at, stored.ncbatch_version, len(newest), pending)
+    run = load_run(output)
+    planned, pending = (sum(len(unit.images) for unit in units) for units in (run.units, run.pending))
+    return RunFacts(output.uri, stored.spec, stored.created_at, stored.ncbatch_version, planned, pending)
 
 
 def read_overview(rows: Rows) -> Overview:

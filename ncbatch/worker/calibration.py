@@ -22,6 +22,7 @@ from ncbatch.images.pixels import Pixels
 from ncbatch.images.read import read_image
 from ncbatch.models.loading import load_model
 from ncbatch.plan.generations import PACK_IMAGES, Wanted
+from ncbatch.plan.image_table import total_pixels
 from ncbatch.plan.sizing import pixels_per_unit
 from ncbatch.plan.spec import RunSpec
 from ncbatch.plan.units import PlannedImage, Unit, make_units
@@ -205,7 +206,7 @@ def estimate(
     for variant in spec.variants:
         if not (images := wanted.get(variant.name)):
             continue
-        pixels = sum(image.pixels for image in images)
+        pixels = total_pixels(images)
         coder: Coder | PackCoder
         recipe, packs = variant.recipe, variant.recipe.uses_bits_back
         if isinstance(recipe, LearnedRecipe):
@@ -223,7 +224,8 @@ def estimate(
         batching = new_batching(None, device, recipe)
         seconds = seconds_per_pixel(coder, batching, Bounds.of(device, torch.get_num_threads()))
         per_unit = pixels_per_unit(pixels, seconds, unit_seconds, workers, packs=packs)
-        units = make_units(images, variant.name, variant.digest, 0, per_unit, PACK_IMAGES if packs else 1)
+        at_least = PACK_IMAGES if packs else 1
+        units = list(make_units(images, variant.name, variant.digest, 0, per_unit, at_least))
         size = coded / area * pixels if area else 0.0
         found.append(Estimate(variant.name, units, seconds, size))
     return found

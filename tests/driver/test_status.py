@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import cast
 
 import pytest
 
 from ncbatch import layout
+from ncbatch.driver.driver import Driver, SpeedEstimate, Work
 from ncbatch.driver.forecast import Forecast
-from ncbatch.driver.lease import Lease, read_lease
+from ncbatch.driver.lease import Heartbeat, Lease, read_lease
+from ncbatch.driver.limits import EarlierFailures, Policy
+from ncbatch.driver.options import Deadlines
+from ncbatch.driver.pool import Pool
 from ncbatch.driver.progress import Progress, read_status, write_status
+from ncbatch.driver.steering import Steering
+from ncbatch.driver.told_status import told_status
 from ncbatch.errors import RunError
+from ncbatch.metrics.summary import Summary
 from ncbatch.metrics.unit_result import UnitResult
 from ncbatch.plan.commits import Commits
 from ncbatch.plan.run import committed_results
 from ncbatch.plan.spec import RunSpec
-from ncbatch.plan.status import run_status
+from ncbatch.plan.status import RunStatus, run_status
 from ncbatch.plan.units import Unit
 from ncbatch.worker.unit import run_unit
-from tests.workbench import ATTEMPTS, Workbench, make_image
+from tests.workbench import ATTEMPTS, Workbench, make_image, make_variant
 
 
 def _half_done(bench: Workbench) -> tuple[RunSpec, list[Unit]]:
@@ -92,6 +100,48 @@ def test_an_image_to_be_done_again_is_pending(local: Workbench) -> None:
     run_unit(local.workspace(spec), run.pending[0], ATTEMPTS[1], {})
     status = run_status(local.output)
     assert (status.images, status.pending, status.summary.ok) == (5, 0, 4)
+
+
+def test_the_drivers_word_is_what_one_finds(local: Workbench) -> None:
+    local.add({f"{n}.png": make_image(seed=n) for n in range(3)} | {"bad.png": b"text"})
+    spec = local.spec(make_variant(name="v"), make_variant(name="w"), make_variant(name="idle"))
+    units = local.open(spec, pixels_per_unit=1).units
+    for unit in (units[0], units[1], units[3], units[5]):
+        run_unit(local.workspace(spec), unit, ATTEMPTS[0], {})
+    run = local.open(spec)
+    results = committed_results(run, Commits(local.output))
+    pace = SpeedEstimate(dict.fromkeys(("v", "w", "idle"), 1.0))
+    driver = Driver(
+        Work(run, results, EarlierFailures()), local.output, cast(Pool, None), cast(Heartbeat, None), pace,
+        cast(Steering, None),
+        policy=Policy(), deadlines=Deadlines(), show=lambda snapshot: None,
+    )  # fmt: skip
+    write_status(local.output, driver.progress.snapshot("me"))
+    snapshot = read_status(local.output)
+    assert snapshot is not None
+    told, found = told_status(local.output, spec, snapshot), run_status(local.output)
+    assert told is not None
+    for mean in ("mean_bpp", "mean_psnr"):
+        for one, other in zip(_summaries(told.summary), _summaries(found.summary), strict=True):
+            assert getattr(one, mean) == pytest.approx(getattr(other, mean))
+    assert _without_means(told) == _without_means(found)
+    assert told.committed_units == 4 and told.inputs == 4 and told.pending == 8
+
+    local.add({"new.png": make_image()})
+    local.open(spec)
+    assert told_status(local.output, spec, snapshot) is None, "more was planned since"
+
+
+def _summaries(summary: Summary) -> list[Summary]:
+    return [summary, *summary.variants.values()]
+
+
+def _without_means(status: RunStatus) -> RunStatus:
+    def bare(summary: Summary) -> Summary:
+        variants = {name: bare(one) for name, one in summary.variants.items()}
+        return replace(summary, mean_bpp=None, mean_psnr=None, variants=variants)
+
+    return replace(status, summary=bare(status.summary))
 
 
 def test_the_drivers_word_and_the_lease_are_read(local: Workbench) -> None:

@@ -180,7 +180,7 @@ def _manifest(bench: Workbench, name: str, content: bytes | pa.Table) -> str:
 
 
 def _read(bench: Workbench, name: str, content: bytes | pa.Table) -> list[PlannedImage]:
-    return read_manifest(_manifest(bench, name, content), bench.corpus, OPTIONS).images
+    return list(read_manifest(_manifest(bench, name, content), bench.corpus, OPTIONS).images)
 
 
 @pytest.mark.parametrize("form", ["parquet", "csv", "CSV"])

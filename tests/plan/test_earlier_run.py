@@ -18,9 +18,10 @@ from ncbatch.codec.methods import CLASSICAL, DEFAULT_METHOD, KINDS, LEARNED, Sga
 from ncbatch.codec.recipe import RefinedRecipe
 from ncbatch.errors import SpecMismatchError
 from ncbatch.plan.corpus import Listing
+from ncbatch.plan.plan_files import read_plan
 from ncbatch.plan.run import open_run
 from ncbatch.plan.spec import RunSpec, Variant, check_same, read_run
-from ncbatch.plan.units import PlannedImage, read_plan
+from ncbatch.plan.units import PlannedImage
 from ncbatch.store import LocalStore
 
 EARLIER = Path(__file__).parent / "earlier_run"

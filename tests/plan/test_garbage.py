@@ -14,9 +14,10 @@ from ncbatch.driver.lease import Lease
 from ncbatch.metrics.compact import compact
 from ncbatch.models.loading import keep_model
 from ncbatch.plan.garbage import find_garbage
+from ncbatch.plan.plan_files import write_plan
 from ncbatch.plan.retry import Retry
 from ncbatch.plan.spec import RunSpec
-from ncbatch.plan.units import Unit, write_plan
+from ncbatch.plan.units import Unit
 from ncbatch.store import LocalStore
 from ncbatch.worker.unit import open_attempt, run_unit
 from tests.plan.test_retry import KILLED, failed_run
