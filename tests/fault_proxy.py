@@ -7,6 +7,7 @@
         proxy.fail("PUT", status=412, times=1)       # "somebody else was first", not forwarded
         proxy.delay(0.5, "GET")
         proxy.refuse_conditions()                    # 501 to every conditional put
+        proxy.refuse_wrong_clocks()                  # 403 to what was signed at another time
         ...
         proxy.count("PUT", key="run.json")
 
@@ -23,6 +24,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -67,6 +69,7 @@ class FaultProxy:
         assert target.port is not None
         self._lock = threading.Lock()
         self._faults: list[_Fault] = []
+        self._checks_clocks = False
         self._seen: Counter[tuple[str, str]] = Counter()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self, target.hostname, target.port))
         self._server.daemon_threads = True
@@ -119,6 +122,10 @@ class FaultProxy:
         """Be a server that answers 501 to a put with a condition, as old ones and some gateways do."""
         self._add(_Fault("status", "PUT", None, status=501, header="If-None-Match"))
 
+    def refuse_wrong_clocks(self) -> None:
+        """Be a server that answers 403 to what was signed over a quarter of an hour before or after now."""
+        self._checks_clocks = True
+
     def clear(self) -> None:
         """Forward everything again."""
         with self._lock:
@@ -140,11 +147,21 @@ class FaultProxy:
     def _take(self, method: str, path: str, headers: Message) -> _Fault | None:
         with self._lock:
             self._seen[method, path] += 1
+            if self._checks_clocks and _is_skewed(headers):
+                return _Fault("status", None, None, status=403)
             for fault in self._faults:
                 if fault.takes(method, path, headers):
                     fault.times -= 1
                     return fault
         return None
+
+
+def _is_skewed(headers: Message) -> bool:
+    signed = headers.get("X-Amz-Date")
+    if signed is None:
+        return False
+    then = datetime.strptime(signed, "%Y%m%dT%H%M%SZ").replace(tzinfo=timezone.utc)
+    return abs(datetime.now(timezone.utc) - then) > timedelta(minutes=15)
 
 
 def _handler(proxy: FaultProxy, host: str, port: int) -> type[BaseHTTPRequestHandler]:

@@ -141,9 +141,8 @@ def _print_state(told: Standing, snapshot: Snapshot | None, holder: str | None) 
         line += f", {counted(snapshot.workers, 'workers')}"
     out.print(line)
     for kept in snapshot.quarantined if snapshot is not None and not snapshot.is_over else ():
-        device = "" if kept.device == "cpu" else f"{kept.device} of "
         after = counted(kept.failures, "failures")
-        out.print(f"kept from work: {device}{kept.host}, after {after} (last: {kept.reason})")
+        out.print(f"kept from work: {kept.name}, after {after} (last: {kept.reason})")
     if holder:
         out.print(f"driver: {holder}")
     if snapshot is not None:

@@ -258,7 +258,8 @@ class Driver:
             failures, reason = now[key].failures, now[key].reason
             name = now[key].place.name
             log.warning("%s is kept from work after %d failures in a row (last: %s)", name, failures, reason)
-        for key in self._quarantined.keys() - now.keys():
+        still_there = {place.key for place in self._pool.places()}
+        for key in (self._quarantined.keys() - now.keys()) & still_there:
             log.warning("%s is no longer kept from work", self._quarantined[key].place.name)
         self._quarantined = now
         self.progress.quarantined = list(now.values())

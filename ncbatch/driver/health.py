@@ -47,6 +47,8 @@ class Place:
     def name(self) -> str:
         """Of the node and its device, for people."""
         host = self.host or self.node
+        if self.node != host:
+            host += f" (node {self.node[:8]})"
         return host if self.device == "cpu" else f"{self.device} of {host}"
 
     def __str__(self) -> str:

@@ -12,7 +12,7 @@ import pydantic
 
 from ncbatch import layout
 from ncbatch.driver.forecast import Forecast
-from ncbatch.driver.health import Quarantine
+from ncbatch.driver.health import Place, Quarantine
 from ncbatch.metrics.unit_result import UnitResult
 from ncbatch.store import ObjectNotFound, Store
 
@@ -58,6 +58,11 @@ class KeptFromWork(pydantic.BaseModel, frozen=True):
     device: str
     failures: int
     reason: str
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return Place(self.node, self.device, self.host).name
 
 
 class Snapshot(pydantic.BaseModel, frozen=True):

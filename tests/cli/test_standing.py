@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from ncbatch.cli.main import main
+from ncbatch.driver.forecast import Forecast
+from ncbatch.driver.health import Place, Quarantine
 from ncbatch.driver.lease import Lease, LeaseFile, _boot_id
-from ncbatch.driver.progress import Snapshot, announce, end_early, read_status, write_status
+from ncbatch.driver.progress import Progress, Snapshot, announce, end_early, read_status, write_status
 from ncbatch.driver.standing import standing
 from ncbatch.models.loading import keep_model
 from ncbatch.worker.unit import run_unit
@@ -102,6 +104,26 @@ def test_several_variants_have_a_row_each(local: Workbench, capsys: pytest.Captu
         ["one", "3", "0"],
         ["two", "3", "0"],
     ]
+
+
+def test_what_is_kept_from_work_is_named(local: Workbench, capsys: pytest.CaptureFixture[str]) -> None:
+    local.add({"a.png": make_image()})
+    local.open(local.spec())
+    lease = Lease(local.output)
+    lease.take(force=False)
+    progress = Progress({"v": 1}, Forecast({}))
+    progress.state = "running"
+    sick = Place("0123456789abcdef", "cuda:3", "gpu-node-7", 4711)
+    progress.quarantined = [Quarantine(sick, 4, "uncorrectable ECC error")]
+    write_status(local.output, progress.snapshot(lease.driver))
+    _, told = _status(local, capsys)
+    name = "cuda:3 of gpu-node-7 (node 01234567)"
+    assert f"kept from work: {name}, after 4 failures (last: uncorrectable ECC error)" in told
+    _, told = _status(local, capsys, "--json")
+    (kept,) = json.loads(told)["snapshot"]["quarantined"]
+    assert (kept["node"], kept["device"], kept["failures"]) == (sick.node, "cuda:3", 4)
+    write_status(local.output, progress.snapshot(lease.driver).model_copy(update={"state": "finished"}))
+    assert "kept from work" not in _status(local, capsys)[1], "that was then"
 
 
 def test_what_was_planned_since_the_run_was_finished_is_told(
