@@ -40,6 +40,9 @@ from (select image_key, list(distinct variant order by variant) as variants
 group by variants
 """
 
+_ALONE = "select [variant] as variants, count(*) as images from metrics where status = 'ok' group by variant"
+"""The same where there is one variant, without all the keys of its images."""
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -105,7 +108,7 @@ def evaluate(output: Store, rows: Rows | None = None) -> Evaluation:
     if not rows.any:
         raise ReportError(f"{output.uri} has no encoded image yet; there is nothing to report")
     compared, left_out = _comparable(
-        [(frozenset(row["variants"]), row["images"]) for row in rows.select(_SHARED)]
+        [(frozenset(row["variants"]), row["images"]) for row in rows.select(_shared(rows))]
     )
     means = _means(rows, compared) if compared else ()
     notes = list(_notes(facts, means, left_out))
@@ -114,6 +117,11 @@ def evaluate(output: Store, rows: Rows | None = None) -> Evaluation:
         notes.append(f"Nothing is ok yet of {', '.join(sorted(missing))}.")
     series, members = join_series(facts.spec.variants, means)
     return Evaluation(facts, means, series, members, tuple(notes))
+
+
+def _shared(rows: Rows) -> str:
+    names = rows.select("select distinct variant from metrics where status = 'ok'")
+    return _ALONE if len(names) < 2 else _SHARED
 
 
 def _means(rows: Rows, variants: Sequence[str]) -> tuple[Means, ...]:

@@ -12,7 +12,7 @@ from ncbatch.report.rows import EXACT, Rows
 from ncbatch.store import Store
 
 _TOTALS = f"""
-select count(distinct image_key) as images, count(*) filter (status = 'ok') as ok,
+select {{images}} as images, count(*) filter (status = 'ok') as ok,
        count(*) filter (status = 'failed') as failed,
        count(*) filter (status = 'ok' and error is not null) as noted,
        count(*) filter (status = 'ok' and {EXACT}) as exact,
@@ -148,15 +148,17 @@ def read_facts(output: Store) -> RunFacts:
 
 def read_overview(rows: Rows) -> Overview:
     """The totals over the rows of a run."""
-    found = rows.one(_TOTALS)
     variants = tuple(
         VariantTotals(row["variant"], row["ok"], row["failed"], _amount(row), row["device_seconds"])
         for row in rows.select(_BY_VARIANT)
     )
+    # With one variant an image has one row: telling images apart would hold all of their keys.
+    alone = len(variants) < 2
+    found = rows.one(_TOTALS.format(images="count(*)" if alone else "count(distinct image_key)"))
     amount = _amount(found)
     del found["bytes_in"], found["bytes_out"]
     found["megapixels"] = found["megapixels"] or 0.0
-    original_bytes = int(rows.one(_ORIGINALS)["bytes"] or 0)
+    original_bytes = amount.bytes_in if alone else int(rows.one(_ORIGINALS)["bytes"] or 0)
     return Overview(**found, amount=amount, original_bytes=original_bytes, variants=variants)
 
 

@@ -28,8 +28,10 @@ _NAMED_IMAGES = 40
 """Images that an axis can name."""
 
 _TRACED_IMAGES = f"""
-select image_key from metrics where status = 'ok' and amortized_rd_loss is not null
-group by image_key order by image_key limit {figures.TRACED}
+select distinct image_key from (
+    select image_key from metrics where status = 'ok' and amortized_rd_loss is not null
+    order by image_key limit {figures.TRACED} * {{variants}})
+order by image_key limit {figures.TRACED}
 """
 
 _UNITS = "select distinct unit from metrics where image_key {keys} order by unit"
@@ -91,12 +93,17 @@ def build(
     return report
 
 
+def _traced(report: Report) -> list[str]:
+    sql = _TRACED_IMAGES.format(variants=len(report.overview.variants))
+    return [row["image_key"] for row in report.rows.select(sql)]
+
+
 def _of_refinement(report: Report, output: Store, images: Sequence[str]) -> dict[str, Drawing | None]:
     refined = [name for label in report.evaluation.refined for name in report.evaluation.members[label]]
     if not refined:
         return {}
     rows = report.rows
-    keys = list(images)[: figures.TRACED] or [row["image_key"] for row in rows.select(_TRACED_IMAGES)]
+    keys = list(images)[: figures.TRACED] or _traced(report)
     units = [row["unit"] for row in rows.select(_UNITS.format(keys=one_of(keys)))] if keys else []
     traces = read_traces(output, units)
     few = report.overview.images <= _NAMED_IMAGES

@@ -24,6 +24,9 @@ from metrics where status = 'ok'
 ALL_ROWS = f"{_ROW} order by image_key, variant"
 """Every ok row, for a file beside the page."""
 
+MANY_ROWS = _ROW
+"""The same in any order: many rows are not sorted, which would take memory."""
+
 # What decodes an image and says what it was.
 _IMAGE = """
 select image_key, variant, status, model_digest, bitstream_key, "offset", length, sha256, width, height, bpp,

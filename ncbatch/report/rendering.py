@@ -18,14 +18,14 @@ from ncbatch.report.cards import cards
 from ncbatch.report.distributions import LEVELS
 from ncbatch.report.links import Links
 from ncbatch.report.page import Report
-from ncbatch.report.rankings import ALL_ROWS
+from ncbatch.report.rankings import ALL_ROWS, MANY_ROWS
 from ncbatch.report.style import rendered
 from ncbatch.store import Store
 
 ROWS_AS_CSV = 100_000
 """More ok rows than these go to a Parquet file: a spreadsheet could not open them anyway."""
 
-ROWS_AS_PARQUET = 2_000_000
+ROWS_AS_PARQUET = 500_000
 """More than these are not copied beside the page."""
 
 _FAILED = """
@@ -88,7 +88,7 @@ def _write_ok_rows(report: Report, destination: Store) -> dict[str, str]:
     else:
         key = "tables/images.parquet"
         with (
-            report.rows.table.batches(ALL_ROWS) as batches,
+            report.rows.table.batches(MANY_ROWS) as batches,
             pq.ParquetWriter(sink, batches.schema, compression="zstd") as writer,
         ):
             for batch in batches:

@@ -173,6 +173,16 @@ def test_many_rows_are_a_parquet_file(bulk: Store, tmp_path: Path, monkeypatch: 
     )
 
 
+def test_very_many_rows_are_left_in_the_table(
+    bulk: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rendering, "ROWS_AS_CSV", 500)
+    monkeypatch.setattr(rendering, "ROWS_AS_PARQUET", 1_000)
+    assert main(["report", bulk.uri, "--out", str(tmp_path), "--no-pictures"]) == 0
+    assert not (tmp_path / "tables" / "images.parquet").exists()
+    assert "<code>ncbatch query</code> asks" in (tmp_path / "index.html").read_text()
+
+
 @pytest.mark.slow
 def test_the_page_does_not_grow_with_the_run(page: Path, tmp_path: Path) -> None:
     """What 100,000 rows were 33 MB for, and now are under 5: see benchmarks/report_page.py for the times."""
