@@ -227,7 +227,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--faults", type=int, default=200, help="evenly over the units, in random order")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=280.0, help="after which no more faults happen")
-    parser.add_argument("--unit-seconds", type=float, default=0.2, help="that a unit takes at least")
+    parser.add_argument("--unit-seconds", type=float, default=1.0, help="that a unit takes at least")
     return parser.parse_args(words)
 
 
