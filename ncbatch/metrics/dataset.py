@@ -20,7 +20,9 @@ _PARTS_AHEAD = 1
 
 _FORMAT = ds.ParquetFileFormat(
     default_fragment_scan_options=ds.ParquetFragmentScanOptions(
-        pre_buffer=True, page_checksum_verification=True
+        pre_buffer=True,
+        cache_options=pa.CacheOptions(lazy=True),  # else the columns of a whole part are fetched at once
+        page_checksum_verification=True,
     )
 )
 
