@@ -1,7 +1,6 @@
 """Packs from images to bytes and back."""
 
 import math
-import zlib
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +15,6 @@ from ncbatch.codec.bits_back import encode as encoding
 from ncbatch.codec.bits_back.bbvi import BbviSettings, rate_gradient
 from ncbatch.codec.bits_back.encode import PackCandidate, VerifiedPack, restored
 from ncbatch.codec.bits_back.encode import encode_pack as encode
-from ncbatch.codec.bits_back.encode import find as find_all
 from ncbatch.codec.bits_back.pack import OpenPack, PackReader
 from ncbatch.codec.bitstream import leb128
 from ncbatch.codec.encode import encode as encode_file
@@ -29,28 +27,7 @@ from ncbatch.codec.errors import (
 )
 from ncbatch.codec.methods import Amortized, BitsBack, BitsBackBbvi, Packed, SgaBitsBack
 from ncbatch.codec.model.hyperprior import Model
-
-RECIPE = BitsBackBbvi(lmbda=0.01, bbvi_steps=8)
-PIXELS = 10**6
-
-
-def find(model: Model, images: list[np.ndarray], recipe: Packed = RECIPE) -> list[PackCandidate]:
-    return [find_all(model, [image], recipe)[0] for image in images]
-
-
-@pytest.fixture(scope="module")
-def found(posterior_model: Model, crops: list[np.ndarray]) -> list[PackCandidate]:
-    return find(posterior_model, crops)
-
-
-@pytest.fixture(scope="module")
-def packed(posterior_model: Model, found: list[PackCandidate]) -> VerifiedPack:
-    return encode(posterior_model, found, RECIPE)
-
-
-def decoded(model: Model, data: bytes) -> tuple[dict[int, Tensor], bytes | None]:
-    reader = PackReader(model, data, max_pixels=PIXELS)
-    return {unpacked.index: unpacked.y_hat for unpacked in reader.images()}, reader.side_information
+from tests.codec.packs import PIXELS, RECIPE, decoded, find
 
 
 @pytest.mark.parametrize(
@@ -456,80 +433,3 @@ def test_another_memory_layout_decodes_the_same(
         assert 0 < (pairs[0] - pairs[1]).abs().max() < 1e-9
         out, _ = decoded(fresh, packed.pack.data)
     assert all(torch.equal(out[i], image.y_hat) for i, image in enumerate(found))
-
-
-# Names
-
-
-NAMES = ["é.png".encode(), b"a b.jpg", b"", b"\xff.tif"]
-
-
-@pytest.fixture(scope="module")
-def named(packed: VerifiedPack) -> bytes:
-    return pack_file.with_names(packed.pack.data, NAMES)
-
-
-def same(model: Model, data: bytes, found: list[PackCandidate]) -> bool:
-    out, _ = decoded(model, data)
-    return sorted(out) == list(range(len(found))) and all(
-        torch.equal(out[i], image.y_hat) for i, image in enumerate(found)
-    )
-
-
-def test_names_come_back_and_cost_nothing_where_there_are_none(
-    posterior_model: Model, packed: VerifiedPack, found: list[PackCandidate], named: bytes
-) -> None:
-    assert packed.pack.data[3] == 4 and named[3] == 5
-    assert pack_file.PackFile(packed.pack.data, max_pixels=PIXELS).names is None
-    assert pack_file.PackFile(named, max_pixels=PIXELS).names == tuple(NAMES)
-    assert same(posterior_model, named, found)
-    again = pack_file.with_names(named, NAMES[::-1])
-    assert pack_file.PackFile(again, max_pixels=PIXELS).names == tuple(NAMES[::-1])
-    assert same(posterior_model, again, found)
-
-
-def test_names_beside_side_information(posterior_model: Model, found: list[PackCandidate]) -> None:
-    side = bytes(range(256)) * 16
-    data = pack_file.with_names(
-        encode(posterior_model, found, RECIPE, side_information=side).pack.data, NAMES
-    )
-    assert pack_file.PackFile(data, max_pixels=PIXELS).names == tuple(NAMES)
-    assert decoded(posterior_model, data)[1] == side and same(posterior_model, data, found)
-
-
-def test_damaged_names_cost_no_image(
-    posterior_model: Model, packed: VerifiedPack, found: list[PackCandidate], named: bytes
-) -> None:
-    at = len(named) - len(packed.pack.data)  # the names begin somewhere in front of the first section
-    header, position = pack_file._read_header(named)
-    assert 0 < header.names_bytes < at
-    for place in range(position, position + header.names_bytes + 4):
-        damaged = named[:place] + bytes([named[place] ^ 1]) + named[place + 1 :]
-        assert pack_file.PackFile(damaged, max_pixels=PIXELS).names is None
-    assert same(posterior_model, damaged, found)
-
-
-@pytest.mark.parametrize("content", [b"\0" * 2, b"\0" * 4, b"x" * (1 << 25)])
-def test_names_that_lie_are_none(
-    posterior_model: Model, packed: VerifiedPack, found: list[PackCandidate], named: bytes, content: bytes
-) -> None:
-    """Too few, too many, or more than memory should be spent on."""
-    header, position = pack_file._read_header(packed.pack.data)
-    stored = zlib.compress(content)
-    start = pack_file.write_header(replace(header, names_bytes=len(stored)))
-    data = start + stored + zlib.crc32(stored).to_bytes(4, "little") + packed.pack.data[position:]
-    assert pack_file.PackFile(data, max_pixels=PIXELS).names is None
-    assert same(posterior_model, data, found)
-
-
-def test_names_longer_than_the_file_are_an_error(posterior_model: Model, packed: VerifiedPack) -> None:
-    header, position = pack_file._read_header(packed.pack.data)
-    data = pack_file.write_header(replace(header, names_bytes=10**6)) + packed.pack.data[position:]
-    with pytest.raises(BitstreamError, match="images 0 to 3 are lost"):
-        decoded(posterior_model, data)
-
-
-@pytest.mark.parametrize("names", [NAMES[:3], [*NAMES[:3], b"a\0b"]])
-def test_a_pack_takes_one_name_an_image(packed: VerifiedPack, names: list[bytes]) -> None:
-    with pytest.raises(ValueError, match="one name an image"):
-        pack_file.with_names(packed.pack.data, names)

@@ -6,140 +6,30 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from ray.core.generated.common_pb2 import ActorDiedErrorContext  # type: ignore[attr-defined]
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
 
-from ncbatch.driver import lost_calls as lost_calls_module
-from ncbatch.driver import pool as pool_module
 from ncbatch.driver.calibrations import calibrate
-from ncbatch.driver.cluster_view import ClusterView, Node
-from ncbatch.driver.elastic import Elastic
 from ncbatch.driver.lost_calls import LostCall
-from ncbatch.driver.options import PoolConfig
-from ncbatch.driver.pool import Pool
-from ncbatch.driver.schedule import Call, CallKind
 from ncbatch.errors import RunError, StoppedByPolicyError
-from ncbatch.plan.units import Unit
-from ncbatch.worker.beats import Beat, Board
-from ncbatch.worker.worker import DeviceFailure, GivenBack, StoreFailure, WorkerInfo
-
-CALL = Call("u", CallKind.UNIT, 1)
-BROKEN = DeviceFailure("cuda: an illegal memory access was encountered")
-DONE = "done"
-
-
-class Reference:
-    """What a call gives at once; its answer is there already, or comes once it is set."""
-
-    def __init__(self, answer: Any) -> None:
-        self.answer = answer
-
-
-NEVER = object()
-"""The answer of a call that goes on."""
-
-
-class Method:
-    def __init__(self, answer: Any) -> None:
-        self._answer = answer
-
-    def remote(self, *_: Any) -> Reference:
-        return Reference(self._answer())
-
-
-class Actor:
-    """A worker process on a device, which answers one call after the other, and at last always with DONE."""
-
-    def __init__(self, pid: int, device: deque[Any]) -> None:
-        self.device, self.killed = device, False
-        self.ready = Method(lambda: WorkerInfo("node", pid, "cuda"))
-        self.run_unit = self.calibrate = Method(lambda: device.popleft() if device else DONE)
-
-
-class Clock:
-    """Time that passes only when somebody sleeps."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-
-class PlayedRay:
-    """A cluster with some devices; an actor is given the first that no living one holds, or waits for one."""
-
-    def __init__(self, *devices: deque[Any]) -> None:
-        self._devices = devices
-        self.actors: list[Actor] = []
-
-    def actor_class(self, config: Any = None) -> Actor:
-        held = [id(actor.device) for actor in self.actors if not actor.killed]
-        free = [device for device in self._devices if id(device) not in held]
-        actor = Actor(len(self.actors), *free[:1] or [deque()])
-        if not free:
-            actor.ready = Method(lambda: NEVER)
-        self.actors.append(actor)
-        return actor
-
-    def kill(self, actor: Actor, *, no_restart: bool = True) -> None:
-        actor.killed = True
-
-    @staticmethod
-    def wait(references: list[Reference], *, num_returns: int = 1, **_: Any) -> tuple[list[Reference], None]:
-        return [reference for reference in references if reference.answer is not NEVER][:num_returns], None
-
-    @staticmethod
-    def get(reference: Reference, **_: Any) -> Any:
-        if isinstance(reference.answer, Exception):
-            raise reference.answer
-        return reference.answer
-
-
-@pytest.fixture
-def start(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Pool, PlayedRay]]:
-    """Starts a pool of a worker on each device, with a board that goes by the clock that is played."""
-
-    def started(*devices: list[Any]) -> tuple[Pool, PlayedRay]:
-        ray = PlayedRay(*map(deque, devices))
-        for module in (pool_module, lost_calls_module):
-            monkeypatch.setattr(module, "ray", ray)
-        pool = Pool(None, PoolConfig(workers=len(devices), gpus=1.0))  # type: ignore[arg-type]
-        pool._board = Board(pool_module.time.monotonic)  # type: ignore[assignment]
-        pool._actor_class = type("Class", (), {"remote": staticmethod(ray.actor_class)})
-        pool.grow(len(devices))
-        while pool.ready_workers < len(devices):
-            assert not list(pool.events(0.0))
-        return pool, ray
-
-    return started
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(pool_module, "time", clock)
-    return clock
-
-
-def call(pool: Pool) -> Any:
-    """Gives an idle worker a call, and returns what comes of it."""
-    while not pool.idle():
-        assert not list(pool.events(0.0))
-    unit: Unit = None  # type: ignore[assignment]
-    pool.call(pool.idle()[0], CALL, unit, "attempt", 60.0)
-    while True:
-        for ended in pool.events(0.0):
-            assert ended.call is CALL and ended.place.node == "node"
-            return ended.result
+from ncbatch.worker.beats import Beat
+from ncbatch.worker.worker import StoreFailure
+from tests.driver.played_ray import (
+    BROKEN,
+    DONE,
+    NEVER,
+    Actor,
+    Clock,
+    Method,
+    PlayedRay,
+    Reference,
+    begun,
+    call,
+    results,
+)
 
 
 def test_a_worker_whose_device_failed_is_replaced(start: Any, caplog: pytest.LogCaptureFixture) -> None:
@@ -213,16 +103,6 @@ def test_a_worker_that_dies_over_a_measurement_is_replaced(start: Any) -> None:
     pool, ray = start([ActorDiedError(), 2e-6])
     ray.actors[0].killed = True  # its device is free for the next
     assert calibrate(pool, ["v"], 1) == {"v": 2e-6}
-
-
-def begun(pool: Pool, patience: float) -> None:
-    """Gives the idle worker a call."""
-    attempt = f"attempt {len(pool._heard)}"
-    pool.call(pool.idle()[0], CALL, None, attempt, patience)  # type: ignore[arg-type]
-
-
-def results(pool: Pool) -> list[Any]:
-    return [ended.result for ended in pool.events(0.0)]
 
 
 def test_calls_that_ended_while_the_driver_stood_still_are_collected(clock: Clock, start: Any) -> None:
@@ -392,93 +272,3 @@ def test_a_node_on_which_no_worker_starts_does_not_stop_the_others(clock: Clock,
     assert pool.stop_reason is None
     good.info = None
     assert pool.stop_reason is not None
-
-
-class Watch:
-    """A cluster that changes as the test says."""
-
-    def __init__(self, *nodes: Node) -> None:
-        self.view = ClusterView(nodes)
-
-
-@pytest.fixture
-def elastic(start: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Pool, PlayedRay, Watch]]:
-    """A pool in a cluster that may grow; its workers say that they are on the first node."""
-
-    def started(*devices: list[Any], node: Node) -> tuple[Pool, PlayedRay, Watch]:
-        pool, ray = start(*devices)
-        watch = Watch(node)
-        pool._watch, pool._elastic = watch, Elastic(PoolConfig(), may_grow=True)
-        monkeypatch.setattr(pool, "_recruit", lambda needs: setattr(pool, "_needs", needs))
-        for slot in pool._slots:
-            slot.info = replace(slot.info, node=node.id)
-        return pool, ray, watch
-
-    return started
-
-
-CPUS = Node("cpus", {"CPU": 2.0})
-
-
-def test_workers_without_work_are_given_back_and_busy_ones_are_not(elastic: Any) -> None:
-    pool, ray, _ = elastic([NEVER], [], [DONE], node=Node("n", {"CPU": 3.0, "GPU": 3.0}))
-    begun(pool, patience=60.0)
-    pool.grow(3)
-    assert pool.size == 3
-    pool.grow(1)
-    assert [actor.killed for actor in ray.actors] == [False, True, True]
-    assert pool.calling and pool.size == 1
-
-
-def test_workers_that_wait_for_room_are_the_first_to_be_given_back(elastic: Any) -> None:
-    pool, ray, _ = elastic([], node=Node("n", {"CPU": 1.0, "GPU": 1.0}))
-    pool.grow(1000)
-    assert not results(pool)
-    assert len(ray.actors) == 1 + 4 and (pool.size, pool.ready_workers) == (1, 1), "only one has room"
-    pool.grow(1)
-    assert [actor.killed for actor in ray.actors] == [False] + [True] * 4
-
-
-def test_a_worker_whose_node_is_to_be_taken_away_gives_its_unit_back(elastic: Any) -> None:
-    node = Node("n", {"CPU": 1.0, "GPU": 1.0})
-    pool, ray, watch = elastic([NEVER], [], node=node)
-    pool._slots[1].info = replace(pool._slots[1].info, node="other")
-    begun(pool, patience=60.0)
-    pool.grow(2)
-    assert not results(pool)
-    assert pool._board.report(Beat("attempt 0", 0.1)) is False
-    watch.view = ClusterView((replace(node, draining=True), replace(node, id="other")))
-    pool.grow(2)
-    assert not ray.actors[0].killed, "it saves its state first"
-    assert not results(pool)
-    assert pool._board.report(Beat("attempt 0", 0.2)) is True
-    pool._slots[0].ref.answer = GivenBack()
-    assert results(pool) == [GivenBack()]
-    pool.grow(2)
-    assert ray.actors[0].killed and not ray.actors[1].killed
-    assert call(pool) == DONE
-
-
-def test_a_worker_that_was_ended_by_its_machine_gets_no_other_unit(elastic: Any) -> None:
-    """It has had its SIGTERM, of which the cluster knows nothing."""
-    pool, ray, _ = elastic([GivenBack()], node=Node("n", {"CPU": 1.0, "GPU": 1.0}))
-    assert call(pool) == GivenBack()
-    assert not pool.idle()
-    pool.grow(1)
-    assert ray.actors[0].killed and len(ray.actors) == 2
-
-
-def test_gpus_that_join_are_used_and_cpus_are_given_up(elastic: Any) -> None:
-    pool, ray, watch = elastic([NEVER], [], node=CPUS)
-    pool._needs = {"CPU": 1.0, "GPU": 0.0}
-    for slot in pool._slots:
-        slot.needs = pool._needs
-    begun(pool, patience=60.0)
-    pool.grow(2)
-    assert pool.room == 2 and not any(actor.killed for actor in ray.actors)
-    watch.view = ClusterView((CPUS, Node("gpus", {"CPU": 8.0, "GPU": 1.0})))
-    pool.grow(1)
-    assert [actor.killed for actor in ray.actors] == [False, True, False]
-    assert pool.room == 1 and pool.size == 1
-    assert not results(pool)
-    assert pool._board.report(Beat("attempt 0", 0.1)) is True, "a GPU goes on from where the CPU is"
