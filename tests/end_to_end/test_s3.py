@@ -89,6 +89,7 @@ def _assert_no_secret(bucket: Bucket, output: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("s3_server", ["rclone"], indirect=True)  # the outage is the proxy's: once will do
 def test_an_outage_of_200_seconds_costs_its_time_and_nothing_else(bucket: Bucket, head: Head) -> None:
     """Workers wait, are not taken for hung, and write what they have done: no unit is done twice."""
     out = output_store(f"s3://{bucket.name}/out/")
