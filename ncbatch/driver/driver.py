@@ -103,7 +103,7 @@ class Driver:
         self._deadlines, self._policy, self._show, self._again = deadlines, policy, show, again
         self._take(work)
         self._attempts = 0
-        self._status_at = 0.0
+        self._status_at, self._state_told = 0.0, ""
         self._quarantined: dict[tuple[str, str], Quarantine] = {}
 
     def _take(self, work: Work) -> None:
@@ -270,8 +270,9 @@ class Driver:
         self.progress.forecast.tick(time.monotonic(), self._pool.in_flight(), self._pool.size)
         snapshot = self.progress.snapshot(self._heartbeat.driver)
         self._show(snapshot)
-        if at_once or time.monotonic() - self._status_at > _STATUS_SECONDS:
-            self._status_at = time.monotonic()
+        changed = snapshot.state != self._state_told
+        if at_once or changed or time.monotonic() - self._status_at > _STATUS_SECONDS:
+            self._status_at, self._state_told = time.monotonic(), snapshot.state
             self._status.offer(snapshot)
 
 

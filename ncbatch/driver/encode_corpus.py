@@ -42,6 +42,7 @@ from ncbatch.worker.worker import WorkerConfig
 
 log = logging.getLogger(__name__)
 
+_AGAIN = "run the same command again"
 _OUTAGE_SECONDS = 300.0
 
 
@@ -93,7 +94,8 @@ def encode_corpus(
                 with contextlib.suppress(StoreError):  # a courtesy, and not what the user has to hear of
                     last_word()
     if stopped:
-        raise StoppedByPolicyError(f"stopped: {stopped}; run the same command again to continue")
+        advice = "" if _AGAIN in stopped else f"; {_AGAIN} to continue"
+        raise StoppedByPolicyError(f"stopped: {stopped}{advice}")
     return finished_summary(output, images, exclusive=spec.create_only)
 
 
@@ -171,6 +173,7 @@ def _drive(
 ) -> tuple[str | None, int]:
     """Why the run was stopped, if it was, and how many rows it has when it is finished."""
     output = places.output
+    steering = Steering(options.budget, OrderWatch(output))  # measuring and planning count, too
     corpus_there, output_there = (_patient(store, options) for store in (places.corpus, output))
     config = WorkerConfig(
         spec, corpus_there, output_there, options.worker,
@@ -195,7 +198,6 @@ def _drive(
             pace.know(speeds.of(run.pending))
             return _work(run, commits)
 
-        steering = Steering(options.budget, OrderWatch(output))
         compactor = Compactor(output, commits.loose)
         driver = Driver(
             _work(run, commits), output, pool, heartbeat, pace, steering,

@@ -108,7 +108,7 @@ class Lease:
                 if now != first:
                     raise LeaseHeldError(
                         f"{self._output.uri} is being worked on by another driver ({holder}); "
-                        "wait for it, stop it, or use --force to work beside it"
+                        "wait for it, stop it, or use --force to take the run over from it"
                     )
         self._write()
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import tenacity
 
-from ncbatch.errors import NcbatchError, StoppedByPolicyError
+from ncbatch.errors import LeaseHeldError, NcbatchError, StoppedByPolicyError
 from ncbatch.metrics.summary import Summary
 
 log = logging.getLogger(__name__)
@@ -74,6 +74,9 @@ def notified(url: str | None, run: str) -> Iterator[Ending]:
     ending = Ending(run)
     try:
         yield ending
+    except LeaseHeldError:  # the run goes on, under another driver
+        url = None
+        raise
     except KeyboardInterrupt:
         ending.state, ending.reason = "interrupted", "the same command continues it"
         raise
@@ -102,7 +105,8 @@ def _tell(url: str, ending: Ending) -> None:
     try:
         retrying(_post, url, ending.body())
     except (OSError, ValueError) as error:
-        log.warning("%s could not be told how the run ended: %s", host, error)
+        reason = getattr(error, "reason", error)
+        log.warning("%s could not be told how the run ended: %s", host, reason)
     else:
         log.info("told %s how the run ended", host)
 

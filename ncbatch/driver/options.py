@@ -96,8 +96,8 @@ class EncodeOptions:
         default="RAY_ADDRESS where it is set, else a Ray of its own on this machine", environment=True,
     )] = None  # fmt: skip
     force: Annotated[bool, Setting(
-        "work on the run although another driver seems to be at it; no harm to the results, but some work "
-        "may be done twice",
+        "take the run over from another driver that seems to be at it, which ends when it notices; no harm "
+        "to the results, but some work may be done twice",
     )] = False  # fmt: skip
     notify: Annotated[str | None, Setting(
         "address that gets a JSON object by POST when the run has finished, was stopped or interrupted, or "

@@ -61,5 +61,5 @@ def second_attempt(
     if not run.pending:
         return None
     encodings = sum(len(unit.images) for unit in run.pending)
-    log.info("%s failed in a way that may be over, and are tried once more", counted(encodings, "images"))
+    log.info("%s failed in a way that may be over; trying once more", counted(encodings, "images"))
     return run

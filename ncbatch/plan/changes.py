@@ -140,12 +140,16 @@ def look_again(
 
 
 def _repeated(units: Sequence[Unit], found: Changes, commits: Commits) -> int:
-    """How many encodings that stand are made once more because their inputs changed."""
+    """How many encodings that stand are made once more because their inputs changed.
+
+    An image that failed has none: whoever replaces its file wants it to be done.
+    """
     if not found.changed:
         return 0
     keys = {image.key for image in found.due}
     committed = (unit for unit in units if unit.id in commits.units)
-    return len({(unit.variant, i.key) for unit in committed for i in unit.images if i.key in keys})
+    rows = {(unit.variant, i.key) for unit in committed for i in unit.images if i.key in keys}
+    return len(rows - {(row.variant, row.image_key) for row in commits.failed_rows()})
 
 
 def _unfinished(

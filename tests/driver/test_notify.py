@@ -11,7 +11,7 @@ import pytest
 import tenacity
 
 from ncbatch.driver.notify import notified
-from ncbatch.errors import RunError, StoppedByPolicyError, Terminated
+from ncbatch.errors import LeaseHeldError, RunError, StoppedByPolicyError, Terminated
 from ncbatch.metrics.summary import summary_of
 from ncbatch.settings import web_address
 
@@ -80,6 +80,12 @@ def test_every_other_end_is_told_too_and_goes_on(
         raise error
     (body,) = hook.bodies
     assert body["state"] == state and body["text"] == f"The run s3://b/run/ {text}"
+
+
+def test_a_driver_that_is_kept_out_tells_nobody_since_the_run_goes_on(hook: Hook) -> None:
+    with pytest.raises(LeaseHeldError), notified(hook.url, "s3://b/run/"):
+        raise LeaseHeldError("another driver is at it")
+    assert hook.bodies == []
 
 
 def test_who_cannot_be_told_changes_nothing_and_no_secret_is_logged(

@@ -46,6 +46,9 @@ def test_a_run_obeys_from_its_folder(head: Head, said: Said, tmp_path: Path) -> 
     after = len(rows(out))
     stopped = ncbatch(*command, "--max-hours", "0.000001").expect(3)
     assert "hours are over (--max-hours)" in stopped.err.splitlines()[-1]
+    assert "nothing to drain" in said("drain", place).expect(0).out
+    assert "the next one waits" in said("pause", place).expect(0).out
+    assert "will not wait" in said("resume", place).expect(0).out
     ncbatch(*command).expect(0)
     assert set(rows(out)) == set(keys) and after < len(keys)
     assert_verified(out)

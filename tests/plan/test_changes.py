@@ -227,6 +227,19 @@ def test_much_that_changed_is_asked_about(local: Workbench) -> None:
     assert len(local.open(spec).pending[-1].images) == 3
 
 
+def test_a_file_that_failed_and_was_replaced_is_not_asked_about(local: Workbench) -> None:
+    local.add({"a.png": make_image(), "bad.png": b"text"})
+    spec = local.spec()
+    local.encode(spec)
+    local.add({"bad.png": make_image(seed=2)})
+    (unit,) = local.open(spec, consent=refuse).pending
+    assert [image.key for image in unit.images] == ["bad.png"]
+    work(local, spec, [unit])
+    alter(local, "bad.png")
+    with pytest.raises(Refused):  # it has an encoding now
+        local.open(spec, consent=refuse)
+
+
 def test_what_is_tried_again_on_demand_is_not_asked_about(local: Workbench) -> None:
     local.add({"a.png": make_image(), "bad.png": b"text"})
     spec = local.spec()
