@@ -140,19 +140,9 @@ def open_table(store: Store, objects: TableObjects | None = None) -> Iterator[Op
         yield opened
 
 
-def query_table(table: pa.Table, sql: str) -> pa.Table:
-    """The result of a query over a table that was read before. Times are in UTC, as the table has them.
-
-    Raises:
-        MetricsError: the SQL is wrong, in DuckDB's own words.
-    """
-    with opened_rows(table) as opened:
-        return opened.query(sql)
-
-
 @contextlib.contextmanager
 def opened_rows(table: pa.Table) -> Iterator[OpenTable]:
-    """The same for any number of queries."""
+    """A table that was read before, for any number of queries. Times are in UTC, as the table has them."""
     with tempfile.TemporaryDirectory(prefix="ncbatch-") as folder, _connected(folder) as connection:
         connection.register("metrics", table)
         connection.execute("set lock_configuration = true")

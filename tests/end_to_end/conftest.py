@@ -17,14 +17,6 @@ from tests.end_to_end.command_line import Done, Running, Said, environment, wait
 from tests.servers import S3Server, free_port
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One after the other, in one of pytest-xdist's workers: each starts a Ray that wants the machine."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("end_to_end"))
-
-
 @dataclass(frozen=True)
 class Head:
     """A running head node.
@@ -40,7 +32,7 @@ class Head:
 
 @pytest.fixture(scope="session")
 def head(rclone_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
-    """`ray start --head`, one for the session since it takes ten seconds.
+    """`ray start --head`, one for the session (of each of pytest-xdist's workers): it takes ten seconds.
 
     Its workers have the credentials of rclone, which moto does not look at.
     """

@@ -34,9 +34,10 @@ def test_times_are_in_utc_wherever_one_asks(store: Store, commit: Commit) -> Non
     commit("u1", "a.png", finished_at=datetime(2026, 1, 2, 3, tzinfo=timezone.utc))
     sql = "select finished_at, hour(finished_at) as hour from metrics"
     asked = f"""
-from ncbatch.metrics.query import query_table
+from ncbatch.metrics.query import opened_rows
 import pyarrow.parquet as pq, sys
-((time, hour),) = [row.values() for row in query_table(pq.read_table(sys.argv[1]), {sql!r}).to_pylist()]
+with opened_rows(pq.read_table(sys.argv[1])) as opened:
+    ((time, hour),) = [row.values() for row in opened.query({sql!r}).to_pylist()]
 print(time.isoformat(), hour)
 """
     (file,) = (store.root / "units").rglob("*.parquet")  # type: ignore[attr-defined]
