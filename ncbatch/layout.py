@@ -14,6 +14,10 @@ wip/<hh>/<unit>/<hash>.safetensors        of an image that is done, and waits fo
 traces/<hh>/<unit>.parquet                how a unit's refinements went, where a run was told to trace them
 recent/part-<n>.parquet                   the newest commits, some tens in each; until metrics/ has them
 metrics/part-<n>.parquet                  parts of the compacted table
+checks/<check>.json                       what a verification or decoding on a cluster looks at, and its plan
+checks/<check>.done.json                  that it is finished, and what it found in numbers
+checking/<check>/...                      its plan, commits, lease and status, as those of a run
+findings/<check>-<n>.parquet              what it found: one row for each image
 lease.json, status.json                   who drives, and how far it is; advisory
 
 The compacted table is the Parquet objects below `metrics/`, and nothing else lies there: whatever reads a
@@ -41,6 +45,9 @@ PLAN_PREFIX = "plan/"
 PROBE_PREFIX = "probe/"
 RECENT_PREFIX = "recent/"
 METRICS_PREFIX = "metrics/"
+CHECKS_PREFIX = "checks/"
+CHECKING_PREFIX = "checking/"
+FINDINGS_PREFIX = "findings/"
 
 _UNIT = re.compile(rf"{UNITS_PREFIX}[^/]+/([^/]+)\.parquet")
 _OF_UNIT = re.compile(
@@ -49,6 +56,9 @@ _OF_UNIT = re.compile(
 )
 _PART = re.compile(rf"{METRICS_PREFIX}part-([0-9]{{8}})\.parquet")
 _RECENT = re.compile(rf"{RECENT_PREFIX}part-([0-9]{{8}})\.parquet")
+_CHECK = re.compile(rf"{CHECKS_PREFIX}([a-z]+-[0-9]{{8}})\.json")
+_DONE = re.compile(rf"{CHECKS_PREFIX}([a-z]+-[0-9]{{8}})\.done\.json")
+_CHECKING = re.compile(rf"{CHECKING_PREFIX}([a-z]+-[0-9]{{8}})/.*")
 _GENERATION = re.compile(rf"{GENERATIONS_PREFIX}([0-9]+)\.json")
 _OLD = re.compile(rf"{METRICS_PREFIX}(part-[0-9a-f]{{16}}\.parquet|manifest-[0-9]+\.json)")
 
@@ -242,6 +252,49 @@ def number_of_recent(key: str) -> int | None:
     """The number of the merger of new commits at `key`, or None for any other object."""
     match = _RECENT.fullmatch(key)
     return int(match[1]) if match else None
+
+
+def check_name(kind: str, n: int) -> str:
+    """The name of the n-th check of a kind, counted from 1."""
+    return f"{kind}-{n:08d}"
+
+
+def check_key(name: str) -> str:
+    """The key of what a check of this name looks at."""
+    return f"{CHECKS_PREFIX}{name}.json"
+
+
+def check_done_key(name: str) -> str:
+    """The key that tells that a check is finished."""
+    return f"{CHECKS_PREFIX}{name}.done.json"
+
+
+def checking_prefix(name: str) -> str:
+    """The folder of a check's plan, commits, lease and status."""
+    return f"{CHECKING_PREFIX}{name}/"
+
+
+def findings_key(name: str, n: int) -> str:
+    """The key of the n-th part of what a check found, counted from 1."""
+    return f"{FINDINGS_PREFIX}{name}-{n:08d}.parquet"
+
+
+def check_of_key(key: str) -> str | None:
+    """The check that the object at `key` describes, or None for any other object."""
+    match = _CHECK.fullmatch(key)
+    return match[1] if match else None
+
+
+def done_check_of_key(key: str) -> str | None:
+    """The check of which the object at `key` says that it is finished, or None for any other object."""
+    match = _DONE.fullmatch(key)
+    return match[1] if match else None
+
+
+def check_in_key(key: str) -> str | None:
+    """The check in whose folder the object at `key` lies, or None for any other object."""
+    match = _CHECKING.fullmatch(key)
+    return match[1] if match else None
 
 
 def is_of_old_layout(key: str) -> bool:

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 from ncbatch.cli.common import Json, open_run
 from ncbatch.cli.console import out
-from ncbatch.cli.findings import findings_as_json, report_findings
+from ncbatch.cli.findings import (
+    Found,
+    OnACluster,
+    SampleOf,
+    check_and_show,
+    check_options,
+    findings_as_json,
+    report_findings,
+)
 from ncbatch.cli.flags import command
 from ncbatch.decoding.options import FileOptions, PackPart
 from ncbatch.errors import UsageError
@@ -17,6 +25,9 @@ from ncbatch.settings import Setting
 
 if TYPE_CHECKING:
     from ncbatch.decoding.destination import Destination
+    from ncbatch.decoding.sample import Sample
+    from ncbatch.driver.options import CheckOptions
+    from ncbatch.store import Store
 
 
 @command
@@ -34,44 +45,82 @@ def decode(
         "decode only this variant of a run", "NAME", default="all of them",
     )] = None,
     json: Json = False,
+    sample: SampleOf = None,
     part: PackPart,
+    cluster: OnACluster,
     options: FileOptions,
 ) -> ExitCode:  # fmt: skip
     """Decodes a run, or a single file."""
-    suffix = source.lower().rpartition(".")[2]
+    _refuse_contradictions(source, part, sample, cluster)
+    if _suffix(source) in ("ncb", "ncbp"):
+        return _decode_alone(source, destination, part, options, overwrite=overwrite, json=json)
+    if Path(source).is_file():
+        raise UsageError(f"{source} is not a run's output, nor a .ncb or .ncbp file")
+    run = open_run(source, options.store)
+    from ncbatch.decoding.destination import open_destination
+
+    into = open_destination(destination, options.store, one_image=False, overwrite=overwrite)
+    if cluster.ray_address is None:
+        found = _decoded_here(run, into, variant, sample)
+    else:
+        from ncbatch.decoding.check_plan import Scope
+
+        scope = Scope(
+            kind="decode",
+            variant=variant,
+            sample=sample.text if sample else None,
+            destination=into.store.uri,
+            overwrite=overwrite,
+        )
+        found = check_and_show(run, scope, cluster, options.store, into)
+    if json:
+        return findings_as_json(found, "decoded", {"destination": into.store.uri})
+    return report_findings(found, f"decoded into {into.store.uri}")
+
+
+def _suffix(source: str) -> str:
+    return source.lower().rpartition(".")[2]
+
+
+def _refuse_contradictions(source: str, part: PackPart, sample: Sample | None, cluster: CheckOptions) -> None:
+    """Raises UsageError: flags that do not go together, or not with what is to be decoded."""
+    suffix = _suffix(source)
     if part.start is not None and part.image is not None:
         raise UsageError("argument --image: not allowed with argument --from; give one of them")
     if (part.start is not None or part.image is not None) and suffix != "ncbp":
         raise UsageError("--from and --image are of packs, single .ncbp files")
+    check_options(cluster)
+    if suffix in ("ncb", "ncbp") and (sample is not None or cluster.ray_address is not None):
+        raise UsageError("--sample and --ray-address are of runs, not of single files")
 
-    def opened(*, one_image: bool) -> Destination:
-        from ncbatch.decoding.destination import open_destination
 
-        return open_destination(destination, options.store, one_image=one_image, overwrite=overwrite)
+def _decode_alone(
+    source: str, destination: str, part: PackPart, options: FileOptions, *, overwrite: bool, json: bool
+) -> ExitCode:
+    """Decodes a single file; a pack is several images."""
+    from ncbatch.decoding.destination import open_destination
+    from ncbatch.store.objects import require_object
 
-    if suffix in ("ncb", "ncbp"):
-        from ncbatch.store.objects import require_object
+    is_pack = _suffix(source) == "ncbp"
+    require_object(source, options.store)
+    one = not is_pack or part.image is not None
+    into = open_destination(destination, options.store, one_image=one, overwrite=overwrite)
+    files = []
+    for name in _decode_file(source, into, options, part if is_pack else None):
+        files.append(into.store.uri + name)
+        if not json:
+            out.print(f"decoded into {files[-1]}")
+    if json:
+        out.print_json(data={"decoded": len(files), "files": files, "problems": []})
+    return ExitCode.OK
 
-        require_object(source, options.store)
-        into = opened(one_image=suffix == "ncb" or part.image is not None)
-        files = []
-        for name in _decode_file(source, into, options, part if suffix == "ncbp" else None):
-            files.append(into.store.uri + name)
-            if not json:
-                out.print(f"decoded into {files[-1]}")
-        if json:
-            out.print_json(data={"decoded": len(files), "files": files, "problems": []})
-        return ExitCode.OK
-    if Path(source).is_file():
-        raise UsageError(f"{source} is not a run's output, nor a .ncb or .ncbp file")
-    run = open_run(source, options.store)
-    into = opened(one_image=False)
+
+def _decoded_here(run: Store, into: Destination, variant: str | None, sample: Sample | None) -> Found:
+    from ncbatch.decoding.chosen_rows import read_rows
     from ncbatch.decoding.run_reader import RunReader
 
-    findings = RunReader(run, variant=variant).decode_into(into)
-    if json:
-        return findings_as_json(findings, "decoded", {"destination": into.store.uri})
-    return report_findings(findings, f"decoded into {into.store.uri}")
+    rows = None if sample is None else read_rows(run, variant, sample)
+    return Found(RunReader(run, variant=variant, rows=rows).decode_into(into))
 
 
 def _decode_file(

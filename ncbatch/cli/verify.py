@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 from ncbatch.cli.common import Json, Run, Storage, open_run, open_run_store, store_words
 from ncbatch.cli.console import out, say
-from ncbatch.cli.findings import report_findings
+from ncbatch.cli.findings import (
+    Found,
+    OnACluster,
+    SampleOf,
+    check_and_show,
+    check_options,
+    report_findings,
+)
 from ncbatch.cli.flags import command
 from ncbatch.exit_codes import ExitCode
 from ncbatch.settings import Setting
@@ -18,29 +24,10 @@ from ncbatch.store import Store, StoreOptions
 from ncbatch.words import counted
 
 if TYPE_CHECKING:
-    from ncbatch.decoding.run_reader import Finding
+    from ncbatch.decoding.sample import Sample
+    from ncbatch.driver.options import CheckOptions
     from ncbatch.plan.generations import StandingRow
     from ncbatch.plan.spec import RunSpec
-
-
-@dataclass
-class _Found:
-    """What verification found: rows that it has checked, those whose bytes are damaged, and all problems."""
-
-    checked: int = 0
-    damaged: list[StandingRow] = field(default_factory=list)
-    problems: list[dict[str, str]] = field(default_factory=list)
-
-    def noted(self, findings: Iterable[Finding]) -> Iterator[Finding]:
-        """Passes findings on, and notes them."""
-        for finding in findings:
-            self.checked += 1
-            if finding.problem is not None:
-                about = {"image_key": finding.image_key, "variant": finding.variant}
-                self.problems.append(about | {"problem": finding.problem})
-            if finding.damaged:
-                self.damaged.append(finding.damaged)
-            yield finding
 
 
 @command
@@ -55,37 +42,41 @@ def verify(
         "plan damaged and missing images again, for the next `ncbatch encode` of the run, and put lost "
         "checkpoints back", default="only report",
     )] = False,
+    sample: SampleOf = None,
     json: Json = False,
+    cluster: OnACluster,
     store: Storage,
 ) -> ExitCode:  # fmt: skip
     """Checks that every row's bytes are there, hash as committed and decode."""
+    check_options(cluster)
     output = open_run(run, store)
     from ncbatch.decoding.repair import planned_already, restore_models
-    from ncbatch.decoding.run_reader import RunReader
     from ncbatch.plan.spec import read_run
     from ncbatch.plan.status import run_status
 
     spec = read_run(output).spec
     if repair:
         restore_models(output, spec, store)
-    found = _Found()
-    findings = found.noted(RunReader(output, variant=variant).verify())
-    if json:
-        for _ in findings:
-            pass  # they are noted
-        code = ExitCode.FAILED if found.problems else ExitCode.OK
+    if cluster.ray_address is None:
+        found = _verified_here(output, variant, sample)
     else:
-        code = report_findings(findings, "verified: there, hashed as committed and decoded")
-    damaged = found.damaged
+        found = _verified_on_cluster(output, variant, sample, cluster, store)
+    if json:
+        for _ in found.noted():
+            pass  # they are kept
+    else:
+        report_findings(found, "verified: there, hashed as committed and decoded")
+    code = found.code
+    damaged = [finding.damaged for finding in found.problems if finding.damaged is not None]
     planned = 0
     if damaged:
         planned = _plan_again(spec, output, damaged, store) if repair else planned_already(output, damaged)
     stands = run_status(output)
     with contextlib.suppress(BrokenPipeError):  # the exit code is what was found, whoever reads
         if json:
-            counts = {"verified": found.checked - len(found.problems), "planned_again": planned}
+            counts = {"verified": found.fine, "planned_again": planned}
             counts |= {"failed_rows": stands.summary.failed, "pending": stands.pending}
-            out.print_json(data=counts | {"problems": found.problems})
+            out.print_json(data=counts | {"problems": found.as_json()})
             return code
         if stands.summary.failed or stands.pending:
             failed, pending = counted(stands.summary.failed, "rows"), counted(stands.pending, "images")
@@ -97,6 +88,23 @@ def verify(
         if planned:
             _print_encode_command(spec, output, planned, store)
     return code
+
+
+def _verified_here(output: Store, variant: str | None, sample: Sample | None) -> Found:
+    from ncbatch.decoding.chosen_rows import read_rows
+    from ncbatch.decoding.run_reader import RunReader
+
+    rows = None if sample is None else read_rows(output, variant, sample)
+    return Found(RunReader(output, variant=variant, rows=rows).verify())
+
+
+def _verified_on_cluster(
+    output: Store, variant: str | None, sample: Sample | None, cluster: CheckOptions, store: StoreOptions
+) -> Found:
+    from ncbatch.decoding.check_plan import Scope
+
+    scope = Scope(kind="verify", variant=variant, sample=sample.text if sample else None)
+    return check_and_show(output, scope, cluster, store)
 
 
 def _print_encode_command(spec: RunSpec, output: Store, planned: int, options: StoreOptions) -> None:

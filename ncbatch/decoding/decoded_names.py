@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import io
@@ -9,10 +10,13 @@ import itertools
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from ncbatch import layout
+from ncbatch.decoding.destination import Destination
 from ncbatch.plan.corpus import SUFFIXES
+from ncbatch.store import ObjectNotFound
 from ncbatch.store.local_names import name_of_key
 
 NAMES = "names.csv"
@@ -42,6 +46,21 @@ class DecodedNames:
 
     def __getitem__(self, image_key: str) -> str:
         return self._names[image_key]
+
+    def of(self, image_key: str, variant: str | None) -> str:
+        """The name of an image; variant: whose folder it goes to, where there are several."""
+        return f"{variant}/{self[image_key]}" if variant is not None else self[image_key]
+
+    def write(self, destination: Destination) -> None:
+        """Writes the list of names, if there is one, over that of an earlier decoding, which may have been of
+        fewer images.
+        """
+        if (table := self.table()) is None:
+            return
+        with contextlib.suppress(ObjectNotFound):
+            if destination.store.get(NAMES).startswith(NAMES_HEADER):
+                destination = replace(destination, overwrite=True)
+        destination.write(NAMES, table)
 
     def table(self) -> bytes | None:
         """The names that differ from what one would expect, as CSV; None where there are none."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,9 +17,9 @@ from ncbatch.codec.errors import BitstreamError, DecodeCheckError, ModelError
 from ncbatch.codec.methods import ClassicalRecipe
 from ncbatch.codec.model.hyperprior import Model
 from ncbatch.codec.model.threads import one_thread
-from ncbatch.decoding.decoded_names import NAMES, NAMES_HEADER, DecodedNames
+from ncbatch.decoding.chosen_rows import COLUMNS, check_variant
+from ncbatch.decoding.decoded_names import DecodedNames
 from ncbatch.decoding.destination import Destination, OccupiedError
-from ncbatch.errors import UsageError
 from ncbatch.images.pixels import Pixels
 from ncbatch.images.read import write_png
 from ncbatch.metrics.table import read_table
@@ -29,12 +28,6 @@ from ncbatch.plan.generations import StandingRow
 from ncbatch.plan.spec import Variant, read_run
 from ncbatch.stages import Ahead
 from ncbatch.store import ObjectNotFound, Store
-
-_COLUMNS = (
-    "image_key", "variant", "status", "model_digest", "bitstream_key", "offset", "length", "sha256", "width",
-    "height", "generation",
-)  # fmt: skip
-
 
 _FILES_AT_ONCE = 8  # by one thread each, some 300 MB
 
@@ -62,25 +55,30 @@ class RunReader:
     """Decodes the rows of a run with the checkpoints kept in it."""
 
     def __init__(
-        self, output: Store, *, variant: str | None = None, rows: Sequence[dict[str, Any]] | None = None
+        self,
+        output: Store,
+        *,
+        variant: str | None = None,
+        rows: Sequence[dict[str, Any]] | None = None,
+        models: RunModels | None = None,
     ) -> None:
         """A reader of a run.
 
         Args:
             output: the run's folder.
             variant: reads its rows only; by default those of all variants.
-            rows: reads these only; by default all of the table.
+            rows: reads these only, which have COLUMNS; by default all of the table.
+            models: of the run, where some are loaded already.
         """
         self._output = output
         spec = read_run(output).spec
-        known = [v.name for v in spec.variants]
-        if variant is not None and variant not in known:
-            raise UsageError(f"the run has no variant {variant!r}; it has {', '.join(known)}")
-        self._several = len(known) > 1 and variant is None
+        check_variant(spec, variant)
+        self._several = len(spec.variants) > 1 and variant is None
         self._variants = {v.name: v for v in spec.variants}
-        self._models, self._models_lock = RunModels(output, usual_device()), threading.Lock()
+        self._models = models if models is not None else RunModels(output, usual_device())
+        self._models_lock = threading.Lock()
         self._packs: dict[str, _OpenObject] = {}  # the last of each variant
-        rows = read_table(output, columns=_COLUMNS).to_pylist() if rows is None else rows
+        rows = read_table(output, columns=COLUMNS).to_pylist() if rows is None else rows
         self.rows = [row for row in rows if variant in (None, row["variant"])]
         # Rows of one pack together: opening it once more would repeat its inference.
         self.rows.sort(key=lambda row: row["bitstream_key"] if self._is_packed(row) else "")
@@ -184,21 +182,33 @@ class RunReader:
         Raises:
             OccupiedError: something that is no such list stands in the place of `names.csv`.
         """
-        rows = self._ok_rows
-        names = DecodedNames(row["image_key"] for row in rows)
-        if (table := names.table()) is not None:
-            _write_names(destination, table)
+        names = DecodedNames(row["image_key"] for row in self._ok_rows)
+        names.write(destination)
+
+        def name_of(row: dict[str, Any]) -> str:
+            return names.of(row["image_key"], row["variant"] if self._several else None)
+
+        yield from self.decode_as(destination, name_of)
+
+    def decode_as(
+        self, destination: Destination, name_of: Callable[[dict[str, Any]], str]
+    ) -> Iterator[Finding]:
+        """As `decode_into`, under names that are given, and without the list of them.
+
+        Args:
+            destination: the folder.
+            name_of: the name of a row's image there.
+        """
 
         def written(row: dict[str, Any]) -> Finding:
-            image_key, variant = row["image_key"], row["variant"]
-            name = f"{variant}/{names[image_key]}" if self._several else names[image_key]
+            image_key, variant, name = row["image_key"], row["variant"], name_of(row)
             try:
                 destination.write(name, write_png(self.decode_row(row)))
             except (BitstreamError, DecodeCheckError, ModelError, OccupiedError) as error:
                 return Finding(image_key, variant, problem=str(error))
             return Finding(image_key, variant, written=name)
 
-        yield from self._several_at_once(written, rows)
+        yield from self._several_at_once(written, self._ok_rows)
 
 
 @dataclass
@@ -208,14 +218,6 @@ class _OpenObject:
     key: str
     data: bytes
     pack: OpenPack | None = None
-
-
-def _write_names(destination: Destination, table: bytes) -> None:
-    """Writes the list of names over that of an earlier decoding, which may have been of fewer images."""
-    with contextlib.suppress(ObjectNotFound):
-        if destination.store.get(NAMES).startswith(NAMES_HEADER):
-            destination = replace(destination, overwrite=True)
-    destination.write(NAMES, table)
 
 
 def _check(row: dict[str, Any], part: bytes) -> None:

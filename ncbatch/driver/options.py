@@ -104,3 +104,25 @@ class EncodeOptions:
         "ended with an error", "URL", web_address, default="nobody is told", environment=True,
     )] = field(default=None, repr=False)  # fmt: skip
     store: Annotated[StoreOptions, STORAGE] = field(default_factory=StoreOptions)
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """How a run is verified or decoded on a cluster.
+
+    ray_address: None: not on a cluster, but in the process of the caller. anew: whether an unfinished check
+        is left as it is. force: as of `EncodeOptions`.
+    """
+
+    ray_address: Annotated[str | None, Setting(
+        "do it on a Ray cluster, such as 10.0.0.7:6379 or auto, or local for a Ray of its own on this "
+        "machine; what is found becomes a table in the run, which `ncbatch query` calls findings, and the "
+        "same command goes on where it was ended", "ADDRESS", default="in this process",
+    )] = None  # fmt: skip
+    pool: PoolConfig = field(default_factory=PoolConfig)
+    anew: Annotated[bool, Setting(
+        "begin once more where the same command was ended before it had finished",
+    )] = False  # fmt: skip
+    force: Annotated[bool, Setting(
+        "take it over from another command that seems to be at it, which ends when it notices",
+    )] = False  # fmt: skip

@@ -62,10 +62,17 @@ class Pool:
     Args:
         config: what every worker is told.
         address: of the cluster, see `start_ray`.
+        worker: what they are.
     """
 
-    def __init__(self, config: WorkerConfig, size: PoolConfig, address: str | None = None) -> None:
-        self._config, self._address = config, address
+    def __init__(
+        self,
+        config: WorkerConfig,
+        size: PoolConfig,
+        address: str | None = None,
+        worker: type[Worker] = Worker,
+    ) -> None:
+        self._config, self._address, self._worker = config, address, worker
         self._elastic = Elastic(size, may_grow=False)
         self._needs = self._elastic.needs(ClusterView())
         self._actor_class: Any = None
@@ -97,7 +104,7 @@ class Pool:
     def _recruit(self, needs: Needs) -> None:
         """From now on starts workers that need this."""
         self._needs = needs
-        self._actor_class = ray.remote(Worker).options(
+        self._actor_class = ray.remote(self._worker).options(
             num_cpus=needs["CPU"], num_gpus=needs["GPU"], max_restarts=0, max_task_retries=0
         )
 

@@ -27,11 +27,17 @@ _FORMAT = ds.ParquetFileFormat(
 )
 
 
-def parts_dataset(store: Store, infos: Sequence[ObjectInfo]) -> ds.Dataset:
-    """Parts in a store, as a data set with all columns of the table; those of older parts are null."""
+def parts_dataset(store: Store, infos: Sequence[ObjectInfo], schema: pa.Schema = SCHEMA) -> ds.Dataset:
+    """Parts in a store, as a data set with all columns of the table; those of older parts are null.
+
+    Args:
+        store: that holds them.
+        infos: of the parts.
+        schema: of the table.
+    """
     files = fs.PyFileSystem(_StoreFiles(store, infos))
     fragments = [_FORMAT.make_fragment(info.key, files) for info in infos]
-    return _Bounded(fragments, SCHEMA, _FORMAT, files)
+    return _Bounded(fragments, schema, _FORMAT, files)
 
 
 class _Bounded(ds.FileSystemDataset):

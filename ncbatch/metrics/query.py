@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import duckdb
 import pyarrow as pa
 
 from ncbatch.metrics.errors import MetricsError
+from ncbatch.metrics.findings import findings_dataset
 from ncbatch.metrics.objects import TableObjects, Versions, find_objects
 from ncbatch.metrics.schema import SCHEMA
 from ncbatch.metrics.sources import gather
 from ncbatch.store import LocalStore, Store
+
+if TYPE_CHECKING:
+    from pyarrow.dataset import Dataset
 
 # The SQL may come from somebody else than the owner of this machine: it sees the table and nothing more,
 # neither files nor the network nor Python's variables, and cannot switch that on again.
@@ -44,6 +50,7 @@ _VIEWS: dict[Versions, str] = {
 }
 
 _BATCH_ROWS = 32 * 1024
+_FINDINGS = re.compile(r"\bfindings\b", re.IGNORECASE)
 
 _OF_THE_SQL = (
     duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException, duckdb.PermissionException,
@@ -56,13 +63,14 @@ def query(store: Store, sql: str) -> pa.Table:
     """The result of a query over a run's table, which the SQL calls `metrics`.
 
     The SQL sees that table and nothing else: neither files nor the network. Of several generations of an
-    image it sees the newest.
+    image it sees the newest. Where it names `findings`, it sees what finished checks on a cluster found, too.
 
     Raises:
         MetricsError: the SQL is wrong (in DuckDB's own words), or the table is damaged.
     """
+    beside = {"findings": findings_dataset(store)} if _FINDINGS.search(sql) else {}
     with open_table(store) as table:
-        return table.query(sql)
+        return table.query(sql, beside)
 
 
 class OpenTable:
@@ -71,7 +79,7 @@ class OpenTable:
     def __init__(self, connection: duckdb.DuckDBPyConnection, find_damage: Callable[[], None]) -> None:
         self._connection, self._find_damage = connection, find_damage
 
-    def query(self, sql: str, beside: Mapping[str, pa.Table] | None = None) -> pa.Table:
+    def query(self, sql: str, beside: Mapping[str, pa.Table | Dataset] | None = None) -> pa.Table:
         """The result of a query over the table `metrics`. Times are in UTC, as the table has them.
 
         Args:
@@ -175,7 +183,7 @@ def _explain(error: duckdb.Error) -> str:
     if isinstance(error, duckdb.BinderException) and "not found" in text.lower():
         return f"{text}; the columns of metrics are {', '.join(SCHEMA.names)}"
     if isinstance(error, duckdb.CatalogException) and "table" in text.lower():
-        return f"{text}; the only table is metrics"
+        return f"{text}; the only table is metrics, and findings beside it"
     if isinstance(error, duckdb.PermissionException):
         return f"{text}; a query can read the table metrics and nothing else"
     return f"{text}; correct the SQL"

@@ -27,6 +27,7 @@ KINDS = {
     layout.TRACES_PREFIX: "traces",
     layout.PLAN_PREFIX: "plans",
     layout.PROBE_PREFIX: "probes",
+    layout.CHECKING_PREFIX: "checks",
 }
 """What may be garbage, by the prefix of its keys. Commits and the table never are."""
 
@@ -66,6 +67,7 @@ def find_garbage(output: Store, older_than: float) -> list[Garbage]:
         pending={unit.id for unit in pending},
         traced={unit.id for unit in planned},
         plans=set(plan_keys(stored, output)),
+        checks=frozenset(layout.done_check_of_key(info.key) for info in output.list(layout.CHECKS_PREFIX)),
     )
     found = [
         Garbage(kind, info.key, info.size)
@@ -93,6 +95,7 @@ class _Known:
         pending: units that are not committed.
         traced: units that have or may get traces.
         plans: keys of plan files.
+        checks: the finished ones, of which the findings are all that is left to keep.
     """
 
     published: set[str]
@@ -100,6 +103,7 @@ class _Known:
     pending: set[str]
     traced: set[str]
     plans: set[str]
+    checks: frozenset[str | None]
 
     def refers_to(self, prefix: str, key: str) -> bool:
         """Whether the object at a key below one of the prefixes is needed, or may be."""
@@ -107,6 +111,8 @@ class _Known:
             return key in self.plans
         if prefix == layout.PROBE_PREFIX:
             return False
+        if prefix == layout.CHECKING_PREFIX:
+            return layout.check_in_key(key) not in self.checks
         if key in self.published:
             return True
         if prefix == layout.BITSTREAMS_PREFIX:

@@ -23,7 +23,7 @@ from ncbatch.plan.units import PlannedImage, Unit
 from ncbatch.store import ObjectNotFound, Store
 
 _ROWS_PER_FILE = 100_000
-_SCHEMA = pa.schema(
+SCHEMA = pa.schema(
     [
         pa.field("unit", pa.string(), nullable=False),
         pa.field("variant", pa.string(), nullable=False),
@@ -35,6 +35,7 @@ _SCHEMA = pa.schema(
         pa.field("height", pa.int32()),
     ]
 )
+"""Of a plan file."""
 _FILES_HELD = 2
 
 Span = tuple[str, int, int]
@@ -46,9 +47,9 @@ def write_plan(output: Store, units: Iterable[Unit], generation: int) -> tuple[s
     keys = []
     for part, rows in enumerate(_files_of(units)):
         columns = zip(*rows, strict=True)
-        arrays = [pa.array(c, field.type) for c, field in zip(columns, _SCHEMA, strict=True)]
+        arrays = [pa.array(c, field.type) for c, field in zip(columns, SCHEMA, strict=True)]
         sink = io.BytesIO()
-        pq.write_table(pa.Table.from_arrays(arrays, schema=_SCHEMA), sink, compression="zstd")
+        pq.write_table(pa.Table.from_arrays(arrays, schema=SCHEMA), sink, compression="zstd")
         data = sink.getvalue()
         key = layout.plan_key(generation, hashlib.sha256(data).hexdigest(), part)
         output.put_if_absent(key, data)
@@ -69,10 +70,15 @@ def _files_of(units: Iterable[Unit]) -> Iterator[list[tuple[Any, ...]]]:
 
 
 class PlanFiles:
-    """The plan files of a run, of which the last ones read are held. Threads may share it."""
+    """The plan files of a run, of which the last ones read are held. Threads may share it.
 
-    def __init__(self, output: Store) -> None:
-        self.output = output
+    Args:
+        output: the run's folder.
+        schema: the columns that are read.
+    """
+
+    def __init__(self, output: Store, schema: pa.Schema = SCHEMA) -> None:
+        self.output, self._schema = output, schema
         self._lock = threading.Lock()
         self._held: OrderedDict[str, pa.Table] = OrderedDict()
 
@@ -95,7 +101,7 @@ class PlanFiles:
         try:
             # Not `read_table`, which loads pyarrow.dataset and with it pandas: half a second of `status`.
             file = pq.ParquetFile(pa.BufferReader(self.output.get(key)))
-            return file.read(columns=_SCHEMA.names).cast(_SCHEMA).combine_chunks()
+            return file.read(columns=self._schema.names).cast(self._schema).combine_chunks()
         except ObjectNotFound as error:
             raise RunError(f"the plan {uri}{key} is missing; restore it") from error
         except (pa.ArrowException, OSError, ValueError) as error:

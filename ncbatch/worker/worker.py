@@ -146,12 +146,18 @@ class Worker:
     def run_unit(self, unit: Unit, attempt: str, poisoned: Mapping[str, Failure]) -> CommittedUnit | Trouble:
         """Does a unit and commits it, without the poisoned images; returns what the commit holds."""
         with about(run=self._run, unit=unit.id, attempt=attempt):
-            return self._reported(lambda: run_unit(self._workspace, unit, attempt, poisoned))
+            return self._reported(lambda: self._do(unit, attempt, poisoned))
 
     def probe(self, unit: Unit, attempt: str, image_key: str) -> Trouble | None:
         """Does one image of a unit and commits nothing."""
         with about(run=self._run, unit=unit.id, attempt=attempt):
-            return self._reported(lambda: probe_image(self._workspace, unit, attempt, image_key))
+            return self._reported(lambda: self._do_one(unit, attempt, image_key))
+
+    def _do(self, unit: Unit, attempt: str, poisoned: Mapping[str, Failure]) -> CommittedUnit:
+        return run_unit(self._workspace, unit, attempt, poisoned)
+
+    def _do_one(self, unit: Unit, attempt: str, image_key: str) -> None:
+        probe_image(self._workspace, unit, attempt, image_key)
 
     def _reported(self, action: Callable[[], _Result]) -> _Result | Trouble:
         if self._workspace.leaving.is_set():
