@@ -20,6 +20,7 @@ import ncbatch
 from ncbatch.exit_codes import ExitCode
 from ncbatch.metrics.failures import CLASSES
 from ncbatch.metrics.schema import SCHEMA, SCHEMA_VERSION, column_descriptions
+from ncbatch.telemetry.instruments import INSTRUMENTS
 
 _COLUMNS = 100  # characters of a line of help
 _FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
@@ -109,6 +110,26 @@ def outcomes_page() -> str:
     return "\n".join([*lines, ""])
 
 
+def metrics_page() -> str:
+    """reference/metrics.md."""
+    lines = [
+        "# Metrics for Prometheus",
+        "",
+        "Ray's agent on each node exports them with `ray_` before the names, and with the label `run`, the",
+        "URI of the run's folder, beside those that are named here and Ray's own (`NodeAddress`, `WorkerId`",
+        "and others). A process that is killed takes what it counted in the last ten seconds with it; the",
+        "driver's counts are complete. The sums of histograms are approximate, since Ray sends their buckets",
+        "only.",
+        "",
+        "| metric | kind | labels | what it holds |",
+        "|---|---|---|---|",
+    ]
+    for each in INSTRUMENTS:
+        labels = ", ".join(f"`{label}`" for label in each.labels)
+        lines.append(f"| `ray_{each.name}` | {type(each).__name__.lower()} | {labels} | {each.help} |")
+    return "\n".join([*lines, ""])
+
+
 def python_page() -> str:
     """reference/python.md."""
     lines = ["# Python API", "", "What `import ncbatch` offers; the examples are run as tests.", ""]
@@ -137,6 +158,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "reference/commands.md": commands_page,
     "reference/columns.md": columns_page,
     "reference/outcomes.md": outcomes_page,
+    "reference/metrics.md": metrics_page,
     "reference/python.md": python_page,
 }
 

@@ -22,6 +22,7 @@ from ncbatch.driver.lost_calls import LostCall
 from ncbatch.driver.options import Deadlines
 from ncbatch.driver.pool import Ended, Pool
 from ncbatch.driver.progress import PlanCounts, Progress, RunState, Snapshot
+from ncbatch.driver.run_metrics import RunMetrics
 from ncbatch.driver.schedule import Call, CallKind, Schedule
 from ncbatch.driver.status_writer import StatusWriter
 from ncbatch.driver.steering import Steering
@@ -103,6 +104,7 @@ class Driver:
         self._deadlines, self._policy, self._show, self._again = deadlines, policy, show, again
         self._take(work)
         self._attempts = 0
+        self._metrics = RunMetrics()
         self._status_at, self._state_told = 0.0, ""
         self._quarantined: dict[tuple[str, str], Quarantine] = {}
 
@@ -235,6 +237,7 @@ class Driver:
                 schedule.committed(call, place, _outcome(result))
                 self._committed(unit.id)
                 self.progress.add(unit.variant, result)
+                self._metrics.committed(unit.variant, result)
                 self.progress.forecast.committed(unit.id, now)
                 self._pace.observe(unit, ended.seconds)
             case None if call.kind is CallKind.PROBE:
@@ -247,6 +250,7 @@ class Driver:
             case GivenBack() | LostCall(blameless=True):
                 schedule.interrupted(call, place)
             case LostCall():
+                self._metrics.lost(result.reason)
                 schedule.struck(call, place, result.reason, now, result.detail)
             case _:
                 raise AssertionError(f"a worker answered {result!r} to {call}")
@@ -270,6 +274,11 @@ class Driver:
         self.progress.forecast.tick(time.monotonic(), self._pool.in_flight(), self._pool.size)
         snapshot = self.progress.snapshot(self._heartbeat.driver)
         self._show(snapshot)
+        self._metrics.cost(self._steering.cost)
+        self._metrics.report(
+            snapshot, busy=self._pool.busy_workers, in_flight=len(self._pool.in_flight()),
+            starting=max(self._pool.size - self._pool.ready_workers, 0), places=self._pool.places(),
+        )  # fmt: skip
         changed = snapshot.state != self._state_told
         if at_once or changed or time.monotonic() - self._status_at > _STATUS_SECONDS:
             self._status_at, self._state_told = time.monotonic(), snapshot.state

@@ -9,8 +9,10 @@ from typing import Any
 import ray
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
+from ncbatch.driver.health import Blame
 from ncbatch.driver.schedule import DEVICE_FAILED
 from ncbatch.driver.slots import Slot
+from ncbatch.metrics.failures import Failure
 from ncbatch.worker.worker import DeviceFailure
 
 log = logging.getLogger(__name__)
@@ -47,6 +49,13 @@ def outcome(slot: Slot) -> Any:
         return result
     log.warning("the device of a worker (%s) failed: %s", slot.name, result.message)
     return LostCall(DEVICE_FAILED, result.message)
+
+
+def failure_by(blame: Blame) -> Failure:
+    """What the row of an image says that every worker was lost with."""
+    places = "; ".join(map(str, blame.places))
+    lost = f"the worker was lost every time it came to this image ({places}); see its log"
+    return Failure(blame.reason, lost)
 
 
 def _is_loss_of_node(error: Exception) -> bool:

@@ -20,14 +20,15 @@ from ncbatch.driver.board import BoardReader
 from ncbatch.driver.cluster import start_ray
 from ncbatch.driver.cluster_view import ClusterView, ClusterWatch, this_node
 from ncbatch.driver.elastic import Aim, Elastic, Needs
-from ncbatch.driver.health import Blame, Place
-from ncbatch.driver.lost_calls import LostCall, outcome
+from ncbatch.driver.health import Place
+from ncbatch.driver.lost_calls import LostCall, failure_by, outcome
 from ncbatch.driver.options import PoolConfig
+from ncbatch.driver.ray_metrics import RayExporter
 from ncbatch.driver.schedule import Call, CallKind
 from ncbatch.driver.shared_models import share_models
 from ncbatch.driver.slots import Flight, Measurement, Slot
-from ncbatch.metrics.failures import Failure
 from ncbatch.plan.units import Unit
+from ncbatch.telemetry import recorder
 from ncbatch.worker.beats import Beat, Heard
 from ncbatch.worker.worker import GivenBack, Worker, WorkerConfig, WorkerInfo
 
@@ -97,7 +98,10 @@ class Pool:
         self._watch = ClusterWatch()
         self._board = BoardReader()
         source = share_models(self._config.output, self._config.spec.models)
-        self._config = replace(self._config, report=self._board.pen, source=source, node=this_node)
+        metrics = RayExporter(self._config.output.uri)
+        recorder.start(metrics)
+        told: dict[str, Any] = {"report": self._board.pen, "source": source, "node": this_node}
+        self._config = replace(self._config, metrics=metrics, **told)
         self._recruit(self._elastic.needs(self._view))
         self._none_since = time.monotonic()
 
@@ -122,6 +126,7 @@ class Pool:
         self._slots.clear()
         if self._board is not None:
             self._board.close()
+            recorder.stop()
         ray.shutdown()
 
     @property
@@ -200,6 +205,11 @@ class Pool:
         return sum(slot.info is not None for slot in self._slots)
 
     @property
+    def busy_workers(self) -> int:
+        """How many workers have a call in flight."""
+        return sum(slot.flight is not None for slot in self._slots)
+
+    @property
     def size(self) -> int:
         """Workers, those that are still starting included, but not those that wait for room."""
         return min(self._counted, self.room)
@@ -227,7 +237,7 @@ class Pool:
         if call.kind is CallKind.TRIAL:
             slot.ref = slot.actor.trial.remote(unit.variant)
         elif call.image is None:
-            poisoned = {image: _failure(blame) for image, blame in call.poisoned.items()}
+            poisoned = {image: failure_by(blame) for image, blame in call.poisoned.items()}
             slot.ref = slot.actor.run_unit.remote(unit, attempt, poisoned)
         else:
             slot.ref = slot.actor.probe.remote(unit, attempt, call.image)
@@ -354,10 +364,3 @@ class Pool:
             there.total("CPU"),
             there.total("GPU"),
         )
-
-
-def _failure(blame: Blame) -> Failure:
-    """What the row of an image says that every worker was lost with."""
-    places = "; ".join(map(str, blame.places))
-    lost = f"the worker was lost every time it came to this image ({places}); see its log"
-    return Failure(blame.reason, lost)

@@ -16,6 +16,7 @@ from ncbatch.store.interface import ObjectInfo, Store, StoreOptions
 from ncbatch.store.s3_connection import S3Connection
 from ncbatch.store.s3_errors import status_of
 from ncbatch.store.s3_refusals import explain_refused_put
+from ncbatch.telemetry import instruments
 
 _CHECK_SECONDS = 15.0  # a person is waiting for this answer
 _LONGEST_KEY = 1024  # bytes of UTF-8, S3's limit
@@ -66,6 +67,7 @@ class S3Store(Store):
             answer = client.get_object(Bucket=self.bucket, Key=full)
             # Read here, inside the retries: a connection may be lost in the middle of the body.
             data = answer["Body"].read()
+            instruments.STORE_BYTES.add(len(data), direction="read")
             return ObjectInfo(key, len(data), _unquoted(answer["ETag"])), data
 
         return self._connection.request(send, full)
@@ -207,6 +209,7 @@ class S3Store(Store):
             full,
             diagnose=lambda failures: explain_refused_put(self._connection, full, failures),
         )
+        instruments.STORE_BYTES.add(len(data), direction="written")
         return _unquoted(answer["ETag"])
 
     def _page(self, full_prefix: str, seconds: float | None = None, **arguments: Any) -> dict[str, Any]:

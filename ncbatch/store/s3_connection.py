@@ -27,7 +27,9 @@ from ncbatch.store.errors import StoreUnavailable
 from ncbatch.store.interface import StoreOptions
 from ncbatch.store.s3_errors import as_store_error, is_transient, status_of, summary
 from ncbatch.store.s3_options import S3Options
+from ncbatch.store.s3_telemetry import watch
 from ncbatch.store.waiting import waits
+from ncbatch.telemetry import instruments
 
 _log = logging.getLogger(__name__)
 
@@ -115,6 +117,7 @@ class S3Connection:
             assert attempt.outcome is not None and attempt.next_action is not None
             seen = summary(attempt.outcome.exception())
             _log.warning("%s: %s; next try in %.1f s", self.endpoint(), seen, attempt.next_action.sleep)
+            instruments.STORE_RETRIES.add()
             waits()
 
         attempts = tenacity.Retrying(
@@ -175,6 +178,7 @@ class S3Connection:
             ) from None
         events: Any = client.meta.events
         events.register("provide-client-params.s3", self._with_options)
+        watch(events)
         return client
 
     def _with_options(self, params: dict[str, Any], model: Any, **_: Any) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from ncbatch.images.pixels import Pixels
 from ncbatch.metrics.failures import Failure
 from ncbatch.stages import EVERYTHING
 from ncbatch.worker.batching import Batching
+from ncbatch.worker.busy import Busy
 from ncbatch.worker.device_health import fault, says_out_of_memory
 from ncbatch.worker.fetch import FetchedImage
 from ncbatch.worker.tracer import Tracer
@@ -216,9 +217,11 @@ def refined(
     images = [job.image for job in jobs]
     state = wip.resume(images)
     tracer.begin(images, state)
+    busy = Busy()
 
     def more(going_on: Sequence[int]) -> Sequence[Pixels]:
-        found = refill(going_on)
+        with busy.waiting():
+            found = refill(going_on)
         images.extend(job.image for job in found)
         return [job.pixels for job in found]
 
@@ -227,11 +230,12 @@ def refined(
         progress.at_steps(at, refinement.steps_taken, refinement.has_ended)
         tracer.look(refinement, at)
         if wip.due(refinement, at_once=progress.leaving):
-            settle()
-            wip.save(refinement, at, tracer.state(at))
+            with busy.waiting():
+                settle()
+                wip.save(refinement, at, tracer.state(at))
         if not refinement.done:  # else its results are about to be handed over
             progress.go_on()
 
-    for number, result in find([job.pixels for job in jobs], state, pause, more):
+    for number, result in busy.made(find([job.pixels for job in jobs], state, pause, more)):
         tracer.end(images[number])
         yield number, result

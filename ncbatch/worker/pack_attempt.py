@@ -16,6 +16,7 @@ from ncbatch.metrics.failures import Failure
 from ncbatch.metrics.schema import Row
 from ncbatch.plan.spec import Variant
 from ncbatch.plan.units import PlannedImage, Unit
+from ncbatch.telemetry import instruments
 from ncbatch.worker.batches import (
     OUT_OF_MEMORY,
     Batches,
@@ -86,7 +87,8 @@ class PackAttempt:
         """Rows of images that become a pack, less those that do not decode or fit in memory."""
         while good:
             try:
-                packed = self._coder.pack([g.found for g in good])
+                with instruments.BUSY_SECONDS.seconds():
+                    packed = self._coder.pack([g.found for g in good])
             except PackCheckError as error:
                 unfit, failure = error.image, failure_of(error)
             except (MemoryError, RuntimeError) as error:

@@ -7,6 +7,7 @@ put. So a unit may be done any number of times, by any number of workers at once
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -19,6 +20,7 @@ from ncbatch.metrics.summary import unit_result
 from ncbatch.metrics.unit_result import CommittedUnit
 from ncbatch.plan.units import Unit
 from ncbatch.store.waiting import told_of_waiting
+from ncbatch.telemetry import instruments
 from ncbatch.worker.attempt import Attempt
 from ncbatch.worker.pack_attempt import PackAttempt
 from ncbatch.worker.workspace import Workspace
@@ -54,6 +56,7 @@ def run_unit(
                 rows = None
     workspace.wip(unit).discard()
     if rows is not None:
+        _count(rows)
         return _told(unit_result(rows), rows)
     log.info("unit %s is committed already", unit.id)
     keys = {image.key for image in unit.images}  # it may hold more, which has been planned again since
@@ -68,6 +71,24 @@ def _told(result: CommittedUnit, rows: Sequence[Row]) -> CommittedUnit:
             log.warning("%s failed: %s: %s", row.image_key, row.error_class, row.error)
     log.info("committed %d images ok, %d failed", result.ok, result.failed)
     return result
+
+
+def _count(rows: Sequence[Row]) -> None:
+    """What Prometheus is told of rows that this process has committed."""
+    for row in rows:
+        if row.status != "ok":
+            continue
+        variant = row.variant
+        instruments.PIXELS.add((row.width or 0) * (row.height or 0), variant=variant)
+        measured = (
+            (instruments.BPP, row.bpp),
+            (instruments.PSNR, row.psnr),
+            (instruments.ENCODE_SECONDS, row.encode_seconds),
+            (instruments.REFINEMENT_SECONDS, row.device_seconds),
+        )
+        for histogram, value in measured:
+            if value is not None and math.isfinite(value):
+                histogram.observe(value, variant=variant)
 
 
 def _check_complete(unit: Unit, rows: Sequence[Row]) -> None:

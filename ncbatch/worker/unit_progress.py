@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from ncbatch.codec.methods import Recipe
 from ncbatch.codec.recipe import RefinedRecipe
 from ncbatch.plan.units import PlannedImage, Unit
+from ncbatch.telemetry import instruments
 from ncbatch.worker.beats import Beat, BeatSink, GiveBack
 
 _SECONDS = 1.0
@@ -36,7 +37,9 @@ class UnitProgress:
         self._pixels = {image.key: image.pixels for image in unit.images}
         self._total = max(unit.pixels, 1)
         self._attempt, self._report, self._clock = attempt, report, clock
+        self._variant = unit.variant
         self._shares: dict[str, float] = {}
+        self._taken: dict[str, int] = {}
         self._step, self._begun_at = 0, 0.0
         self._said_at = float("-inf")
         self._signs = 0
@@ -60,6 +63,8 @@ class UnitProgress:
                 if image.key not in self._shares:  # it begins, or goes on from a state that was saved
                     self._begun_at += share * self._pixels[image.key] / self._total
                 self._shares[image.key] = share
+                instruments.STEPS.add(step - self._taken.get(image.key, step), variant=self._variant)
+                self._taken[image.key] = step
             self._say()
 
     def done(self, key: str) -> None:

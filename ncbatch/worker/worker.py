@@ -23,6 +23,7 @@ from ncbatch.models.loading import ModelSource
 from ncbatch.plan.spec import RunSpec
 from ncbatch.plan.units import Unit
 from ncbatch.store import Store, StoreError
+from ncbatch.telemetry import instruments, recorder
 from ncbatch.worker.beats import BeatSink, GiveBack
 from ncbatch.worker.calibration import seconds_per_pixel, try_out
 from ncbatch.worker.device_health import fault, own_device
@@ -38,7 +39,7 @@ class WorkerConfig:
     """What a worker needs to know; travels to it.
 
     threads: of torch. report, source: see `Workspace`. node: tells where it is called.
-    log_format: of the lines that it logs.
+    log_format: of the lines that it logs. metrics: where its metrics go.
     """
 
     spec: RunSpec
@@ -50,6 +51,7 @@ class WorkerConfig:
     log_format: LogFormat = "text"
     source: ModelSource | None = None
     node: Callable[[], str] = str
+    metrics: recorder.Exporter | None = None
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,9 @@ class Worker:
         if problem is not None:
             raise RuntimeError(f"the device {device} does not compute: {problem}")
         self._node = config.node()
+        if config.metrics is not None:
+            recorder.start(config.metrics)
+            instruments.WORKER_SECONDS.begin()
         self._workspace = Workspace(
             config.spec, config.corpus, config.output, device, config.options, config.report, config.source
         )

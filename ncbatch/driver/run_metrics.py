@@ -1,0 +1,75 @@
+"""What a run's driver tells Prometheus, of what it knows in any case."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import get_args
+
+from ncbatch.driver.health import Place
+from ncbatch.driver.progress import RunState, Snapshot
+from ncbatch.metrics.unit_result import CommittedUnit
+from ncbatch.telemetry import instruments
+from ncbatch.telemetry.recorder import Labels
+
+
+class RunMetrics:
+    """Of one session."""
+
+    def __init__(self) -> None:
+        self._last_commit = time.time()
+        self._cost = 0.0
+
+    def committed(self, variant: str, result: CommittedUnit) -> None:
+        """A unit's commit stands."""
+        self._last_commit = time.time()
+        instruments.IMAGES.add(result.ok, variant=variant, status="ok", error_class="")
+        for name, count in result.classes.items():
+            instruments.IMAGES.add(count, variant=variant, status="failed", error_class=name)
+        instruments.IMAGE_BYTES.add(result.image_bytes, variant=variant)
+        instruments.BITSTREAM_BYTES.add(result.length, variant=variant)
+
+    def lost(self, reason: str) -> None:
+        """A call came to nothing. reason: an error class."""
+        instruments.LOST_CALLS.add(reason=reason)
+
+    def cost(self, cost: float | None) -> None:
+        """What the workers have cost so far; None: nobody knows."""
+        if cost is not None:
+            instruments.COST.add(cost - self._cost)
+            self._cost = cost
+
+    def report(
+        self, snapshot: Snapshot, *, busy: int, in_flight: int, starting: int, places: Sequence[Place]
+    ) -> None:
+        """The present state.
+
+        Args:
+            snapshot: of the run.
+            busy: workers with a call in flight. in_flight: units. starting: workers.
+            places: of all workers.
+        """
+        instruments.LAST_COMMIT.set(self._last_commit)
+        instruments.RUN_STATE.replace({(s,): float(s == snapshot.state) for s in get_args(RunState)})
+        counts: dict[Labels, float] = {}
+        for variant in snapshot.variants:
+            pending = variant.images - variant.ok - variant.failed
+            for status, count in (("ok", variant.ok), ("failed", variant.failed), ("pending", pending)):
+                counts[variant.name, status] = float(max(count, 0))
+        instruments.RUN_IMAGES.replace(counts)
+        if snapshot.plan is not None:
+            waiting = max(snapshot.plan.units - snapshot.committed_units - in_flight, 0)
+            units = {"committed": snapshot.committed_units, "in_flight": in_flight, "waiting": waiting}
+            instruments.RUN_UNITS.replace({(state,): float(count) for state, count in units.items()})
+        workers = {"busy": busy, "idle": max(snapshot.workers - busy, 0), "starting": starting}
+        instruments.WORKERS.replace({(state,): float(count) for state, count in workers.items()})
+        at = Counter(place.key for place in places)
+        instruments.QUARANTINED.replace(
+            {
+                (kept.host or kept.node, kept.device): float(at[kept.node, kept.device])
+                for kept in snapshot.quarantined
+            }
+        )
+        instruments.PROGRESS.set(snapshot.fraction)
+        instruments.REMAINING.set(snapshot.eta_seconds)

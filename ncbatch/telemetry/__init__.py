@@ -1,0 +1,1 @@
+"""Metrics for Prometheus: counted in this process, and handed over by a thread to whoever exports them."""
