@@ -29,3 +29,19 @@ def size(count: float) -> str:
             break
         count /= 1000
     return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+
+
+def cost(worker_seconds: float, price_per_hour: float) -> float:
+    """What workers cost, in the currency of the price.
+
+    Args:
+        worker_seconds: for which there are workers, computing or not: each holds a device (a GPU, or its
+            CPUs) from when it starts until it is ended.
+        price_per_hour: of a device.
+    """
+    return worker_seconds / 3600 * price_per_hour
+
+
+def money(amount: float) -> str:
+    """An amount of money, in whatever currency: "1,234.50"."""
+    return f"{amount:,.2f}" if amount >= 0.01 or amount == 0 else "less than 0.01"

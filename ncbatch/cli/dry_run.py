@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ncbatch.cli.console import out, print_table
 from ncbatch.exit_codes import ExitCode
-from ncbatch.words import counted, duration, size
+from ncbatch.words import cost, counted, duration, money, size
 
 if TYPE_CHECKING:
     from ncbatch.driver.options import EncodeOptions
@@ -61,7 +61,7 @@ def print_plan(spec: RunSpec, output_uri: str, options: EncodeOptions) -> ExitCo
         f"in all {_time(device)} of device time, {_time(wall)} with {counted(workers, 'workers')} like this "
         f"machine, {size(sum(e.bytes for e in estimates))} of output"
     )
-    print_cost(device, options.budget.price_per_hour)
+    print_cost(wall * workers, options.budget.price_per_hour)
     return ExitCode.OK
 
 
@@ -85,12 +85,12 @@ def _print_outlook(found: Outlook) -> None:
         out.print(f"inputs whose etag changed and whose bytes did not: {len(changes.same)}")
 
 
-def print_cost(device_seconds: float, price_per_hour: float | None) -> None:
-    """What some device time costs, where its price is known."""
+def print_cost(worker_seconds: float, price_per_hour: float | None) -> None:
+    """What it costs to have workers for so long, where their price is known."""
     if price_per_hour is not None:
-        cost = device_seconds / 3600 * price_per_hour
-        told = f"{cost:,.2f}" if cost >= 0.01 else "less than 0.01"
-        out.print(f"cost: {told}, at {price_per_hour:g} per device hour")
+        out.print(
+            f"cost: {money(cost(worker_seconds, price_per_hour))}, at {price_per_hour:g} per device hour"
+        )
 
 
 def _time(seconds: float) -> str:

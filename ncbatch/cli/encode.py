@@ -13,6 +13,7 @@ from ncbatch.cli.consent import ask
 from ncbatch.cli.console import out, progress_display, say
 from ncbatch.cli.dry_run import print_plan
 from ncbatch.cli.flags import Given, command
+from ncbatch.cli.progress_line import progress_line
 from ncbatch.cli.status import print_summary, summary_content
 from ncbatch.cli.variant_flags import INPUTS, VARIANT
 from ncbatch.driver.options import EncodeOptions
@@ -22,6 +23,10 @@ from ncbatch.settings import Section, Setting
 from ncbatch.store import StoreOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ncbatch.driver.notify import Ending
+    from ncbatch.driver.progress import Snapshot
     from ncbatch.plan.places import Places
     from ncbatch.plan.spec import RunSpec
 
@@ -92,13 +97,12 @@ def encode_and_summarise(
 ) -> ExitCode:
     """Carries a run out, and prints what became of it."""
     places = _checked(spec, output, options)
-    from ncbatch.cli.progress_line import progress_line
     from ncbatch.driver.encode_corpus import encode_corpus  # torch and Ray, which take seconds
     from ncbatch.driver.notify import notified
 
     consent = None if options.yes else ask
     with notified(options.notify, places.output.uri) as ending, progress_display() as show:
-        summary = encode_corpus(places, options, lambda s: show(progress_line(s), s.is_over), consent)
+        summary = encode_corpus(places, options, _showing(show, ending), consent)
         ending.finished(summary)
     with contextlib.suppress(BrokenPipeError):  # the exit code is the run's, whoever reads
         if as_json:
@@ -113,6 +117,16 @@ def encode_and_summarise(
         return ExitCode.OK
     _print_failures(output, summary.failed, options.store)
     return ExitCode.FAILED
+
+
+def _showing(show: Callable[[str, bool], None], ending: Ending) -> Callable[[Snapshot], None]:
+    """Takes a run's snapshots: shows them, and keeps what a notification of the end says."""
+
+    def take(snapshot: Snapshot) -> None:
+        ending.saw(snapshot)
+        show(progress_line(snapshot), snapshot.is_over)
+
+    return take
 
 
 def _checked(spec: RunSpec, output: str, options: EncodeOptions) -> Places:

@@ -13,8 +13,8 @@ from ncbatch.cli.console import out, print_table
 from ncbatch.cli.flags import command
 from ncbatch.errors import Terminated
 from ncbatch.exit_codes import ExitCode
-from ncbatch.settings import Setting, positive_float
-from ncbatch.words import counted, duration, size
+from ncbatch.settings import Price, Setting, positive_float
+from ncbatch.words import cost, counted, duration, money, size
 
 if TYPE_CHECKING:
     from ncbatch.driver.progress import Snapshot
@@ -43,6 +43,7 @@ def status(
         "print it again every so many seconds (5 where no number is given) until the run is over",
         "[SECONDS]", _seconds, default="once",
     )] = None,
+    price_per_hour: Price = None,
     store: Storage,
 ) -> ExitCode:  # fmt: skip
     """Tells how much of a run is done, once or until it is over."""
@@ -50,7 +51,7 @@ def status(
     failures = shlex.join(["ncbatch", "failures", run, *store_words(store)])
     try:
         while True:
-            state = _show(output, failures, as_json=json)
+            state = _show(output, failures, price_per_hour, as_json=json)
             if watch is None or state in _OVER:
                 return ExitCode.OK
             time.sleep(watch)
@@ -62,7 +63,7 @@ def status(
         return ExitCode.OK  # who watches has seen enough
 
 
-def _show(output: Store, failures: str, *, as_json: bool) -> str:
+def _show(output: Store, failures: str, price: float | None, *, as_json: bool) -> str:
     """Prints the status once; returns the run's state. failures: the command that tells of failed rows."""
     from ncbatch.driver.lease import read_lease
     from ncbatch.driver.progress import read_status
@@ -77,7 +78,7 @@ def _show(output: Store, failures: str, *, as_json: bool) -> str:
         if as_json:
             out.print_json(json.dumps({"state": told.state, "driver": holder}))
         else:
-            _print_state(told, snapshot, holder)
+            _print_state(told, snapshot, holder, price)
         return told.state
     spec = (stored or read_run(output)).spec
     from ncbatch.driver.told_status import told_status
@@ -88,6 +89,8 @@ def _show(output: Store, failures: str, *, as_json: bool) -> str:
     told = with_pending(told, run.pending)
     if as_json:
         content: dict[str, Any] = {"state": told.state, "driver": holder} | _content(run)
+        if price is not None and snapshot is not None:
+            content["cost"] = cost(snapshot.worker_seconds, price)
         content["snapshot"] = snapshot.model_dump(mode="json") if snapshot else None
         out.print_json(json.dumps(content))
         return told.state
@@ -97,7 +100,7 @@ def _show(output: Store, failures: str, *, as_json: bool) -> str:
             f"`{failures}` says what can be done about failed rows; "
             "the same encode command with --retry-failed tries them again"
         )
-    _print_state(told, snapshot, holder)
+    _print_state(told, snapshot, holder, price)
     return told.state
 
 
@@ -129,7 +132,7 @@ def _print_run(run: RunStatus) -> None:
     print_summary(run.summary, several=several)
 
 
-def _print_state(told: Standing, snapshot: Snapshot | None, holder: str | None) -> None:
+def _print_state(told: Standing, snapshot: Snapshot | None, holder: str | None, price: float | None) -> None:
     line: str = told.state
     if told.explanation:
         line += f": {told.explanation}"
@@ -143,11 +146,23 @@ def _print_state(told: Standing, snapshot: Snapshot | None, holder: str | None) 
     for kept in snapshot.quarantined if snapshot is not None and not snapshot.is_over else ():
         after = counted(kept.failures, "failures")
         out.print(f"kept from work: {kept.name}, after {after} (last: {kept.reason})")
+    if snapshot is not None and price is not None:
+        out.print(cost_words(snapshot, price))
     if holder:
         out.print(f"driver: {holder}")
     if snapshot is not None:
         ago = duration(max((datetime.now(timezone.utc) - snapshot.updated_at).total_seconds(), 0))
         out.print(f"last update {ago} ago")
+
+
+def cost_words(snapshot: Snapshot, price_per_hour: float) -> str:
+    """What a run's workers have cost, and what the rest costs at the pace of the present ones."""
+    paid = snapshot.worker_seconds
+    words = f"cost so far: {money(cost(paid, price_per_hour))}"
+    if snapshot.eta_seconds and snapshot.workers and not snapshot.is_over:
+        whole = paid + snapshot.eta_seconds * snapshot.workers
+        words += f", {money(cost(whole, price_per_hour))} when all is done"
+    return f"{words}, at {price_per_hour:g} per device hour"
 
 
 def summary_content(summary: Summary) -> dict[str, Any]:

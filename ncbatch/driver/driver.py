@@ -21,7 +21,7 @@ from ncbatch.driver.limits import EarlierFailures, Outcome, Policy
 from ncbatch.driver.lost_calls import LostCall
 from ncbatch.driver.options import Deadlines
 from ncbatch.driver.pool import Ended, Pool
-from ncbatch.driver.progress import PlanCounts, Progress, RunState, Snapshot
+from ncbatch.driver.progress import PlanCounts, Progress, RunState, Snapshot, UnitInFlight
 from ncbatch.driver.run_metrics import RunMetrics
 from ncbatch.driver.schedule import Call, CallKind, Schedule
 from ncbatch.driver.status_writer import StatusWriter
@@ -190,6 +190,7 @@ class Driver:
             if asked and not told:
                 told = True
                 log.warning("finishing what is in flight; press Ctrl-C again to stop at once")
+            self.progress.reason = stopped or ""
             draining = bool(stopped or asked)
             if draining and not self._pool.calling:
                 break
@@ -268,8 +269,29 @@ class Driver:
         self._quarantined = now
         self.progress.quarantined = list(now.values())
 
+    def _in_flight(self) -> list[UnitInFlight]:
+        found = []
+        for flight, place, beat in self._pool.flights():
+            if not isinstance(call := flight.call, Call):
+                continue
+            unit = self._units[call.unit]
+            all_images = len(unit.images) if call.kind is CallKind.UNIT else 0
+            found.append(
+                UnitInFlight(
+                    unit=unit.id,
+                    variant=unit.variant,
+                    images=1 if call.kind is CallKind.PROBE else all_images,
+                    worker=str(place),
+                    fraction=beat.fraction if beat is not None else None,
+                    seconds=time.monotonic() - flight.started,
+                )
+            )
+        return found
+
     def _report(self, *, at_once: bool = False) -> None:
         self.progress.workers = self._pool.ready_workers
+        self.progress.worker_seconds = self._steering.worker_seconds
+        self.progress.in_flight = self._in_flight()
         self._tell_of_quarantines()
         self.progress.forecast.tick(time.monotonic(), self._pool.in_flight(), self._pool.size)
         snapshot = self.progress.snapshot(self._heartbeat.driver)

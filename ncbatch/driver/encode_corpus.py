@@ -17,7 +17,7 @@ from ncbatch.driver.limits import EarlierFailures
 from ncbatch.driver.options import EncodeOptions
 from ncbatch.driver.order_watch import OrderWatch
 from ncbatch.driver.pool import Pool
-from ncbatch.driver.progress import RunState, Snapshot, announce, end_early
+from ncbatch.driver.progress import RunState, Snapshot, announce, end_early, read_status
 from ncbatch.driver.second_attempt import second_attempt
 from ncbatch.driver.steering import Steering
 from ncbatch.errors import RunError, StoppedByPolicyError
@@ -173,7 +173,10 @@ def _drive(
 ) -> tuple[str | None, int]:
     """Why the run was stopped, if it was, and how many rows it has when it is finished."""
     output = places.output
-    steering = Steering(options.budget, OrderWatch(output))  # measuring and planning count, too
+    said = read_status(output)
+    earlier = said.worker_seconds if said is not None else 0.0
+    # Measuring and planning count, too.
+    steering = Steering(options.budget, OrderWatch(output), earlier=earlier)
     corpus_there, output_there = (_patient(store, options) for store in (places.corpus, output))
     config = WorkerConfig(
         spec, corpus_there, output_there, options.worker,

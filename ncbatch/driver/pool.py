@@ -243,6 +243,14 @@ class Pool:
             slot.ref = slot.actor.probe.remote(unit, attempt, call.image)
         slot.flight, slot.last = Flight(call, attempt, patience, time.monotonic()), call.unit
 
+    def flights(self) -> list[tuple[Flight, Place, Beat | None]]:
+        """What is being done, where, and the last beat of it; None: none has arrived. Never waits."""
+        return [
+            (flight, slot.place, heard.beat if (heard := self._heard.get(flight.attempt)) else None)
+            for slot in self._slots
+            if (flight := slot.flight) is not None and slot.place is not None
+        ]
+
     def in_flight(self) -> dict[str, Beat | None]:
         """The units being done, and the last beat of each; None: none has arrived. Never waits."""
         flights = [slot.flight for slot in self._slots if slot.flight is not None]

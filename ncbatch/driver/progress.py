@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -13,7 +14,7 @@ import pydantic
 from ncbatch import layout
 from ncbatch.driver.forecast import Forecast
 from ncbatch.driver.health import Place, Quarantine
-from ncbatch.metrics.unit_result import UnitResult
+from ncbatch.metrics.unit_result import CommittedUnit, UnitResult
 from ncbatch.store import ObjectNotFound, Store
 
 RunState = Literal[
@@ -65,6 +66,25 @@ class KeptFromWork(pydantic.BaseModel, frozen=True):
         return Place(self.node, self.device, self.host).name
 
 
+class UnitInFlight(pydantic.BaseModel, frozen=True):
+    """A unit that a worker is at.
+
+    images: of the unit. worker: its place, for people. fraction: of the unit's work that is done, 0 to 1;
+        None until the worker has told. seconds: since the worker was given it.
+    """
+
+    unit: str
+    variant: str
+    images: int
+    worker: str
+    fraction: float | None
+    seconds: float
+
+
+SHOWN_UNITS = 64
+"""Units in flight that a snapshot names at most."""
+
+
 class Snapshot(pydantic.BaseModel, frozen=True):
     """One moment of a run. Images count once per variant: as encodings.
 
@@ -76,6 +96,11 @@ class Snapshot(pydantic.BaseModel, frozen=True):
     mean_bpp, mean_psnr: over the ok images of all sessions, the latter without those that came back exactly;
         None where there are several variants, of which they would mean nothing.
     quarantined: places that get no work until they pass a trial.
+    reason: why the run ends, or has ended, before all is done; empty where nobody has told.
+    worker_seconds: for which workers have been there, in all sessions, idle or not: what is paid for.
+    failures: failed rows by error class, of what this session committed.
+    busy_workers, images_in_flight: workers that are at a unit, and the images of these units.
+    in_flight: the units, those that are longest at work first, and no more than SHOWN_UNITS.
     """
 
     state: RunState
@@ -97,6 +122,12 @@ class Snapshot(pydantic.BaseModel, frozen=True):
     quarantined: tuple[KeptFromWork, ...] = ()
     committed_units: int = 0
     plan: PlanCounts | None = None
+    reason: str = ""
+    worker_seconds: float = 0.0
+    failures: dict[str, int] = {}
+    busy_workers: int = 0
+    images_in_flight: int = 0
+    in_flight: tuple[UnitInFlight, ...] = ()
 
     @property
     def is_over(self) -> bool:
@@ -152,6 +183,10 @@ class Progress:
         self.workers = 0
         self.quarantined: Sequence[Quarantine] = ()
         self.plan: PlanCounts | None = None
+        self.in_flight: Sequence[UnitInFlight] = ()
+        self.reason = ""
+        self.worker_seconds = 0.0
+        self._failures: Counter[str] = Counter()
         self._committed_units = 0
 
     def add(self, variant: str, result: UnitResult, *, resumed: bool = False) -> None:
@@ -165,6 +200,8 @@ class Progress:
         count.image_bytes += result.image_bytes
         count.length += result.length
         self._committed_units += 1
+        if isinstance(result, CommittedUnit):
+            self._failures.update(result.classes)
         if resumed:
             self._resumed += result.ok + result.failed
 
@@ -204,12 +241,24 @@ class Progress:
             ),
             committed_units=self._committed_units,
             plan=self.plan,
+            reason=self.reason,
+            worker_seconds=self.worker_seconds,
+            failures=dict(self._failures.most_common()),
+            busy_workers=len(self.in_flight),
+            images_in_flight=sum(unit.images for unit in self.in_flight),
+            in_flight=tuple(sorted(self.in_flight, key=lambda unit: -unit.seconds)[:SHOWN_UNITS]),
         )
 
 
 def announce(output: Store, state: RunState, driver: str) -> None:
-    """Writes into `status.json` that a driver is up, before it can count anything."""
-    write_status(output, Snapshot(state=state, updated_at=datetime.now(timezone.utc), driver=driver))
+    """Writes into `status.json` that a driver is up, before it can count anything.
+
+    What earlier sessions were paid for is taken over.
+    """
+    said = read_status(output)
+    paid = said.worker_seconds if said is not None else 0.0
+    now = datetime.now(timezone.utc)
+    write_status(output, Snapshot(state=state, updated_at=now, driver=driver, worker_seconds=paid))
 
 
 def end_early(output: Store, driver: str, state: RunState) -> None:

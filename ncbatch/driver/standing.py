@@ -56,7 +56,7 @@ def standing(snapshot: Snapshot | None, lease: LeaseFile | None, now: datetime) 
     if snapshot is None:
         return Standing("planned", _TOLD["planned"])
     if snapshot.is_over:
-        return Standing(snapshot.state, _TOLD[snapshot.state])
+        return Standing(snapshot.state, _explained(snapshot))
     if not alive:
         return Standing("lost", f"its driver was killed, or its machine is gone; {_GO_ON}")
     silent = (now - snapshot.updated_at).total_seconds()
@@ -64,4 +64,15 @@ def standing(snapshot: Snapshot | None, lease: LeaseFile | None, now: datetime) 
         return Standing(
             "lost", f"its driver has said nothing for {silent:.0f} s; if it does not come back, {_GO_ON}"
         )
-    return Standing(snapshot.state, _TOLD[snapshot.state])
+    return Standing(snapshot.state, _explained(snapshot))
+
+
+def _explained(snapshot: Snapshot) -> str:
+    """What the state means, with the reason that the driver has named."""
+    match snapshot.state, snapshot.reason:
+        case "finishing", str(reason) if reason:
+            return f"it finishes what is in flight and ends then: {reason}"
+        case "stopped", str(reason) if reason:
+            return reason if _GO_ON in reason else f"{reason}; {_GO_ON}"
+        case state, _:
+            return _TOLD[state]

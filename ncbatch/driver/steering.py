@@ -9,6 +9,7 @@ from types import TracebackType
 
 from ncbatch.driver.budget import Budget
 from ncbatch.driver.order_watch import OrderWatch
+from ncbatch.words import cost
 
 log = logging.getLogger(__name__)
 
@@ -22,12 +23,18 @@ class Steering:
         budget: of this command, counted from now.
         orders: of an operator.
         clock: seconds.
+        earlier: seconds for which earlier commands of the run have had workers.
     """
 
     def __init__(
-        self, budget: Budget, orders: OrderWatch, clock: Callable[[], float] = time.monotonic
+        self,
+        budget: Budget,
+        orders: OrderWatch,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        earlier: float = 0.0,
     ) -> None:
-        self._budget, self._orders, self._clock = budget, orders, clock
+        self._budget, self._orders, self._clock, self._earlier = budget, orders, clock, earlier
         self._started = self._counted = clock()
         self._worker_seconds = 0.0
         self._paused = False
@@ -43,9 +50,14 @@ class Steering:
 
     @property
     def cost(self) -> float | None:
-        """What the workers have cost so far; None without a price."""
+        """What this command's workers have cost so far; None without a price."""
         price = self._budget.price_per_hour
-        return None if price is None else price * self._worker_seconds / _HOUR
+        return None if price is None else cost(self._worker_seconds, price)
+
+    @property
+    def worker_seconds(self) -> float:
+        """For which the run has had workers, in all commands."""
+        return self._earlier + self._worker_seconds
 
     def count(self, workers: int) -> None:
         """So many workers have been there since the last call."""

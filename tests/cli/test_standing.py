@@ -24,8 +24,9 @@ NOW = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
 DEAD = 2**22 + 1  # above the largest process id that Linux gives
 
 
-def said(state: Any, driver: str = "me", seconds_ago: float = 5.0) -> Snapshot:
-    return Snapshot(state=state, driver=driver, updated_at=NOW - timedelta(seconds=seconds_ago))
+def said(state: Any, driver: str = "me", seconds_ago: float = 5.0, reason: str = "") -> Snapshot:
+    at = NOW - timedelta(seconds=seconds_ago)
+    return Snapshot(state=state, driver=driver, updated_at=at, reason=reason)
 
 
 def held(driver: str = "me", pid: int | None = None, host: str | None = None) -> LeaseFile:
@@ -46,6 +47,8 @@ def held(driver: str = "me", pid: int | None = None, host: str | None = None) ->
         (said("finishing"), held("another"), "starting", "has been started again"),
         (said("finished"), None, "finished", "every image has a row"),
         (said("stopped"), None, "stopped", "run the same command again"),
+        (said("stopped", reason="drained by ann"), None, "stopped", "drained by ann; run the same command"),
+        (said("finishing", reason="drained by ann"), held(), "finishing", "ends then: drained by ann"),
         (said("interrupted"), None, "interrupted", "SIGTERM"),
         (said("running"), None, "lost", "its driver was killed"),
         (said("running"), held(pid=DEAD), "lost", "its driver was killed"),
@@ -215,6 +218,28 @@ def test_watching_ends_with_the_run(local: Workbench, capsys: pytest.CaptureFixt
     assert "running, 25 %, 1 worker" in told
     assert "finished: every image has a row" in told
     assert read_status(local.output) is not None
+
+
+def test_the_cost_is_that_of_all_sessions_and_of_idle_workers_too(
+    local: Workbench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    local.add({"a.png": make_image()})
+    local.open(local.spec())
+    lease = Lease(local.output)
+    lease.take(force=False)
+    now = datetime.now(timezone.utc)
+    write_status(
+        local.output, Snapshot(state="stopped", driver="before", updated_at=now, worker_seconds=5400)
+    )
+    announce(local.output, "starting", lease.driver)
+    said = read_status(local.output)
+    assert said is not None and said.worker_seconds == 5400
+    running = {"state": "running", "worker_seconds": 7200.0, "eta_seconds": 900.0, "workers": 4}
+    write_status(local.output, said.model_copy(update=running))
+    told = _status(local, capsys, "--price-per-hour", "2.5")[1]
+    assert "cost so far: 5.00, 7.50 when all is done, at 2.5 per device hour" in told
+    assert json.loads(_status(local, capsys, "--price-per-hour", "2.5", "--json")[1])["cost"] == 5.0
+    assert "cost so far" not in _status(local, capsys)[1]
 
 
 def test_a_driver_that_ends_early_says_so_or_leaves_nothing(local: Workbench) -> None:

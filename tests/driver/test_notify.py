@@ -5,12 +5,14 @@ import json
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
 import tenacity
 
 from ncbatch.driver.notify import notified
+from ncbatch.driver.progress import Snapshot
 from ncbatch.errors import LeaseHeldError, RunError, StoppedByPolicyError, Terminated
 from ncbatch.metrics.summary import summary_of
 from ncbatch.settings import web_address
@@ -59,7 +61,7 @@ def test_a_server_that_fails_twice_is_told_in_the_end(hook: Hook) -> None:
         ending.finished(SUMMARY)
     assert len(hook.bodies) == 3 and hook.bodies[0] == hook.bodies[2]
     assert hook.bodies[2] == {
-        "run": "s3://b/run/", "state": "finished", "ok": 0, "failed": 0, "reason": "",
+        "run": "s3://b/run/", "state": "finished", "ok": 0, "failed": 0, "pending": 0, "reason": "",
         "text": "The run s3://b/run/ has finished: 0 images ok, 0 failed",
     }  # fmt: skip
 
@@ -80,6 +82,44 @@ def test_every_other_end_is_told_too_and_goes_on(
         raise error
     (body,) = hook.bodies
     assert body["state"] == state and body["text"] == f"The run s3://b/run/ {text}"
+
+
+def test_what_a_run_has_done_is_told_when_it_was_stopped(hook: Hook) -> None:
+    at = datetime.now(timezone.utc)
+    seen = Snapshot(state="stopped", images=9, ok=5, failed=1, pending=3, updated_at=at)
+    with pytest.raises(StoppedByPolicyError), notified(hook.url, "s3://b/run/") as ending:
+        ending.saw(seen)
+        raise StoppedByPolicyError("stopped: drained by ann")
+    (body,) = hook.bodies
+    assert (body["ok"], body["failed"], body["pending"]) == (5, 1, 3)
+    assert body["text"].endswith("was stopped: drained by ann (5 images ok, 1 failed, 3 pending)")
+
+
+def test_an_address_that_does_not_answer_is_tried_for_seconds(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    waits: list[float] = []
+    monkeypatch.setattr("tenacity.nap.time.sleep", waits.append)
+    with notified("http://127.0.0.1:1/secret-path", "s3://b/run/") as ending:
+        ending.finished(SUMMARY)
+    assert waits and sum(waits) <= 10
+    first, last = caplog.messages
+    assert "does not take the notification" in first and "Ctrl-C" in first
+    assert "127.0.0.1 could not be told" in last and "secret" not in caplog.text
+
+
+def test_ctrl_c_ends_the_notification_and_not_what_it_is_about(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ncbatch.driver.notify._post", interrupted)
+    with notified("http://127.0.0.1:1/", "s3://b/run/") as ending:
+        ending.finished(SUMMARY)
+    assert caplog.messages == ["127.0.0.1 was not told how the run ended"]
 
 
 def test_a_driver_that_is_kept_out_tells_nobody_since_the_run_goes_on(hook: Hook) -> None:

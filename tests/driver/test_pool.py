@@ -146,6 +146,9 @@ def test_a_worker_that_reports_is_not_killed_however_long_it_takes(clock: Clock,
         assert not results(pool)
     assert not ray.actors[0].killed
     assert pool.in_flight() == {"u": Beat("attempt 0", 0.0, 99)}
+    ((flight, place, beat),) = pool.flights()
+    assert (flight.attempt, beat) == ("attempt 0", Beat("attempt 0", 0.0, 99))
+    assert place == pool.places()[0]
 
 
 def test_nobody_is_killed_while_the_board_cannot_be_read(clock: Clock, start: Any) -> None:

@@ -14,12 +14,12 @@ from ncbatch.driver.lease import Heartbeat, Lease, read_lease
 from ncbatch.driver.limits import EarlierFailures, Policy
 from ncbatch.driver.options import Deadlines
 from ncbatch.driver.pool import Pool
-from ncbatch.driver.progress import Progress, read_status, write_status
+from ncbatch.driver.progress import SHOWN_UNITS, Progress, UnitInFlight, read_status, write_status
 from ncbatch.driver.steering import Steering
 from ncbatch.driver.told_status import told_status
 from ncbatch.errors import RunError
 from ncbatch.metrics.summary import Summary
-from ncbatch.metrics.unit_result import UnitResult
+from ncbatch.metrics.unit_result import CommittedUnit, UnitResult
 from ncbatch.plan.commits import Commits
 from ncbatch.plan.run import committed_results
 from ncbatch.plan.spec import RunSpec
@@ -203,6 +203,21 @@ def test_several_variants_are_counted_apart() -> None:
         ("jpeg", 3, 2, 1, 2.0, 30.0),
         ("sga", 3, 1, 0, 0.5, 33.0),
     ]
+
+
+def test_a_snapshot_names_the_units_that_are_longest_at_work_and_why_images_failed() -> None:
+    progress = Progress({"v": 500}, Forecast({}))
+    progress.in_flight = [
+        UnitInFlight(unit=f"u{n}", variant="v", images=4, worker=f"process {n}", fraction=None, seconds=n)
+        for n in range(SHOWN_UNITS + 6)
+    ]
+    progress.add("v", CommittedUnit(2, 2, 1.0, 60.0, classes={"truncated": 2}))
+    progress.add("v", CommittedUnit(2, 1, 1.0, 60.0, classes={"empty": 1}))
+    progress.add("v", UnitResult(0, 1, 0.0, 0.0), resumed=True)
+    now = progress.snapshot()
+    assert (now.busy_workers, now.images_in_flight) == (SHOWN_UNITS + 6, 4 * (SHOWN_UNITS + 6))
+    assert [unit.seconds for unit in now.in_flight] == list(range(SHOWN_UNITS + 5, 5, -1))
+    assert (now.failures, now.failed) == ({"truncated": 2, "empty": 1}, 4)
 
 
 def test_a_snapshot_comes_back(local: Workbench) -> None:

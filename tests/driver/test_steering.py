@@ -57,6 +57,7 @@ def test_the_cost_is_that_of_the_workers_that_were_there() -> None:
     clock.now += 3600
     asked.count(workers=1)
     assert asked.stop_reason == "the workers have cost 10.00, and 10 are allowed (--max-cost)"
+    assert asked.worker_seconds == 9000
 
 
 def test_a_limit_of_the_cost_needs_a_price() -> None:
