@@ -253,10 +253,9 @@ class Pool:
 
     def in_flight(self) -> dict[str, Beat | None]:
         """The units being done, and the last beat of each; None: none has arrived. Never waits."""
-        flights = [slot.flight for slot in self._slots if slot.flight is not None]
         return {
-            flight.call.unit: self._heard[flight.attempt].beat if flight.attempt in self._heard else None
-            for flight in flights
+            flight.call.unit: beat
+            for flight, _, beat in self.flights()
             if isinstance(flight.call, Call) and flight.call.kind is CallKind.UNIT
         }
 
@@ -367,8 +366,5 @@ class Pool:
         log.warning(
             "no worker could start for a minute: each needs CPUs: %g, GPUs: %g, and the cluster has in all "
             "CPUs: %g, GPUs: %g; add nodes or ask for less with --cpus-per-worker and --gpus-per-worker",
-            self._needs["CPU"],
-            self._needs["GPU"],
-            there.total("CPU"),
-            there.total("GPU"),
-        )
+            self._needs["CPU"], self._needs["GPU"], there.total("CPU"), there.total("GPU"),
+        )  # fmt: skip
