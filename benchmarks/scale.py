@@ -93,6 +93,7 @@ def _open(folder: Path, rows: int) -> None:
     from ncbatch.plan.commits import Commits
     from ncbatch.plan.run import committed_results, list_inputs, open_run
     from ncbatch.plan.spec import find_run
+    from ncbatch.plan.units import Keys
 
     output = open_store(str(folder), create=True)
     spec = synthetic_spec(SyntheticCorpus(rows).uri)
@@ -100,7 +101,7 @@ def _open(folder: Path, rows: int) -> None:
     listing = list_inputs(spec, SyntheticCorpus(rows), StoreOptions(), output)
     run = open_run(spec, listing, output, lambda *_: UNIT_PIXELS, stored=stored, commits=commits)
     pending = run.pending
-    Schedule({u.id: [i.key for i in u.images] for u in pending}, {u.id: float(u.pixels) for u in pending})
+    Schedule({u.id: Keys(u.images) for u in pending}, {u.id: float(u.pixels) for u in pending})
     results = committed_results(run, commits)
     failed_before(run, commits)
     done = sum(result.ok + result.failed for result in results.values())

@@ -64,7 +64,7 @@ class Call:
     poisoned: Mapping[str, Blame] = field(default_factory=dict)
 
 
-@dataclass
+@dataclass(slots=True)
 class _UnitState:
     """strikes: since it was isolated, if it was. evidence: against single images. able: did their probe."""
 
@@ -75,6 +75,38 @@ class _UnitState:
     probing: set[str] = field(default_factory=set)
     isolated: bool = False
     given_up: bool = False
+
+
+class _Units:
+    """The units that are not committed. Most are never in trouble: they have a state once it is asked for.
+
+    Args:
+        images: of each unit.
+    """
+
+    def __init__(self, images: Mapping[str, Collection[str]]) -> None:
+        self._images = dict(images)
+        self._states: dict[str, _UnitState] = {}
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __contains__(self, unit: str) -> bool:
+        return unit in self._images
+
+    def __getitem__(self, unit: str) -> _UnitState:
+        if unit not in self._states:
+            self._states[unit] = _UnitState(self._images[unit])
+        return self._states[unit]
+
+    def get(self, unit: str) -> _UnitState | None:
+        """Its state; None of a unit that is committed."""
+        return self[unit] if unit in self._images else None
+
+    def remove(self, unit: str) -> bool:
+        """The unit is committed; whether it was not before."""
+        self._states.pop(unit, None)
+        return self._images.pop(unit, None) is not None
 
 
 class Schedule:
@@ -97,7 +129,7 @@ class Schedule:
         before: EarlierFailures | None = None,
         kinds: Mapping[str, Kind] | None = None,
     ) -> None:
-        self._units = {unit: _UnitState(images) for unit, images in units.items()}
+        self._units = _Units(units)
         images = sum(map(len, units.values()))
         self._health, self._limits = Health(), Limits(policy or Policy(), before or EarlierFailures(), images)
         order = {unit: n for n, unit in enumerate(sorted(units, key=lambda u: (-weights[u], u)))}
@@ -242,7 +274,7 @@ class Schedule:
             self._worked(place)
         if call.poisoned:
             self._health.excused(call.unit)
-        if self._units.pop(call.unit, None) is None:
+        if not self._units.remove(call.unit):
             return
         self._deal.take(call.unit)
         self._struck.discard(call.unit)

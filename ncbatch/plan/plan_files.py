@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
@@ -213,6 +214,7 @@ def _units_of(files: PlanFiles, key: str) -> Iterator[Unit]:
     about = [table[name] for name in ("unit", "variant", "generation")]
     for place, start in enumerate(starts.tolist()):
         name, variant, generation = (column[start].as_py() for column in about)
+        variant = sys.intern(variant)  # one text for all units
         span = (key, start, stops[place])
         yield Unit(name, variant, generation, StoredImages(files, (span,), totals[place], longest[place]))
 

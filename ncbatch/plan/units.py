@@ -49,7 +49,7 @@ class PlannedImage:
         return min(max(guess, GUESSES[0]), GUESSES[1])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Unit:
     """The images of one variant that one worker call does.
 
@@ -80,6 +80,8 @@ class Unit:
 
 class Keys(Collection[str]):
     """The keys of images, which are read only when they are asked for."""
+
+    __slots__ = ("_images",)
 
     def __init__(self, images: Sequence[PlannedImage]) -> None:
         self._images = images
