@@ -25,6 +25,7 @@ COMMANDS = {
     "demo": ("demo:demo", "encode a few images that come with scikit-image"),
     "pack": ("pack:pack", "put several images into one file, with bits-back"),
     "status": ("status:status", "how much of a run is done, and what its driver does"),
+    "watch": ("watch:watch", "show a run live, in the terminal or in a browser"),
     "pause": ("orders:pause", "let a run's driver begin nothing more, and wait"),
     "resume": ("orders:resume", "let a paused run go on"),
     "drain": ("orders:drain", "end a run's driver as soon as what is in flight is done"),

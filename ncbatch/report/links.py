@@ -12,9 +12,10 @@ from ncbatch.store.local_names import name_of_key
 class Links:
     """Links to the objects of one store from a page at the root of another one."""
 
-    def __init__(self, page: Store, target: Store) -> None:
+    def __init__(self, page: Store, target: Store, *, served: bool = False) -> None:
+        """served: the page is seen through a server that has nothing but the page."""
         self._target = target
-        self._base = _between(page.uri, target.uri)
+        self._base = None if served else _between(page.uri, target.uri)
 
     def href(self, key: str) -> str | None:
         """The relative URL of an object, or None where it is in another bucket or on another machine."""

@@ -33,7 +33,9 @@ select image_key, variant, error_class, error from metrics where status = 'faile
 """
 
 
-def write(report: Report, destination: Store, output: Store, corpus: Store | None = None) -> None:
+def write(
+    report: Report, destination: Store, output: Store, corpus: Store | None = None, *, live: int | None = None
+) -> None:
     """Writes `index.html`, `figures/`, `tables/` and `images/`.
 
     Args:
@@ -41,6 +43,8 @@ def write(report: Report, destination: Store, output: Store, corpus: Store | Non
         destination: the folder they are written to.
         output: the run's folder. The page links to its bitstreams where it can reach them.
         corpus: the images' folder, likewise; None where it is not there any more.
+        live: of a page that a server shows while the run goes on, the number of this version of it: the page
+            asks the server what happens, and loads itself again when there is a newer version.
     """
     drawn = {}
     for name, drawing in report.figures.items():
@@ -57,7 +61,8 @@ def write(report: Report, destination: Store, output: Store, corpus: Store | Non
         figures=drawn,
         files=files,
         comparisons=comparisons,
-        links=Links(destination, output),
+        live=live,
+        links=Links(destination, output, served=live is not None),
         originals=Links(destination, corpus) if corpus is not None else None,
     )
     destination.put("index.html", page.encode("utf-8", "backslashreplace"))
@@ -110,7 +115,13 @@ def _write_comparison(number: int, report: Report, destination: Store) -> dict[s
     }  # fmt: skip
 
 
-def _render(report: Report, **things: Any) -> str:
+def waiting_page(run: str, live: int) -> bytes:
+    """The page of a run that has no rows yet, for a server that shows what happens."""
+    page = _environment().get_template("waiting.html").render(run=run, name=_name(run), live=live)
+    return page.encode("utf-8", "backslashreplace")
+
+
+def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("ncbatch.report", "templates"),
         autoescape=True,
@@ -120,19 +131,27 @@ def _render(report: Report, **things: Any) -> str:
     )
     environment.filters["cell"] = tables.cell
     environment.filters["jpeg"] = lambda data: _data_uri(data, "image/jpeg")
-    return environment.get_template("page.html").render(
-        report=report,
-        overview=report.overview,
-        evaluation=report.evaluation,
-        facts=report.evaluation.facts,
-        cards=cards(report),
-        levels=LEVELS,
-        tables=_tables(report),
-        several=len(report.overview.variants) > 1,
-        name=_name(report.evaluation.corpus),
-        version=__version__,
-        written=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        **things,
+    return environment
+
+
+def _render(report: Report, **things: Any) -> str:
+    return (
+        _environment()
+        .get_template("page.html")
+        .render(
+            report=report,
+            overview=report.overview,
+            evaluation=report.evaluation,
+            facts=report.evaluation.facts,
+            cards=cards(report),
+            levels=LEVELS,
+            tables=_tables(report),
+            several=len(report.overview.variants) > 1,
+            name=_name(report.evaluation.corpus),
+            version=__version__,
+            written=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+            **things,
+        )
     )
 
 

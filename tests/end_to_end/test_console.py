@@ -34,7 +34,7 @@ from tests.end_to_end.runs import output_store, rows
 from tests.servers import free_port
 
 COMMANDS = (
-    *("encode", "demo", "status", "query", "decode", "failures", "verify", "compact", "gc"),
+    *("encode", "demo", "status", "watch", "query", "decode", "failures", "verify", "compact", "gc"),
     *("submit", "job", "train", "models", "convert", "report", "evaluate", "pack", "info"),
 )
 
