@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import shlex
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from ncbatch.cli.common import Corpus, DryRun, Json, Output, open_corpus, open_run_store, store_words
@@ -62,10 +63,24 @@ def encode(
     options: HowToEncode,
 ) -> ExitCode:
     """Encodes a corpus into a run, or goes on with one."""
+    options = with_profile(options, spec)
     asked = make_run_spec(corpus, spec, variant, inputs, options.store)
     if dry_run:
         return print_plan(asked, output, options)
     return encode_and_summarise(asked, output, options, as_json=json)
+
+
+def with_profile(options: EncodeOptions, spec_file: str | None) -> EncodeOptions:
+    """The options with what a spec file says of storage.
+
+    Raises:
+        UsageError: it says something that cannot be.
+    """
+    if spec_file is None:
+        return options
+    from ncbatch.plan.request import storage_profile
+
+    return replace(options, store=storage_profile(spec_file, options.store))
 
 
 def make_run_spec(

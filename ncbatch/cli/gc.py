@@ -36,7 +36,9 @@ def gc(
     json: Json = False,
     store: Storage,
 ) -> ExitCode:  # fmt: skip
-    """Finds objects in a run's folder that no row refers to, and deletes them."""
+    """Finds and deletes objects in a run's folder that no row refers to, or only rows that newer ones
+    replace.
+    """
     output = open_run(run, store)
     from ncbatch.plan.garbage import find_garbage
 

@@ -15,6 +15,7 @@ from ncbatch.cli.encode import (
     VariantGiven,
     encode_and_summarise,
     make_run_spec,
+    with_profile,
 )
 from ncbatch.cli.flags import command
 from ncbatch.cli.jobs import JOB, DashboardUrl, follow
@@ -51,6 +52,7 @@ def submit(
 
     cluster = jobs.find_dashboard(dashboard)
     # What is wrong with the request is better said here than in a job's log.
+    options = with_profile(options, spec)
     asked = make_run_spec(corpus, spec, variant, inputs, options.store)
     if dry_run:
         return print_plan(asked, output, options)

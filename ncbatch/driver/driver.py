@@ -9,8 +9,8 @@ import logging
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from ncbatch import signals
 from ncbatch.driver.forecast import Forecast
@@ -66,12 +66,14 @@ class SpeedEstimate:
 class Work:
     """A run, and what is known of it when work on it begins.
 
-    results: of the committed units, by unit. before: what became of pending images before.
+    results: of the committed units, by unit. before: what became of pending images before. sick: places that
+    were kept from work before.
     """
 
     run: Run
     results: Mapping[str, UnitResult]
     before: EarlierFailures = field(default_factory=EarlierFailures)
+    sick: Sequence[Quarantine] = ()
 
 
 class Driver:
@@ -119,6 +121,7 @@ class Driver:
             work.before,
             kinds_of(pending, run.spec),
         )
+        self._schedule.recall(work.sick, time.monotonic())
         images: Counter[str] = Counter()
         for unit in run.units:
             images[unit.variant] += len(unit.images)
@@ -160,7 +163,7 @@ class Driver:
             with signals.deferred(signal.SIGINT) as asked:
                 stopped = self._work(asked)
                 while self._schedule.finished and not (stopped or asked) and (more := self._again()):
-                    self._take(more)
+                    self._take(replace(more, sick=self._schedule.quarantines()))
                     stopped = self._work(asked)
         except KeyboardInterrupt:  # at once: what is in flight is dropped, but the status says so
             self._end("interrupted")

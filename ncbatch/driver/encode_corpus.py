@@ -175,6 +175,7 @@ def _drive(
     output = places.output
     said = read_status(output)
     earlier = said.worker_seconds if said is not None else 0.0
+    sick = [one.quarantine for one in said.quarantined] if said is not None else []
     # Measuring and planning count, too.
     steering = Steering(options.budget, OrderWatch(output), earlier=earlier)
     corpus_there, output_there = (_patient(store, options) for store in (places.corpus, output))
@@ -203,7 +204,7 @@ def _drive(
 
         compactor = Compactor(output, commits.loose)
         driver = Driver(
-            _work(run, commits), output, pool, heartbeat, pace, steering,
+            replace(_work(run, commits), sick=sick), output, pool, heartbeat, pace, steering,
             policy=options.policy, deadlines=options.deadlines, show=show,
             again=again, committed=compactor.committed,
         )  # fmt: skip

@@ -226,6 +226,16 @@ class Health:
         for record in self._records.values():
             record.streak.discard(unit)
 
+    def recall(self, quarantines: Iterable[Quarantine], now: float) -> None:
+        """Takes over what an earlier driver, or an earlier part of this run, knew of sick places: each has to
+        pass a trial before it gets work, at once, and is quarantined again by its next failure.
+        """
+        for known in quarantines:
+            record = self._records.setdefault(known.place.key, _Record(known.place))
+            record.failures, record.reason = known.failures, known.reason
+            record.quarantine(now)
+            record.trial_at = now
+
     def quarantines(self) -> list[Quarantine]:
         """The places that are kept from work, where there are workers now."""
         return [

@@ -61,9 +61,14 @@ class KeptFromWork(pydantic.BaseModel, frozen=True):
     reason: str
 
     @property
+    def quarantine(self) -> Quarantine:
+        """The same, for the decisions of a driver."""
+        return Quarantine(Place(self.node, self.device, self.host), self.failures, self.reason)
+
+    @property
     def name(self) -> str:
         """For people."""
-        return Place(self.node, self.device, self.host).name
+        return self.quarantine.place.name
 
 
 class UnitInFlight(pydantic.BaseModel, frozen=True):
@@ -253,12 +258,17 @@ class Progress:
 def announce(output: Store, state: RunState, driver: str) -> None:
     """Writes into `status.json` that a driver is up, before it can count anything.
 
-    What earlier sessions were paid for is taken over.
+    What earlier sessions were paid for is taken over, and which places they kept from work.
     """
-    said = read_status(output)
-    paid = said.worker_seconds if said is not None else 0.0
-    now = datetime.now(timezone.utc)
-    write_status(output, Snapshot(state=state, updated_at=now, driver=driver, worker_seconds=paid))
+    said, now = read_status(output), datetime.now(timezone.utc)
+    snapshot = Snapshot(
+        state=state,
+        updated_at=now,
+        driver=driver,
+        worker_seconds=said.worker_seconds if said is not None else 0.0,
+        quarantined=said.quarantined if said is not None else (),
+    )
+    write_status(output, snapshot)
 
 
 def end_early(output: Store, driver: str, state: RunState) -> None:

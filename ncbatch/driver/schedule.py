@@ -24,7 +24,7 @@ and when the run stops is for `limits`. The loss of a node is never held against
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -103,6 +103,11 @@ class _Units:
         """Its state; None of a unit that is committed."""
         return self[unit] if unit in self._images else None
 
+    @property
+    def first(self) -> str:
+        """Any of them."""
+        return next(iter(self._images))
+
     def remove(self, unit: str) -> bool:
         """The unit is committed; whether it was not before."""
         self._states.pop(unit, None)
@@ -169,6 +174,10 @@ class Schedule:
         """The places that are kept from work, and why."""
         return self._health.quarantines()
 
+    def recall(self, quarantines: Iterable[Quarantine], now: float) -> None:
+        """Says which places were kept from work before, and why."""
+        self._health.recall(quarantines, now)
+
     def workers_at(self, places: Sequence[Place]) -> None:
         """Says where there are workers, once for each; what is decided depends on it."""
         self._workers = len(places)
@@ -186,7 +195,9 @@ class Schedule:
         if ruling is Ruling.REST:
             return None
         if ruling is Ruling.TRIAL:
-            return self._call(self._health.begin_trial(place), CallKind.TRIAL)
+            failed = self._health.begin_trial(place)
+            # Of a place that an earlier driver knew as sick, any unit tells.
+            return self._call(failed or self._units.first, CallKind.TRIAL)
         return self._next_probe(place) or self._next_unit(place, last)
 
     def _next_probe(self, place: Place) -> Call | None:

@@ -27,6 +27,20 @@ def published_keys(store: Store) -> tuple[set[str], set[str]]:
     return keys, set(found.units)
 
 
+def superseded_keys(store: Store) -> set[str]:
+    """The keys that only rows refer to of which a later generation has an ok row of the same image.
+
+    What an image became before it failed stays.
+    """
+    objects = find_objects(store, recent=False)
+    if objects.versions == "one":
+        return set()
+    from ncbatch.metrics.query import open_table  # here, since DuckDB is slow to import
+
+    with open_table(store, objects) as table:
+        return set(table.superseded()["bitstream_key"].to_pylist())
+
+
 def published_since(store: Store, units: set[str]) -> set[str]:
     """The keys that the rows of later commits refer to; units: those that were committed before."""
     keys = set[str]()

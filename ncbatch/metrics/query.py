@@ -49,6 +49,17 @@ _VIEWS: dict[Versions, str] = {
     "any": _NEWEST,
 }
 
+_SUPERSEDED = """
+with replaced as (
+    select image_key, variant, max(generation) as generation from _rows
+    where status = 'ok' and generation > 0 group by all),
+kept as (
+    select distinct bitstream_key from _rows where bitstream_key is not null and not exists (
+        select 1 from replaced where replaced.image_key = _rows.image_key
+        and replaced.variant = _rows.variant and replaced.generation > _rows.generation))
+select distinct bitstream_key from _rows anti join kept using (bitstream_key) where bitstream_key is not null
+"""
+
 _BATCH_ROWS = 32 * 1024
 _FINDINGS = re.compile(r"\bfindings\b", re.IGNORECASE)
 
@@ -98,6 +109,13 @@ class OpenTable:
             if relation is not None:
                 return relation.to_arrow_table()
         raise MetricsError("the SQL gives no rows; write a select over the table metrics")
+
+    def superseded(self) -> pa.Table:
+        """The keys (`bitstream_key`) that only rows refer to of which a later generation has an ok row of the
+        same image.
+        """
+        with self._explained():
+            return self._connection.sql(_SUPERSEDED).to_arrow_table()
 
     @contextlib.contextmanager
     def batches(self, sql: str) -> Iterator[pa.RecordBatchReader]:

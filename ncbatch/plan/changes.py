@@ -16,6 +16,8 @@ log = logging.getLogger(__name__)
 
 MAY_CHANGE = 0.05
 """The share of a run's encodings that may be made again without being asked for."""
+MAY_CHANGE_AT_LEAST = 20
+"""So many may be in any case: of ten images one is a tenth, and replacing it is no accident."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,11 @@ class Again:
     gone: int
     repeated: int
     encodings: int
+
+    @property
+    def is_much(self) -> bool:
+        """Whether so much is made once more that it may be a mistake."""
+        return self.repeated > max(MAY_CHANGE * self.encodings, MAY_CHANGE_AT_LEAST)
 
     def wanted(self, variants: Iterable[str]) -> Wanted:
         """The images of the generation, by variant."""

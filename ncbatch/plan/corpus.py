@@ -6,7 +6,7 @@ import fnmatch
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -148,17 +148,25 @@ def _run_of(key: str, runs: Set[str]) -> str | None:
     return next((folder for folder in folders if folder in runs), None)
 
 
-def read_manifest(uri: str, corpus: Store, options: StoreOptions) -> Listing:
+def read_manifest(
+    uri: str, corpus: Store, options: StoreOptions, known: Callable[[pa.Table], pa.Table] = lambda rows: rows
+) -> Listing:
     """Takes the inputs from a Parquet or CSV table in the place of a listing, in the order of their keys.
 
     Columns: `key` (relative to the corpus), and optionally `etag`, `bytes`, `width`, `height`. Keys without
     etag or bytes are looked up, several at a time.
 
+    Args:
+        uri: of the table.
+        corpus: that has the keys.
+        options: how to reach an S3 server.
+        known: fills in what is known of rows without etag or bytes, which are not looked up then.
+
     Raises:
         UsageError: not such a table, or a key that the corpus does not have.
     """
     images = ImageTableWriter()
-    for batch in _manifest_rows(uri, read_object(uri, options)).to_batches(_BATCH_ROWS):
+    for batch in known(_manifest_rows(uri, read_object(uri, options))).to_batches(_BATCH_ROWS):
         rows = list(zip(*(column.to_pylist() for column in batch.columns), strict=True))
         unknown = [row[0] for row in rows if not row[1] or row[2] is None]
         heads = dict(zip(unknown, in_parallel(corpus.head, unknown), strict=True))

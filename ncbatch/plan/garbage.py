@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ncbatch import layout
-from ncbatch.metrics.published import published_keys, published_since
+from ncbatch.metrics.published import published_keys, published_since, superseded_keys
 from ncbatch.plan.generations import plan_keys, planned_units, without_superseded
 from ncbatch.plan.progress_log import logged
 from ncbatch.plan.spec import read_run
@@ -31,10 +31,15 @@ KINDS = {
 }
 """What may be garbage, by the prefix of its keys. Commits and the table never are."""
 
+SUPERSEDED = "superseded"
+"""The kind of bitstreams and packs of earlier generations, in the place of that of their prefix."""
+
 
 @dataclass(frozen=True)
 class Garbage:
-    """An object that nothing refers to. kind: one of `KINDS`."""
+    """An object that nothing refers to, or only rows that newer ones replace. kind: one of `KINDS`, or
+    SUPERSEDED.
+    """
 
     kind: str
     key: str
@@ -55,10 +60,11 @@ def find_garbage(output: Store, older_than: float) -> list[Garbage]:
     stored = read_run(output)
     latest = time.time() - older_than
     published, committed = published_keys(output)
+    superseded = superseded_keys(output)
     planned = planned_units(stored, output)
     pending = [unit for unit in without_superseded(planned) if unit.id not in committed]
     known = _Known(
-        published=published,
+        published=published - superseded,
         awaited={
             layout.bitstream_stem(unit.variant, image.key, unit.generation, stored.spec.shard_prefix)
             for unit in pending
@@ -70,7 +76,7 @@ def find_garbage(output: Store, older_than: float) -> list[Garbage]:
         checks=frozenset(layout.done_check_of_key(info.key) for info in output.list(layout.CHECKS_PREFIX)),
     )
     found = [
-        Garbage(kind, info.key, info.size)
+        Garbage(SUPERSEDED if info.key in superseded else kind, info.key, info.size)
         for prefix, kind in KINDS.items()
         for info in _old(logged(output.list(prefix), f"looked at {prefix}"), latest)
         if not known.refers_to(prefix, info.key)
@@ -90,7 +96,7 @@ class _Known:
     """What a run refers to.
 
     Attributes:
-        published: keys in rows.
+        published: keys in rows that no newer ones replace.
         awaited: stems of the bitstreams of images that are yet to be encoded.
         pending: units that are not committed.
         traced: units that have or may get traces.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,43 @@ def read_spec_file(uri: str, options: StoreOptions) -> list[Request]:
     Raises:
         UsageError: not such a file; the message names the entry and the field.
     """
+    content = _spec_content(uri, options)
+    return [
+        request
+        for number, entry in enumerate(content["variants"], 1)
+        for request in expand(entry, f"variant {number} of {uri}")
+    ]
+
+
+def storage_profile(uri: str, options: StoreOptions) -> StoreOptions:
+    """The options with those of the mapping `storage` in a spec file, where nothing else was said.
+
+    Its keys are those of `--storage-option`; those for one bucket only stand below `buckets` and its name.
+
+    Raises:
+        UsageError: there is no such option, or it cannot have such a value.
+    """
+    profile = _spec_content(uri, options).get("storage") or {}
+    if not isinstance(profile, dict):
+        raise UsageError(f"`storage` in the spec file {uri} is not a mapping of options")
+    buckets = profile.get("buckets") or {}
+    if not isinstance(buckets, dict) or not all(isinstance(mine, dict) for mine in buckets.values()):
+        raise UsageError(f"`buckets` in the spec file {uri} is not a mapping of buckets to options")
+    words = [_word(key, value) for key, value in profile.items() if key != "buckets"]
+    words += [_word(f"{name}:{key}", value) for name, mine in buckets.items() for key, value in mine.items()]
+    given = {word.partition("=")[0] for word in options.storage_option}
+    added = tuple(word for word in words if word.partition("=")[0] not in given)
+    try:
+        return replace(options, storage_option=options.storage_option + added)
+    except UsageError as error:
+        raise UsageError(f"`storage` in the spec file {uri}: {error}") from error
+
+
+def _word(key: str, value: Any) -> str:
+    return f"{key}={str(value).lower() if isinstance(value, bool) else value}"
+
+
+def _spec_content(uri: str, options: StoreOptions) -> dict[str, Any]:
     try:
         content = yaml.safe_load(read_object(uri, options))
     except ObjectNotFound as error:
@@ -140,13 +178,12 @@ def read_spec_file(uri: str, options: StoreOptions) -> list[Request]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"the spec file {uri} is not valid YAML: {' '.join(str(error).split())}") from error
     entries = content.get("variants") if isinstance(content, dict) else None
-    if not isinstance(entries, list) or not entries or set(content) != {"variants"}:
-        raise UsageError(f"the spec file {uri} must hold one list of mappings called `variants`")
-    return [
-        request
-        for number, entry in enumerate(entries, 1)
-        for request in expand(entry, f"variant {number} of {uri}")
-    ]
+    if not isinstance(entries, list) or not entries or set(content) - {"variants", "storage"}:
+        raise UsageError(
+            f"the spec file {uri} must hold one list of mappings called `variants`, and beside it at most a "
+            "mapping called `storage`"
+        )
+    return dict(content)
 
 
 def expand(entry: Any, where: str) -> Iterator[Request]:

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from ncbatch import __version__, layout
 from ncbatch.errors import UsageError
 from ncbatch.metrics.unit_result import UnitResult
-from ncbatch.plan.changes import MAY_CHANGE, Consent, look_again
+from ncbatch.plan.changes import Consent, look_again
 from ncbatch.plan.commits import Commits
 from ncbatch.plan.contents import Contents
 from ncbatch.plan.corpus import Listing, list_corpus, read_manifest
@@ -25,6 +25,7 @@ from ncbatch.plan.generations import (
     without_superseded,
 )
 from ncbatch.plan.plan_files import write_plan
+from ncbatch.plan.remembered import filled_in
 from ncbatch.plan.retry import Retry
 from ncbatch.plan.scan import Scan
 from ncbatch.plan.spec import RunFile, RunSpec, check_same, read_run
@@ -59,7 +60,7 @@ class Later:
 
     retry: which failed rows are tried again; None: none.
     contents: compares the bytes of inputs whose etags differ; None: those are other inputs.
-    consent: asked before more than `MAY_CHANGE` of the run is encoded once more because its inputs changed.
+    consent: asked before much of the run is encoded once more because its inputs changed.
     """
 
     retry: Retry | None = None
@@ -107,7 +108,7 @@ def open_run(
 def list_inputs(spec: RunSpec, corpus: Store, options: StoreOptions, output: Store) -> Listing:
     """The images of the corpus, or those that the manifest names; logs what was left out."""
     if spec.manifest:
-        listing = read_manifest(spec.manifest, corpus, options)
+        listing = read_manifest(spec.manifest, corpus, options, lambda rows: filled_in(rows, output))
     else:
         listing = list_corpus(corpus, spec.include, spec.exclude, output)
     if listing.images:  # otherwise the error says it all
@@ -187,7 +188,7 @@ def _later_generation(
             log.info("failed rows that are tried again: %d", sum(map(len, again.retried.values())))
         if again.gone:
             log.warning("%d failed rows cannot be tried again: their inputs are no longer there", again.gone)
-        if later.consent is not None and again.repeated > MAY_CHANGE * again.encodings:
+        if later.consent is not None and again.is_much:
             later.consent(again)
         images = again.wanted(variants)
         return scan.of(images) if scan else images

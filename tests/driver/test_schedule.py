@@ -239,6 +239,25 @@ def test_a_place_that_fails_one_unit_after_the_other_rests_though_its_trials_pas
     assert not pending.quarantines()
 
 
+def test_a_place_that_an_earlier_driver_kept_from_work_has_to_pass_a_trial_first() -> None:
+    sick = schedule(at=(HERE, THERE), u="a", v="b")
+    strike(sick, "u")
+    trial = sick.next_call(0.0, HERE)
+    assert trial is not None
+    sick.struck(trial, HERE, "internal_error", 0.0, "CUDA error")
+
+    pending = schedule(at=(HERE, THERE), u="a", v="b")
+    pending.recall(sick.quarantines(), 100.0)
+    assert pending.quarantines() == sick.quarantines()
+    trial = pending.next_call(100.0, HERE)
+    assert trial is not None and trial.kind is CallKind.TRIAL and trial.unit in ("u", "v")
+    call = pending.next_call(100.0, THERE)
+    assert call is not None and call.kind is CallKind.UNIT
+    pending.trial_passed(HERE)
+    assert pending.quarantines() == []
+    assert called(pending, HERE, 100.0).kind is CallKind.UNIT
+
+
 def test_a_place_that_is_all_there_is_left_works() -> None:
     pending = schedule(at=(HERE, THERE), u="a", v="b")
     call = called(pending)

@@ -16,9 +16,19 @@ from ncbatch.errors import SpecMismatchError, UsageError
 from ncbatch.plan.corpus import Listing, list_corpus, read_manifest
 from ncbatch.plan.spec import RunSpec
 from ncbatch.plan.units import PlannedImage
-from ncbatch.store import AccessDenied, LocalStore, ObjectNotFound, StoreError, StoreOptions, open_store
+from ncbatch.store import (
+    AccessDenied,
+    LocalStore,
+    ObjectInfo,
+    ObjectNotFound,
+    Store,
+    StoreError,
+    StoreOptions,
+    open_store,
+)
+from ncbatch.worker.unit import run_unit
 from tests.store.test_local import close
-from tests.workbench import Workbench, make_variant
+from tests.workbench import ATTEMPTS, Workbench, make_image, make_variant
 
 OPTIONS = StoreOptions()
 
@@ -272,3 +282,37 @@ def test_a_manifest_decides_what_a_run_encodes(local: Workbench) -> None:
     _fill(local, "a.png", "b.png", "c.png")
     run = local.open(local.spec(manifest=_manifest(local, "m.csv", b"key\nc.png\na.png\n")))
     assert [image.key for unit in run.units for image in unit.images] == ["a.png", "c.png"]
+
+
+def test_what_was_looked_up_is_not_asked_for_again_until_the_run_is_done(
+    local: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local.add({f"{n}.png": make_image(seed=n) for n in range(3)})
+    spec = local.spec(manifest=_manifest(local, "m.csv", b"key\n0.png\n1.png\n2.png\n"))
+    asked: list[str] = []
+    head = type(local.corpus).head
+
+    def counted(store: Store, key: str) -> ObjectInfo | None:
+        asked.append(key)
+        return head(store, key)
+
+    units = local.open(spec, pixels_per_unit=1).units
+    monkeypatch.setattr(type(local.corpus), "head", counted)
+
+    def looked_up() -> list[str]:
+        asked.clear()
+        run = local.open(spec, pixels_per_unit=1)
+        assert sum(len(unit.images) for unit in run.units) == 3
+        return [key for key in asked if key.endswith(".png") and "/" not in key]
+
+    assert looked_up() == []
+    run_unit(local.workspace(spec), units[0], ATTEMPTS[0], {})
+    local.add({"1.png": make_image(80, 64, seed=9)})
+    assert looked_up() == [], "a session that goes on takes what was planned"
+    for unit in units[1:]:
+        run_unit(local.workspace(spec), unit, ATTEMPTS[0], {})
+    assert local.rows()["1.png"].error_class == "changed"
+    assert sorted(looked_up()) == ["0.png", "1.png", "2.png"], "a run that is done is there to look again"
+    (pending,) = local.open(spec).pending
+    assert [image.key for image in pending.images] == ["1.png"]
+    assert looked_up() == ["1.png"], "and so is what was not as it was planned"

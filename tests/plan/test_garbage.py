@@ -75,16 +75,27 @@ def test_what_dead_attempts_left_is_found(bench: Workbench) -> None:
     assert garbage(bench, older_than=3600) == set()
 
 
-def test_rows_of_every_generation_keep_their_bytes(local: Workbench) -> None:
+def test_what_a_newer_row_replaces_is_found_once_that_row_is_ok(local: Workbench) -> None:
+    keep_model(local.output, CHECKPOINT)
     spec, _ = half_done(local)
     before = local.rows()["0.png"].bitstream_key
-    local.add({"0.png": make_image(80, 64, seed=9)})
+    local.add({"0.png": b"no image"})
     for unit in local.open(spec).pending:
         run_unit(local.workspace(spec), unit, ATTEMPTS[1], {})
-    after = local.rows()["0.png"].bitstream_key
-    assert before != after and garbage(local) == set()
-    compact(local.output)
+    assert local.rows()["0.png"].status == "failed" and garbage(local) == set(), "it is all there is"
+    local.add({"0.png": make_image(80, 64, seed=9)})
+    pending = local.open(spec).pending
     assert garbage(local) == set()
+    for unit in pending:
+        run_unit(local.workspace(spec), unit, ATTEMPTS[2], {})
+    after = local.rows()["0.png"].bitstream_key
+    assert before != after and garbage(local) == {before}
+    compact(local.output)
+    (found,) = find_garbage(local.output, 0.0)
+    assert (found.kind, found.key) == ("superseded", before)
+    assert main(["gc", local.output.uri, "--delete", "--older-than", "0"]) == 0
+    assert local.output.head(str(before)) is None
+    assert all(finding.problem is None for finding in RunReader(local.output).verify())
 
 
 def test_what_is_planned_again_does_not_need_what_failed(local: Workbench) -> None:

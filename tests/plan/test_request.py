@@ -9,7 +9,7 @@ import pytest
 
 from ncbatch.codec.methods import BitsBack, BitsBackBbvi, Sga, SgaBitsBack, Ste
 from ncbatch.errors import NcbatchError, UsageError
-from ncbatch.plan.request import make_spec, read_spec_file
+from ncbatch.plan.request import make_spec, read_spec_file, storage_profile
 from ncbatch.store import StoreOptions
 
 OPTIONS = StoreOptions()
@@ -128,3 +128,38 @@ def test_what_is_wrong_with_a_spec_file_is_named(tmp_path: Path, text: str, mess
 def test_a_missing_spec_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"there is no spec file .*/spec\.yaml"):
         read_spec_file(str(tmp_path / "spec.yaml"), OPTIONS)
+
+
+_PROFILE = """
+storage:
+  sse: aws:kms
+  requester-pays: true
+  buckets: {raw: {unsigned: true, region: eu-west-1}}
+variants: [{method: map}]
+"""
+
+
+def test_a_spec_file_may_say_what_storage_needs(tmp_path: Path) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text(_PROFILE)
+    found = storage_profile(str(path), StoreOptions(storage_option=("sse=AES256",)))
+    assert found.of_bucket("out").sse == "AES256", "a flag counts more than the file"
+    assert found.of_bucket("out").requester_pays and not found.of_bucket("out").unsigned
+    assert found.of_bucket("raw").unsigned and found.of_bucket("raw").region == "eu-west-1"
+    assert [request["method"] for request in read_spec_file(str(path), OPTIONS)] == ["map"]
+
+
+@pytest.mark.parametrize(
+    ("storage", "message"),
+    [
+        ("{sses: AES256}", "`storage` in the spec file .*did you mean sse"),
+        ("{storage-class: GLACIER}", "GLACIER cannot be read without being restored"),
+        ("[sse]", "is not a mapping of options"),
+        ("{buckets: {raw: yes}}", "`buckets` in the spec file .* is not a mapping"),
+    ],
+)
+def test_what_is_wrong_with_a_profile_of_storage_is_named(tmp_path: Path, storage: str, message: str) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text(f"storage: {storage}\nvariants: [{{method: map}}]")
+    with pytest.raises(UsageError, match=message):
+        storage_profile(str(path), OPTIONS)
