@@ -134,6 +134,8 @@ class LivePage:
             except ReportError:  # no image is done yet
                 return
             found = build(evaluation, rows, self._output, options=options)
+            if self.found.snapshot is not None:
+                found.worker_seconds = self.found.snapshot.worker_seconds
             write(found, self._files, self._output, live=self.version + 1)
         self.version += 1
 

@@ -64,6 +64,7 @@ def write_report(run: str, place: str | None, page: PageOptions, store: StoreOpt
 def _write_page(
     output: Store, rows: Rows, place: str | None, page: PageOptions, store: StoreOptions
 ) -> ExitCode:
+    from ncbatch.driver.progress import read_status
     from ncbatch.report.evaluation import evaluate
     from ncbatch.report.page import build
     from ncbatch.report.rendering import write
@@ -76,6 +77,8 @@ def _write_page(
     published = _published(page, evaluation, store)
     destination = open_store(place or join_uri(output.uri, "report"), store, create=True)
     found = build(evaluation, rows, output, published, page)
+    if (said := read_status(output)) is not None:
+        found.worker_seconds = said.worker_seconds
     corpus = None
     if not page.no_images:
         from ncbatch.report.comparisons import choose, compare

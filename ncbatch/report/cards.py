@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ncbatch.report.page import Report
-from ncbatch.words import duration, size
+from ncbatch.report.throughput import idle_percent
+from ncbatch.words import cost, counted, duration, money, size
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,26 @@ def _amounts(report: Report) -> Iterator[Card]:
             else f"{size(-less)} more than the originals"
         )
         yield Card("Saved", _percent(saved), note, tone="" if less >= 0 else "bad")
+        if report.storage_price is not None:
+            yield _storage(report, less / 1e9 * report.storage_price)
+
+
+def _storage(report: Report, saved: float) -> Card:
+    """What smaller files save, and when that has paid for making them."""
+    note = f"at {report.storage_price:g} per GB and month"
+    if (paid := _cost(report)) and saved > 0:
+        note += f"; pays for the encoding in {paid / saved:,.3g} months"
+    if saved < 0:
+        return Card("Storage costs more", f"{-saved:,.2f} a month", note, tone="bad")
+    return Card("Storage saved", f"{money(saved)} a month", note)
+
+
+def _cost(report: Report) -> float | None:
+    """What the run cost; None without a price. Where its driver has not said for how long there were workers,
+    what their devices computed is all that is known.
+    """
+    seconds = report.worker_seconds or report.overview.device_seconds
+    return None if report.price_per_hour is None or seconds is None else cost(seconds, report.price_per_hour)
 
 
 def _quality(report: Report) -> Iterator[Card]:
@@ -82,18 +103,22 @@ def _quality(report: Report) -> Iterator[Card]:
 
 def _effort(report: Report) -> Iterator[Card]:
     found, price = report.overview, report.price_per_hour
+    target = "throughput_section" if report.throughput is not None else ""
     if found.wall_seconds:
         hosts = f"on {found.hosts} {'host' if found.hosts == 1 else 'hosts'}"
-        target = "throughput" if report.throughput is not None else ""
         yield Card("From start to end", _time(found.wall_seconds), hosts, target)
     if found.device_seconds is None:
         return
     each = f"{found.device_seconds / max(found.ok, 1):.3g} s an encoding"
     yield Card("Device time", _time(found.device_seconds), each, _spread(report, "seconds"))
-    if price is not None:
-        cost = found.device_seconds / 3600 * price
-        note = f"at {price:g} per device hour; {1000 * cost / max(found.ok, 1):.3g} for 1,000"
-        yield Card("Cost", f"{cost:,.2f}", note)
+    if report.throughput is not None and (idle := idle_percent(report.throughput.hosts)) is not None:
+        count = sum(host.workers for host in report.throughput.hosts)
+        note = f"of the time of {counted(count, 'workers')}, their devices did not compute"
+        yield Card("Idle", _percent(idle), note, target)
+    if (paid := _cost(report)) is not None:
+        what = "hour of a worker" if report.worker_seconds else "hour of device time"
+        note = f"at {price:g} per {what}; {1000 * paid / max(found.ok, 1):.3g} for 1,000"
+        yield Card("Cost", money(paid), note)
 
 
 def _spread(report: Report, quantity: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from ncbatch.settings import Setting, key_text, natural
+from ncbatch.settings import Setting, at_least_zero, key_text, natural
 
 
 def _keys(text: str) -> tuple[str, ...]:
@@ -18,6 +18,7 @@ class PageOptions:
 
     reference: label of a series; None: the amortized one where it is a curve, else the first.
     price_per_hour: of a device; None leaves costs out. Commands have a flag of their own for it.
+    storage_price: of a gigabyte for a month; None leaves out what smaller files save.
     images: to compare, and whose traces are drawn. thumbnails: None: as many as are quickly decoded.
     """
 
@@ -26,6 +27,10 @@ class PageOptions:
         default="amortized, else the first curve",
     )] = None  # fmt: skip
     price_per_hour: float | None = None
+    storage_price: Annotated[float | None, Setting(
+        "what the store asks for a gigabyte and a month, in the same currency as other prices, to tell what "
+        "the smaller files save", "PRICE", at_least_zero, default="that is left out", environment=True,
+    )] = None  # fmt: skip
     images: Annotated[tuple[str, ...], Setting(
         "images to compare behind a slider", "KEY,...", _keys,
         default="the two that refinement improves most",

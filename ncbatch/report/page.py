@@ -44,12 +44,19 @@ where status = 'ok' and variant {{variants}} and {SAVED_PERCENT} is not null ord
 
 @dataclass
 class Report:
-    """Everything that is shown. A part that is None or empty has no place on the page."""
+    """Everything that is shown. A part that is None or empty has no place on the page.
+
+    Attributes:
+        storage_price: of a gigabyte for a month.
+        worker_seconds: for which the run has had workers, by its driver's word; 0 where there is none.
+    """
 
     evaluation: Evaluation
     rows: Rows
     overview: Overview
     price_per_hour: float | None = None
+    storage_price: float | None = None
+    worker_seconds: float = 0.0
     failures: Sequence[Failures] = ()
     distributions: list[Distribution] = field(default_factory=list)
     throughput: Throughput | None = None
@@ -72,7 +79,7 @@ def build(
     R-D curves and BD-rates are shown where there is something to compare: several rates, or published points.
     """
     overview = read_overview(rows)
-    report = Report(evaluation, rows, overview, options.price_per_hour)
+    report = Report(evaluation, rows, overview, options.price_per_hour, options.storage_price)
     report.failures = failures_in(rows.table, _FAILED_EXAMPLES)
     report.distributions = read_distributions(rows)
     report.throughput = read_throughput(rows)

@@ -167,6 +167,7 @@ def _tables(report: Report) -> Mapping[str, Any]:
             {
                 **vars(host),
                 "images_per_hour": host.images_per_hour,
+                "idle_percent": host.idle_percent,
                 "device_hours": host.device_seconds / 3600 if host.device_seconds is not None else None,
             }
             for host in report.throughput.hosts

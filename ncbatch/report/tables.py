@@ -102,11 +102,13 @@ IMAGES = (
 HOSTS = (
     Column("name", "Host", "text"),
     Column("device", "Device", "text"),
+    Column("workers", "Workers", "count"),
     Column("ok", "Encoded", "count"),
     Column("failed", "Failed", "count"),
     Column("megapixels", "Megapixels", 1),
     Column("images_per_hour", "Images per hour", 0),
     Column("device_hours", "Device time, h", 2),
+    Column("idle_percent", "Idle, %", 1),
     Column("first", "First start, UTC", "time"),
     Column("last", "Last end, UTC", "time"),
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from statistics import median
 
@@ -26,6 +28,7 @@ from ncbatch.report.page import PageOptions, Report, build
 from ncbatch.report.rankings import SHOWN, read_groups
 from ncbatch.report.rows import Rows
 from ncbatch.report.style import rendered
+from ncbatch.report.throughput import idle_percent, read_throughput
 from ncbatch.store import Store, open_store
 
 IMAGES = 3_000
@@ -97,6 +100,43 @@ def test_throughput_counts_every_encoded_image_once(report: Report, table: list[
     assert {host: sum(counts) for host, counts in found.counts.items()} == by_host
     assert {host.name: host.ok for host in found.hosts} == by_host
     assert all(len(counts) == len(found.edges) - 1 for counts in found.counts.values())
+
+
+def test_idle_is_what_workers_have_beside_what_their_devices_compute() -> None:
+    """Two workers of one machine, a pause of an hour between two commands, a third worker elsewhere."""
+    start = datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+    def row(host: str, attempt: str, begin: int, end: int, device: float | None) -> dict:
+        return dict.fromkeys((f.name for f in SCHEMA), None) | {
+            "image_key": f"{attempt}-{begin}", "image_etag": "", "image_bytes": 1, "variant": "v",
+            "variant_digest": "", "status": "ok", "unit": attempt, "attempt": attempt, "generation": 0,
+            "adopted": False, "host": host, "device_seconds": device, "width": 1, "height": 1,
+            "started_at": start + timedelta(seconds=begin), "finished_at": start + timedelta(seconds=end),
+        }  # fmt: skip
+
+    rows = [
+        row("a", "1", 0, 60, 50.0), row("a", "1", 30, 100, 40.0), row("a", "2", 0, 100, 80.0),
+        row("a", "3", 100, 200, 90.0), row("a", "4", 100, 200, 40.0), row("a", "5", 3800, 3900, 80.0),
+        row("b", "6", 0, 50, 50.0), row("c", "7", 0, 10, None),
+    ]  # fmt: skip
+    found = read_throughput(Rows.held(pa.Table.from_pylist(rows, SCHEMA)))
+    assert found is not None
+    hosts = {host.name: host for host in found.hosts}
+    assert (hosts["a"].workers, hosts["a"].active_seconds) == (2, 300.0)
+    assert hosts["a"].idle_percent == pytest.approx(100 * (1 - 380 / 600))
+    assert (hosts["b"].workers, hosts["b"].idle_percent, hosts["c"].idle_percent) == (1, 0.0, None)
+    assert idle_percent(found.hosts) == pytest.approx(100 * (1 - 430 / 650))
+
+
+def test_the_cost_is_that_of_the_workers_and_what_it_saves_is_told(report: Report) -> None:
+    found = replace(report, worker_seconds=36_000.0, storage_price=1000.0)
+    shown = {card.title: card for card in cards(found)}
+    assert shown["Cost"].value == "30.00" and "at 3 per hour of a worker" in shown["Cost"].note
+    amount = found.overview.amount
+    saved = (amount.bytes_in - amount.bytes_out) / 1e9 * 1000
+    assert shown["Storage saved"].value == f"{saved:,.2f} a month"
+    assert f"pays for the encoding in {30 / saved:.3g} months" in shown["Storage saved"].note
+    assert found.throughput is not None and shown["Idle"].value.endswith(" %")
 
 
 def test_rankings_are_the_ends_of_the_table(report: Report, table: list[dict]) -> None:
