@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
+
+from typing_extensions import override
 
 LogFormat = Literal["text", "json"]
 
@@ -50,6 +53,27 @@ class JsonLines(logging.Formatter):
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)
+
+
+class AboutLines(logging.Formatter):
+    """Lines of a worker's log for people, each with the attempt that it is about, by which a failed row's
+    lines are found.
+    """
+
+    @override
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """The line of a record, without its traceback."""
+        line = super().formatMessage(record)
+        return f"{line} (attempt {_about['attempt']})" if "attempt" in _about else line
+
+
+WORKER_LOGS = "/tmp/ray/session_*/logs/worker-*.err"
+"""Where the workers' logs are on each host, unless Ray was told to use another folder than /tmp/ray."""
+
+
+def lines_of(attempt: str) -> str:
+    """The command that finds the lines about an attempt, on the host where that was."""
+    return f"grep -wF {shlex.quote(attempt)} {WORKER_LOGS}"
 
 
 def in_use() -> LogFormat:

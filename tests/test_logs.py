@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import re
+import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
-from ncbatch.logs import JsonLines, about, in_use
+from ncbatch.logs import WORKER_LOGS, AboutLines, JsonLines, about, in_use, lines_of
 
 
 def line(message: str, *words: object, **extra: Any) -> dict[str, Any]:
@@ -33,6 +35,22 @@ def test_lines_are_about_what_the_process_is_at_or_what_they_say_themselves() ->
             assert line("x", unit="other")["unit"] == "other" and line("x")["run"] == "s3://b/run/"
         assert "unit" not in line("x") and line("x")["run"] == "s3://b/run/"
     assert "run" not in line("x")
+
+
+def test_a_workers_lines_are_found_by_the_attempt_that_a_row_names(tmp_path: Path) -> None:
+    record = logging.makeLogRecord({"name": "ncbatch.x", "msg": "out of memory", "exc_text": "Traceback"})
+    lines = [AboutLines("%(name)s: %(message)s").format(record)]
+    for attempt in ("3f9a01c2-1", "3f9a01c2-17"):
+        with about(run="s3://b/run/", unit="u", attempt=attempt):
+            lines += [formatter.format(record) for formatter in (AboutLines("%(message)s"), JsonLines())]
+    assert lines[0] == "ncbatch.x: out of memory\nTraceback"
+    assert lines[1] == "out of memory (attempt 3f9a01c2-1)\nTraceback"
+    (tmp_path / "worker.err").write_text("\n".join(lines))
+    command = lines_of("3f9a01c2-1").replace(WORKER_LOGS, str(tmp_path / "worker.err"))
+    found = subprocess.run(
+        command, shell=True, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert len(found) == 2 and all("3f9a01c2-17" not in line for line in found)
 
 
 def test_a_traceback_stays_within_its_line() -> None:

@@ -8,6 +8,7 @@ from ncbatch.cli.common import Json, Run, Storage, open_run
 from ncbatch.cli.console import out, print_table
 from ncbatch.cli.flags import command
 from ncbatch.exit_codes import ExitCode
+from ncbatch.logs import lines_of
 from ncbatch.settings import Setting, natural
 
 
@@ -31,7 +32,7 @@ def failures(
                 "count": f.count,
                 "fault": f.known.fault,
                 "remedy": f.known.remedy,
-                "examples": [vars(example) for example in f.examples],
+                "examples": [vars(example) | {"log": lines_of(example.attempt)} for example in f.examples],
             }
             for f in found
         ]
@@ -43,7 +44,10 @@ def failures(
     print_table(("error class", "rows", "what to do"), [(f.name, f.count, f.known.remedy) for f in found])
     for f in found:
         for example in f.examples:
-            out.print(f"{f.name}: {example.image_key} ({example.variant}): {example.error}")
+            where = f"on {example.host}, attempt {example.attempt}"
+            out.print(f"{f.name}: {example.image_key} ({example.variant}): {example.error} ({where})")
         if f.examples and f.count > len(f.examples):
             out.print(f"{f.name}: ... and {f.count - len(f.examples)} more")
+    if any(f.examples for f in found):
+        out.print(f"what the worker's log says about a row, on the host that it names: {lines_of('ATTEMPT')}")
     return ExitCode.OK

@@ -85,11 +85,20 @@ class Failure:
 
 @dataclass(frozen=True)
 class Example:
-    """A failed row: its image, its variant and the message of its error."""
+    """A failed row: its image, its variant, the message of its error, and which worker made it where.
+
+    Attributes:
+        host: the machine.
+        unit: what the worker was at.
+        attempt: the execution of that; lines of the worker's log name it.
+    """
 
     image_key: str
     variant: str
     error: str
+    host: str | None
+    unit: str
+    attempt: str
 
 
 @dataclass(frozen=True)
@@ -117,7 +126,8 @@ select error_class, count(*) as count from metrics where status = 'failed'
 group by error_class order by count desc, error_class
 """
 _EXAMPLES = """
-select error_class, image_key, variant, coalesce(error, '') as error from metrics where status = 'failed'
+select error_class, image_key, variant, coalesce(error, '') as error, host, unit, attempt
+from metrics where status = 'failed'
 qualify row_number() over (partition by error_class order by image_key, variant) <= {examples}
 order by image_key, variant
 """

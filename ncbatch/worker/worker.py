@@ -16,7 +16,7 @@ from ncbatch import signals
 from ncbatch.codec.allocator import keep_freed_memory
 from ncbatch.codec.errors import InexactDeviceError
 from ncbatch.errors import first_line
-from ncbatch.logs import JsonLines, LogFormat, about
+from ncbatch.logs import AboutLines, JsonLines, LogFormat, about
 from ncbatch.metrics.failures import Failure
 from ncbatch.metrics.unit_result import CommittedUnit
 from ncbatch.models.loading import ModelSource
@@ -102,7 +102,7 @@ class Worker:
 
     def __init__(self, config: WorkerConfig) -> None:
         handler = logging.StreamHandler()
-        text = logging.Formatter("%(asctime)s %(name)s: %(message)s")
+        text = AboutLines("%(asctime)s %(name)s: %(message)s")
         handler.setFormatter(JsonLines() if config.log_format == "json" else text)
         logging.basicConfig(level=logging.INFO, handlers=[handler])
         self._run = config.output.uri

@@ -16,6 +16,7 @@ from ncbatch.driver.health import Place, Quarantine
 from ncbatch.driver.lease import Lease, LeaseFile, _boot_id
 from ncbatch.driver.progress import Progress, Snapshot, announce, end_early, read_status, write_status
 from ncbatch.driver.standing import standing
+from ncbatch.logs import lines_of
 from ncbatch.models.loading import keep_model
 from ncbatch.worker.unit import run_unit
 from tests.workbench import ATTEMPTS, CHECKPOINT, Workbench, make_image, make_variant
@@ -188,6 +189,14 @@ def test_failed_rows_are_told_with_what_can_be_done(
     local.encode(spec)
     told = _status(local, capsys)[1]
     assert f"`ncbatch failures {local.output.uri}` says what can be done" in told and "--retry-failed" in told
+    capsys.readouterr()
+    assert main(["failures", local.output.uri]) == 0
+    told, row = capsys.readouterr().out, local.rows()["bad.png"]
+    assert f"(on {row.host}, attempt {row.attempt})" in told and "grep -wF ATTEMPT" in told
+    assert main(["failures", local.output.uri, "--json"]) == 0
+    ((example,),) = (found["examples"] for found in json.loads(capsys.readouterr().out)["classes"])
+    assert (example["host"], example["attempt"]) == (row.host, row.attempt)
+    assert example["log"] == lines_of(row.attempt)
     local.add({"bad.png": make_image(seed=1)})
     for unit in local.open(spec).pending:
         run_unit(local.workspace(spec), unit, ATTEMPTS[1], {})
