@@ -24,6 +24,12 @@ class CheckerConfig(WorkerConfig):
 
     task: CheckTask | None = None
 
+    @property
+    @override
+    def run_label(self) -> str:
+        """The check's own folder: what it counts is no encoding of the run."""
+        return self.output.uri if self.task is None else self.task.work.uri
+
 
 class Checker(Worker):
     """Does units of a check."""

@@ -300,10 +300,8 @@ class Driver:
         snapshot = self.progress.snapshot(self._heartbeat.driver)
         self._show(snapshot)
         self._metrics.cost(self._steering.cost)
-        self._metrics.report(
-            snapshot, busy=self._pool.busy_workers, in_flight=len(self._pool.in_flight()),
-            starting=max(self._pool.size - self._pool.ready_workers, 0), places=self._pool.places(),
-        )  # fmt: skip
+        starting = max(self._pool.size - self._pool.ready_workers, 0)
+        self._metrics.report(snapshot, starting=starting, places=self._pool.places())
         changed = snapshot.state != self._state_told
         if at_once or changed or time.monotonic() - self._status_at > _STATUS_SECONDS:
             self._status_at, self._state_told = time.monotonic(), snapshot.state

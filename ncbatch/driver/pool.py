@@ -98,7 +98,7 @@ class Pool:
         self._watch = ClusterWatch()
         self._board = BoardReader()
         source = share_models(self._config.output, self._config.spec.models)
-        metrics = RayExporter(self._config.output.uri)
+        metrics = RayExporter(self._config.run_label)
         recorder.start(metrics)
         told: dict[str, Any] = {"report": self._board.pen, "source": source, "node": this_node}
         self._config = replace(self._config, metrics=metrics, **told)
@@ -203,11 +203,6 @@ class Pool:
     def ready_workers(self) -> int:
         """How many workers have started."""
         return sum(slot.info is not None for slot in self._slots)
-
-    @property
-    def busy_workers(self) -> int:
-        """How many workers have a call in flight."""
-        return sum(slot.flight is not None for slot in self._slots)
 
     @property
     def size(self) -> int:

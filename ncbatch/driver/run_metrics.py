@@ -40,14 +40,12 @@ class RunMetrics:
             instruments.COST.add(cost - self._cost)
             self._cost = cost
 
-    def report(
-        self, snapshot: Snapshot, *, busy: int, in_flight: int, starting: int, places: Sequence[Place]
-    ) -> None:
+    def report(self, snapshot: Snapshot, *, starting: int, places: Sequence[Place]) -> None:
         """The present state.
 
         Args:
             snapshot: of the run.
-            busy: workers with a call in flight. in_flight: units. starting: workers.
+            starting: workers that are.
             places: of all workers.
         """
         instruments.LAST_COMMIT.set(self._last_commit)
@@ -58,9 +56,10 @@ class RunMetrics:
             for status, count in (("ok", variant.ok), ("failed", variant.failed), ("pending", pending)):
                 counts[variant.name, status] = float(max(count, 0))
         instruments.RUN_IMAGES.replace(counts)
+        busy = snapshot.busy_workers  # with a unit each
         if snapshot.plan is not None:
-            waiting = max(snapshot.plan.units - snapshot.committed_units - in_flight, 0)
-            units = {"committed": snapshot.committed_units, "in_flight": in_flight, "waiting": waiting}
+            waiting = max(snapshot.plan.units - snapshot.committed_units - busy, 0)
+            units = {"committed": snapshot.committed_units, "in_flight": busy, "waiting": waiting}
             instruments.RUN_UNITS.replace({(state,): float(count) for state, count in units.items()})
         workers = {"busy": busy, "idle": max(snapshot.workers - busy, 0), "starting": starting}
         instruments.WORKERS.replace({(state,): float(count) for state, count in workers.items()})

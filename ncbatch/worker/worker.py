@@ -53,6 +53,11 @@ class WorkerConfig:
     node: Callable[[], str] = str
     metrics: recorder.Exporter | None = None
 
+    @property
+    def run_label(self) -> str:
+        """The value of the label `run` of its metrics."""
+        return self.output.uri
+
 
 @dataclass(frozen=True)
 class WorkerInfo:

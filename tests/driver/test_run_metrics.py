@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ncbatch.driver.forecast import Forecast
 from ncbatch.driver.health import Place, Quarantine
-from ncbatch.driver.progress import PlanCounts, Progress
+from ncbatch.driver.progress import PlanCounts, Progress, UnitInFlight
 from ncbatch.driver.run_metrics import RunMetrics
 from ncbatch.metrics.unit_result import CommittedUnit
 from ncbatch.telemetry import instruments
@@ -40,6 +40,8 @@ def test_the_state_of_the_run_is_told_as_it_is_now() -> None:
     progress.plan = PlanCounts(generation=0, units=4, inputs=20)
     progress.add("v", DONE)
     progress.state, progress.workers = "running", 3
+    at = UnitInFlight(unit="a", variant="v", images=5, worker="w", fraction=None, seconds=1.0)
+    progress.in_flight = [at, at]
     sick = Place("node-1", "cuda:0", "gpu-1", process=1)
     progress.quarantined = [Quarantine(sick, 3, "no")]
     metrics = RunMetrics()
@@ -47,7 +49,7 @@ def test_the_state_of_the_run_is_told_as_it_is_now() -> None:
     began = time.time()
     with kept() as told:
         metrics.committed("v", DONE)
-        metrics.report(progress.snapshot(), busy=2, in_flight=1, starting=1, places=places)
+        metrics.report(progress.snapshot(), starting=1, places=places)
     gauges = told.gauges
     assert gauges[instruments.RUN_STATE.name, ("running",)] == 1.0
     assert sum(v for (name, _), v in gauges.items() if name == instruments.RUN_STATE.name) == 1.0
@@ -56,7 +58,7 @@ def test_the_state_of_the_run_is_told_as_it_is_now() -> None:
     }
     assert counts == {"ok": 3, "failed": 2, "pending": 15}
     units = {s: gauges[instruments.RUN_UNITS.name, (s,)] for s in ("committed", "in_flight", "waiting")}
-    assert units == {"committed": 1, "in_flight": 1, "waiting": 2}
+    assert units == {"committed": 1, "in_flight": 2, "waiting": 1}
     workers = {s: gauges[instruments.WORKERS.name, (s,)] for s in ("busy", "idle", "starting")}
     assert workers == {"busy": 2, "idle": 1, "starting": 1}
     assert gauges[instruments.QUARANTINED.name, ("gpu-1", "cuda:0")] == 2
@@ -65,5 +67,5 @@ def test_the_state_of_the_run_is_told_as_it_is_now() -> None:
 
     with kept() as told:
         progress.quarantined = []
-        metrics.report(progress.snapshot(), busy=2, in_flight=1, starting=1, places=places)
+        metrics.report(progress.snapshot(), starting=1, places=places)
     assert not any(name == instruments.QUARANTINED.name for name, _ in told.gauges)
