@@ -1,6 +1,8 @@
-"""What SIGINT (Ctrl-C) and SIGTERM do: the one place where their handlers are set.
+"""What SIGINT (Ctrl-C), SIGTERM and SIGHUP do: the one place where their handlers are set.
 
-Both raise an exception in the main thread, and nothing but that thread may set handlers: in any other thread
+SIGHUP, which comes when a terminal is closed, does what SIGTERM does, unless it is ignored (nohup).
+
+All raise an exception in the main thread, and nothing but that thread may set handlers: in any other thread
 of a program that uses the library, all of this does nothing.
 
 An exception that a handler raises can be lost: Python drops it inside destructors and fork hooks, Ray's
@@ -21,7 +23,8 @@ from typing import Any, NoReturn
 
 from ncbatch.errors import Terminated
 
-_NUMBERS = (signal.SIGINT, signal.SIGTERM)
+_TO_END = (signal.SIGTERM, signal.SIGHUP)
+_NUMBERS = (signal.SIGINT, *_TO_END)
 
 
 class _Memory:
@@ -49,14 +52,14 @@ class Request:
         return self.number is not None
 
     def obey(self) -> None:
-        """Raises KeyboardInterrupt, for SIGTERM Terminated, if an end was asked for."""
+        """Raises KeyboardInterrupt, or Terminated, if an end was asked for."""
         if self.number is not None:
             raise _exception(self.number)
 
 
 @contextmanager
 def handled() -> Iterator[None]:
-    """Within the block SIGINT raises KeyboardInterrupt, and SIGTERM raises Terminated."""
+    """Within the block SIGINT raises KeyboardInterrupt, and SIGTERM and SIGHUP raise Terminated."""
     with _installed(_end):
         yield
 
@@ -135,7 +138,7 @@ def _end(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _exception(number: int) -> KeyboardInterrupt:
-    return Terminated() if signal.SIGTERM in (number, *_memory.raised) else KeyboardInterrupt()
+    return Terminated() if {number, *_memory.raised} & {*_TO_END} else KeyboardInterrupt()
 
 
 @contextmanager
@@ -143,12 +146,13 @@ def _installed(handler: Callable[[int, FrameType | None], None]) -> Iterator[Non
     if not _main_thread():
         yield
         return
-    before = {number: signal.signal(number, handler) for number in _NUMBERS}
+    heard = [n for n in _NUMBERS if n != signal.SIGHUP or signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, handler) for number in heard}
     _memory.depth += 1
     try:
         yield
     except KeyboardInterrupt as interrupt:
-        if signal.SIGTERM in _memory.raised and not isinstance(interrupt, Terminated):
+        if {*_memory.raised} & {*_TO_END} and not isinstance(interrupt, Terminated):
             raise Terminated from None
         raise
     finally:

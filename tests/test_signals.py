@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: what they raise, what is put off, and what nobody can lose."""
+"""SIGINT, SIGTERM and SIGHUP: what they raise, what is put off, and what nobody can lose."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ncbatch import signals
 from ncbatch.cli import jobs
 from ncbatch.errors import Terminated
 
-BOTH = (signal.SIGINT, signal.SIGTERM)
+ALL = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @pytest.fixture(autouse=True)
 def _handlers_are_put_back() -> Iterator[None]:
-    before = [signal.getsignal(number) for number in BOTH]
+    before = [signal.getsignal(number) for number in ALL]
     yield
-    assert [signal.getsignal(number) for number in BOTH] == before
+    assert [signal.getsignal(number) for number in ALL] == before
     with signals.handled():
         signals.check()  # nothing is remembered beyond the outermost block
 
@@ -42,12 +42,25 @@ def exits(number: int, frame: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "kind"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)]
+    ("number", "kind"),
+    [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated), (signal.SIGHUP, Terminated)],
 )
 def test_each_raises_its_own(number: int, kind: type[KeyboardInterrupt]) -> None:
     with pytest.raises(KeyboardInterrupt) as caught, signals.handled():
         send(number)
     assert type(caught.value) is kind
+
+
+def test_a_closed_terminal_ends_nothing_that_ignores_it() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with signals.handled(), signals.deferred(signal.SIGINT) as asked:
+            send(signal.SIGHUP)
+            signals.check()
+            assert not asked
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_sigterm_of_which_a_library_made_a_plain_interrupt() -> None:
@@ -76,7 +89,7 @@ def test_what_is_not_put_off_ends_at_once() -> None:
 
 
 def test_sigterm_that_is_put_off_is_obeyed_as_sigterm() -> None:
-    with signals.deferred(*BOTH) as asked:
+    with signals.deferred(*ALL) as asked:
         send(signal.SIGTERM)
         with pytest.raises(Terminated):
             asked.obey()
@@ -143,12 +156,12 @@ def test_the_first_signal_is_a_notice_and_the_next_does_what_it_did() -> None:
 
 
 def test_off_the_main_thread_nothing_is_touched() -> None:
-    before = [signal.getsignal(number) for number in BOTH]
+    before = [signal.getsignal(number) for number in ALL]
     seen: list[object] = []
 
     def work() -> None:
-        with signals.handled(), signals.restored(), signals.deferred(*BOTH) as asked:
-            seen.append([signal.getsignal(number) for number in BOTH] == before and not asked)
+        with signals.handled(), signals.restored(), signals.deferred(*ALL) as asked:
+            seen.append([signal.getsignal(number) for number in ALL] == before and not asked)
 
     thread = threading.Thread(target=work)
     thread.start()

@@ -149,6 +149,10 @@ def _logged_lines(logger: logging.Logger) -> Callable[[str, bool], None]:
     return show
 
 
+_ESCAPED = {code: repr(chr(code))[1:-1] for code in (*range(32), 127)}
+"""Characters that would break a row of a table, or that a terminal would obey, as Python writes them."""
+
+
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """A table on standard output; numbers to the right. Not cut to the terminal when it is a file."""
     from rich.table import Table
@@ -171,4 +175,4 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
 def _cell(value: object) -> str:
     if value is None:
         return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value).translate(_ESCAPED)

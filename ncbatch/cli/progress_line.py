@@ -34,9 +34,11 @@ def progress_line(snapshot: Snapshot, width: int | None = None) -> str:
         parts["means"] = f"{snapshot.mean_bpp:.3f} bpp, {snapshot.mean_psnr:.2f} dB"
     if snapshot.images_per_second is not None:
         parts["rate"] = f"{snapshot.images_per_second:.2g} {snapshot.noun}/s"
-    for name in ("rate", "means", "time"):
-        line = " | ".join(parts.values())
-        if len(line) <= width:
+    alone = duration(snapshot.elapsed_seconds)
+    for name, rest in (("rate", ""), ("means", ""), ("time", alone), ("time", "")):
+        if len(" | ".join(parts.values())) <= width:
             break
         parts.pop(name, None)
+        if rest:
+            parts[name] = rest
     return " | ".join(parts.values())

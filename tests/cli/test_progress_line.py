@@ -46,6 +46,12 @@ def test_a_large_run_fits_as_well(width: int, state: str) -> None:
     assert "131346/1234567 images" in line and "7890 failed" in line
 
 
+def test_the_number_of_workers_gives_way_before_the_time() -> None:
+    hurt = snapshot(images=123_456, ok=12_345, failed=7_890, elapsed_seconds=1e5, images_per_second=None)
+    assert progress_line(hurt).endswith(" | 7890 failed | ETA 2 min 55 s | 27 h 46 min")
+    assert progress_line(hurt, 60).endswith(" | 7890 failed | ETA 2 min 55 s")
+
+
 def test_numbers_agree_with_their_nouns() -> None:
     assert counted(1, "workers") == "1 worker"
     assert counted(0, "images") == "0 images"
