@@ -20,10 +20,11 @@ from ncbatch.driver.lease import Heartbeat
 from ncbatch.driver.limits import EarlierFailures, Outcome, Policy
 from ncbatch.driver.lost_calls import LostCall
 from ncbatch.driver.options import Deadlines
-from ncbatch.driver.pool import Ended, Pool
+from ncbatch.driver.pool import Pool
 from ncbatch.driver.progress import PlanCounts, Progress, RunState, Snapshot, UnitInFlight
 from ncbatch.driver.run_metrics import RunMetrics
 from ncbatch.driver.schedule import Call, CallKind, Schedule
+from ncbatch.driver.slots import Ended
 from ncbatch.driver.status_writer import StatusWriter
 from ncbatch.driver.steering import Steering
 from ncbatch.metrics.failures import failure_class
@@ -195,7 +196,7 @@ class Driver:
                 log.warning("finishing what is in flight; press Ctrl-C again to stop at once")
             self.progress.reason = stopped or ""
             draining = bool(stopped or asked)
-            if draining and not self._pool.calling:
+            if draining and (self._pool.is_orphaned or not self._pool.calling):
                 break
             if draining:
                 self.progress.state = "finishing"
@@ -248,6 +249,9 @@ class Driver:
                 schedule.probed(call, place)
             case None if call.kind is CallKind.TRIAL:
                 schedule.trial_passed(place)
+            case StoreFailure(full=True):
+                log.warning("nothing can be written: %s", result.message)
+                schedule.full(call, place, now + _POSTPONE_SECONDS, result.message)
             case StoreFailure():
                 log.warning("a worker (%s) cannot use the store: %s", place, result.message)
                 schedule.postponed(call, place, now, now + _POSTPONE_SECONDS, result.message)

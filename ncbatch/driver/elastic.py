@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ncbatch.driver.cluster_view import ClusterView
 from ncbatch.driver.options import PoolConfig
+
+log = logging.getLogger(__name__)
 
 _AHEAD = 4, 100
 """Workers that are asked for beyond the room that there is: at least, at most."""
@@ -62,3 +65,15 @@ class Elastic:
         least, most = _AHEAD
         ahead = min(max(room, least), most) if self.may_grow and self.size.workers is None else 0
         return Aim(min(wanted, room + ahead), needs)
+
+
+def warn_of_scarcity(needs: Needs, view: ClusterView) -> None:
+    """Says what workers need that cannot start, and what there is."""
+    log.warning(
+        "no worker could start for a minute: each needs CPUs: %g, GPUs: %g, and the cluster has in all "
+        "CPUs: %g, GPUs: %g; add nodes or ask for less with --cpus-per-worker and --gpus-per-worker",
+        needs["CPU"],
+        needs["GPU"],
+        view.total("CPU"),
+        view.total("GPU"),
+    )

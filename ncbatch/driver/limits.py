@@ -123,11 +123,20 @@ class Limits:
             at, present: as for `lost`. call: the number of its call. calls: how many have been made.
         """
         self._refused_at.add(at)
+        self._count_refusal(call, calls)
+        if self._refusals >= self._policy.refusals and self._refused_at.issuperset(present):
+            self.stop_reason = f"the store failed {self._refusals} times in a row: {reason}"
+
+    def full(self, call: int, calls: int, reason: str) -> None:
+        """There was no room for what a worker had to write; arguments as for `refused`."""
+        self._count_refusal(call, calls)
+        if self._refusals >= self._policy.refusals:
+            self.stop_reason = reason
+
+    def _count_refusal(self, call: int, calls: int) -> None:
         if call > self._last_call_at_refusal:
             self._refusals += 1
             self._last_call_at_refusal = calls
-        if self._refusals >= self._policy.refusals and self._refused_at.issuperset(present):
-            self.stop_reason = f"the store failed {self._refusals} times in a row: {reason}"
 
     @property
     def wants_sample(self) -> bool:

@@ -12,21 +12,21 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 import ray
 
 from ncbatch.driver.board import BoardReader
 from ncbatch.driver.cluster import start_ray
-from ncbatch.driver.cluster_view import ClusterView, ClusterWatch, this_node
-from ncbatch.driver.elastic import Aim, Elastic, Needs
+from ncbatch.driver.cluster_view import ClusterView, ClusterWatch, orphaned_reason, raylet_has_died, this_node
+from ncbatch.driver.elastic import Aim, Elastic, Needs, warn_of_scarcity
 from ncbatch.driver.health import Place
 from ncbatch.driver.lost_calls import LostCall, failure_by, outcome
 from ncbatch.driver.options import PoolConfig
 from ncbatch.driver.ray_metrics import RayExporter
 from ncbatch.driver.schedule import Call, CallKind
 from ncbatch.driver.shared_models import share_models
-from ncbatch.driver.slots import Flight, Measurement, Slot
+from ncbatch.driver.slots import Ended, Flight, Measurement, Slot
 from ncbatch.plan.units import Unit
 from ncbatch.telemetry import recorder
 from ncbatch.worker.beats import Beat, Heard
@@ -44,15 +44,6 @@ _REMEMBERED_SECONDS = 120.0
 _CALIBRATION_SECONDS = 1800.0  # only a hang takes longer
 _BLINK_SECONDS = 0.5  # before a worker that could not be reached is tried again
 _LOGS = "look at the workers' logs, worker-*.err in the logs/ folder of Ray's session"
-
-
-class Ended(NamedTuple):
-    """A call that came to its end: what came of it (or LostCall), after how many seconds, and where."""
-
-    call: Call | Measurement
-    result: Any
-    seconds: float
-    place: Place
 
 
 class Pool:
@@ -95,7 +86,7 @@ class Pool:
         if self._actor_class is not None:
             return
         self._elastic = Elastic(self._elastic.size, may_grow=start_ray(self._address, self._elastic.size))
-        self._watch = ClusterWatch()
+        self._watch = ClusterWatch(own=this_node(), dead=raylet_has_died)
         self._board = BoardReader()
         source = share_models(self._config.output, self._config.spec.models)
         metrics = RayExporter(self._config.run_label)
@@ -130,8 +121,17 @@ class Pool:
         ray.shutdown()
 
     @property
+    def is_orphaned(self) -> bool:
+        """Whether Ray has died on this machine, so that no call will ever be answered."""
+        return self._watch is not None and self._watch.is_orphaned
+
+    @property
     def stop_reason(self) -> str | None:
-        """Why it is no use to go on, or None: no worker is there, and all of them die while they start."""
+        """Why it is no use to go on, or None: Ray itself has died here, or no worker is there, and all of
+        them die while they start.
+        """
+        if self.is_orphaned:
+            return orphaned_reason()
         if self._failed_starts < _FAILED_STARTS + self.size or self.ready_workers:
             return None
         return f"{self._failed_starts} workers died while starting (last: {self._last_failure}); {_LOGS}"
@@ -357,9 +357,4 @@ class Pool:
         if self._warned or now - self._none_since < _SCARCE_SECONDS:
             return
         self._warned = True
-        there = self._view
-        log.warning(
-            "no worker could start for a minute: each needs CPUs: %g, GPUs: %g, and the cluster has in all "
-            "CPUs: %g, GPUs: %g; add nodes or ask for less with --cpus-per-worker and --gpus-per-worker",
-            self._needs["CPU"], self._needs["GPU"], there.total("CPU"), there.total("GPU"),
-        )  # fmt: skip
+        warn_of_scarcity(self._needs, self._view)

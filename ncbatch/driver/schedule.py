@@ -348,6 +348,14 @@ class Schedule:
         self._health.refused(place, call.unit, reason, now)
         heapq.heappush(self._later, (until, call.number, call))
 
+    def full(self, call: Call, place: Place, until: float, reason: str) -> None:
+        """There is no room in the store, whoever writes; do it again later."""
+        self._limits.full(call.number, self._calls, reason)
+        if call.kind is CallKind.TRIAL:
+            self._health.trial_lost(place)
+        else:
+            heapq.heappush(self._later, (until, call.number, call))
+
     def _again(self, call: Call) -> None:
         state = self._units.get(call.unit)
         if state is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from ncbatch.driver.elastic import Needs
 from ncbatch.driver.health import Place
@@ -80,3 +80,12 @@ class Slot:
         """The worker has answered for the first time."""
         self.info, self.failed_starts, self.last = info, 0, None
         self.place = Place(info.node or info.host, info.device, info.host, info.pid)
+
+
+class Ended(NamedTuple):
+    """A call that came to its end: what came of it (or LostCall), after how many seconds, and where."""
+
+    call: Call | Measurement
+    result: Any
+    seconds: float
+    place: Place

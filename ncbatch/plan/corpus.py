@@ -17,10 +17,10 @@ import pyarrow.parquet as pq
 from ncbatch import layout
 from ncbatch.errors import UsageError
 from ncbatch.metrics.parallel import in_parallel
-from ncbatch.plan.image_table import ImageTable, ImageTableWriter
+from ncbatch.plan.image_table import ImageTable, ImageTableWriter, joined
 from ncbatch.plan.spec import holds_run
 from ncbatch.plan.units import PlannedImage
-from ncbatch.store import Store, StoreError, StoreOptions, prefix_of
+from ncbatch.store import KeyRange, Store, StoreError, StoreOptions, prefix_of
 from ncbatch.store.objects import read_object
 from ncbatch.words import counted
 
@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 _SHOWN = 5
 _BATCH_ROWS = 10_000
+_LISTINGS = 32
+"""Of a corpus, side by side."""
 
 _MANIFEST = pa.schema(
     [
@@ -98,9 +100,37 @@ def list_corpus(
         exclude: patterns of keys that are left out all the same.
         output: of the run that the listing is for.
     """
-    runs, closed = set(), []
-    if output is not None and (inside := prefix_of(output, corpus)) is not None:
-        runs.add(inside)
+    inside = prefix_of(output, corpus) if output is not None else None
+    parts = in_parallel(
+        lambda within: _listed(corpus, within, include, exclude), corpus.ranges(_LISTINGS), _LISTINGS
+    )
+    runs, closed, passed_over = set[str]() if inside is None else {inside}, list[str](), 0
+    tables = []
+    for part in parts:
+        tables.append(part.objects)
+        runs |= part.runs
+        closed += part.closed
+        passed_over += part.passed_over
+    found = tables[0] if len(tables) == 1 else joined(tables)
+    if not runs and not passed_over:
+        return Listing(found, closed=tuple(closed))
+    return _without_others(found, runs, tuple(closed))
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """What one range of keys holds; what has no size is no image. runs: folders of runs; others: as of
+    `Listing`.
+    """
+
+    objects: ImageTable
+    runs: Set[str]
+    closed: Sequence[str]
+    passed_over: int
+
+
+def _listed(corpus: Store, within: KeyRange, include: Sequence[str], exclude: Sequence[str]) -> _Listed:
+    runs, closed = set[str](), list[str]()
 
     def unreadable(folder: str, error: StoreError) -> None:
         if not _matches(folder, exclude):
@@ -109,7 +139,7 @@ def list_corpus(
 
     objects = ImageTableWriter()
     passed_over = 0
-    for info in corpus.list(unreadable=unreadable):
+    for info in corpus.list(within=within, unreadable=unreadable):
         folder, slash, name = info.key.rpartition("/")
         if name == layout.RUN and holds_run(corpus, info.key):
             runs.add(folder + slash)
@@ -117,10 +147,7 @@ def list_corpus(
         taken = wanted and not _matches(info.key, exclude)
         passed_over += not taken
         objects.add(info.key, info.etag, info.size if taken else None)
-    found = objects.finish()
-    if not runs and not passed_over:
-        return Listing(found, closed=tuple(closed))
-    return _without_others(found, runs, tuple(closed))
+    return _Listed(objects.finish(), runs, closed, passed_over)
 
 
 def _without_others(objects: ImageTable, runs: Set[str], closed: tuple[str, ...]) -> Listing:

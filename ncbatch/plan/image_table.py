@@ -156,6 +156,15 @@ def image_table(images: Iterable[PlannedImage]) -> ImageTable:
     return writer.finish()
 
 
+def joined(tables: Iterable[ImageTable]) -> ImageTable:
+    """The images of several tables, one after the other."""
+    writer = ImageTableWriter()
+    for table in tables:
+        for batch in table.batches():
+            writer.add_batch(batch)
+    return writer.finish()
+
+
 def batches_of(images: Sequence[PlannedImage]) -> Iterator[pa.RecordBatch]:
     """Images as columns, whatever holds them."""
     return images.batches() if isinstance(images, ImageTable) else iter([columns_of(images)])

@@ -11,9 +11,10 @@ from ncbatch.store.errors import (
     NotAFolder,
     ObjectNotFound,
     StoreError,
+    StoreFull,
     StoreUnavailable,
 )
-from ncbatch.store.interface import ObjectInfo, Store, StoreOptions
+from ncbatch.store.interface import KeyRange, ObjectInfo, Store, StoreOptions
 from ncbatch.store.local import LocalStore
 from ncbatch.store.local_names import key_of_name
 from ncbatch.store.nesting import prefix_of
@@ -23,12 +24,14 @@ from ncbatch.store.uri import join_uri, open_store
 __all__ = [
     "AccessDenied",
     "BucketNotFound",
+    "KeyRange",
     "LocalStore",
     "NotAFolder",
     "ObjectInfo",
     "ObjectNotFound",
     "Store",
     "StoreError",
+    "StoreFull",
     "StoreOptions",
     "StoreUnavailable",
     "honours_create_only",

@@ -25,3 +25,7 @@ class AccessDenied(StoreError):  # noqa: N818
 
 class StoreUnavailable(StoreError):  # noqa: N818
     """Still throttled, failing, timing out or unreachable after all retries."""
+
+
+class StoreFull(StoreError):  # noqa: N818
+    """Nothing more can be written: the disk is full, or a quota used up."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Protocol
 from urllib.parse import urlsplit
@@ -107,6 +107,29 @@ class ObjectInfo:
     modified: float | None = field(default=None, compare=False)
 
 
+@dataclass(frozen=True)
+class KeyRange:
+    """Keys behind `after`, up to and including `last`, in UTF-8 byte order; None: to the end."""
+
+    after: str = ""
+    last: str | None = None
+
+    def __contains__(self, key: str) -> bool:
+        return _bytes(self.after) < _bytes(key) and not self.is_before(key)
+
+    def is_before(self, key: str) -> bool:
+        """Whether the key comes behind all of them."""
+        return self.last is not None and _bytes(key) > _bytes(self.last)
+
+
+ALL_KEYS = KeyRange()
+"""Of a store."""
+
+
+def _bytes(key: str) -> bytes:
+    return key.encode("utf-8", "surrogatepass")
+
+
 class Store(Protocol):
     """Objects below one root. Stores can be pickled, and one store may be used by several threads.
 
@@ -159,8 +182,23 @@ class Store(Protocol):
             of it; False if other bytes stood there first, and still do.
         """
 
+    def ranges(self, most: int) -> Sequence[KeyRange]:
+        """Ranges that together hold all keys, in order, for listings side by side.
+
+        A listing goes on where its last page ended, so a single one of many objects takes long. One range
+        where there are few objects, or where they cannot be told apart by folders.
+
+        Args:
+            most: ranges.
+        """
+        return (ALL_KEYS,)
+
     def list(
-        self, prefix: str = "", *, unreadable: Callable[[str, StoreError], None] | None = None
+        self,
+        prefix: str = "",
+        *,
+        within: KeyRange = ALL_KEYS,
+        unreadable: Callable[[str, StoreError], None] | None = None,
     ) -> Iterator[ObjectInfo]:
         """Every object whose key starts with `prefix`, in UTF-8 byte order of the keys.
 
@@ -168,6 +206,7 @@ class Store(Protocol):
 
         Args:
             prefix: of the key as a string: "a" finds "a", "a/b" and "ab".
+            within: only keys of this range.
             unreadable: called with the key of a folder that the operating system does not let us read, and
                 with the error; the listing goes on without that folder. Where it is not given, such a folder
                 is an error, as it always is for the root. (S3 has no folders.)

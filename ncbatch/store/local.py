@@ -15,7 +15,7 @@ from typing import Any
 from typing_extensions import override
 
 from ncbatch.store.errors import AccessDenied, ObjectNotFound, StoreError
-from ncbatch.store.interface import ObjectInfo, Store
+from ncbatch.store.interface import ALL_KEYS, KeyRange, ObjectInfo, Store
 from ncbatch.store.local_errors import as_store_error
 from ncbatch.store.local_listing import walk
 from ncbatch.store.local_names import name_of_key, shown
@@ -122,10 +122,15 @@ class LocalStore(Store):
 
     @override
     def list(
-        self, prefix: str = "", *, unreadable: Callable[[str, StoreError], None] | None = None
+        self,
+        prefix: str = "",
+        *,
+        within: KeyRange = ALL_KEYS,
+        unreadable: Callable[[str, StoreError], None] | None = None,
     ) -> Iterator[ObjectInfo]:
         for key, status in walk(self.root, prefix, unreadable):
-            yield ObjectInfo(key, status.st_size, _etag(status), status.st_mtime)
+            if key in within:
+                yield ObjectInfo(key, status.st_size, _etag(status), status.st_mtime)
 
     @override
     def delete(self, key: str) -> None:

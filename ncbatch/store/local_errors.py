@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from ncbatch.store.errors import AccessDenied, ObjectNotFound, StoreError
+from ncbatch.store.errors import AccessDenied, ObjectNotFound, StoreError, StoreFull
 
 _OCCUPIED = frozenset({errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY})
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -22,7 +22,7 @@ def as_store_error(error: OSError, root: str, key: str) -> StoreError:
             "store"
         )
     if error.errno in _FULL:
-        return StoreError(
+        return StoreFull(
             f"the disk or quota of {root} is full ({key!r}); free space and run the same command again"
         )
     if error.errno in _DENIED:

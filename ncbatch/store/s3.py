@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from botocore.exceptions import ClientError
 from typing_extensions import override
 
 from ncbatch.store.errors import ObjectNotFound, StoreError, StoreUnavailable
-from ncbatch.store.interface import ObjectInfo, Store, StoreOptions
+from ncbatch.store.interface import ALL_KEYS, KeyRange, ObjectInfo, Store, StoreOptions
 from ncbatch.store.s3_connection import S3Connection
 from ncbatch.store.s3_errors import status_of
 from ncbatch.store.s3_refusals import explain_refused_put
@@ -22,6 +22,8 @@ _CHECK_SECONDS = 15.0  # a person is waiting for this answer
 _LONGEST_KEY = 1024  # bytes of UTF-8, S3's limit
 _NOT_IMPLEMENTED = 501
 _CONFLICT_WAIT = 0.2  # seconds
+_DEEPEST = 16  # folders that hold nothing but one folder
+_PAGES_OF_FOLDERS = 10
 
 
 class S3Store(Store):
@@ -150,24 +152,59 @@ class S3Store(Store):
         return self._create(key, data) is not None
 
     @override
+    def ranges(self, most: int) -> Sequence[KeyRange]:
+        prefix = self.prefix
+        if not self._page(prefix).get("IsTruncated"):
+            return (ALL_KEYS,)
+        folders: list[str] = []
+        for _ in range(_DEEPEST):
+            folders, files = self._level(prefix)
+            if files or len(folders) != 1:
+                break
+            prefix = folders[0]
+        step = max(-(-len(folders) // most), 1)
+        ends = [folder[len(self.prefix) :] for folder in folders[step::step]]
+        return [KeyRange(*pair) for pair in zip(["", *ends], [*ends, None], strict=True)]
+
+    def _level(self, prefix: str) -> tuple[list[str], bool]:
+        """The folders right below a prefix, the first ten thousand of them; and whether there are objects."""
+        folders, files = list[str](), False
+        more: dict[str, Any] = {}
+        for _ in range(_PAGES_OF_FOLDERS):
+            page = self._page(prefix, Delimiter="/", **more)
+            folders += [entry["Prefix"] for entry in page.get("CommonPrefixes", ())]
+            files = files or any(entry["Key"] != prefix for entry in page.get("Contents", ()))
+            if not page.get("IsTruncated"):
+                break
+            more = {"ContinuationToken": page["NextContinuationToken"]}
+        return folders, files
+
+    @override
     def list(
-        self, prefix: str = "", *, unreadable: Callable[[str, StoreError], None] | None = None
+        self,
+        prefix: str = "",
+        *,
+        within: KeyRange = ALL_KEYS,
+        unreadable: Callable[[str, StoreError], None] | None = None,
     ) -> Iterator[ObjectInfo]:
         full = self.prefix + prefix
-        more: dict[str, Any] = {}
+        more: dict[str, Any] = {"StartAfter": self.prefix + within.after} if within.after else {}
         while True:
             page = self._page(full, **more)
             for entry in page.get("Contents", ()):
                 key = entry["Key"][len(self.prefix) :]
+                if within.is_before(key):
+                    return
                 # The empty key is the marker that some tools put where they show a folder.
-                if key:
-                    modified = entry.get("LastModified")
-                    yield ObjectInfo(
-                        key,
-                        int(entry["Size"]),
-                        _unquoted(entry["ETag"]),
-                        modified.timestamp() if modified is not None else None,
-                    )
+                if key not in within:
+                    continue
+                modified = entry.get("LastModified")
+                yield ObjectInfo(
+                    key,
+                    int(entry["Size"]),
+                    _unquoted(entry["ETag"]),
+                    modified.timestamp() if modified is not None else None,
+                )
             if not page.get("IsTruncated"):
                 return
             more = {"ContinuationToken": page["NextContinuationToken"]}

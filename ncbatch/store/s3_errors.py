@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from botocore import exceptions as aws
 
-from ncbatch.store.errors import AccessDenied, BucketNotFound, ObjectNotFound, StoreError
+from ncbatch.store.errors import AccessDenied, BucketNotFound, ObjectNotFound, StoreError, StoreFull
 
 _TRANSIENT_CODES = frozenset(
     {
@@ -135,7 +135,7 @@ def as_store_error(error: Exception, endpoint: str, bucket: str, key: str | None
     if code == "EntityTooLarge":
         return StoreError(f"{endpoint} does not accept an object as large as {what}; make the output smaller")
     if status == 507:
-        return StoreError(f"the disk of {endpoint} is full; free space there and run the command again")
+        return StoreFull(f"the disk of {endpoint} is full; free space there and run the command again")
     if status in (301, 307, 308):
         return StoreError(
             f"the bucket {bucket!r} is elsewhere than {endpoint}; set its region or endpoint URL"

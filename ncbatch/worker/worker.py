@@ -22,7 +22,7 @@ from ncbatch.metrics.unit_result import CommittedUnit
 from ncbatch.models.loading import ModelSource
 from ncbatch.plan.spec import RunSpec
 from ncbatch.plan.units import Unit
-from ncbatch.store import Store, StoreError
+from ncbatch.store import Store, StoreError, StoreFull
 from ncbatch.telemetry import instruments, recorder
 from ncbatch.worker.beats import BeatSink, GiveBack
 from ncbatch.worker.calibration import seconds_per_pixel, try_out
@@ -73,9 +73,12 @@ class WorkerInfo:
 class StoreFailure:
     """The store refused a call or could not be reached. A value and no exception, since the worker itself is
     fine.
+
+    full: whether there is no room for what is to be written, which is so wherever it is written from.
     """
 
     message: str
+    full: bool = False
 
 
 @dataclass(frozen=True)
@@ -177,7 +180,7 @@ class Worker:
         except GiveBack:
             return GivenBack()
         except StoreError as error:
-            return StoreFailure(str(error))
+            return StoreFailure(str(error), full=isinstance(error, StoreFull))
         except InexactDeviceError as error:
             return DeviceFailure(str(error))
         except Exception as error:

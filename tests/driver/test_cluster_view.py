@@ -8,7 +8,7 @@ import threading
 import pytest
 from ray.exceptions import RaySystemError
 
-from ncbatch.driver.cluster_view import ClusterView, ClusterWatch, Node
+from ncbatch.driver.cluster_view import ClusterView, ClusterWatch, Node, orphaned_reason
 
 GPU_WORKER = {"CPU": 1.0, "GPU": 1.0}
 CPU_WORKER = {"CPU": 2.0, "GPU": 0.0}
@@ -60,3 +60,28 @@ def test_the_last_reading_counts_while_ray_is_away(caplog: pytest.LogCaptureFixt
     messages = [record.message for record in caplog.records]
     assert len(messages) == 2, "an outage is reported once, and its end"
     assert "the GCS is down" in messages[0] and "again" in messages[1]
+
+
+def test_ray_counts_as_dead_here_once_its_node_has_been_gone_for_a_while() -> None:
+    """A GCS that was started again does not know all nodes at once."""
+    here, other = ClusterView((node("here"), node("b"))), ClusterView((node("b"),))
+    readings = iter([here, other, other, here, other, other])
+    read, go_on = threading.Semaphore(0), threading.Semaphore(0)
+
+    def reading() -> ClusterView:
+        read.release()
+        go_on.acquire()
+        return next(readings, other)
+
+    go_on.release()
+    watch = ClusterWatch(reading, seconds=0.001, own="here")
+    read.acquire()
+    for _ in range(6):  # each is asked for when what the one before says has been taken in
+        assert read.acquire(timeout=600) and not watch.is_orphaned
+        go_on.release()
+    for _ in range(2):
+        assert read.acquire(timeout=600)
+        go_on.release()
+    assert watch.is_orphaned and "run the same command again" in orphaned_reason()
+    go_on.release(100)
+    watch.close()

@@ -243,6 +243,19 @@ def test_the_store_refusing_in_a_row_stops_the_run() -> None:
     assert pending.stop_reason == "the store failed 3 times in a row: wrong key"
 
 
+def test_a_full_disk_is_nobodys_fault_and_stops_the_run_in_its_own_words() -> None:
+    """Whoever writes meets it, so no node is kept from work for it, and those that have not met it will."""
+    pending, places = schedule(Policy(refusals=3), workers=4, **many(20))
+    full = "the disk or quota of /out is full ('a'); free space and run the same command again"
+    for now in (0.0, 20.0, 40.0):
+        assert pending.stop_reason is None
+        call = pending.next_call(now, places[0])
+        assert call is not None and call.kind is CallKind.UNIT, "it needs no trial"
+        pending.full(call, places[0], now + 15, full)
+        assert pending.quarantines() == []
+    assert pending.stop_reason == full
+
+
 def test_a_node_without_credentials_stops_nothing() -> None:
     """However often it is refused: the others have not been."""
     pending, places = schedule(workers=256, **many(1000))

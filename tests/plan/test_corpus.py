@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pyarrow as pa
@@ -27,6 +28,7 @@ from ncbatch.store import (
     open_store,
 )
 from ncbatch.worker.unit import run_unit
+from tests.servers import S3Server
 from tests.store.test_local import close
 from tests.workbench import ATTEMPTS, Workbench, make_image, make_variant
 
@@ -316,3 +318,24 @@ def test_what_was_looked_up_is_not_asked_for_again_until_the_run_is_done(
     (pending,) = local.open(spec).pending
     assert [image.key for image in pending.images] == ["1.png"]
     assert looked_up() == ["1.png"], "and so is what was not as it was planned"
+
+
+@pytest.mark.s3
+def test_a_large_corpus_is_listed_by_ranges_of_folders_and_is_the_same(
+    moto_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moto_server.use(monkeypatch)
+    store = open_store(f"s3://{moto_server.make_bucket()}/deep/in/", OPTIONS)
+    keys = [f"only/{folder}/{n:03d}.png" for folder in ("a", "a b", "a!", "b", "ü") for n in range(230)]
+    keys += ["only/a/", "only/a.png", "only/zz.png", "only/b/run.json", "only/b/notes.txt"]
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda key: store.put(key, b"x" if "run.json" not in key else b"{}"), keys))
+    assert [r.after for r in store.ranges(32)] == ["", "only/a!/", "only/a/", "only/b/", "only/ü/"]
+    for most in (32, 3, 1):
+        ranges = store.ranges(most)
+        assert len(ranges) <= most
+        within = [info for part in ranges for info in store.list(within=part)]
+        assert within == list(store.list()), "each once, in order"
+    found = list_corpus(store)
+    assert _keys(found) == sorted((key for key in keys if key.endswith(".png")), key=str.encode)
+    assert found.passed_over == len(keys) - len(found.images)

@@ -17,7 +17,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ncbatch.store import AccessDenied, LocalStore, ObjectNotFound, Store, StoreError, key_of_name, open_store
+from ncbatch.store import (
+    AccessDenied,
+    LocalStore,
+    ObjectNotFound,
+    Store,
+    StoreError,
+    StoreFull,
+    key_of_name,
+    open_store,
+)
 from ncbatch.store.local_names import name_of_key
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -294,8 +303,8 @@ def test_missing_and_wrong_roots_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("number", "kind", "words"),
     [
-        (errno.ENOSPC, StoreError, "free space"),
-        (errno.EDQUOT, StoreError, "free space"),
+        (errno.ENOSPC, StoreFull, "free space"),
+        (errno.EDQUOT, StoreFull, "free space"),
         (errno.EACCES, AccessDenied, "permissions"),
         (errno.EROFS, AccessDenied, "permissions"),
         (errno.EIO, StoreError, "check the disk"),
