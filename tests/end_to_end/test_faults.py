@@ -133,3 +133,21 @@ def _uncommitted_bitstreams(output: Path) -> bool:
     out = output_store(output)
     units = count(out, "units/")
     return 1 <= units < 6 and count(out, "bitstreams/") > 2 * units
+
+
+@pytest.mark.slow
+def test_a_driver_whose_raylet_is_killed_says_so_and_how_to_go_on(tmp_path: Path) -> None:
+    """Ray would let it wait for ever, or end it in its own words."""
+    keys = save_images(tmp_path / "in", 6)
+    command = ("encode", tmp_path / "in", tmp_path / "out", "--steps", "300", "--workers", "1")
+    words = (*command, "--unit-seconds", "0.1")
+    with running(*words) as run:
+        wait_for(lambda: count(output_store(tmp_path / "out"), "units/"), "a worker is at it")
+        for pid, line in run.descendants().items():
+            if line.split(" ")[0].endswith("/raylet"):
+                os.kill(pid, signal.SIGKILL)
+        done = run.wait().expect(3)
+    assert "Ray has died on this machine" in done.err
+    assert done.err.strip().endswith("run the same command again to continue")
+    ncbatch(*words).expect(0)
+    assert statuses(output_store(tmp_path / "out")) == dict.fromkeys(keys, "ok")
