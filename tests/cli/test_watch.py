@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import io
 import json
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,10 +34,9 @@ from ncbatch.driver.progress import (
 from ncbatch.driver.standing import Standing
 from ncbatch.exit_codes import ExitCode
 from ncbatch.store import LocalStore, Store, StoreUnavailable, open_store
+from tests.browser import browser, complaints_of, fits, needs_chromium
 
 IMAGES = 400
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-CHROMIUM_OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
 
 
 @pytest.fixture
@@ -243,33 +241,21 @@ def _get(url: str, path: str, host: str | None = None) -> tuple[int, bytes, dict
     return found
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
+@needs_chromium
 def test_the_live_page_in_a_browser(served: tuple[LivePage, str]) -> None:
     """It fits, loads itself anew when the report is there, and asks nobody but its server."""
-    sync_api = pytest.importorskip("playwright.sync_api")
     _, url = served
-    complaints: list[str] = []
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_OPTIONS)
-        try:
-            tab = browser.new_page(viewport={"width": 400, "height": 900}, color_scheme="dark")
-            tab.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None)
-            tab.on("pageerror", lambda error: complaints.append(str(error)))
-            own = (url, "data:")
-            tab.on("request", lambda r: None if r.url.startswith(own) else complaints.append(r.url))
-            tab.goto(url)
-            tab.wait_for_selector("#live[data-page='1']", timeout=240_000)
-            tab.wait_for_selector("#live .cards .card")
-            assert tab.locator("#live .state").text_content() == "running"
-            assert tab.locator("#live tbody tr").count() == 2
-            assert tab.locator("#throughput img").evaluate("i => i.decode().then(() => i.naturalWidth)") > 100
-            for width in (400, 1400):
-                tab.set_viewport_size({"width": width, "height": 900})
-                root = "document.documentElement"
-                assert tab.evaluate(f"{root}.scrollWidth <= {root}.clientWidth"), width
-        finally:
-            browser.close()
-    assert complaints == []
+    with browser() as chromium:
+        tab = chromium.new_page(color_scheme="dark")
+        complaints = complaints_of(tab, url)
+        tab.goto(url)
+        tab.wait_for_selector("#live[data-page='1']", timeout=240_000)
+        tab.wait_for_selector("#live .cards .card")
+        assert tab.locator("#live .state").text_content() == "running"
+        assert tab.locator("#live tbody tr").count() == 2
+        assert tab.locator("#throughput img").evaluate("i => i.decode().then(() => i.naturalWidth)") > 100
+        assert fits(tab, 400) and fits(tab, 1400)
+        assert complaints == []
 
 
 def test_the_page_has_what_the_driver_says_and_then_the_report(

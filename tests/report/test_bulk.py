@@ -30,6 +30,7 @@ from ncbatch.report.rows import Rows
 from ncbatch.report.style import rendered
 from ncbatch.report.throughput import idle_percent, read_throughput
 from ncbatch.store import Store, open_store
+from tests.browser import browser, complaints_of, fits, needs_chromium
 
 IMAGES = 3_000
 
@@ -195,6 +196,25 @@ def test_the_page_stands_in_the_run_and_tells_failures(page: Path) -> None:
     assert 'href="../bitstreams/sga/' in text
     failed = (page / "tables" / "failures.csv").read_text().splitlines()
     assert len(failed) > 10 and "truncated" in "".join(failed)
+
+
+@needs_chromium
+def test_the_page_of_a_bulk_run_in_a_browser(page: Path) -> None:
+    """On a telephone and on a wide screen, in light and dark; it fetches nothing, and nothing goes wrong."""
+    with browser() as chromium:
+        grounds = set()
+        for scheme in ("light", "dark"):
+            tab = chromium.new_page(color_scheme=scheme)
+            complaints = complaints_of(tab, (page / "index.html").as_uri())
+            tab.goto((page / "index.html").as_uri())
+            assert fits(tab, 400) and fits(tab, 1400), scheme
+            grounds.add(tab.evaluate("getComputedStyle(document.body).backgroundColor"))
+            shown = "i => i.decode().then(() => i.naturalWidth)"
+            for name in ("throughput", "spread_bpp", "spread_psnr", "spread_ms_ssim", "spread_seconds"):
+                assert tab.locator(f"#{name} img").evaluate(shown) > 100
+            assert complaints == []
+            tab.close()
+    assert len(grounds) == 2
 
 
 def test_all_rows_lie_beside_the_page(page: Path, table: list[dict]) -> None:

@@ -15,9 +15,8 @@ from ncbatch.report.comparisons import _opening
 from ncbatch.report.evaluation import evaluate
 from ncbatch.report.links import Links
 from ncbatch.store import Store, open_store
+from tests.browser import browser, complaints_of, fits, needs_chromium
 from tests.report.conftest import FIGURES, REQUESTS, make_run
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 @pytest.fixture(scope="module")
@@ -110,59 +109,42 @@ def _sorts(tab: Any) -> None:
     assert found[0] == sorted(found[0], reverse=True) and found[1] == found[0][::-1]
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
+@needs_chromium
 def test_the_page_fits_every_width_in_light_and_dark(page: Path) -> None:
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        grounds = {}
+    grounds = {}
+    with browser() as chromium:
         for scheme in ("light", "dark"):
+            tab = chromium.new_page(color_scheme=scheme)
+            tab.goto((page / "index.html").as_uri())
             for width in (400, 1280, 1400):
-                size = {"width": width, "height": 900}
-                tab = browser.new_page(viewport=size, color_scheme=scheme)
-                tab.goto((page / "index.html").as_uri())
-                root = "document.documentElement"
-                assert tab.evaluate(f"{root}.scrollWidth <= {root}.clientWidth"), (scheme, width)
-                shown = tab.locator("#rd_psnr img").evaluate("i => i.currentSrc")
-                grounds[scheme] = (tab.evaluate("getComputedStyle(document.body).backgroundColor"), shown)
-                tab.close()
-        browser.close()
+                assert fits(tab, width), (scheme, width)
+            shown = tab.locator("#rd_psnr img").evaluate("i => i.currentSrc")
+            grounds[scheme] = (tab.evaluate("getComputedStyle(document.body).backgroundColor"), shown)
+            tab.close()
     assert all(light != dark for light, dark in zip(*grounds.values(), strict=True))
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
+@needs_chromium
 def test_the_page_in_a_browser(page: Path) -> None:
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
-        try:
-            tab = browser.new_page()
-            complaints: list[str] = []
-            tab.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None)
-            tab.on("pageerror", lambda error: complaints.append(str(error)))
-            tab.on(
-                "request",
-                lambda r: None if r.url.startswith(("file:", "data:")) else complaints.append(r.url),
-            )
-            tab.goto((page / "index.html").as_uri())
-            for name in FIGURES:
-                assert tab.locator(f"#{name} img").evaluate("i => i.complete && i.naturalWidth > 100")
-            section = tab.locator(".comparison").first
-            shown = section.locator(".whole img")
-            assert shown.count() == 2 and all(
-                shown.nth(n).evaluate("i => i.decode().then(() => i.naturalWidth)") >= 64 for n in (0, 1)
-            )
-            before = shown.nth(1).evaluate("i => getComputedStyle(i).clipPath")
-            section.locator("input").evaluate(
-                "r => { r.value = 20; r.dispatchEvent(new Event('input', {bubbles: true})) }"
-            )
-            after = shown.nth(1).evaluate("i => getComputedStyle(i).clipPath")
-            assert before == "inset(0px 50% 0px 0px)" and after == "inset(0px 80% 0px 0px)"
-            left = shown.nth(1).evaluate("i => i.src")
-            section.locator("select.left").select_option(index=1)
-            assert shown.nth(1).evaluate("i => i.src") != left
-            _sorts(tab)
-            assert complaints == []
-        finally:
-            browser.close()
+    with browser() as chromium:
+        tab = chromium.new_page()
+        complaints = complaints_of(tab, "file:")
+        tab.goto((page / "index.html").as_uri())
+        for name in FIGURES:
+            assert tab.locator(f"#{name} img").evaluate("i => i.complete && i.naturalWidth > 100")
+        section = tab.locator(".comparison").first
+        shown = section.locator(".whole img")
+        assert shown.count() == 2 and all(
+            shown.nth(n).evaluate("i => i.decode().then(() => i.naturalWidth)") >= 64 for n in (0, 1)
+        )
+        before = shown.nth(1).evaluate("i => getComputedStyle(i).clipPath")
+        section.locator("input").evaluate(
+            "r => { r.value = 20; r.dispatchEvent(new Event('input', {bubbles: true})) }"
+        )
+        after = shown.nth(1).evaluate("i => getComputedStyle(i).clipPath")
+        assert before == "inset(0px 50% 0px 0px)" and after == "inset(0px 80% 0px 0px)"
+        left = shown.nth(1).evaluate("i => i.src")
+        section.locator("select.left").select_option(index=1)
+        assert shown.nth(1).evaluate("i => i.src") != left
+        _sorts(tab)
+        assert complaints == []
