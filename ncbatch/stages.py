@@ -98,17 +98,30 @@ class Ahead(_Stage[Item, Result]):
         self._result_weight = result_weight
 
     def of(self, items: Iterable[Item]) -> Iterator[Result]:
-        """What is made of each item, in their order.
+        """What is made of each item, in their order; work begins at once.
 
         Raises:
             BaseException: as the work on an item raises, when it is that item's turn.
         """
-        for item in items:
-            while self._entries and self._held() + self._weight(item) > self._bound:
+        coming = iter(items)
+        following = self._submitted(next(coming, None), coming)
+
+        def results() -> Iterator[Result]:
+            nonlocal following
+            while self._entries:
                 yield self._take()
+                following = self._submitted(following, coming)
+
+        return results()
+
+    def _submitted(self, item: Item | None, coming: Iterator[Item]) -> Item | None:
+        """Submits an item and those that come next, as long as there is room; the first that has none."""
+        while item is not None:
+            if self._entries and self._held() + self._weight(item) > self._bound:
+                break
             self._submit(item)
-        while self._entries:
-            yield self._take()
+            item = next(coming, None)
+        return item
 
     def is_ready(self) -> bool:
         """Whether the next result is there: to be taken without waiting for it."""

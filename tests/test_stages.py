@@ -69,6 +69,14 @@ def test_what_waits_is_bounded_by_weight() -> None:
     assert most[0] == 25, "the heaviest was alone"
 
 
+def test_work_begins_before_anything_is_asked_for() -> None:
+    begun = threading.Event()
+    with ahead(lambda n: begun.set() or n) as stage:
+        results = stage.of([1, 2])
+        assert begun.wait(SECONDS)
+        assert list(results) == [1, 2]
+
+
 def test_the_bound_goes_by_what_came_of_an_item() -> None:
     """The size of an image is known once it is decoded."""
     begun: list[int] = []

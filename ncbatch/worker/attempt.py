@@ -66,13 +66,14 @@ class Attempt:
         )
         finishing = Behind(self._finished, lambda done: done.job.area, bounds.finishers, bounds.behind)
         with fetching, finishing:
+            opened = fetching.of(workspace.ordered(images))
             batches = Batches(
                 workspace.batching(self._variant),
                 workspace.device,
                 partial(self._find, finishing.make_room),
                 finishing.make_room,
             )
-            jobs = self._jobs(fetching.of(workspace.ordered(images)), early)
+            jobs = self._jobs(opened, early)
             found = batches.done(jobs, self.wip.interrupted(), fetching.is_ready)
             for finished in finishing.after(found):
                 if isinstance(finished, _OutOfMemory):

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 
 from ncbatch import layout
@@ -42,10 +43,12 @@ def run_unit(
     """
     key, output = layout.unit_key(unit.id), workspace.output
     rows: list[Row] | None = None
+    wip = workspace.wip(unit)
     if output.head(key) is None:
         work = open_attempt(workspace, unit, attempt)
+        wip = work.wip
         rows = list[Row]()
-        with told_of_waiting(work.progress.alive):
+        with told_of_waiting(work.progress.alive), _commits_prepared():
             with closing(work.rows(unit.images, poisoned)) as done:  # ends its threads, whatever happens here
                 for row in done:
                     rows.append(row)
@@ -54,7 +57,7 @@ def run_unit(
             work.tracer.write()
             if not output.put_if_absent(key, rows_to_parquet(rows)):
                 rows = None
-    workspace.wip(unit).discard()
+    wip.discard()
     if rows is not None:
         _count(rows)
         return _told(unit_result(rows), rows)
@@ -62,6 +65,19 @@ def run_unit(
     keys = {image.key for image in unit.images}  # it may hold more, which has been planned again since
     standing = (Row(**row) for row in parquet_to_table(output.get(key)).to_pylist())
     return replace(unit_result(row for row in standing if row.image_key in keys), found=True)
+
+
+@contextmanager
+def _commits_prepared() -> Iterator[None]:
+    """Makes a table of rows beside the first images: for a process's first one, pyarrow imports pandas, and a
+    device would wait a third of a second for that at the end of the unit.
+    """
+    preparing = threading.Thread(target=rows_to_parquet, args=([],), name="prepare-commits")
+    preparing.start()
+    try:
+        yield
+    finally:
+        preparing.join()
 
 
 def _told(result: CommittedUnit, rows: Sequence[Row]) -> CommittedUnit:

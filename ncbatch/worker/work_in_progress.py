@@ -45,6 +45,8 @@ class WorkInProgress:
         self._found: torch.Tensor | None = None
         self._state: RefinementState | None = None
         self._looked = False
+        # Whether there may be anything to discard, as far as this attempt knows.
+        self._stands, self._keeps = self._refines, self._packs
 
     def _tag(self, images: Sequence[PlannedImage]) -> torch.Tensor:
         """Names program, layout, batch and recipe; kept as a tensor, since `load` of bytes drops metadata."""
@@ -94,6 +96,7 @@ class WorkInProgress:
         try:
             return load(self._output.get(key))
         except ObjectNotFound:
+            self._stands = self._stands and key != self._key
             return {}
         except SafetensorError as error:
             log.warning("ignoring %s, which is damaged: %s", key, error)
@@ -101,12 +104,14 @@ class WorkInProgress:
 
     def keep(self, image: PlannedImage, state: RefinementState) -> None:
         """Keeps what was found for an image of the unit until the unit is committed."""
+        self._keeps = True
         with _not_needed("keeping what was found for an image"):
             self._output.put(self._kept_key(image), save(state))
 
     def kept(self, images: Sequence[PlannedImage]) -> dict[str, RefinementState]:
         """What earlier attempts kept of images of this unit, by their keys."""
         there = {info.key for info in self._output.list(layout.kept_prefix(self._unit))}
+        self._keeps = bool(there)
         states = {i.key: self._stored(key) for i in images if (key := self._kept_key(i)) in there}
         return {key: state for key, state in states.items() if state}
 
@@ -125,16 +130,22 @@ class WorkInProgress:
         places = {image.key: index for index, image in enumerate(self._planned)}
         members = torch.tensor([places[image.key] for image in images])
         state = {**refinement.state(), **more, _TAG: self._tag(images), _MEMBERS: members}
+        self._stands = True
         with _not_needed("saving the work in progress"):
             self._output.put(self._key, save(state))
         self._saved_at = time.monotonic()
 
     def discard(self) -> None:
-        """Deletes the state, whichever attempt saved it; for when the unit is committed."""
+        """Deletes the state, whichever attempt saved it; for when the unit is committed.
+
+        What this attempt has not found and not written itself is not asked for again: that would take a
+        request or two, in which the device waits. Should another attempt have saved a state meanwhile, the
+        driver deletes it at the end of the run.
+        """
         with _not_needed("deleting the work in progress"):
-            if self._refines:
+            if self._stands:
                 self._output.delete(self._key)
-            if self._packs:
+            if self._keeps:
                 for info in list(self._output.list(layout.kept_prefix(self._unit))):
                     self._output.delete(info.key)
 

@@ -285,6 +285,15 @@ def test_a_store_that_refuses_work_in_progress_stops_no_unit(
     assert "encoding goes on without it: not here" in caplog.text
 
 
+def test_nothing_is_deleted_where_nothing_was_found_or_saved(local: Workbench) -> None:
+    """Each request is time in which a device waits."""
+    spec, unit = _planned(local)
+    workspace = local.workspace(spec)
+    counting = workspace.output = RefusingStore(local.output)
+    run_unit(workspace, unit, ATTEMPTS[0], {})
+    assert counting.refused == []
+
+
 def test_a_state_whose_image_was_finished_is_deleted_with_the_commit(local: Workbench) -> None:
     """Killed between the bitstream and the commit: all is adopted, and nobody asks for the state again."""
     spec, unit = _planned(local)
