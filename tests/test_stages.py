@@ -71,7 +71,12 @@ def test_what_waits_is_bounded_by_weight() -> None:
 
 def test_work_begins_before_anything_is_asked_for() -> None:
     begun = threading.Event()
-    with ahead(lambda n: begun.set() or n) as stage:
+
+    def work(n: int) -> int:
+        begun.set()
+        return n
+
+    with ahead(work) as stage:
         results = stage.of([1, 2])
         assert begun.wait(SECONDS)
         assert list(results) == [1, 2]

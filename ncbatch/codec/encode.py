@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ncbatch.codec import ans, bitstream
@@ -18,9 +17,10 @@ from ncbatch.codec.errors import DecodeCheckError, DivergedError
 from ncbatch.codec.gaussian_tables import coarse
 from ncbatch.codec.measure import Baseline, Outcome, Reconstruction, measure, ms_ssim
 from ncbatch.codec.methods import Learned, Refined
-from ncbatch.codec.model.hyperprior import PADDING, Latents, Model, to_tensor
+from ncbatch.codec.model.hyperprior import Latents, Model, to_tensor
 from ncbatch.codec.recipe import STEPS_BETWEEN_PAUSES, RefinedRecipe
 from ncbatch.codec.refinement.batch import Refinement
+from ncbatch.codec.refinement.canvas import Shape, padded
 from ncbatch.codec.refinement.loop import Target
 from ncbatch.codec.refinement.noise import ImageNoise
 from ncbatch.images.pixels import Pixels
@@ -28,7 +28,7 @@ from ncbatch.images.pixels import Pixels
 RefinementState = dict[str, Tensor]
 Pause = Callable[[Refinement], None]
 Refill = Callable[[Sequence[int]], Sequence[Pixels]]
-"""Given the numbers of the images that go on, further images of their padded shape to go on with, or none."""
+"""Given the numbers of the images that go on, further images that fit in their tensors to go on with."""
 
 
 @dataclass(frozen=True)
@@ -73,15 +73,10 @@ class FoundLatents:
     steps_taken: int
 
 
-def padded_shape(pixels: Pixels) -> tuple[int, int]:
-    """Height and width after padding; images that share it can form a batch."""
+def padded_shape(pixels: Pixels) -> Shape:
+    """Height and width after padding."""
     height, width = pixels.shape[:2]
     return padded(height, width)
-
-
-def padded(height: int, width: int) -> tuple[int, int]:
-    """Height and width of an image after padding."""
-    return -height % PADDING + height, -width % PADDING + width
 
 
 def encode(
@@ -92,7 +87,7 @@ def encode(
     resume_from: RefinementState | None = None,
     on_pause: Pause | None = None,
 ) -> list[Encoded]:
-    """Encodes a batch of images that share their padded shape.
+    """Encodes a batch of images.
 
     Args:
         model: of the kind base.
@@ -164,10 +159,10 @@ def find_latents(
 
 def _unrefined(model: Model, images: Sequence[Pixels]) -> Iterator[tuple[int, FoundLatents]]:
     started = time.monotonic()
-    amortized = model.round(*model.analyse(torch.cat([to_tensor(image, model.device) for image in images])))
+    amortized = [model.round(*model.analyse(to_tensor(image, model.device))) for image in images]
     seconds = (time.monotonic() - started) / len(images)
-    for number in range(len(images)):
-        yield number, FoundLatents(amortized[number], amortized[number], seconds, 0)
+    for number, latents in enumerate(amortized):
+        yield number, FoundLatents(latents, latents, seconds, 0)
 
 
 class _Clock:
@@ -191,14 +186,14 @@ class _Clock:
 
 
 def begin(model: Model, images: Sequence[Pixels], recipe: Refined) -> Refinement:
-    """The refinement of images that share their padded shape."""
+    """The refinement of a batch; with bits-back, of images that share their padded shape."""
     return Refinement(model, *_begun(model, images, recipe), recipe)
 
 
-def _begun(model: Model, images: Sequence[Pixels], recipe: Refined) -> tuple[Tensor, list[Target]]:
+def _begun(model: Model, images: Sequence[Pixels], recipe: Refined) -> tuple[list[Tensor], list[Target]]:
     """The images as a refinement takes them, and what it has to know of each."""
     targets = [Target(p.shape[0], p.shape[1], ImageNoise(recipe.seed, _fingerprint(p))) for p in images]
-    return torch.cat([to_tensor(image, model.device) for image in images]), targets
+    return [to_tensor(image, model.device)[0] for image in images], targets
 
 
 def refine(

@@ -55,7 +55,7 @@ class Attempt:
     def rows(
         self, images: Sequence[PlannedImage], poisoned: Mapping[str, Failure]
     ) -> Generator[Row, None, None]:
-        """One row per image, as they get done; images of one padded shape go in batches.
+        """One row per image, as they get done; images that may share tensors go in batches.
 
         Latents are found in the calling thread, while others fetch the next images and finish the last ones.
         """
@@ -72,6 +72,7 @@ class Attempt:
                 workspace.device,
                 partial(self._find, finishing.make_room),
                 finishing.make_room,
+                workspace.canvas,
             )
             jobs = self._jobs(opened, early)
             found = batches.done(jobs, self.wip.interrupted(), fetching.is_ready)

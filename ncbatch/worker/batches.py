@@ -1,4 +1,4 @@
-"""Images of one padded shape, encoded together; split where the whole cannot be done."""
+"""Images that share tensors, encoded together; split where the whole cannot be done."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch
 from ncbatch.codec.encode import padded_shape
 from ncbatch.codec.errors import DecodeCheckError, DivergedError
 from ncbatch.codec.refinement.batch import Refinement
+from ncbatch.codec.refinement.canvas import shared
 from ncbatch.images.pixels import Pixels
 from ncbatch.metrics.failures import Failure
 from ncbatch.stages import EVERYTHING
@@ -23,7 +24,7 @@ from ncbatch.worker.device_health import fault, says_out_of_memory
 from ncbatch.worker.fetch import FetchedImage
 from ncbatch.worker.tracer import Tracer
 from ncbatch.worker.unit_progress import UnitProgress
-from ncbatch.worker.waiting import Waiting
+from ncbatch.worker.waiting import Canvas, Waiting, own_shape
 from ncbatch.worker.work_in_progress import WorkInProgress
 
 OUT_OF_MEMORY = "out_of_memory"
@@ -57,6 +58,7 @@ class Batches(Generic[Result]):
         encode: may raise DivergedError or DecodeCheckError of the whole, or run out of memory.
         make_room: waits until there is memory for a batch of so many pixels beside what else is under way,
             or, given EVERYTHING, until nothing is; whether anything still is.
+        canvas: of padded shapes; images that share it go together.
     """
 
     def __init__(
@@ -65,9 +67,10 @@ class Batches(Generic[Result]):
         device: torch.device,
         encode: Encode[Result],
         make_room: Callable[[int], bool] = lambda pixels: False,
+        canvas: Canvas = own_shape,
     ) -> None:
         self._batching, self._device = batching, device
-        self._encode, self._make_room = encode, make_room
+        self._encode, self._make_room, self._canvas = encode, make_room, canvas
         self._waiting = Waiting(iter(()))
 
     def done(
@@ -83,7 +86,7 @@ class Batches(Generic[Result]):
             interrupted: keys of the images of a batch that comes first, as it was when it was interrupted.
             is_ready: whether the next job is there without waiting for it.
         """
-        waiting = self._waiting = Waiting(iter(jobs), is_ready)
+        waiting = self._waiting = Waiting(iter(jobs), is_ready, self._canvas)
         if first := waiting.gathered(interrupted):
             yield from self._tried(first, measured=False)
         while shape := waiting.next_shape(self._batching.size):
@@ -96,7 +99,7 @@ class Batches(Generic[Result]):
         beside_others = self._make_room(EVERYTHING if alone else sum(job.area for job in jobs))
         if alone and self._device.type == "cuda":
             torch.cuda.empty_cache()
-        clock, under_way = time.monotonic(), _UnderWay(jobs)
+        clock, under_way = time.monotonic(), _UnderWay(jobs, self._canvas)
         try:
             for number, result in self._encode(jobs, partial(self._refill, under_way)):
                 job, started = under_way.taken_out(number)
@@ -133,14 +136,14 @@ class Batches(Generic[Result]):
         free = min(under_way.size, self._batching.size(shape)) - len(going_on)
         if free <= 0 or not self._batching.settled(shape):
             return []
-        more = self._waiting.take(shape, free, only_ready=True)
+        more = self._waiting.take_ready(shape, under_way.whole, free)
         if more:
             self._make_room(sum(job.area for job in [*under_way.jobs, *more]))
             under_way.add(more)
         return more
 
     def _halved(self, jobs: list[FetchedImage]) -> Iterator[BatchResult[Result]]:
-        self._batching.too_large(padded_shape(jobs[0].pixels), len(jobs))
+        self._batching.too_large(self._canvas(padded_shape(jobs[0].pixels)), len(jobs))
         half = len(jobs) // 2
         yield from self._tried(jobs[:half], alone=True)
         yield from self._tried(jobs[half:], alone=True)
@@ -150,14 +153,17 @@ class _UnderWay:
     """The jobs of a batch that have no result yet, by their numbers in the order of arrival.
 
     Attributes:
-        shape: their padded shape.
+        shape: their canvas.
+        whole: height and width of the tensors that they share.
         size: how many began.
         refilled: whether others joined.
         began_at: when the first began.
     """
 
-    def __init__(self, jobs: Sequence[FetchedImage]) -> None:
-        self.shape, self.size, self.refilled = padded_shape(jobs[0].pixels), len(jobs), False
+    def __init__(self, jobs: Sequence[FetchedImage], canvas: Canvas) -> None:
+        shapes = [padded_shape(job.pixels) for job in jobs]
+        self.shape, self.whole = canvas(shapes[0]), shared(shapes)
+        self.size, self.refilled = len(jobs), False
         self._left: dict[int, tuple[FetchedImage, datetime]] = {}
         self._added = 0
         self.began_at = self.add(jobs)

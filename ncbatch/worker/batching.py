@@ -1,4 +1,4 @@
-"""How many images of one padded shape are refined together."""
+"""How many images of one canvas are refined together."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from typing import Protocol
 import torch
 
 from ncbatch.codec.recipe import BaseRecipe
-
-Shape = tuple[int, int]
-"""Height and width, padded."""
+from ncbatch.codec.refinement.canvas import Shape
 
 _GAIN = 0.05
 """A larger batch has to make an image cheaper by this share; less is noise, and not worth the memory."""
@@ -21,7 +19,7 @@ _TRIES = 2
 
 
 class Batching(Protocol):
-    """Decides on the sizes of batches. Results do not depend on them."""
+    """Decides on the sizes of batches. Results do not depend on them. Shapes are canvases."""
 
     def size(self, shape: Shape) -> int:
         """How many images of a shape are to go together."""
@@ -85,7 +83,7 @@ class _Trial:
 
 
 class GrowingBatches:
-    """Batches that double as long as that makes an image cheaper, each padded shape for itself.
+    """Batches that double as long as that makes an image cheaper, each canvas for itself.
 
     A shape begins with as many pixels as proved good for another, so that the hundredth shape of a mixed
     corpus does not begin with one image. What was too much for memory of one shape, in pixels, is too much of

@@ -17,6 +17,7 @@ from ncbatch.codec.encode import padded_shape
 from ncbatch.codec.errors import DivergedError
 from ncbatch.codec.model.hyperprior import Model
 from ncbatch.codec.recipe import LearnedRecipe, PackedRecipe
+from ncbatch.codec.refinement.canvas import canvas
 from ncbatch.images.checks import ImageError
 from ncbatch.images.pixels import Pixels
 from ncbatch.images.read import read_image
@@ -123,6 +124,8 @@ def _seconds(coder: Coder | PackCoder, images: list[Pixels], finishers: int) -> 
 def _settled_size(coder: Coder | PackCoder, batching: Batching, image: Pixels) -> int:
     """How many images of this size the worker will refine together, found as it would find it."""
     shape = padded_shape(image)
+    if isinstance(coder, LearnedCoder):  # as its batches are counted on a GPU; packs have one shape in each
+        shape = canvas(shape)
     counts = {n: min(getattr(coder.recipe, n), _GROWING_STEPS) for n in coder.recipe.repeated}
     short = _with(coder, counts)
     while not batching.settled(shape):

@@ -1,16 +1,24 @@
-"""Images that are fetched and wait until there are enough of their padded shape to be refined together."""
+"""Images that are fetched and wait until there are enough that can be refined together."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import chain
 
-from ncbatch.codec.encode import padded, padded_shape
+from ncbatch.codec.encode import padded_shape
+from ncbatch.codec.refinement.canvas import Shape, padded
 from ncbatch.plan.units import PlannedImage
-from ncbatch.worker.batching import Shape
 from ncbatch.worker.fetch import FetchedImage
 
 _HELD_SAMPLES = 200_000_000  # of images kept in memory while batches fill up
+
+Canvas = Callable[[Shape], Shape]
+"""The canvas of a padded shape: images that share it may be refined together."""
+
+
+def own_shape(shape: Shape) -> Shape:
+    """The canvas where only images of one padded shape are refined together."""
+    return shape
 
 
 class Waiting:
@@ -19,10 +27,16 @@ class Waiting:
     Args:
         jobs: in any order of their shapes.
         is_ready: whether the next of them is there without waiting for it.
+        canvas: of their padded shapes.
     """
 
-    def __init__(self, jobs: Iterator[FetchedImage], is_ready: Callable[[], bool] = lambda: True) -> None:
-        self._jobs, self._is_ready = jobs, is_ready
+    def __init__(
+        self,
+        jobs: Iterator[FetchedImage],
+        is_ready: Callable[[], bool] = lambda: True,
+        canvas: Canvas = own_shape,
+    ) -> None:
+        self._jobs, self._is_ready, self._canvas = jobs, is_ready, canvas
         self._held: dict[Shape, list[FetchedImage]] = {}
         self._error: Exception | None = None
 
@@ -41,34 +55,44 @@ class Waiting:
         return found if complete else []
 
     def next_shape(self, size: Callable[[Shape], int]) -> Shape | None:
-        """The shape to go on with: one with enough jobs, or the fullest where memory is full, or where there
+        """The canvas to go on with: one with enough jobs, or the fullest where memory is full, or where there
         are no others. None: none are left.
+
+        Enough are so many of one padded shape, whose tensors then hold nothing but images; or twice as many
+        of several, since those that come next are often of a shape that is held.
 
         Args:
             size: how many are enough.
         """
+        changed = list(self._held)
         while True:
-            for shape, held in self._held.items():
-                if len(held) >= size(shape):
+            for shape in changed:
+                held, enough = self._held[shape], size(shape)
+                if len(held) >= 2 * enough or _of_one_shape(held, enough):
                     return shape
             if self._samples() > _HELD_SAMPLES:
                 return max(self._held, key=lambda shape: _samples(self._held[shape]))
             job = self._next()
             if job is None:
                 return next(iter(self._held), None)
-            self._hold(job)
+            changed = [self._hold(job)]
 
-    def take(self, shape: Shape, at_most: int, *, only_ready: bool = False) -> list[FetchedImage]:
-        """Jobs of a shape, in the order of their arrival.
+    def take(self, shape: Shape, at_most: int) -> list[FetchedImage]:
+        """Jobs of a canvas that are held, in the order of their arrival; of one padded shape if there are
+        enough of them.
+        """
+        held = self._held.get(shape, [])
+        return self._out(shape, (_of_one_shape(held, at_most) or held)[:at_most])
+
+    def take_ready(self, shape: Shape, within: Shape, at_most: int) -> list[FetchedImage]:
+        """Jobs of a canvas that are there without waiting for them, in the order of their arrival.
 
         Args:
-            shape: of which some are held, or not.
+            shape: the canvas, of which some are held, or not.
+            within: a height and width, padded, that they have to fit in.
             at_most: how many.
-            only_ready: looks for more among those that are there without waiting; by default, among those
-                held.
         """
-        held = self._held.setdefault(shape, [])
-        while only_ready and len(held) < at_most and self._samples() <= _HELD_SAMPLES:
+        while len(self._fitting(shape, within)) < at_most and self._samples() <= _HELD_SAMPLES:
             if self._error is not None or not self._is_ready():
                 break
             try:
@@ -79,9 +103,18 @@ class Waiting:
             if job is None:
                 break
             self._hold(job)
-        taken, self._held[shape] = held[:at_most], held[at_most:]
-        if not self._held[shape]:
-            del self._held[shape]
+        return self._out(shape, self._fitting(shape, within)[:at_most])
+
+    def _fitting(self, shape: Shape, within: Shape) -> list[FetchedImage]:
+        shapes = ((job, padded_shape(job.pixels)) for job in self._held.get(shape, []))
+        return [job for job, own in shapes if own[0] <= within[0] and own[1] <= within[1]]
+
+    def _out(self, shape: Shape, taken: list[FetchedImage]) -> list[FetchedImage]:
+        """No longer holds some jobs of a canvas."""
+        gone = set(map(id, taken))
+        left = [job for job in self._held.pop(shape, []) if id(job) not in gone]
+        if left:
+            self._held[shape] = left
         return taken
 
     def _next(self) -> FetchedImage | None:
@@ -89,22 +122,37 @@ class Waiting:
             raise self._error
         return next(self._jobs, None)
 
-    def _hold(self, job: FetchedImage) -> None:
-        self._held.setdefault(padded_shape(job.pixels), []).append(job)
+    def _hold(self, job: FetchedImage) -> Shape:
+        """Holds a job; its canvas."""
+        shape = self._canvas(padded_shape(job.pixels))
+        self._held.setdefault(shape, []).append(job)
+        return shape
 
     def _samples(self) -> int:
         return sum(map(_samples, self._held.values()))
 
 
-def by_shape(images: Iterable[PlannedImage]) -> list[PlannedImage]:
-    """Planned images, those of one padded shape one after the other, as far as their sizes are known: so
-    that batches fill up while few others wait, and a place that gets free finds the next of its shape.
+def by_shape(images: Iterable[PlannedImage], canvas: Canvas = own_shape) -> list[PlannedImage]:
+    """Planned images, those of one canvas one after the other and of these those of one padded shape, as far
+    as their sizes are known: so that batches fill up while few others wait, and a place that gets free finds
+    the next of its shape.
     """
 
-    def shape(image: PlannedImage) -> tuple[int, int]:
-        return padded(image.height, image.width) if image.height and image.width else (0, 0)
+    def shapes(image: PlannedImage) -> tuple[Shape, Shape]:
+        if not image.height or not image.width:
+            return (0, 0), (0, 0)
+        own = padded(image.height, image.width)
+        return canvas(own), own
 
-    return sorted(images, key=shape)
+    return sorted(images, key=shapes)
+
+
+def _of_one_shape(jobs: Iterable[FetchedImage], enough: int) -> list[FetchedImage]:
+    """The jobs of the first padded shape of which there are enough; none, if there is none."""
+    by_own: dict[Shape, list[FetchedImage]] = {}
+    for job in jobs:
+        by_own.setdefault(padded_shape(job.pixels), []).append(job)
+    return next((found for found in by_own.values() if len(found) >= enough), [])
 
 
 def _samples(jobs: Iterable[FetchedImage]) -> int:

@@ -11,6 +11,8 @@ import torch
 from ncbatch.codec.codecs import ClassicalCoder, Coder, LearnedCoder, PackCoder
 from ncbatch.codec.methods import ClassicalRecipe
 from ncbatch.codec.recipe import PackedRecipe
+from ncbatch.codec.refinement.batch import shares_tensors
+from ncbatch.codec.refinement.canvas import canvas
 from ncbatch.models.loading import ModelSource, RunModels
 from ncbatch.plan.spec import RunSpec, Variant
 from ncbatch.plan.units import PlannedImage, Unit
@@ -22,7 +24,7 @@ from ncbatch.worker.opened_images import OpenedImages
 from ncbatch.worker.options import WorkerOptions
 from ncbatch.worker.tracer import Tracer
 from ncbatch.worker.unit_progress import UnitProgress
-from ncbatch.worker.waiting import by_shape
+from ncbatch.worker.waiting import Canvas, by_shape, own_shape
 from ncbatch.worker.work_in_progress import WorkInProgress
 
 
@@ -80,7 +82,14 @@ class Workspace:
 
     def ordered(self, images: Sequence[PlannedImage]) -> Sequence[PlannedImage]:
         """The order in which images are fetched: by shape on a GPU, which refines several at once."""
-        return images if self.device.type == "cpu" else by_shape(images)
+        return by_shape(images, self.canvas) if shares_tensors(self.device) else images
+
+    @property
+    def canvas(self) -> Canvas:
+        """Of padded shapes: images that share it are refined together. On a GPU those of several sizes do; on
+        a CPU each image has tensors of its own.
+        """
+        return canvas if shares_tensors(self.device) else own_shape
 
     def wip(self, unit: Unit) -> WorkInProgress:
         """Where the unit's states between its steps are kept."""

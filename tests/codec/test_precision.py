@@ -11,13 +11,19 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from ncbatch.codec import measure as measure_module
+from ncbatch.codec.encode import encode
+from ncbatch.codec.methods import Sga
 from ncbatch.codec.model import hyperprior
 from ncbatch.codec.model.checkpoint import Checkpoint
 from ncbatch.codec.model.hyperprior import Model, fast_dtype, fast_hyper_dtype, to_tensor
-from ncbatch.codec.model.precision import full_float32
+from ncbatch.codec.model.precision import fastest_kernels, full_float32
+from ncbatch.codec.model.transforms import SUBPIXELS, Transform
 from ncbatch.codec.refinement import latents as latents_module
 from ncbatch.codec.refinement.latents import PosteriorSpace
+from ncbatch.codec.refinement.step import Step
 
 GPU, CPU = torch.device("cuda"), torch.device("cpu")
 CUDNN: Any = torch.backends.cudnn
@@ -78,6 +84,72 @@ def test_a_process_that_uses_the_newer_names_may_code() -> None:
         CUDNN.conv.fp32_precision = "tf32"
 
 
+@pytest.mark.parametrize("other", [full_float32, fastest_kernels])
+def test_nobody_switches_anything_while_a_thread_needs_all_bits(other: Any) -> None:
+    """Neither a thread that chooses a step's kernels, nor one that comes and goes."""
+    before, wrong = switches(), []
+    done = threading.Event()
+
+    def coming_and_going() -> None:
+        while not done.is_set():
+            with other(GPU):
+                pass
+
+    threads = [threading.Thread(target=coming_and_going) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for _ in range(200):
+        with full_float32(GPU):
+            wrong += [found for _ in range(20) if (found := switches()) != (True, False, (False, False))]
+    done.set()
+    for thread in threads:
+        thread.join(60)
+    assert not wrong and switches() == before
+
+
+class Float32Products(TorchDispatchMode):
+    """Notes where convolutions and matrix products in float32 are: the innermost block that was entered."""
+
+    KINDS = ("convolution", "convolution_backward", "mm", "addmm", "bmm", "baddbmm")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks, self.found = ["none"], set[str]()
+
+    @contextlib.contextmanager
+    def block(self, name: str) -> Iterator[None]:
+        self.blocks.append(name)
+        yield
+        self.blocks.pop()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket.__name__ in self.KINDS and args[0].dtype == torch.float32:
+            self.found.add(self.blocks[-1])
+        return func(*args, **(kwargs or {}))
+
+
+def test_tf32_can_matter_in_steps_only(
+    checkpoint: Checkpoint, photograph: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of all that becomes of an image, where the loop's g_s is in bfloat16, as wherever there is TF32."""
+    model = Model(checkpoint)
+    section = checkpoint.section("g_s")
+    in_bfloat16 = Transform(section, "g_s", torch.bfloat16, model.device, subpixels=SUBPIXELS)
+    monkeypatch.setitem(model.__dict__, "fast_synthesis", in_bfloat16)
+    products, descend = Float32Products(), Step.descend
+
+    def step(self: Step) -> None:
+        with products.block("step"):
+            descend(self)
+
+    monkeypatch.setattr(Step, "descend", step)
+    for module in (hyperprior, latents_module, measure_module):
+        monkeypatch.setattr(module, "full_float32", lambda device: products.block("full"))
+    with products:
+        encode(model, [photograph[:192, :192]], Sga(lmbda=0.01, steps=4, check_every=2))
+    assert products.found == {"step", "full"}
+
+
 def test_threads_wait_for_each_other() -> None:
     """Or the second would put back what the first had set, for good."""
     inside, leave = threading.Event(), threading.Event()
@@ -110,8 +182,8 @@ class Noted:
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         return self._note(self._part(x))
 
-    def bits(self, z: torch.Tensor) -> torch.Tensor:
-        return self._note(self._part.bits(z))
+    def bits(self, z: torch.Tensor, extents: None = None) -> torch.Tensor:
+        return self._note(self._part.bits(z, extents=extents))
 
     def _note(self, result: torch.Tensor) -> torch.Tensor:
         self._seen.append((self._name, bool(self._inside)))
@@ -140,7 +212,7 @@ def test_what_initialises_or_is_reported_is_computed_with_full_float32(
     latents = posterior_model.round(*posterior_model.analyse(image))
     posterior_model.information(latents)
     posterior_model.synthesise(posterior_model.y_hat(latents))
-    PosteriorSpace(posterior_model).begin(image)
+    PosteriorSpace(posterior_model).begin([*image], 64, 64)
     assert {name for name, _ in seen} == {"analysis", "hyper_analysis", "synthesis", "prior"}
     assert all(full for _, full in seen), seen
 

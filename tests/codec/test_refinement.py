@@ -81,7 +81,8 @@ def test_the_last_choice_is_by_the_decoders_synthesis(
     def rounded(work: JointRefinement) -> Latents:
         work.advance()
         work.advance()
-        return model.round(*(work.variables[name].detach().contiguous() for name in ("y", "z")))
+        y, z = (work.variables[name].detach().contiguous() for name in ("y", "z"))
+        return model.round(y, z)
 
     honest = work()
     looked = [honest.amortized, rounded(honest), rounded(honest)]

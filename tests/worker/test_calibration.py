@@ -13,6 +13,7 @@ from ncbatch.codec import codecs
 from ncbatch.codec.codecs import LearnedCoder
 from ncbatch.codec.encode import FoundLatents
 from ncbatch.codec.methods import Sga
+from ncbatch.codec.refinement.canvas import canvas
 from ncbatch.worker import calibration
 from ncbatch.worker.batching import FixedBatches, GrowingBatches
 from ncbatch.worker.bounds import Bounds
@@ -103,7 +104,8 @@ def test_it_measures_the_batch_that_will_be_used_and_finishing_beside_it(install
     assert device.sizes[:6] == [1, 2, 4, 8, 16, 16] and set(device.sizes[6:]) == {8}
     assert costs.repeated["steps"] * PIXELS == pytest.approx(0.01 / 8)
     assert costs.base * PIXELS == pytest.approx(0.01 / 8 + 0.4 / 4), "four threads finish"
-    assert batching.settled((512, 512)) and batching.size((512, 512)) == 8, "the worker need not try again"
+    known = canvas((512, 512))
+    assert batching.settled(known) and batching.size(known) == 8, "the worker need not try again"
 
 
 def test_growth_ends_where_memory_does(install: Any) -> None:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ncbatch.codec.errors import ModelError
+from ncbatch.codec.model.extents import Extents
 
 UNIT_BITS = 8
 UNIT = 1 << UNIT_BITS
@@ -86,11 +87,12 @@ class ExactHyperSynthesis:
             for layer in layers
         ]
 
-    def __call__(self, z_hat: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, z_hat: Tensor, extents: Extents | None = None) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of every latent.
 
         Args:
             z_hat: int32[batch, N, h, w] in units of 1 / UNIT.
+            extents: of the images, where they differ in size; beyond their borders the result is anything.
 
         Returns:
             mu and sigma, int32[batch, M, 4 h, 4 w] each, in units of 1 / UNIT.
@@ -100,6 +102,8 @@ class ExactHyperSynthesis:
         for index, (_, _, shift) in enumerate(self._layers):
             if index:
                 x = torch.where(x < 0, (x * (_LEAKY_SLOPE * 2.0**-16)).floor(), x)
+            if extents is not None:
+                x = extents.clear(x)
             x = self.sums(index, x)
             x = (x * 2.0**-shift + 0.5).floor().clamp(-MAX_ACTIVATION, MAX_ACTIVATION)
         x = (x * 2.0 ** (UNIT_BITS - _ACTIVATION_BITS) + 0.5).floor()

@@ -14,6 +14,7 @@ from torch import Tensor
 from ncbatch.codec.ans import MAX_SYMBOL, FactorizedTables
 from ncbatch.codec.model.checkpoint import FINE_GRID, Checkpoint
 from ncbatch.codec.model.exact_hyper_synthesis import FINE_STEP, MAX_Z_SYMBOL, UNIT, ExactHyperSynthesis
+from ncbatch.codec.model.extents import Extents
 from ncbatch.codec.model.known_answer import prove
 from ncbatch.codec.model.precision import full_float32
 from ncbatch.codec.model.prior import FactorizedPrior
@@ -83,6 +84,11 @@ class Latents:
     def with_more(self, others: Latents) -> Latents:
         """These, and others of the same size behind them."""
         return Latents(torch.cat([self.y, others.y]), torch.cat([self.z, others.z]))
+
+    def cropped(self, height: int, width: int) -> Latents:
+        """Those of the upper left corner, of a padded height and width in pixels."""
+        y = self.y[:, :, : height // STRIDE, : width // STRIDE]
+        return Latents(y.contiguous(), self.z[:, :, : height // PADDING, : width // PADDING].contiguous())
 
     def equals(self, other: Latents) -> bool:
         """Whether all symbols are the same."""
@@ -257,13 +263,14 @@ class Model:
             # saved and restored in that layout.
             return y, self.hyper_analysis(y)[:, : self.info.n].contiguous()
 
-    def coding_parameters(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def coding_parameters(self, z: Tensor, extents: Extents | None = None) -> tuple[Tensor, Tensor]:
         """The mean mu and the standard deviation sigma of y, exactly the same on every machine.
 
         The last answer is kept, since rounding, rate and reconstruction of the same latents all ask for it.
 
         Args:
             z: symbols, int32[batch, N, h/4, w/4]; may not be changed in place afterwards.
+            extents: of the images, where they differ in size, the same each time.
 
         Returns:
             int32[batch, M, h, w] each, in units of 1/UNIT.
@@ -271,7 +278,7 @@ class Model:
         # One reference, read and written whole: threads may share a model.
         asked, answer = self._last
         if asked is not z or answer is None:
-            answer = self._exact(z * UNIT + self._medians)
+            answer = self._exact(z * UNIT + self._medians, extents)
             self._last = z, answer
         return answer
 
@@ -279,25 +286,27 @@ class Model:
         """As `coding_parameters`, for symbols on the fine grid of z; no answer is kept."""
         return self._exact(z * FINE_STEP)
 
-    def round(self, y: Tensor, z: Tensor) -> Latents:
+    def round(self, y: Tensor, z: Tensor, extents: Extents | None = None) -> Latents:
         """Rounds z around its medians, then y around the mu that the decoder will compute from that z."""
         z_symbols = (z - self.medians).round().clamp(-MAX_Z_SYMBOL, MAX_Z_SYMBOL).to(torch.int32)
-        mu, _ = self.coding_parameters(z_symbols)
+        mu, _ = self.coding_parameters(z_symbols, extents)
         y_symbols = (y - mu.to(torch.float32) / UNIT).round().clamp(-MAX_SYMBOL, MAX_SYMBOL)
         return Latents(y_symbols.to(torch.int32), z_symbols)
 
-    def y_hat(self, latents: Latents) -> Tensor:
+    def y_hat(self, latents: Latents, extents: Extents | None = None) -> Tensor:
         """The decoded latents, float32[batch, M, h, w]; they are multiples of 1/UNIT."""
-        mu, _ = self.coding_parameters(latents.z)
+        mu, _ = self.coding_parameters(latents.z, extents)
         return (latents.y * UNIT + mu).to(torch.float32) / UNIT
 
-    def information(self, latents: Latents) -> tuple[Tensor, Tensor]:
+    def information(self, latents: Latents, extents: Extents | None = None) -> tuple[Tensor, Tensor]:
         """Information content of y and of z in bits; float64[batch] each."""
-        _, sigma = self.coding_parameters(latents.z)
+        _, sigma = self.coding_parameters(latents.z, extents)
         with torch.no_grad(), full_float32(self.device):
-            bits_y = gaussian_bits(latents.y.float(), sigma.float() / UNIT).double().sum((1, 2, 3))
-            bits_z = self.prior.bits(latents.z.float() + self.medians).double()
-        return bits_y, bits_z
+            bits_y = gaussian_bits(latents.y.float(), sigma.float() / UNIT)
+            if extents is not None:
+                bits_y = extents.clear(bits_y)
+            bits_z = self.prior.bits(latents.z.float() + self.medians, extents=extents)
+        return bits_y.double().sum((1, 2, 3)), bits_z.double()
 
     def synthesise(self, y_hat: Tensor) -> Tensor:
         """The reconstruction, float32[batch, 3, H, W]; samples lie about in 0..1 and are not clipped.

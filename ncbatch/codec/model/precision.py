@@ -1,8 +1,10 @@
 """Which arithmetic a GPU's libraries use, set for a block of code and put back after it.
 
 The switches of torch belong to the process. So that two threads do not put back each other's values, one
-thread at a time is in such a block; others wait for it. What runs beside it is as right as before: it may
-only be given other kernels meanwhile. On a CPU there is nothing to switch.
+thread at a time is in such a block; others wait for it, those that choose a step's kernels or record it
+included. What runs beside it is as right as before, since none of it is computed in float32 by these
+libraries: recorded steps keep the kernels that they were recorded with, looks take bfloat16 (and hardware
+without bfloat16 has no TF32), exact coding parameters float64. On a CPU there is nothing to switch.
 """
 
 from __future__ import annotations

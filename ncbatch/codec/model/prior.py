@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ncbatch.codec.model.exact_hyper_synthesis import MAX_Z_SYMBOL, UNIT
+from ncbatch.codec.model.extents import Extents
 from ncbatch.codec.model.rates import LIKELIHOOD_FLOOR, lower_bound
 
 _TAIL = 2.0**-22  # probability beyond which symbols share the escape
@@ -68,11 +69,16 @@ class FactorizedPrior:
         sign = -torch.sign(lower + upper).detach()
         return torch.abs(torch.sigmoid(sign * upper) - torch.sigmoid(sign * lower)).squeeze(1)
 
-    def bits(self, z: Tensor, spacing: float = 1.0) -> Tensor:
-        """Information content in bits of z on a grid, per image; [batch, channels, h, w] to [batch]."""
+    def bits(self, z: Tensor, spacing: float = 1.0, extents: Extents | None = None) -> Tensor:
+        """Information content in bits of z on a grid, per image; [batch, channels, h, w] to [batch].
+
+        extents: of the images, where they differ in size; what lies beyond their borders does not count.
+        """
         batch, channels = z.shape[:2]
         likelihood = self.likelihood(z.transpose(0, 1).reshape(channels, -1), spacing)
         bits = -torch.log2(lower_bound(likelihood, LIKELIHOOD_FLOOR))
+        if extents is not None:
+            bits = extents.clear(bits.reshape(channels, batch, *z.shape[2:]).transpose(0, 1)).transpose(0, 1)
         return bits.reshape(channels, batch, -1).sum((0, 2))
 
     @torch.no_grad()

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ncbatch.codec.model.extents import Extents
 from ncbatch.codec.model.fused_gdn import FusedInverseGDN, usable
 
 Layer = Callable[[Tensor], Tensor]
@@ -87,11 +88,25 @@ class Transform:
         # What is reported stays with the plain operations, wherever it is computed.
         self._layers = _build(weights, kind, dtype, device, fused=bool(subpixels) and device.type == "cuda")
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Applies the layers, in order."""
+    def __call__(self, x: Tensor, extents: Extents | None = None) -> Tensor:
+        """Applies the layers, in order.
+
+        Args:
+            x: [batch, channels, height, width].
+            extents: of the images of a synthesis, where they differ in size. What lies beyond an image's
+                border is zero for every convolution; in the output it may be anything.
+        """
         x = x.to(self.device, self.dtype, memory_format=torch.channels_last)
-        for layer in self._layers:
+        if extents is None:
+            for layer in self._layers:
+                x = layer(x)
+            return x
+        x = extents.clear(x)
+        for index, layer in enumerate(self._layers):
             x = layer(x)
+            # Convolutions and the layers between them alternate, and those leave zeros as they are.
+            if index % 2 == 0 and index + 1 < len(self._layers):
+                x = extents.clear(x)
         return x
 
 

@@ -8,7 +8,7 @@ images is a sixth faster that way, one of thumbnails a fifth slower. On a GPU a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ncbatch.codec.errors import DivergedError
 from ncbatch.codec.methods import Refined
+from ncbatch.codec.model.extents import fitted
 from ncbatch.codec.model.hyperprior import Latents, Model
 from ncbatch.codec.refinement.loop import JointRefinement, Target, TracePoint
 
@@ -40,6 +41,11 @@ class Ended:
     error: DivergedError | None
 
 
+def shares_tensors(device: torch.device) -> bool:
+    """Whether images that are refined together share their tensors."""
+    return device.type != "cpu"
+
+
 class Refinement:
     """A refinement in progress; `advance` it until `done`, then take `best`.
 
@@ -47,7 +53,8 @@ class Refinement:
     out, and others may `join` in their place: what an image becomes does not depend on when it joined.
 
     Args:
-        images: float32[batch, 3, H, W] in 0..1, padded.
+        images: float32[3, H, W] in 0..1, padded; one per image. On a GPU, those that differ in size share
+            tensors (see `canvas.shared`).
         targets: one per image.
 
     Attributes:
@@ -56,20 +63,27 @@ class Refinement:
         joined: how many images have joined in all, those that have been taken out included.
     """
 
-    def __init__(self, model: Model, images: Tensor, targets: Sequence[Target], recipe: Refined) -> None:
+    def __init__(
+        self, model: Model, images: Iterable[Tensor], targets: Sequence[Target], recipe: Refined
+    ) -> None:
         self._model, self._recipe = model, recipe
         self._parts: list[JointRefinement] = []
         self.numbers: list[int] = []
         self.joined = 0
         self.join(images, targets)
 
-    def join(self, images: Tensor, targets: Sequence[Target]) -> None:
-        """Begins with further images of the same padded shape; arguments as of the class."""
-        together = 1 if self._model.device.type == "cpu" else len(targets)
+    def join(self, images: Iterable[Tensor], targets: Sequence[Target]) -> None:
+        """Begins with further images; arguments as of the class. On a GPU they have to fit in the tensors of
+        those that go on.
+        """
+        images = list(images)
+        shares = shares_tensors(self._model.device)
+        together = len(targets) if shares else 1
+        whole = self._parts[0].whole if shares and self._parts else None
         for i in range(0, len(targets), together):
             chosen = slice(i, i + together)
-            part = JointRefinement(self._model, images[chosen], targets[chosen], self._recipe)
-            if self._model.device.type != "cpu" and self._parts:
+            part = JointRefinement(self._model, images[chosen], targets[chosen], self._recipe, whole)
+            if shares and self._parts:
                 self._parts[0].join(part)
             else:
                 self._parts.append(part)
@@ -97,8 +111,9 @@ class Refinement:
             own = self.numbers[first : first + len(part.has_ended)]
             first += len(own)
             for image in ended:
-                latents = part.amortized.only([image]), part.best.only([image])  # without the others'
-                found.append(Ended(own[image], *latents, part.steps_taken[image], part.errors[image]))
+                found.append(
+                    Ended(own[image], *part.result(image), part.steps_taken[image], part.errors[image])
+                )
             numbers += [number for image, number in enumerate(own) if image not in ended]
             part.drop(ended)
         self.numbers = numbers
@@ -186,4 +201,12 @@ class Refinement:
 
 
 def _joined(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    return {name: torch.cat([part[name].detach() for part in parts]) for name in parts[0]}
+    """Latents of images that differ in size lie in the upper left corners of tensors that all fit in."""
+    joined = {}
+    for name in parts[0]:
+        tensors = [part[name].detach() for part in parts]
+        if tensors[0].dim() == 4 and len({tensor.shape[2:] for tensor in tensors}) > 1:
+            height, width = (max(tensor.shape[axis] for tensor in tensors) for axis in (2, 3))
+            tensors = [fitted(tensor, height, width) for tensor in tensors]
+        joined[name] = torch.cat(tensors)
+    return joined

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from ncbatch.codec.errors import DivergedError
 from ncbatch.codec.methods import Refined
+from ncbatch.codec.model.extents import fitted
 from ncbatch.codec.model.hyperprior import Latents, Model
 from ncbatch.codec.recipe import AnnealedRecipe
+from ncbatch.codec.refinement.canvas import Shape, padded, shared
 from ncbatch.codec.refinement.convergence import Convergence
 from ncbatch.codec.refinement.latents import Variables, latent_space
 from ncbatch.codec.refinement.noise import ImageNoise
@@ -72,25 +74,42 @@ class _Course:
 class JointRefinement:
     """A refinement in progress of images whose variables are one tensor each.
 
+    Images of several sizes share tensors that all of them fit in, and become what they become alone, up to
+    the order of sums.
+
     An image that has taken its steps, has converged or diverged has ended: its result is final. Its place in
     the tensors goes to one that joins; places that nobody takes are given up once they are half of all.
 
     Args:
-        images: float32[images, 3, H, W] in 0..1, padded.
+        images: float32[3, H, W] in 0..1, padded; one per image.
         targets: one per image.
+        whole: height and width of the tensors, in pixels, if others are to join that are larger than these
+            images; by default what `canvas.shared` says.
 
     Attributes:
+        whole: height and width of the tensors, in pixels.
         best: the hard-rounded iterate of the smallest loss so far, per image; the amortized one at first.
         amortized: what the encoder network gave, rounded.
     """
 
-    def __init__(self, model: Model, images: Tensor, targets: Sequence[Target], recipe: Refined) -> None:
+    def __init__(
+        self,
+        model: Model,
+        images: Iterable[Tensor],
+        targets: Sequence[Target],
+        recipe: Refined,
+        whole: Shape | None = None,
+    ) -> None:
         self._model, self._recipe = model, recipe
         space = latent_space(model, recipe)
         self._y_hat = space.y_hat
+        images = list(images)
+        self.whole = whole or shared([(image.shape[1], image.shape[2]) for image in images])
+        if any(image.shape[1] > self.whole[0] or image.shape[2] > self.whole[1] for image in images):
+            raise ValueError(f"an image is larger than the tensors, {self.whole}; refine it with others")
         sizes = [(target.height, target.width) for target in targets]
-        originals = Originals.of(images, sizes, model.subpixels)
-        variables = space.begin(images)
+        originals = Originals.of(images, sizes, model.subpixels, self.whole)
+        variables = space.begin(images, *self.whole)
         self._steps = Step(model, recipe, space, variables, originals, [t.noise for t in targets])
         self._courses = [_Course(target, recipe) for target in targets]
         self._places: list[int | None] = list(range(len(targets)))  # the image at each; None: it is gone
@@ -152,7 +171,7 @@ class JointRefinement:
         return [self._courses[image] for p in places if (image := self._places[p]) is not None]
 
     def join(self, others: JointRefinement) -> None:
-        """Goes on with the images of another, of the same model, recipe and padded shape, behind its own."""
+        """Goes on with the images of another, of the same model, recipe and tensors, behind its own."""
         first = len(self._courses)
         self._courses += others._courses
         self.best, self.amortized = (
@@ -162,8 +181,10 @@ class JointRefinement:
         self._best_bits = torch.cat([self._best_bits, others._best_bits])
         self._best_error = torch.cat([self._best_error, others._best_error])
         theirs = others._steps
-        if (self._steps.originals.mask is None) != (theirs.originals.mask is None):
-            self._steps, theirs = self._steps.masked(), theirs.masked()
+        both = self._steps.originals, theirs.originals
+        if not both[0].is_like(both[1]):
+            extents = any(originals.extents is not None for originals in both)
+            self._steps, theirs = self._steps.masked(extents=extents), theirs.masked(extents=extents)
         active = set(self._active)
         vacant = iter([place for place in range(len(self._places)) if place not in active])
         left = []
@@ -189,6 +210,12 @@ class JointRefinement:
         now = {image: index for index, image in enumerate(kept)}
         self._places = [None if image is None else now.get(image) for image in self._places]
 
+    def result(self, image: int) -> tuple[Latents, Latents]:
+        """An image's amortized latents and its best, of its own size and without the others'."""
+        target = self._courses[image].target
+        size = padded(target.height, target.width)
+        return self.amortized.only([image]).cropped(*size), self.best.only([image]).cropped(*size)
+
     def _loss(self, bits: Tensor, squared_error: Tensor) -> Tensor:
         return bits + squared_error * (self._recipe.lmbda * 255**2 / 3)  # of samples in 0..1
 
@@ -197,7 +224,9 @@ class JointRefinement:
         images that have a place.
         """
         latents, bits = self._steps.rounded()
-        return latents, bits, self._steps.originals.squared_error(self._model, self._y_hat(latents))
+        originals = self._steps.originals
+        y_hat = self._y_hat(latents, originals.extents)
+        return latents, bits, originals.squared_error(self._model, y_hat)
 
     def looks(self) -> list[TracePoint]:
         """Rate and distortion of every image's rounded latents at its step; changes nothing.
@@ -238,7 +267,7 @@ class JointRefinement:
             # Bfloat16 is off by 0.02 to 0.15 % in distortion for the built-in models; this choice is final.
             originals = self._steps.originals.only([places[index] for index in ending])
             for found, of in ((error, latents), (best_error, self.best.only(images.tolist()))):
-                y_hat = self._y_hat(of.only(ending))
+                y_hat = self._y_hat(of.only(ending), originals.extents)
                 found[ending] = originals.precise_squared_error(self._model, y_hat)
         better = self._loss(bits, error) < self._loss(best_bits, best_error)
 
@@ -311,5 +340,7 @@ class JointRefinement:
             if diverged:
                 course.diverge()
         self._steps.restore(saved, self.steps_taken)
-        self.best = Latents(saved("best.y"), saved("best.z"))
+        self.best = Latents(
+            fitted(saved("best.y"), *self.best.y.shape[2:]), fitted(saved("best.z"), *self.best.z.shape[2:])
+        )
         self._best_bits, self._best_error = saved("best.bits"), saved("best.error")

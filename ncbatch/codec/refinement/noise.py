@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from ncbatch.codec.model.extents import Extents, fitted
+
 _BELOW_ONE = 1 - 2.0**-24
 
 
@@ -74,18 +76,26 @@ class BatchNoise:
 
     Args:
         images: the noise of each.
-        variables: one image's shape of each variable, (channels, height, width), by name.
+        variables: the shape of each variable, (channels, height, width), by name.
         device: where it is drawn.
+        extents: of the images, where they differ in size: each has the noise of its own shape.
 
     Attributes:
         images: of whose entries each may be replaced by another image's.
     """
 
     def __init__(
-        self, images: Sequence[ImageNoise], variables: Mapping[str, torch.Size], device: torch.device
+        self,
+        images: Sequence[ImageNoise],
+        variables: Mapping[str, torch.Size],
+        device: torch.device,
+        extents: Extents | None = None,
     ) -> None:
         self.images, self._shapes, self._device = list(images), variables, device
-        self._counters = {name: _counter(shape).to(device) for name, shape in variables.items()}
+        self._counters = {
+            name: (_counter(shape) if extents is None else _counters(shape, extents)).to(device)
+            for name, shape in variables.items()
+        }
         self._sizes = [shape.numel() for shape in variables.values()]
 
     def keys(self, steps: Sequence[int | str]) -> Tensor:
@@ -112,6 +122,13 @@ class BatchNoise:
             part.add_(key[1])
         return _open_unit(_mix(bits))
 
+    def put(self, place: int, other: BatchNoise, image: int) -> None:
+        """Puts the noise of another's image at a place, in the same memory; both have extents, or neither."""
+        self.images[place] = other.images[image]
+        for mine, theirs in zip(self._counters.values(), other._counters.values(), strict=True):
+            if mine.dim() > 1:
+                mine[place].copy_(theirs[image])
+
     def by_name(self, drawn: Tensor) -> dict[str, Tensor]:
         """What was drawn for each variable; channels-last float32[images, channels, height, width], whose
         elements are counted in the order of these dimensions.
@@ -127,6 +144,21 @@ class BatchNoise:
 def _counter(shape: torch.Size) -> Tensor:
     """Numbers of the elements in the order of channels, rows, columns, laid out channels-last; int32."""
     return torch.arange(shape.numel(), dtype=torch.int32).view(shape).permute(1, 2, 0).flatten()
+
+
+def _counters(shape: torch.Size, extents: Extents) -> Tensor:
+    """For each image the numbers that its elements have in a tensor of its own size; int32[images, elements].
+
+    Beyond its border all are 0.
+    """
+    channels, height, width = shape
+    scale = height // extents.whole[0]
+    counters = []
+    for rows, columns in extents.sizes:
+        own = torch.Size((channels, rows * scale, columns * scale))
+        planes = torch.arange(own.numel(), dtype=torch.int32).view(own)
+        counters.append(fitted(planes, height, width).permute(1, 2, 0).flatten())
+    return torch.stack(counters)
 
 
 def normal(uniform: Tensor) -> Tensor:

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ncbatch.codec.model.hyperprior import STRIDE, Model, Tile
+from ncbatch.codec.model.extents import Extents, fitted
+from ncbatch.codec.model.hyperprior import PADDING, STRIDE, Model, Tile
 from ncbatch.codec.model.transforms import SUBPIXELS
 
 _SUBPIXEL_STRIDE = STRIDE // 2  # points of the image in subpixels per latent and side
@@ -25,55 +26,94 @@ class Originals:
         mask: of the same shape, 1 where a subpixel is the image's own and 0 where it is padding; None when
             there is no padding.
         tiles: that the images are computed in.
+        extents: of images that differ in size, which are computed in one tile; None where all are as large as
+            the tensors. With them there is a mask.
     """
 
     subpixels: Tensor
     mask: Tensor | None
     tiles: Sequence[Tile]
+    extents: Extents | None = None
 
     @staticmethod
-    def of(images: Tensor, sizes: Sequence[tuple[int, int]], channels: int = SUBPIXELS) -> Originals:
-        """Of padded images, float32[images, 3, H, W], and their true heights and widths; channels: of the
-        subpixels.
+    def of(
+        images: Sequence[Tensor],
+        sizes: Sequence[tuple[int, int]],
+        channels: int = SUBPIXELS,
+        whole: tuple[int, int] | None = None,
+    ) -> Originals:
+        """Of padded images.
+
+        Args:
+            images: float32[3, H, W] each.
+            sizes: their true heights and widths.
+            channels: of the subpixels.
+            whole: height and width of the tensors; by default those of the images, which are then all alike.
         """
-        height, width = images.shape[2:]
-        mask = None
+        padded = [(image.shape[1], image.shape[2]) for image in images]
+        height, width = whole or padded[0]
+        stacked = torch.stack([fitted(image, height, width) for image in images])
+        mask, extents = None, None
         if any(size != (height, width) for size in sizes):
-            mask = torch.zeros_like(images)
+            mask = torch.zeros_like(stacked)
             for plane, (true_height, true_width) in zip(mask, sizes, strict=True):
                 plane[:, :true_height, :true_width] = 1
             mask = _subpixels(mask, channels)
-        return Originals(_subpixels(images, channels), mask, Tile.cover(height // STRIDE, width // STRIDE))
+        if any(size != (height, width) for size in padded):
+            extents = Extents.of(
+                [(h // PADDING, w // PADDING) for h, w in padded],
+                (height // PADDING, width // PADDING),
+                stacked.device,
+            )
+        tiles = Tile.cover(height // STRIDE, width // STRIDE)
+        return Originals(_subpixels(stacked, channels), mask, tiles, extents)
 
     def only(self, images: Sequence[int]) -> Originals:
         """Some of the images."""
         chosen = list(images)
         mask = None if self.mask is None else self.mask[chosen]
-        return Originals(self.subpixels[chosen], mask, self.tiles)
+        extents = None if self.extents is None else self.extents.only(chosen)
+        return Originals(self.subpixels[chosen], mask, self.tiles, extents)
 
-    def masked(self) -> Originals:
-        """The same with a mask, even if it is all 1."""
+    def is_like(self, other: Originals) -> bool:
+        """Whether both have a mask, or neither, and both have extents, or neither."""
+        masks, extents = (self.mask, other.mask), (self.extents, other.extents)
+        return all((mine is None) == (theirs is None) for mine, theirs in (masks, extents))
+
+    def masked(self, *, extents: bool = False) -> Originals:
+        """The same with a mask, even if it is all 1, and with extents if asked for."""
         mask = torch.ones_like(self.subpixels) if self.mask is None else self.mask
-        return Originals(self.subpixels, mask, self.tiles)
+        found, (height, width) = self.extents, self.subpixels.shape[2:]
+        if extents and found is None:
+            whole = (2 * height // PADDING, 2 * width // PADDING)
+            found = Extents.of([whole] * len(mask), whole, mask.device)
+        return Originals(self.subpixels, mask, self.tiles, found)
 
     @staticmethod
     def together(parts: Sequence[Originals]) -> Originals:
-        """Those of several, of one padded shape and all with a mask or all without."""
+        """Those of several that are alike, in tensors of one size."""
         masks = [part.mask for part in parts if part.mask is not None]
-        mask = torch.cat(masks) if masks else None
-        return Originals(torch.cat([part.subpixels for part in parts]), mask, parts[0].tiles)
+        extents = [part.extents for part in parts if part.extents is not None]
+        return Originals(
+            torch.cat([part.subpixels for part in parts]),
+            torch.cat(masks) if masks else None,
+            parts[0].tiles,
+            Extents.together(extents) if extents else None,
+        )
 
-    def put(self, place: int, other: Originals, image: int) -> None:
-        """Puts an image of others over the one at a place, in the same memory; both have a mask, or
-        neither.
-        """
+    def with_put(self, place: int, other: Originals, image: int) -> Originals:
+        """These with an image of others, that are alike, over the one at a place, in the same memory."""
         self.subpixels[place].copy_(other.subpixels[image])
         if self.mask is not None and other.mask is not None:
             self.mask[place].copy_(other.mask[image])
+        extents = self.extents
+        if extents is not None and other.extents is not None:
+            extents = extents.with_put(place, other.extents, image)
+        return Originals(self.subpixels, self.mask, self.tiles, extents)
 
     def difference(self, model: Model, y: Tensor, tile: Tile) -> tuple[Tensor, Tensor]:
         """The tile's reconstruction by the loop's g_s, and how far it is off, padding included."""
-        reconstruction = tile.core(model.fast_synthesis(tile.latents(y)), _SUBPIXEL_STRIDE)
+        reconstruction = tile.core(model.fast_synthesis(tile.latents(y), self.extents), _SUBPIXEL_STRIDE)
         with torch.no_grad():
             return reconstruction, reconstruction - tile.pixels(self.subpixels, _SUBPIXEL_STRIDE)
 
@@ -87,7 +127,9 @@ class Originals:
     def precise_squared_error(self, model: Model, y_hat: Tensor) -> Tensor:
         """As `squared_error`, by the decoder's g_s."""
         # One by one: a batch's activations in float32 would take more memory than a step.
-        decoded = torch.cat([model.synthesise(one[None]) for one in y_hat])
+        height, width = (2 * side for side in self.subpixels.shape[2:])
+        own = y_hat if self.extents is None else map(self.extents.own, range(len(y_hat)), y_hat)
+        decoded = torch.cat([fitted(model.synthesise(one[None]), height, width) for one in own])
         difference = _subpixels(decoded, self.subpixels.shape[1]) - self.subpixels
         if self.mask is not None:
             difference *= self.mask

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ncbatch.codec.methods import Refined
+from ncbatch.codec.model.extents import fitted
 from ncbatch.codec.model.hyperprior import Latents, Model, Tile
 from ncbatch.codec.recipe import STEPS_BETWEEN_PAUSES
 from ncbatch.codec.refinement.adam import PerImageAdam
@@ -68,7 +69,7 @@ class Step:
         self.leaves: Variables = {}
         self._adam = PerImageAdam(self._values.detach(), recipe.beta1, recipe.beta2)
         noisy = {name: self._shapes[name] for name in _NOISY}
-        self._noise = BatchNoise(noise, noisy, model.device)
+        self._noise = BatchNoise(noise, noisy, model.device, originals.extents)
         # Of an error in the gradient of lmbda * 255^2 * SSE / 3; none in the padding.
         self._per_error = 2 * recipe.lmbda * 255**2 / 3
         mask = originals.mask
@@ -141,7 +142,10 @@ class Step:
                 self._noise.by_name(self._relax.noise(drawn, self._heat.scale.view(-1, 1))),
             )
         return self._space.relaxed(
-            self.leaves, lambda name, values: self._relax(values, self._heat, added.get(name)), uniform
+            self.leaves,
+            lambda name, values: self._relax(values, self._heat, added.get(name)),
+            uniform,
+            self.originals.extents,
         )
 
     def rounded(self) -> tuple[Latents, Tensor]:
@@ -151,7 +155,8 @@ class Step:
         """
         values = {name: variable.contiguous() for name, variable in self.variables.items()}
         keys = self._noise.keys(["look"] * len(self.taken)).to(self._told.device)
-        return self._space.rounded(values, self._noise.by_name(self._noise.draw(keys)))
+        noise = self._noise.by_name(self._noise.draw(keys))
+        return self._space.rounded(values, noise, self.originals.extents)
 
     def descend(self) -> None:
         """The step itself, which waits for nothing that the device has to do."""
@@ -184,15 +189,16 @@ class Step:
             [self.taken[image] for image in chosen],
         )
 
-    def masked(self) -> Step:
-        """The same with a mask over its originals, even if it is all 1."""
-        if self.originals.mask is not None:
+    def masked(self, *, extents: bool) -> Step:
+        """The same with a mask over its originals, even if it is all 1, and with extents if asked for."""
+        originals = self.originals.masked(extents=extents)
+        if originals.is_like(self.originals):
             return self
-        return self._with(self._changing, self.originals.masked(), self._noise.images, self.taken)
+        return self._with(self._changing, originals, self._noise.images, self.taken)
 
     @staticmethod
     def together(parts: Sequence[Step]) -> Step:
-        """The images of several of one model, recipe and padded shape; all with a mask or all without."""
+        """The images of several of one model and recipe, whose originals are alike."""
         return parts[0]._with(
             [torch.cat(tensors) for tensors in zip(*(part._changing for part in parts), strict=True)],
             Originals.together([part.originals for part in parts]),
@@ -202,14 +208,14 @@ class Step:
 
     def put(self, place: int, other: Step, image: int) -> None:
         """Puts an image of others in the place of one of these, in the same memory: a recorded step goes on.
-        The originals of both have a mask, or neither.
+        The originals of both are alike.
         """
         for mine, theirs in zip(self._changing, other._changing, strict=True):
             mine[place].copy_(theirs[image])
-        self.originals.put(place, other.originals, image)
+        self.originals = self.originals.with_put(place, other.originals, image)
         if self.originals.mask is not None:
             torch.mul(self.originals.mask[place], self._per_error, out=self._weight[place])
-        self._noise.images[place] = other._noise.images[image]
+        self._noise.put(place, other._noise, image)
         self.taken[place] = other.taken[image]
         self._used = len(self._ready)
 
@@ -246,7 +252,7 @@ class Step:
         """
         for prefix, tensor in zip(_PREFIXES, self._changing, strict=True):
             for name, part in self._by_name(tensor).items():
-                part.copy_(saved(prefix + name))
+                part.copy_(fitted(saved(prefix + name), *part.shape[2:]))
         self.taken, self._used = list(taken), len(self._ready)
 
 
