@@ -35,6 +35,7 @@ _EXTRA = (
     "gcs-fault-tolerance",
     "kueue",
     "pod-monitor",
+    "prometheus-rule",
     "sidecar-submitter",
     "spot",
 )

@@ -3,7 +3,8 @@
 An image whose file contains `ncbatch-test:kill` kills the process that opens it, and `ncbatch-test:hang`
 keeps it busy for ever. With `ncbatch-test:break` its device computes no more, as after an error in a kernel,
 but only that of the first process with such an image. While NCBATCH_TEST_FLAGS names a folder with a file
-`die-at-start`, workers do not start.
+`die-at-start`, workers do not start; with a file `locked-out-PID`, the store refuses that process to read.
+NCBATCH_TEST_SECONDS is how long it takes to open any image.
 """
 
 import importlib.abc
@@ -18,6 +19,7 @@ from types import ModuleType
 from typing import Any
 
 _TARGET = "ncbatch.worker.fetch"
+_SECONDS = float(os.environ.get("NCBATCH_TEST_SECONDS", "0"))
 
 
 def _sabotage(module: Any) -> None:
@@ -33,9 +35,33 @@ def _sabotage(module: Any) -> None:
 
             worker.fault = lambda device: "CUDA error: an illegal memory access was encountered"
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        time.sleep(_SECONDS)
         return real(data, *args, **kwargs)
 
     module.read_image = read_image
+    if os.environ.get("NCBATCH_TEST_FLAGS"):
+        _lock_out()
+
+
+def _lock_out() -> None:
+    """Reads and checks of a store fail while this process is locked out."""
+    from ncbatch.store import AccessDenied
+    from ncbatch.store.s3 import S3Store
+
+    flag = Path(os.environ["NCBATCH_TEST_FLAGS"], f"locked-out-{os.getpid()}")
+
+    def refused(name: str) -> None:
+        real = getattr(S3Store, name)
+
+        def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+            if flag.exists():
+                raise AccessDenied("this node's role has been taken away")
+            return real(self, *args, **kwargs)
+
+        setattr(S3Store, name, method)
+
+    for name in ("get_with_info", "check"):
+        refused(name)
 
 
 def _is_first(name: str) -> bool:
