@@ -19,9 +19,9 @@ from ncbatch.cli.main import main
 from ncbatch.metrics.failures import failure_class
 from ncbatch.metrics.schema import SCHEMA
 from ncbatch.metrics.table import read_table
-from ncbatch.report import rendering
+from ncbatch.report import distributions, rendering
 from ncbatch.report.cards import cards
-from ncbatch.report.distributions import LEVELS
+from ncbatch.report.distributions import LEVELS, read_distributions
 from ncbatch.report.evaluation import evaluate
 from ncbatch.report.figures import image_savings
 from ncbatch.report.page import PageOptions, Report, build
@@ -78,6 +78,21 @@ def test_failures_have_counts_examples_and_reasons(report: Report, table: list[d
         keys = sorted(row["image_key"] for row in table if row["error_class"] == found.name)
         assert [example.image_key for example in found.examples] == keys[:5]
         assert all(example.error == FAILURES[found.name] for example in found.examples)
+
+
+def test_percentiles_of_very_many_rows_are_approximated(
+    table: list[dict], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Rows.held(pa.Table.from_pylist(table, schema=SCHEMA)) as rows:
+        exact = read_distributions(rows)
+        monkeypatch.setattr(distributions, "EXACT_ROWS", len(table) - 1)
+        about = read_distributions(rows)
+    assert [found.quantity for found in about] == [found.quantity for found in exact]
+    for one, other in zip(exact, about, strict=True):
+        for spread, near in zip(one.spreads, other.spreads, strict=True):
+            reach = 0.05 * (spread.highest - spread.lowest)
+            assert near.percentiles == pytest.approx(spread.percentiles, abs=reach)
+            assert near.mean == spread.mean
 
 
 def test_spreads_are_percentiles_and_their_histograms_lose_nothing(report: Report, table: list[dict]) -> None:
