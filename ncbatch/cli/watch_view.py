@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ncbatch.cli.console import out
+from ncbatch.cli.console import Console, out
 from ncbatch.cli.progress_line import progress_line
 from ncbatch.cli.status import cost_words
 from ncbatch.words import counted, duration, size
@@ -44,7 +44,8 @@ def display(run: str, price_per_hour: float | None) -> Iterator[Show]:
         return
     from rich.live import Live
 
-    with Live(console=out, refresh_per_second=4, screen=False, transient=False) as live:
+    wrapping = Console(highlight=False, markup=False)  # `out` cuts lines that are too long for a screen
+    with Live(console=wrapping, refresh_per_second=4, screen=False, transient=False) as live:
 
         def show(found: Look, trouble: str) -> None:
             live.update(
