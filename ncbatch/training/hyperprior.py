@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +43,9 @@ class GDN(nn.Module):
         inverse: multiplies by the root instead.
     """
 
+    nothing = _OFFSET
+    """How a gamma of 0 is stored."""
+
     def __init__(self, channels: int, *, inverse: bool = False) -> None:
         super().__init__()
         self.inverse = inverse
@@ -51,8 +55,35 @@ class GDN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x [batch, channels, height, width] to the same shape."""
         beta, gamma = _non_negative(self.beta, _BETA_MIN), _non_negative(self.gamma, 0.0)
-        norm = F.conv2d(x**2, gamma[:, :, None, None], beta)
-        return x * (torch.sqrt(norm) if self.inverse else torch.rsqrt(norm))
+        y: Tensor = _Normalization.apply(x, gamma, beta, self.inverse)
+        return y
+
+
+class _Normalization(torch.autograd.Function):
+    """GDN of x, with half of the passes over x that autograd makes: the rest of a step is convolutions."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, inverse: bool) -> Tensor:
+        weight = gamma.to(x.dtype)[:, :, None, None]
+        square = x * x
+        norm = F.conv2d(square, weight, beta.to(x.dtype))
+        factor = norm.sqrt() if inverse else norm.rsqrt()
+        ctx.save_for_backward(x, square, norm, factor, weight)
+        ctx.inverse, ctx.stored = inverse, gamma.dtype
+        return x * factor
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, square, norm, factor, weight = ctx.saved_tensors
+        (grad,) = grads
+        # y = x n^(s/2) with n = beta + gamma x^2 and s = 1 or -1: dL/dn = s/2 g x n^(s/2) / n
+        wrt_norm = (grad * x).mul_(factor).div_(norm)
+        half = 0.5 if ctx.inverse else -0.5
+        wrt_square, wrt_weight, wrt_beta = torch.ops.aten.convolution_backward(
+            wrt_norm, square, weight, [weight.shape[0]], [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [True] * 3
+        )
+        wrt_x = torch.mul(grad, factor, out=wrt_norm).addcmul_(x, wrt_square, value=2 * half)
+        return wrt_x, wrt_weight[:, :, 0, 0].to(ctx.stored) * half, wrt_beta.to(ctx.stored) * half, None
 
 
 def _non_negative(stored: Tensor, minimum: float) -> Tensor:

@@ -13,16 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ncbatch.codec.model.checkpoint import Checkpoint
-from ncbatch.codec.model.info import ModelInfo
-from ncbatch.codec.model.prior import log_density, quantile
+from ncbatch.codec.model.prior import log_density
 from ncbatch.codec.model.rates import LIKELIHOOD_FLOOR, SCALE_BOUND, bits_back, gaussian_bits, lower_bound
-from ncbatch.errors import NcbatchError
+from ncbatch.codec.model.transforms import SUBPIXELS, subpixel_layer
 from ncbatch.training.hyperprior import MeanScaleHyperprior
 from ncbatch.training.settings import TrainingSettings
 
 _MAX_LOG_VARIANCE = math.log(10.0)  # the paper's cap of sigma_z at sqrt(10) while training
-_BOX_VARIANCE = 1 / 12  # of uniform noise
 
 
 @dataclass(frozen=True)
@@ -96,15 +93,26 @@ class TrainableHyperprior(nn.Module):
         parameters = network.h_a(y).float()
         z, bits_z, bits_z_back = self._sample_z(parameters, noise.z)
         scales, means = network.h_s(z).float().chunk(2, 1)
-        centred = y.float() + noise.y - means
-        bits_y = gaussian_bits(centred, lower_bound(scales, SCALE_BOUND)).sum()
-        reconstruction = network.g_s(centred + means).float()
+        centred = y.float() - means
+        noisy = centred + noise.y
+        bits_y = gaussian_bits(noisy, lower_bound(scales, SCALE_BOUND)).sum()
+        rounds = self.settings.synthesis_latents == "rounded"
+        subpixels = self._synthesis((_rounded(centred) if rounds else noisy) + means).float()
         return Losses(
             bits_y / pixels,
             bits_z / pixels,
             bits_z_back / pixels,
-            F.mse_loss(reconstruction, images) * 255**2,
+            F.mse_loss(subpixels, F.pixel_unshuffle(images, 2)) * 255**2,
         )
+
+    def _synthesis(self, y: Tensor) -> Tensor:
+        """The image from y, as [batch, 12, height/2, width/2]: see `subpixel_layer`."""
+        last = self.network.g_s[-1]
+        assert isinstance(last, nn.ConvTranspose2d) and last.bias is not None
+        for layer in self.network.g_s[:-1]:
+            y = layer(y)
+        as_subpixels = subpixel_layer(last.weight, last.bias, SUBPIXELS)
+        return F.conv2d(y, as_subpixels["6.weight"], as_subpixels["6.bias"], padding=1)
 
     def _sample_z(self, parameters: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """A sample of z, its bits under p(z), and the bits got back."""
@@ -136,92 +144,21 @@ class TrainableHyperprior(nn.Module):
         """The parameters that the R-D loss trains: all but the quantiles."""
         return [p for name, p in self.named_parameters() if not name.endswith(".quantiles")]
 
+    def transform_weights(self) -> list[nn.Parameter]:
+        """The weights of the convolutions of g_a and g_s."""
+        parameters = [*self.network.g_a.parameters(), *self.network.g_s.parameters()]
+        return [parameter for parameter in parameters if parameter.ndim == 4]
+
     def aux_parameters(self) -> list[nn.Parameter]:
         """The quantiles of p(z), which `aux_loss` trains."""
         return [p for name, p in self.named_parameters() if name.endswith(".quantiles")]
 
 
+def _rounded(values: Tensor) -> Tensor:
+    """Rounded values, whose gradient goes straight through (Theis et al. 2017)."""
+    return values + (values.round() - values).detach()
+
+
 def _by_channel(z: Tensor) -> Tensor:
     """[batch, N, h, w] to [N, 1, points]."""
     return z.transpose(0, 1).reshape(z.shape[1], 1, -1)
-
-
-# Tensors whose size depends on M, with the axis of their inputs that grows with it.
-_GROWING: dict[str, int | None] = {
-    "g_a.6.weight": None, "g_a.6.bias": None, "h_a.0.weight": 1, "g_s.0.weight": 0, "h_s.0.weight": None,
-    "h_s.0.bias": None, "h_s.2.weight": 0, "h_s.2.bias": None, "h_s.4.weight": 1, "h_s.4.bias": None,
-}  # fmt: skip
-
-
-def _widened(weights: dict[str, Tensor], fresh: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights for more channels of y, under which the old latents and the image from them stay what they
-    were.
-
-    New channels keep their fresh weights where they are computed, and nothing old depends on them yet.
-    """
-    widened = dict(weights)
-    for name, inputs in _GROWING.items():
-        old, new = weights[name], fresh[name].clone()
-        if name.startswith("h_s.4"):  # scales and means, one after the other
-            old, new = (tensor.reshape(2, -1, *tensor.shape[1:]) for tensor in (old, new))
-            inputs = None if inputs is None else inputs + 1
-        corner = [slice(0, size) for size in old.shape]
-        if inputs is not None:
-            from_new = list(corner)
-            from_new[inputs] = slice(old.shape[inputs], None)
-            new[tuple(from_new)] = 0
-        new[tuple(corner)] = old
-        widened[name] = new.reshape(fresh[name].shape)
-    return widened
-
-
-def _broadened(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """p(z) of a base model, stretched about each channel's median to the width that it has in rates.
-
-    There it is convolved with a box. The density alone may be a spike, under which a posterior as wide as the
-    box would be expensive, above all in channels that carry nothing.
-    """
-    prefix = "entropy_bottleneck."
-    prior = {name.removeprefix(prefix): t for name, t in weights.items() if name.startswith(prefix)}
-    below, median, above = (quantile(prior, probability) for probability in (0.16, 0.5, 0.84))
-    deviation = (above - below) / 2
-    slower = (deviation / (deviation.square() + _BOX_VARIANCE).sqrt()).view(-1, 1, 1)
-    slope = F.softplus(prior["matrices.0"].double())
-    matrix = torch.log(torch.expm1(slope * slower))
-    bias = prior["biases.0"] + slope * (1 - slower) * median.view(-1, 1, 1)
-    return {f"{prefix}matrices.0": matrix.float(), f"{prefix}biases.0": bias.float()}
-
-
-def _shape(model: ModelInfo | TrainingSettings) -> str:
-    widths = "" if model.widths is None else f", widths {','.join(map(str, model.widths))}"
-    return f"N = {model.n}, M = {model.m}{widths}"
-
-
-def warm_start(model: TrainableHyperprior, checkpoint: Checkpoint) -> None:
-    """Takes over the weights of a trained neighbour: of another rate or, for bits-back, of the kind base.
-
-    A model with more channels of y keeps its own weights for them. A posterior that no base model has starts
-    with the variance of the uniform noise that it replaces, and p(z) as wide as it is with that noise.
-
-    Raises:
-        NcbatchError: the neighbour has another N, other widths or more channels of y, or it is a bits-back
-            checkpoint and the training of the kind base.
-    """
-    info, settings = checkpoint.info, model.settings
-    fits = info.n == settings.n and info.m <= settings.m and info.widths == settings.widths
-    if not fits or (info.kind, settings.kind) == ("bits-back", "base"):
-        raise NcbatchError(
-            f"a {info.kind} checkpoint of {_shape(info)} cannot start a {settings.kind} training of "
-            f"{_shape(settings)}"
-        )
-    weights = checkpoint.state_dict()
-    if info.m < settings.m:
-        fresh = {name: tensor.detach() for name, tensor in model.network.state_dict().items()}
-        weights = _widened(weights, fresh)
-    if info.kind != settings.kind:
-        mean_weight, mean_bias = weights["h_a.4.weight"], weights["h_a.4.bias"]
-        log_variance = torch.full_like(mean_bias, math.log(_BOX_VARIANCE))
-        weights["h_a.4.weight"] = torch.cat([mean_weight, torch.zeros_like(mean_weight)])
-        weights["h_a.4.bias"] = torch.cat([mean_bias, log_variance])
-        weights |= _broadened(weights)
-    model.network.load_state_dict(weights)

@@ -15,6 +15,16 @@ LADDER = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08)
 
 _HIGH = 0.04  # from here on models are wider
 
+# Of the preset small, from trained weights. At the rates of a training from nothing they are lost: within 200
+# steps the loss is twice what it was.
+_WARM = {"learning_rate": 4e-4, "muon_learning_rate": 0.003}
+
+
+def _rate(whose: str) -> str:
+    warm = _WARM[f"{'muon_' if whose == 'Muon' else ''}learning_rate"]
+    return f"{whose}'s learning rate; with --start-from and within a ladder {warm:g} for the preset small"
+
+
 Preset = Literal["small", "paper"]
 """small: see `small`, tens of thousands of steps. paper: see `paper`."""
 
@@ -28,7 +38,11 @@ class TrainingSettings(pydantic.BaseModel, frozen=True, extra="forbid"):
         widths: channels within g_a and g_s, from the image inwards, where they are not all `n`. Most of the
             arithmetic is done on the largest maps, and most of what a network can learn is in the smallest.
         crop: pixels a side of the crops to train on.
+        optimizer: of the convolutions of g_a and g_s; Adam trains everything else.
         learning_rate: Adam's, after `warmup` steps; with the decay "cosine" it ends at 1 % of it.
+        muon_learning_rate: Muon's, with the same warm-up and decay.
+        synthesis_latents: rounded ones take their gradient straight through; the rate is that of noisy ones
+            either way (Minnen and Singh 2020).
         aux_learning_rate: of the quantiles of p(z), which have a loss of their own.
         clip: the largest norm of the gradient; 0 for any.
         start_from: digest of the checkpoint whose weights are the start.
@@ -58,6 +72,11 @@ class TrainingSettings(pydantic.BaseModel, frozen=True, extra="forbid"):
         "learn more in the same time",
         json_schema_extra={"unit": "HALF,QUARTER,EIGHTH", "default": "--n for each"},
     )  # fmt: skip
+    synthesis_latents: Literal["noisy", "rounded"] = pydantic.Field(
+        "noisy",
+        description="what the synthesis is trained on: latents with uniform noise, or rounded ones as a "
+        "decoder has, which suits the last steps, from trained weights",
+    )  # fmt: skip
     batch_size: int = pydantic.Field(
         8, gt=0,
         description="crops in a step, of all workers together, among whom it must divide evenly",
@@ -66,16 +85,24 @@ class TrainingSettings(pydantic.BaseModel, frozen=True, extra="forbid"):
         128, ge=64, multiple_of=64, description="side of the crops to train on, a multiple of 64",
         json_schema_extra={"unit": "PIXELS"},
     )  # fmt: skip
+    optimizer: Literal["adam", "muon"] = pydantic.Field(
+        "adam",
+        description="of the convolutions between image and latents; muon needs a fraction of adam's steps",
+    )  # fmt: skip
     learning_rate: float = pydantic.Field(
-        8e-4, gt=0, le=1, description="Adam's learning rate", json_schema_extra={"unit": "RATE"}
+        8e-4, gt=0, le=1, description=_rate("Adam"), json_schema_extra={"unit": "RATE"}
     )
+    muon_learning_rate: float = pydantic.Field(
+        0.02, gt=0, le=1, description=_rate("Muon"),
+        json_schema_extra={"unit": "RATE"},
+    )  # fmt: skip
     warmup: int = pydantic.Field(
-        200, ge=0, description="steps over which the learning rate rises from 0",
+        200, ge=0, description="steps over which the learning rates rise from 0",
         json_schema_extra={"unit": "STEPS"},
     )  # fmt: skip
     decay: Literal["constant", "cosine"] = pydantic.Field(
         "cosine",
-        description="what becomes of the learning rate: it stays, or falls to 1 % along a cosine over all "
+        description="what becomes of the learning rates: they stay, or fall to 1 % along a cosine over all "
         "steps",
     )
     aux_learning_rate: float = pydantic.Field(
@@ -98,22 +125,32 @@ class TrainingSettings(pydantic.BaseModel, frozen=True, extra="forbid"):
         """One width has one name, so that a training continues and digests agree however it was given."""
         return None if widths is not None and set(widths) == {info.data.get("n")} else widths
 
-    def rate_at(self, step: int) -> float:
-        """The learning rate of a step."""
+    def share_at(self, step: int) -> float:
+        """The share of its learning rate that an optimizer has at a step."""
         warm = min((step + 1) / self.warmup, 1.0) if self.warmup else 1.0
         if self.decay == "constant":
-            return self.learning_rate * warm
-        cosine = 0.5 * (1 + math.cos(math.pi * step / self.steps))
-        return self.learning_rate * warm * (0.01 + 0.99 * cosine)
+            return warm
+        return warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / self.steps)))
+
+    def rate_at(self, step: int) -> float:
+        """Adam's learning rate at a step."""
+        return self.learning_rate * self.share_at(step)
 
 
 def small(lmbda: float, kind: ModelKind = "base") -> TrainingSettings:
-    """Settings of the built-in models: N = 64; M = 128, or 192 for the two highest rates.
+    """Settings for CPUs: N = 64; M = 128, or 192 for the two highest rates; Muon.
 
     With 96 channels of y the transforms alone, nothing rounded, leave a mean squared error of 42 on
     photographs (a KLT of 16x16 blocks 66, of 128 channels 41, of 192 channels 16): no rate would help.
     """
-    return TrainingSettings(kind=kind, lmbda=lmbda, m=192 if lmbda >= _HIGH else 128)
+    return TrainingSettings(
+        kind=kind,
+        lmbda=lmbda,
+        m=192 if lmbda >= _HIGH else 128,
+        optimizer="muon",
+        learning_rate=2e-3,
+        warmup=20,
+    )
 
 
 def paper(lmbda: float, kind: ModelKind = "base") -> TrainingSettings:
@@ -155,7 +192,10 @@ def make_settings(preset: Preset, kind: ModelKind, lmbda: float, **given: Any) -
         UsageError: a value is out of range; the message names its flag.
     """
     try:
-        settings = small(lmbda, kind) if preset == "small" else paper(lmbda, kind)
-        return TrainingSettings(**(settings.model_dump() | given))
+        if preset == "paper":
+            fields = paper(lmbda, kind).model_dump()
+        else:
+            fields = small(lmbda, kind).model_dump() | (_WARM if given.get("start_from") else {})
+        return TrainingSettings(**(fields | given))
     except pydantic.ValidationError as error:
         raise UsageError(first_problem(error)) from error

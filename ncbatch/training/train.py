@@ -15,10 +15,10 @@ from ncbatch.codec.model.checkpoint import Checkpoint, parse
 from ncbatch.errors import NcbatchError, UsageError
 from ncbatch.store import Store, StoreOptions, open_store
 from ncbatch.training.images import TrainingImages, read_images
-from ncbatch.training.network import warm_start
 from ncbatch.training.session import MODEL, LogRow, Session, SessionOptions, finished
 from ncbatch.training.settings import TrainingSettings
 from ncbatch.training.trainer import Trainer, TrainingWorker
+from ncbatch.training.warm_start import warm_start
 
 log = logging.getLogger(__name__)
 

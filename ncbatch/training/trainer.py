@@ -22,6 +22,7 @@ from ncbatch.codec.model.hyperprior import fast_dtype
 from ncbatch.errors import NcbatchError
 from ncbatch.training.hyperprior import without_constants
 from ncbatch.training.images import TrainingImages
+from ncbatch.training.muon import Muon
 from ncbatch.training.network import BatchNoise, TrainableHyperprior
 from ncbatch.training.settings import TrainingSettings
 
@@ -96,7 +97,11 @@ class Trainer:
         torch.manual_seed(settings.seed)
         self.model = TrainableHyperprior(settings).to(device)
         self.model.to(memory_format=torch.channels_last)
-        self._adam = torch.optim.Adam(self.model.main_parameters(), lr=settings.learning_rate, fused=True)
+        muon = self.model.transform_weights() if settings.optimizer == "muon" else []
+        taken = {id(weight) for weight in muon}
+        rest = [p for p in self.model.main_parameters() if id(p) not in taken]
+        self._adam = torch.optim.Adam(rest, lr=settings.learning_rate, fused=True)
+        self._muon = Muon(muon, lr=settings.muon_learning_rate) if muon else None
         self._aux = torch.optim.Adam(self.model.aux_parameters(), lr=settings.aux_learning_rate)
         self.step = 0
         self.end_wanted = False
@@ -129,10 +134,7 @@ class Trainer:
 
     def _advance(self, images: Tensor, noise: BatchNoise) -> StepReport:
         settings = self.settings
-        for group in self._adam.param_groups:
-            group["lr"] = settings.rate_at(self.step)
-        self._adam.zero_grad()
-        self._aux.zero_grad()
+        self.model.zero_grad()
         images = images.to(self.device).float() / 255
         noise = BatchNoise(noise.y.to(self.device), noise.z.to(self.device))
         dtype = fast_dtype(self.device)
@@ -149,7 +151,13 @@ class Trainer:
                 f"the loss is not finite at step {self.step}; what was saved before is kept. Use a smaller "
                 "--learning-rate or a stricter --clip, and another --out"
             )
+        for group in self._adam.param_groups:
+            group["lr"] = settings.rate_at(self.step)
         self._adam.step()
+        if self._muon is not None:
+            for group in self._muon.param_groups:
+                group["lr"] = settings.muon_learning_rate * settings.share_at(self.step)
+            self._muon.step()
         if settings.kind == "base":
             self.model.aux_loss().backward()
             self._aux.step()
@@ -178,6 +186,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "adam": self._adam.state_dict(),
             "aux": self._aux.state_dict(),
+            "muon": self._muon.state_dict() if self._muon else None,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -195,6 +204,8 @@ class Trainer:
         self.model.load_state_dict(without_constants(state["model"]))  # written by CompressAI's module once
         self._adam.load_state_dict(state["adam"])
         self._aux.load_state_dict(state["aux"])
+        if self._muon is not None:
+            self._muon.load_state_dict(state["muon"])
 
 
 def _generator(seed: int, step: int, index: int) -> torch.Generator:

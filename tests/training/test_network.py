@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ncbatch.codec.decode import decode
@@ -153,3 +154,25 @@ def test_noise_of_a_sample_is_its_own() -> None:
     alone = model.noise([_generator(1, 5, 2)])
     assert torch.equal(together.y[2:], alone.y) and torch.equal(together.z[2:], alone.z)
     assert isinstance(alone, BatchNoise) and alone.y.abs().max() <= 0.5
+
+
+def test_the_synthesis_of_rounded_latents_is_the_decoders_and_the_rate_stays() -> None:
+    torch.manual_seed(0)
+    noisy, rounded = (
+        TrainableHyperprior(settings(synthesis_latents=latents)) for latents in ("noisy", "rounded")
+    )
+    rounded.load_state_dict(noisy.state_dict())
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    noise = noisy.noise([_generator(0, 0, i) for i in range(2)])
+    there, here = noisy(images, noise), rounded(images, noise)
+    assert here.bpp.item() == there.bpp.item() and here.mse.item() != there.mse.item()
+
+    network = rounded.network
+    with torch.no_grad():
+        y = network.g_a(images)
+        means = network.h_s(network.h_a(y) + noise.z).chunk(2, 1)[1]
+        decoded = network.g_s((y - means).round() + means)
+        assert here.mse.item() == pytest.approx(255**2 * F.mse_loss(decoded, images).item(), rel=1e-4)
+    here.mse.backward()
+    gradients = [p.grad for p in network.g_a.parameters()]
+    assert all(gradient is not None and gradient.abs().sum() > 0 for gradient in gradients)

@@ -84,7 +84,7 @@ class Transform:
     ) -> None:
         self.dtype, self.device = dtype, device
         if subpixels:
-            weights = weights | _subpixel_layer(weights["6.weight"], weights["6.bias"], subpixels)
+            weights = weights | subpixel_layer(weights["6.weight"], weights["6.bias"], subpixels)
         # What is reported stays with the plain operations, wherever it is computed.
         self._layers = _build(weights, kind, dtype, device, fused=bool(subpixels) and device.type == "cuda")
 
@@ -110,7 +110,7 @@ class Transform:
         return x
 
 
-def _subpixel_layer(weight: Tensor, bias: Tensor, channels: int) -> dict[str, Tensor]:
+def subpixel_layer(weight: Tensor, bias: Tensor, channels: int) -> dict[str, Tensor]:
     """The last layer of g_s, a 5x5 transposed convolution of stride 2, as a 3x3 convolution to subpixels, of
     so many channels: there are twelve, and zero in any others.
 
