@@ -20,8 +20,11 @@ from tools import reference_pages
 ROOT = Path(__file__).resolve().parents[1]
 GENERATED = set(reference_pages.PAGES)
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-OF_OTHERS = {"--index-url", "--head", "--address", "--working-dir", "--keep-memory", "--size", "--images"}
-"""Flags of pip, Ray and the benchmarks that stand alone in a text."""
+OF_OTHERS = {
+    "--index-url", "--torch-backend", "--shm-size", "--head", "--address", "--working-dir", "--keep-memory",
+    "--size", "--longest", "--images",
+}  # fmt: skip
+"""Flags of pip, uv, Docker, Ray and the benchmarks that stand alone in a text."""
 
 _FENCE = re.compile(r"^```[a-z]*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _INDENTED = re.compile(r"^ {4}(?=ncbatch )(.*(?:\\\n.*)*)$", re.MULTILINE)
