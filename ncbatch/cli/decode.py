@@ -98,11 +98,12 @@ def _decode_alone(
     source: str, destination: str, part: PackPart, options: FileOptions, *, overwrite: bool, json: bool
 ) -> ExitCode:
     """Decodes a single file; a pack is several images."""
-    from ncbatch.decoding.destination import open_destination
     from ncbatch.store.objects import require_object
 
     is_pack = _suffix(source) == "ncbp"
     require_object(source, options.store)
+    from ncbatch.decoding.destination import open_destination
+
     one = not is_pack or part.image is not None
     into = open_destination(destination, options.store, one_image=one, overwrite=overwrite)
     files = []
