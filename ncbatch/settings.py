@@ -147,9 +147,15 @@ def key_text(text: str) -> str:
 
 def web_address(text: str) -> str:
     """An address of http or https; raises ValueError."""
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"{text!r} is not an address like https://example.com/hook")
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # the port is no number, or too large
+        usable = False
+    if not usable or not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError(
+            f"{text!r} is not an address like https://example.com/hook (write other letters as %C3%BC)"
+        )
     return text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import logging
 import urllib.error
@@ -125,7 +126,7 @@ def _tell(url: str, ending: Ending) -> None:
     )
     try:
         retrying(_post, url, ending.body())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         log.warning("%s could not be told how the run ended: %s", host, _reason(error))
     except KeyboardInterrupt:  # of what is told, not of the run, which has ended already
         log.warning("%s was not told how the run ended", host)

@@ -149,6 +149,9 @@ def test_nobody_is_told_unless_an_address_is_given(hook: Hook) -> None:
 
 def test_an_address_is_one_of_the_web() -> None:
     assert web_address("https://example.com/x?y") == "https://example.com/x?y"
-    for text in ("example.com", "ftp://example.com", "https://", ""):
+    for text in (
+        "example.com", "ftp://example.com", "https://", "", "http://a b/", "http://a:abc/", "http://a:99999/",
+        "http://a/\n", "http://a/ü",
+    ):  # fmt: skip
         with pytest.raises(ValueError, match="is not an address like https"):
             web_address(text)
