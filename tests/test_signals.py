@@ -19,9 +19,11 @@ ALL = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @pytest.fixture(autouse=True)
 def _handlers_are_put_back() -> Iterator[None]:
+    of_the_tests = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored where they run under nohup
     before = [signal.getsignal(number) for number in ALL]
     yield
     assert [signal.getsignal(number) for number in ALL] == before
+    signal.signal(signal.SIGHUP, of_the_tests)
     with signals.handled():
         signals.check()  # nothing is remembered beyond the outermost block
 
