@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ncbatch import layout
+from ncbatch.plan.changes import MAY_CHANGE_AT_LEAST
 from ncbatch.plan.request import make_spec
 from ncbatch.store import StoreOptions
 from ncbatch.worker.unit import run_unit
@@ -15,11 +16,12 @@ from tests.workbench import ATTEMPTS, Workbench, make_image
 
 @pytest.mark.parametrize("answer", ["n", ""])
 def test_who_does_not_say_yes_gets_nothing_encoded(local: Workbench, answer: str) -> None:
-    local.add({f"{n}.png": make_image(seed=n) for n in range(3)})
+    many = MAY_CHANGE_AT_LEAST + 1
+    local.add({f"{n}.png": make_image(seed=n) for n in range(many)})
     spec = make_spec(local.corpus.uri, StoreOptions(), [{"method": "jpeg", "quality": 60}])
     for unit in local.open(spec).units:
         run_unit(local.workspace(spec), unit, ATTEMPTS[0], {})
-    local.add({"1.png": make_image(80, 64, seed=9)})
+    local.add({f"{n}.png": make_image(80, 64, seed=n) for n in range(many)})
     before = local.keys("")
     words = ("encode", local.corpus.uri, local.output.uri, "--method", "jpeg", "--quality", "60")
     with Terminal(*words) as terminal:
@@ -27,8 +29,7 @@ def test_who_does_not_say_yes_gets_nothing_encoded(local: Workbench, answer: str
         terminal.enter(answer)
         assert terminal.wait(HANG_SECONDS) == 1
         told = terminal.text()
-    assert (
-        "1 input has changed since the run was planned, so 1 of its 3 encodings would be made again" in told
-    )
+    again = f"so {many} of its {many} encodings would be made again"
+    assert f"{many} inputs have changed since the run was planned, {again}" in told
     assert "ncbatch: error: nothing was planned or encoded, as you did not answer yes" in told
     assert [key for key in local.keys("") if key != layout.STATUS] == before
