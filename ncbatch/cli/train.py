@@ -88,7 +88,9 @@ class ModelsToTrain:
         """
         from ncbatch.training.ladder import RatePoint, walk
 
-        if (self.lmbda is None) == (self.ladder is None):
+        if self.lmbda is not None and self.ladder is not None:
+            raise UsageError("--lmbda trains one model and --ladder several; give one of them")
+        if self.lmbda is None and self.ladder is None:
             raise UsageError("give --lmbda WEIGHT to train one model, or --ladder for several models")
         wrong = [kind for kind in self.kind if kind not in ("base", "bits-back")]
         if wrong:

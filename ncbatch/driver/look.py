@@ -57,6 +57,7 @@ def look(output: Store) -> Look:
     told = standing(snapshot, lease, now)
     plan = snapshot.plan if snapshot is not None and told.state == "finished" else None
     if plan is not None and latest_generation(output) != plan.generation:
-        told = Standing("planned", "more has been planned since the run was finished")
+        more = "more has been planned since the run was finished; the same encode command encodes it"
+        told = Standing("planned", more)
     alive = lease is not None and not lease.held_by_dead_process()
     return Look(told, snapshot, lease.holder if lease is not None and alive else None, now)

@@ -17,12 +17,14 @@ def png_damage(data: bytes) -> ImageError:
         (length,) = struct.unpack_from(">I", data, start)
         kind, end = data[start + 4 : start + 8], start + 12 + length
         if end > len(data):
-            return ImageError("truncated", f"the PNG file stops inside a {_shown(kind)} chunk")
+            return ImageError("truncated", f"the PNG file stops inside a chunk {_shown(kind)}")
         critical = not kind[0] & 0x20  # of the others, whatever they hold, no pixel depends
         if critical and zlib.crc32(memoryview(data)[start + 4 : end - 4]) != int.from_bytes(
             data[end - 4 : end], "big"
         ):
-            return ImageError("unreadable", f"the PNG file has a wrong checksum in a {_shown(kind)} chunk")
+            return ImageError(
+                "unreadable", f"the checksum of a chunk {_shown(kind)} of the PNG file is wrong"
+            )
         if critical and kind not in (b"IHDR", b"PLTE", b"IDAT", b"IEND"):
             return ImageError("unsupported", f"PNG files with {_shown(kind)} chunks are not read")
         start = end

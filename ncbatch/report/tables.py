@@ -79,7 +79,7 @@ VARIANTS = (
     Column("bytes_saved_percent", "Fewer than originals, %", 1),
     Column("device_seconds", "Device time per image, s", 3),
     Column("decode_seconds", "Decoding per image, s", 3),
-    Column("cost_per_image", "Cost per image", 6),
+    Column("cost_per_image", "Cost of device time per image", 6),
 )
 
 IMAGES = (

@@ -111,10 +111,7 @@ def test_every_builtin_model_encodes_and_verifies(head: Head, said: Said, tmp_pa
         (("--lmbda", "0.01", "--workers", "0"), "--workers: '0' is not a whole number"),
         (("--lmbda", "0.01", "--save-minutes", "0"), "--save-minutes: '0' is not a finite number"),
         (("--lmbda", "0.01", "--start-from", "no-such-model"), "there is no model 'no-such-model'"),
-        (
-            ("--lmbda", "0.01", "--ladder"),
-            "give --lmbda WEIGHT to train one model, or --ladder for several models",
-        ),
+        (("--lmbda", "0.01", "--ladder"), "--lmbda trains one model and --ladder several; give one of them"),
         ((), "give --lmbda WEIGHT to train one model, or --ladder for several models"),
     ],
 )
