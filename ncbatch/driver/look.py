@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 
 from ncbatch.driver.lease import read_lease
 from ncbatch.driver.progress import Snapshot, read_status
-from ncbatch.driver.standing import Standing, standing
+from ncbatch.driver.standing import Standing, planned_since, standing
 from ncbatch.plan.generations import latest_generation
 from ncbatch.store import Store
 
@@ -57,7 +57,6 @@ def look(output: Store) -> Look:
     told = standing(snapshot, lease, now)
     plan = snapshot.plan if snapshot is not None and told.state == "finished" else None
     if plan is not None and latest_generation(output) != plan.generation:
-        more = "more has been planned since the run was finished; the same encode command encodes it"
-        told = Standing("planned", more)
+        told = planned_since("more has")
     alive = lease is not None and not lease.held_by_dead_process()
     return Look(told, snapshot, lease.holder if lease is not None and alive else None, now)

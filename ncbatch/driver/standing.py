@@ -44,8 +44,12 @@ def with_pending(told: Standing, pending: int) -> Standing:
     """The same, in view of the plan: something may have been planned since the last driver was done."""
     if told.state != "finished" or not pending:
         return told
-    images = "1 image has" if pending == 1 else f"{pending} images have"
-    return Standing("planned", f"{images} been planned since the run was finished; {_ENCODES}")
+    return planned_since("1 image has" if pending == 1 else f"{pending} images have")
+
+
+def planned_since(what_has: str) -> Standing:
+    """Of a finished run for which more was planned; what_has: for instance "more has"."""
+    return Standing("planned", f"{what_has} been planned since the run was finished; {_ENCODES}")
 
 
 def standing(snapshot: Snapshot | None, lease: LeaseFile | None, now: datetime) -> Standing:

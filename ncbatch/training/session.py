@@ -250,14 +250,16 @@ def check_settings(state: dict[str, Any], asked: TrainingSettings, uri: str) -> 
     Raises:
         NcbatchError: the settings differ in what the weights so far depend on.
     """
-    stored, here = state["settings"], asked.model_dump()
-    names = [name for name in here if stored.get(name) != here[name]]
+    # What an earlier version could not be told, it did as the default is.
+    defaults = {name: field.default for name, field in TrainingSettings.model_fields.items()}
+    stored, here = defaults | state["settings"], asked.model_dump()
+    names = [name for name in here if stored[name] != here[name]]
     if names == ["steps"]:
         if asked.decay == "constant" and asked.steps >= state["step"]:
             return
         raise NcbatchError(_other_steps(stored["steps"], int(state["step"]), asked, uri))
     if names:
-        differences = "; ".join(f"{n}: {stored.get(n)} there, {here[n]} asked for" for n in names)
+        differences = "; ".join(f"{n}: {stored[n]} there, {here[n]} asked for" for n in names)
         raise NcbatchError(
             f"{uri} holds a training with other settings; give it the same ones to continue it, or choose "
             f"another --out. {differences}"

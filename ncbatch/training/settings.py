@@ -20,9 +20,10 @@ _HIGH = 0.04  # from here on models are wider
 _WARM = {"learning_rate": 4e-4, "muon_learning_rate": 0.003}
 
 
-def _rate(whose: str) -> str:
-    warm = _WARM[f"{'muon_' if whose == 'Muon' else ''}learning_rate"]
-    return f"{whose}'s learning rate; with --start-from and within a ladder {warm:g} for the preset small"
+def _rate(whose: str, name: str) -> str:
+    return (
+        f"{whose}'s learning rate; with --start-from and within a ladder {_WARM[name]:g} for the preset small"
+    )
 
 
 Preset = Literal["small", "paper"]
@@ -90,10 +91,10 @@ class TrainingSettings(pydantic.BaseModel, frozen=True, extra="forbid"):
         description="of the convolutions between image and latents; muon needs a fraction of adam's steps",
     )  # fmt: skip
     learning_rate: float = pydantic.Field(
-        8e-4, gt=0, le=1, description=_rate("Adam"), json_schema_extra={"unit": "RATE"}
+        8e-4, gt=0, le=1, description=_rate("Adam", "learning_rate"), json_schema_extra={"unit": "RATE"}
     )
     muon_learning_rate: float = pydantic.Field(
-        0.02, gt=0, le=1, description=_rate("Muon"),
+        0.02, gt=0, le=1, description=_rate("Muon", "muon_learning_rate"),
         json_schema_extra={"unit": "RATE"},
     )  # fmt: skip
     warmup: int = pydantic.Field(

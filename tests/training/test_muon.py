@@ -3,8 +3,10 @@ import pytest
 import torch
 from torch import nn
 
+from ncbatch.errors import NcbatchError
 from ncbatch.training.images import TrainingImages
 from ncbatch.training.muon import Muon, orthogonalized
+from ncbatch.training.session import check_settings
 from ncbatch.training.trainer import Trainer
 from tests.training.conftest import settings
 
@@ -66,3 +68,13 @@ def test_a_restored_trainer_goes_on_as_if_it_had_not_stopped(photographs: Traini
         pass
     for name, tensor in whole.model.state_dict().items():
         assert torch.equal(tensor, second.model.state_dict()[name]), name
+
+
+def test_a_training_of_an_earlier_version_continues_with_what_that_did(photographs: TrainingImages) -> None:
+    """It knew neither Muon nor rounded latents."""
+    state = Trainer(settings(), photographs, CPU).state()
+    for name in ("optimizer", "muon_learning_rate", "synthesis_latents"):
+        del state["settings"][name]
+    check_settings(state, settings(), "there/")
+    with pytest.raises(NcbatchError, match="optimizer: adam there, muon asked for"):
+        check_settings(state, settings(optimizer="muon"), "there/")
