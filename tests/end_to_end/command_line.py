@@ -105,6 +105,11 @@ class Running:
     def err(self) -> str:
         return _text(self._err)
 
+    def assert_runs(self) -> None:
+        """Shows all that it said where it has ended."""
+        if self.process.poll() is not None:
+            pytest.fail(f"it ended with {self.process.returncode}:\n{self.err}")
+
     def signal_group(self, number: int) -> None:
         """As a terminal does it: to the command and its children in the foreground."""
         os.killpg(self.process.pid, number)

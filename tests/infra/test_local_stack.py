@@ -165,7 +165,7 @@ def _until(run: Running, condition: Any, what: str) -> None:
     log.warning("waiting until %s", what)
 
     def there() -> bool:
-        assert run.process.poll() is None, run.done
+        run.assert_runs()
         time.sleep(0.9)
         return bool(condition())
 
