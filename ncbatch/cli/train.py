@@ -28,7 +28,7 @@ from ncbatch.settings import (
 from ncbatch.store import open_store
 from ncbatch.training.options import TrainingOptions
 from ncbatch.training.settings import LADDER, Preset, TrainingSettings, default_of, make_settings
-from ncbatch.words import duration
+from ncbatch.words import counted, duration
 
 if TYPE_CHECKING:
     from ncbatch.codec.model.checkpoint import Checkpoint
@@ -164,10 +164,13 @@ def train(
     open_run_store(corpus, store)
     # What can be wrong with names and places has been said; from here on torch is needed, perhaps Ray.
     from ncbatch.models.loading import load_model
+    from ncbatch.training.warm_start import check_start
 
     start = load_model(models.start_from, store) if models.start_from else None
     for rung in rungs:
-        asked.settings_of(rung, start)  # what is wrong with the last one is better said now than in a week
+        settings_of_rung = asked.settings_of(rung, start)  # better refused now than after a week of others
+        if start is not None and rung.parent is None:
+            check_start(settings_of_rung, start.info)
     if dry_run:
         return _print_plan(asked, rungs, start, price_per_hour)
     return _train(asked, rungs, start)
@@ -208,8 +211,10 @@ def _print_plan(
     import torch
 
     from ncbatch.training.estimate import seconds_per_step
+    from ncbatch.training.train import divided
 
-    _, listing = asked.listing()
+    corpus, listing = asked.listing()
+    training, validation = divided(corpus.uri, [image.key for image in listing.images])
     log.info("timing some steps on this machine")
     paces: dict[tuple[object, ...], float] = {}
     rows, total = [], 0.0
@@ -223,8 +228,11 @@ def _print_plan(
         parent = rung.parent.name if rung.parent else asked.models.start_from
         rows.append((rung.name, settings.n, settings.m, settings.steps, parent, duration(seconds)))
     print_table(("model", "N", "M", "steps", "starts from", "time"), rows)
-    images = "1 image" if len(listing.images) == 1 else f"{len(listing.images)} images"
-    out.print(f"in all {duration(total)} with one worker like this machine, on {images} of {asked.corpus}")
+    images = counted(len(training), "images")
+    out.print(
+        f"in all {duration(total)} with one worker like this machine, on {images} of {asked.corpus}; "
+        f"{len(validation)} more for validation"
+    )
     print_cost(total, price)
     return ExitCode.OK
 

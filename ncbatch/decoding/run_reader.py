@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ncbatch import layout
 from ncbatch.codec.bits_back.pack import OpenPack
 from ncbatch.codec.classical import decode_classical
 from ncbatch.codec.decode import decode
@@ -20,6 +21,7 @@ from ncbatch.codec.model.threads import one_thread
 from ncbatch.decoding.chosen_rows import COLUMNS, check_variant
 from ncbatch.decoding.decoded_names import DecodedNames
 from ncbatch.decoding.destination import Destination, OccupiedError
+from ncbatch.errors import NcbatchError
 from ncbatch.images.pixels import Pixels
 from ncbatch.images.read import write_png
 from ncbatch.metrics.table import read_table
@@ -27,9 +29,13 @@ from ncbatch.models.loading import RunModels, usual_device
 from ncbatch.plan.generations import StandingRow
 from ncbatch.plan.spec import Variant, read_run
 from ncbatch.stages import Ahead
-from ncbatch.store import ObjectNotFound, Store
+from ncbatch.store import AccessDenied, ObjectNotFound, Store
 
 _FILES_AT_ONCE = 8  # by one thread each, some 300 MB
+
+
+class UnreadableError(NcbatchError):
+    """Access to one of the run's objects is denied, and not to the run as a whole."""
 
 
 @dataclass(frozen=True)
@@ -91,12 +97,16 @@ class RunReader:
             return self._output.get(row["bitstream_key"])
         except ObjectNotFound as error:
             raise BitstreamError(f"{row['bitstream_key']} is missing") from error
+        except AccessDenied as error:
+            self._output.get(layout.RUN)  # where nothing may be read, that is no finding about one object
+            raise UnreadableError(str(error)) from error
 
     def image(self, image_key: str, variant: str) -> Pixels:
         """The decoded image of an ok row, uint8[height, width, 3].
 
         Raises:
             BitstreamError, ModelError: its bytes are missing or damaged.
+            UnreadableError: access to them is denied.
         """
         row = next(r for r in self.rows if (r["image_key"], r["variant"]) == (image_key, variant))
         return self.decode_row(row)
@@ -132,7 +142,7 @@ class RunReader:
         damaged = StandingRow(variant, image_key, row["generation"], error_class=None)
         try:
             image = self.decode_row(row)
-        except ModelError as error:
+        except (ModelError, UnreadableError) as error:
             return Finding(image_key, variant, problem=str(error))
         except (BitstreamError, DecodeCheckError) as error:
             return Finding(image_key, variant, problem=str(error), damaged=damaged)
@@ -149,6 +159,7 @@ class RunReader:
 
         Raises:
             BitstreamError, DecodeCheckError, ModelError: its bytes are missing or damaged.
+            UnreadableError: access to them is denied.
         """
         variant = self._variants[row["variant"]]
         if variant.recipe.uses_bits_back:
@@ -204,7 +215,7 @@ class RunReader:
             image_key, variant, name = row["image_key"], row["variant"], name_of(row)
             try:
                 destination.write(name, write_png(self.decode_row(row)))
-            except (BitstreamError, DecodeCheckError, ModelError, OccupiedError) as error:
+            except (BitstreamError, DecodeCheckError, ModelError, OccupiedError, UnreadableError) as error:
                 return Finding(image_key, variant, problem=str(error))
             return Finding(image_key, variant, written=name)
 

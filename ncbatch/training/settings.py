@@ -197,6 +197,9 @@ def make_settings(preset: Preset, kind: ModelKind, lmbda: float, **given: Any) -
             fields = paper(lmbda, kind).model_dump()
         else:
             fields = small(lmbda, kind).model_dump() | (_WARM if given.get("start_from") else {})
-        return TrainingSettings(**(fields | given))
+        settings = TrainingSettings(**(fields | given))
     except pydantic.ValidationError as error:
         raise UsageError(first_problem(error)) from error
+    if settings.optimizer == "adam" and "muon_learning_rate" in given:
+        raise UsageError("--muon-learning-rate has no effect under --optimizer adam; leave one of them out")
+    return settings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -70,20 +70,28 @@ def train_here(request: TrainingRequest, show: Show, worker: TrainingWorker | No
 
 
 def _images(request: TrainingRequest, corpus: Store) -> tuple[TrainingImages, TrainingImages]:
-    """The images to train on, and a few spread over the corpus that are never trained on."""
-    keys, crop = request.keys, request.settings.crop
-    if len(keys) < 2:
-        found = "1 image" if keys else "no images"
-        raise UsageError(
-            f"{request.corpus_uri} holds {found}; training needs at least two, one of them for validation"
-        )
-    count = min(_VALIDATION, len(keys) // 2)
-    held_out = keys[:: len(keys) // count][:count]
-    rest = [key for key in keys if key not in held_out]
+    """The images to train on, and those for validation."""
+    crop = request.settings.crop
+    rest, held_out = divided(request.corpus_uri, request.keys)
     return (
         read_images(corpus, rest, crop, request.memory_bytes),
         read_images(corpus, held_out, crop, request.memory_bytes, "validation"),
     )
+
+
+def divided(corpus: str, keys: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The images to train on, and a tenth of all, but at least one and at most eight, spread over the corpus,
+    that are never trained on.
+
+    Raises:
+        UsageError: there are fewer than two.
+    """
+    if len(keys) < 2:
+        found = "1 image" if keys else "no images"
+        raise UsageError(f"{corpus} holds {found}; training needs at least two, one of them for validation")
+    count = min(_VALIDATION, max(len(keys) // 10, 1))
+    held_out = list(keys[:: len(keys) // count][:count])
+    return [key for key in keys if key not in held_out], held_out
 
 
 @dataclass(frozen=True)

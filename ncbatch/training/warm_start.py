@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ncbatch.codec.model.checkpoint import Checkpoint
 from ncbatch.codec.model.info import ModelInfo
 from ncbatch.codec.model.prior import quantile
-from ncbatch.errors import NcbatchError
+from ncbatch.errors import UsageError
 from ncbatch.training.hyperprior import GDN, MeanScaleHyperprior
 from ncbatch.training.network import TrainableHyperprior
 from ncbatch.training.settings import TrainingSettings
@@ -73,6 +73,28 @@ def _shape(model: ModelInfo | TrainingSettings) -> str:
     return f"N = {model.n}, M = {model.m}{widths}"
 
 
+def check_start(settings: TrainingSettings, info: ModelInfo) -> None:
+    """Whether a training can start from such a checkpoint.
+
+    Raises:
+        UsageError: it has another N or more channels somewhere than the training, or it is a bits-back
+            checkpoint and the training of the kind base.
+    """
+    fits = info.n == settings.n and all(
+        theirs <= ours for theirs, ours in zip(_channels(info), _channels(settings), strict=True)
+    )
+    if not fits:
+        raise UsageError(
+            f"a checkpoint of {_shape(info)} cannot start a training of {_shape(settings)}; give --n "
+            f"{info.n}, and of other channels as many as it has or more"
+        )
+    if (info.kind, settings.kind) == ("bits-back", "base"):
+        raise UsageError(
+            "a bits-back checkpoint cannot start a training of the kind base; start from a base checkpoint, "
+            "or give --kind bits-back"
+        )
+
+
 def warm_start(model: TrainableHyperprior, checkpoint: Checkpoint) -> None:
     """Takes over the weights of a trained neighbour: of another rate or, for bits-back, of the kind base.
 
@@ -81,18 +103,10 @@ def warm_start(model: TrainableHyperprior, checkpoint: Checkpoint) -> None:
     is with that noise.
 
     Raises:
-        NcbatchError: the neighbour has another N or more channels somewhere, or it is a bits-back checkpoint
-            and the training of the kind base.
+        UsageError: see `check_start`.
     """
     info, settings = checkpoint.info, model.settings
-    fits = info.n == settings.n and all(
-        theirs <= ours for theirs, ours in zip(_channels(info), _channels(settings), strict=True)
-    )
-    if not fits or (info.kind, settings.kind) == ("bits-back", "base"):
-        raise NcbatchError(
-            f"a {info.kind} checkpoint of {_shape(info)} cannot start a {settings.kind} training of "
-            f"{_shape(settings)}"
-        )
+    check_start(settings, info)
     weights = checkpoint.state_dict()
     if info.kind != settings.kind:
         mean_weight, mean_bias = weights["h_a.4.weight"], weights["h_a.4.bias"]

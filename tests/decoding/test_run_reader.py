@@ -21,7 +21,7 @@ from ncbatch.decoding.run_reader import Finding, RunReader
 from ncbatch.errors import UsageError
 from ncbatch.models import loading
 from ncbatch.models.loading import keep_model
-from ncbatch.store import Store, StoreOptions, open_store
+from ncbatch.store import AccessDenied, Store, StoreOptions, open_store
 from ncbatch.worker.unit import run_unit
 from tests.workbench import AMORTIZED, ATTEMPTS, CHECKPOINT, MODEL, Workbench, make_image, make_variant, sga
 
@@ -167,6 +167,45 @@ def test_what_is_missing_or_altered_is_found(bench: Workbench, destination: Stor
     assert [info.key for info in destination.list()] == ["whole.png"], (
         "the others do not keep it from decoding"
     )
+
+
+class _Forbidding:
+    """A store that denies access to some keys."""
+
+    def __init__(self, store: Store, *keys: str) -> None:
+        self._store, self._keys = store, keys
+
+    def get(self, key: str) -> bytes:
+        if key in self._keys:
+            raise AccessDenied(f"access to {key} is denied")
+        return self._store.get(key)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+def test_access_to_one_object_is_denied(local: Workbench, destination: Store) -> None:
+    local.add({"a.png": make_image(), "b.png": make_image(seed=1)})
+    _encode(local)
+    key = str(local.rows()["a.png"].bitstream_key)
+    forbidding: Any = _Forbidding(local.output, key)
+    expected = {"a.png": f"access to {key} is denied", "b.png": None}
+    findings = list(RunReader(forbidding).verify())
+    assert {f.image_key: f.problem for f in findings} == expected
+    assert not any(f.damaged for f in findings), "nobody knows whether it is"
+    findings = list(RunReader(forbidding).decode_into(Destination(destination)))
+    assert {f.image_key: f.problem for f in findings} == expected
+
+
+def test_access_is_lost_to_all_of_a_run(local: Workbench) -> None:
+    local.add({"a.png": make_image(), "b.png": make_image(seed=1)})
+    _encode(local)
+    keys = [str(row.bitstream_key) for row in local.rows().values()]
+    forbidding: Any = _Forbidding(local.output)
+    reader = RunReader(forbidding)
+    forbidding._keys = (*keys, layout.RUN)
+    with pytest.raises(AccessDenied, match=layout.RUN):
+        list(reader.verify())
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "flipped"])

@@ -83,7 +83,8 @@ def test_a_dry_run_trains_nothing(said: Said, corpus: Path, tmp_path: Path) -> N
         "base-0.020", "base-0.010", "bits-back-0.020", "bits-back-0.010",
     ]  # fmt: skip
     assert told[2].split()[3:5] == ["7", "base-0.020"], "a warm start has steps of its own"
-    assert "with one worker like this machine, on 6 images" in told[5]
+    assert "with one worker like this machine, on 5 images" in told[5]
+    assert told[5].endswith("; 1 more for validation")
     assert told[6].startswith("cost: ") and told[6].endswith("at 3600 per device hour")
     assert not (tmp_path / "models").exists()
 
@@ -108,6 +109,9 @@ def test_every_builtin_model_encodes_and_verifies(head: Head, said: Said, tmp_pa
         (("--ladder", "0.01,0"), "--ladder: '0' is not a finite number greater than 0"),
         (("--lmbda", "0.01", "--kind", "best"), "there is no 'best'; the choices are base, bits-back"),
         (("--lmbda", "0.01", "--kind", "base,bits-back"), "--lmbda trains one model"),
+        (("--lmbda", "0.01", "--optimizer", "adam", "--muon-learning-rate", "0.1"), "leave one of them out"),
+        (("--lmbda", "0.01", "--n", "32", "--start-from", "base-0.010"), "give --n 64"),
+        (("--lmbda", "0.01", "--n", "32", "--start-from", "base-0.010", "--dry-run"), "give --n 64"),
         (("--lmbda", "0.01", "--workers", "0"), "--workers: '0' is not a whole number"),
         (("--lmbda", "0.01", "--save-minutes", "0"), "--save-minutes: '0' is not a finite number"),
         (("--lmbda", "0.01", "--start-from", "no-such-model"), "there is no model 'no-such-model'"),

@@ -102,11 +102,11 @@ def test_bits_back_starts_with_a_prior_as_wide_as_base_codes_with() -> None:
 
 def test_weights_of_other_channels_or_kinds_are_refused() -> None:
     bits_back = export(trained("bits-back", 1).network.state_dict(), kind="bits-back", lmbda=0.01)
-    with pytest.raises(NcbatchError, match="cannot start a base"):
+    with pytest.raises(NcbatchError, match="of the kind base"):
         warm_start(trained("base", 2), bits_back)
-    with pytest.raises(NcbatchError, match="N = 16"):
+    with pytest.raises(NcbatchError, match="N = 16, M = 12; give --n 8"):
         warm_start(trained("bits-back", 2, n=16), bits_back)
-    with pytest.raises(NcbatchError, match="M = 12, widths 4,8,16"):
+    with pytest.raises(NcbatchError, match="M = 12, widths 4,8,16; give"):
         warm_start(trained("bits-back", 2, widths=(4, 8, 16)), bits_back)
 
 

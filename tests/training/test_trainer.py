@@ -16,7 +16,7 @@ from ncbatch.store import Store, open_store
 from ncbatch.training.images import TrainingImages, read_images
 from ncbatch.training.session import STATE, Session, SessionOptions, TimeIsUpError, load_state
 from ncbatch.training.settings import TrainingSettings, paper
-from ncbatch.training.train import Group, TrainingRequest, train_here, train_on_ray
+from ncbatch.training.train import Group, TrainingRequest, divided, train_here, train_on_ray
 from ncbatch.training.trainer import Trainer, TrainingDivergedError
 from tests.training.conftest import make_image, settings
 
@@ -29,7 +29,7 @@ torch.set_num_threads(1)
 from ncbatch.store import open_store
 from ncbatch.training.images import read_images
 from ncbatch.training.session import Session, SessionOptions
-from ncbatch.training.train import Group, TrainingRequest, train_here, train_on_ray
+from ncbatch.training.train import Group, TrainingRequest, divided, train_here, train_on_ray
 from ncbatch.training.trainer import Trainer
 from tests.training.conftest import settings
 corpus, output, steps = open_store(sys.argv[1]), open_store(sys.argv[2], create=True), int(sys.argv[3])
@@ -151,6 +151,19 @@ def test_what_is_in_memory_is_told_in_words(corpus: Store, caplog: pytest.LogCap
         "1 image for training in memory; 1 smaller than the crop, padded to it; "
         "1 left out because --memory is full",
     ]
+
+
+@pytest.mark.parametrize(("count", "validation"), [(2, 1), (19, 1), (20, 2), (80, 8), (1000, 8)])
+def test_a_tenth_and_at_most_eight_images_are_for_validation(count: int, validation: int) -> None:
+    keys = [f"{number}.png" for number in range(count)]
+    training, held_out = divided("photographs/", keys)
+    assert len(held_out) == validation
+    assert sorted(training + held_out) == sorted(keys)
+
+
+def test_one_image_cannot_be_divided() -> None:
+    with pytest.raises(UsageError, match="photographs/ holds 1 image; training needs at least two"):
+        divided("photographs/", ["a.png"])
 
 
 def test_other_photographs_are_refused(photographs: TrainingImages, tmp_path: Path) -> None:
