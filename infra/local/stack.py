@@ -358,12 +358,16 @@ def user_environment(stack: Stack) -> Mapping[str, str]:
 
 def main(words: Sequence[str]) -> int:
     """Exit code: 0, or 1 where something does not work."""
+    action = words[0] if words else "up"
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=f"infra/local/{action}",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("action", choices=("up", "status", "down"))
+    parser.add_argument("action", choices=("up", "status", "down"), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, default=DEFAULT_FOLDER, help="default: %(default)s")
-    parser.add_argument("--demo", action="store_true", help="with up: encode some images, and ask Prometheus")
+    if action == "up":
+        parser.add_argument("--demo", action="store_true", help="encode some images, and ask Prometheus")
     given = parser.parse_args(words)
     folder = given.folder.absolute()
     try:
@@ -371,8 +375,11 @@ def main(words: Sequence[str]) -> int:
             from demo import demonstrate
 
             up(folder, demonstrate if given.demo else lambda stack: None)
+        elif given.action == "down" and not folder.exists() and not marked(folder):
+            print(f"nothing runs, and {folder} does not exist")
         elif given.action == "down":
             down(folder)
+            print("ended; nothing is left")
         else:
             return status(folder)
     except StackError as error:

@@ -29,7 +29,7 @@ COMMANDS = {
     "pause": ("orders:pause", "let a run's driver begin nothing more, and wait"),
     "resume": ("orders:resume", "let a paused run go on"),
     "drain": ("orders:drain", "end a run's driver as soon as what is in flight is done"),
-    "query": ("query:query", "ask a run's table, which is called metrics, in SQL"),
+    "query": ("query:query", "ask a run's tables, metrics and findings (of verify), in SQL"),
     "decode": ("decode:decode", "decode a run, or one .ncb or .ncbp file, into PNG files"),
     "failures": ("failures:failures", "which images of a run failed, why, and what can be done"),
     "verify": ("verify:verify", "check that every row's bytes are there, hash and decode"),

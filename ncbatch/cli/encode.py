@@ -111,12 +111,14 @@ def encode_and_summarise(
     spec: RunSpec, output: str, options: EncodeOptions, *, as_json: bool = False
 ) -> ExitCode:
     """Carries a run out, and prints what became of it."""
-    places = _checked(spec, output, options)
-    from ncbatch.driver.encode_corpus import encode_corpus  # torch and Ray, which take seconds
     from ncbatch.driver.notify import notified
 
     consent = None if options.yes else ask
-    with notified(options.notify, places.output.uri) as ending, progress_display() as show:
+    with notified(options.notify, output) as ending, progress_display() as show:
+        places = _checked(spec, output, options)
+        from ncbatch.driver.encode_corpus import encode_corpus  # torch and Ray, which take seconds
+
+        ending.run = places.output.uri
         summary = encode_corpus(places, options, _showing(show, ending), consent)
         ending.finished(summary)
     with contextlib.suppress(BrokenPipeError):  # the exit code is the run's, whoever reads

@@ -85,8 +85,8 @@ class LivePage:
         yield _card("Done", f"{done:,}", f"of {snapshot.images:,} {snapshot.noun}")
         yield _card("Failed so far", f"{snapshot.failed:,}", "", "bad" if snapshot.failed else "")
         if not snapshot.is_over:
-            if snapshot.eta_seconds is not None and snapshot.pending:
-                yield _card("Time left", duration(snapshot.eta_seconds), "at the workers' pace")
+            if snapshot.time_left is not None:
+                yield _card("Time left", duration(snapshot.time_left), "at the workers' pace")
             busy = f"{snapshot.images_in_flight:,} {snapshot.noun} in flight"
             yield _card("Busy workers", f"{snapshot.busy_workers} of {snapshot.workers}", busy)
         if snapshot.images_per_second is not None:

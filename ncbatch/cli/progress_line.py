@@ -27,8 +27,8 @@ def progress_line(snapshot: Snapshot, width: int | None = None) -> str:
     parts = {"count": head}
     if snapshot.failed:
         parts["failed"] = f"{snapshot.failed} failed"
-    if snapshot.pending and snapshot.eta_seconds is not None and not snapshot.is_over:
-        parts["eta"] = f"ETA {duration(snapshot.eta_seconds)}"
+    if snapshot.time_left is not None:
+        parts["eta"] = f"ETA {duration(snapshot.time_left)}"
     parts["time"] = f"{counted(snapshot.workers, 'workers')}, {duration(snapshot.elapsed_seconds)}"
     if snapshot.mean_bpp is not None and snapshot.mean_psnr is not None:
         parts["means"] = f"{snapshot.mean_bpp:.3f} bpp, {snapshot.mean_psnr:.2f} dB"

@@ -139,8 +139,8 @@ def _print_state(told: Standing, snapshot: Snapshot | None, holder: str | None, 
     if snapshot is not None and told.state in ("running", "finishing"):
         if snapshot.fraction is not None:
             line += f", {int(100 * snapshot.fraction)} %"
-        if snapshot.eta_seconds:
-            line += f", ETA {duration(snapshot.eta_seconds)}"
+        if snapshot.time_left is not None:
+            line += f", ETA {duration(snapshot.time_left)}"
         line += f", {counted(snapshot.workers, 'workers')}"
     out.print(line)
     for kept in snapshot.quarantined if snapshot is not None and not snapshot.is_over else ():
@@ -159,8 +159,8 @@ def cost_words(snapshot: Snapshot, price_per_hour: float) -> str:
     """What a run's workers have cost, and what the rest costs at the pace of the present ones."""
     paid = snapshot.worker_seconds
     words = f"cost so far: {money(cost(paid, price_per_hour))}"
-    if snapshot.eta_seconds and snapshot.workers and not snapshot.is_over:
-        whole = paid + snapshot.eta_seconds * snapshot.workers
+    if snapshot.time_left is not None and snapshot.workers:
+        whole = paid + snapshot.time_left * snapshot.workers
         words += f", {money(cost(whole, price_per_hour))} when all is done"
     return f"{words}, at {price_per_hour:g} per device hour"
 

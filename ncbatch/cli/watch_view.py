@@ -136,8 +136,8 @@ def _numbers(snapshot: Snapshot) -> str:
         parts.append(f"{snapshot.busy_workers} of {counted(snapshot.workers, 'workers')} busy")
     if snapshot.images_per_second is not None:
         parts.append(f"{snapshot.images_per_second:.3g} {snapshot.noun}/s")
-    if snapshot.eta_seconds is not None and snapshot.pending and not snapshot.is_over:
-        parts.append(f"ETA {duration(snapshot.eta_seconds)}")
+    if snapshot.time_left is not None:
+        parts.append(f"ETA {duration(snapshot.time_left)}")
     parts.append(f"at work for {duration(snapshot.elapsed_seconds)}")
     if snapshot.mean_bpp is not None and snapshot.mean_psnr is not None:
         parts.append(f"{snapshot.mean_bpp:.3f} bpp, {snapshot.mean_psnr:.2f} dB")

@@ -103,7 +103,7 @@ class UnitChecker:
 
     def _row(self, row: dict[str, Any], finding: Finding, attempt: str) -> FindingRow:
         return FindingRow(
-            check=self._task.name,
+            check_name=self._task.name,
             image_key=row["image_key"],
             variant=row["variant"],
             generation=row["generation"],

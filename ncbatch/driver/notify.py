@@ -10,14 +10,16 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 import tenacity
 
-from ncbatch.driver.progress import Snapshot
 from ncbatch.errors import LeaseHeldError, NcbatchError, StoppedByPolicyError
-from ncbatch.metrics.summary import Summary
+
+if TYPE_CHECKING:
+    from ncbatch.driver.progress import Snapshot
+    from ncbatch.metrics.summary import Summary
 
 log = logging.getLogger(__name__)
 

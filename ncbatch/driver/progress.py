@@ -140,6 +140,15 @@ class Snapshot(pydantic.BaseModel, frozen=True):
         return self.state in ("finished", "interrupted", "stopped")
 
     @property
+    def time_left(self) -> float | None:
+        """Seconds until the end, where that is worth saying: something is left to do, somebody is at it, and
+        it is known to take half a second or more.
+        """
+        if not self.pending or self.is_over or self.eta_seconds is None or self.eta_seconds < 0.5:
+            return None
+        return self.eta_seconds
+
+    @property
     def noun(self) -> str:
         """What is counted: an image that several variants encode is several encodings."""
         return "encodings" if len(self.variants) > 1 else "images"

@@ -33,7 +33,7 @@ PROBLEM = "problem"
 
 SCHEMA = pa.schema(
     [
-        pa.field("check", pa.string(), nullable=False),
+        pa.field("check_name", pa.string(), nullable=False),
         pa.field("image_key", pa.string(), nullable=False),
         pa.field("variant", pa.string(), nullable=False),
         pa.field("generation", pa.int64(), nullable=False),
@@ -53,7 +53,7 @@ class FindingRow:
     """What was found of one row of a run's table.
 
     Attributes:
-        check: the name of the check.
+        check_name: of the check, verify-00000001 and so on.
         image_key: of the row; likewise variant, generation and bitstream_key.
         problem: what is wrong, as a message; None: nothing.
         damaged: whether the row's own bytes are at fault.
@@ -63,7 +63,7 @@ class FindingRow:
         checked_at: when, UTC.
     """
 
-    check: str
+    check_name: str
     image_key: str
     variant: str
     generation: int

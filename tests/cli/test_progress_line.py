@@ -27,6 +27,12 @@ def test_what_matters_fits_beside_the_time_on_80_columns() -> None:
     assert progress_line(over) == "finished: 6/6 images | 2 workers, 30 s | 0.440 bpp, 32.11 dB"
 
 
+def test_a_forecast_of_no_time_at_all_is_not_shown() -> None:
+    assert progress_line(snapshot(fraction=0.0, eta_seconds=0.2)) == (
+        "1/6 images, 0 % | 2 workers, 30 s | 0.440 bpp, 32.11 dB"
+    )
+
+
 def test_more_fits_on_a_wider_terminal() -> None:
     assert progress_line(snapshot(), 80) == (
         "1/6 images, 37 % | ETA 2 min 55 s | 2 workers, 30 s | 0.440 bpp, 32.11 dB"

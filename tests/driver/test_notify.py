@@ -6,16 +6,22 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 import pytest
 import tenacity
 
+from ncbatch.cli.encode import encode_and_summarise
 from ncbatch.driver.notify import notified
+from ncbatch.driver.options import EncodeOptions
 from ncbatch.driver.progress import Snapshot
 from ncbatch.errors import LeaseHeldError, RunError, StoppedByPolicyError, Terminated
 from ncbatch.metrics.summary import summary_of
+from ncbatch.plan.spec import RunSpec
 from ncbatch.settings import web_address
+from ncbatch.store import StoreError
+from tests.workbench import make_variant
 
 SUMMARY = summary_of({})
 
@@ -139,6 +145,19 @@ def test_who_cannot_be_told_changes_nothing_and_no_secret_is_logged(
         ending.finished(SUMMARY)
     told = [message for message in caplog.messages if "could not be told how the run ended" in message]
     assert len(told) == 2 and "secret" not in caplog.text
+
+
+def test_a_run_that_is_refused_is_told_too(hook: Hook, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    options = EncodeOptions(notify=hook.url)
+    spec = RunSpec(corpus=str(tmp_path / "in"), variants=(make_variant(),))
+    output = str(tmp_path / "in" / "a file" / "out")
+    Path(output).parent.write_bytes(b"")
+    with pytest.raises(StoreError):
+        encode_and_summarise(spec, output, options)
+    (body,) = hook.bodies
+    assert (body["run"], body["state"]) == (output, "error")
+    assert "a file" in body["reason"]
 
 
 def test_nobody_is_told_unless_an_address_is_given(hook: Hook) -> None:

@@ -65,7 +65,7 @@ def test_a_check_goes_on_after_a_kill_and_finds_what_is_damaged(
     )
     told = json.loads(said("query", run, sql, "--format", "json").expect(0).out)
     assert told == [{"image_key": damaged, "damaged": True, "generation": 0}]
-    sql = 'select count(*) as n, count(distinct image_key) as images, max("check") as name from findings'
+    sql = "select count(*) as n, count(distinct image_key) as images, max(check_name) as name from findings"
     told = json.loads(said("query", run, sql, "--format", "json").expect(0).out)
     assert told == [{"n": 40, "images": 40, "name": "verify-00000001"}]
 
