@@ -24,7 +24,7 @@ from ncbatch.telemetry.instruments import INSTRUMENTS
 
 _COLUMNS = 100  # characters of a line of help
 _FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
-_FIRST_WORD = re.compile(r"^\W{0,8}([a-z]+)\b", re.MULTILINE)
+_FIRST_WORD = re.compile(r"^\W{0,8}([a-z]+(?:-[a-z]+)*)\b", re.MULTILINE)
 _QUOTED = re.compile(r"(: |-> )'([^']*)'")
 _BLAME = {"image": "the file", "variant": "the settings", "system": "the environment"}
 

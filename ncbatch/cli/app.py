@@ -42,6 +42,7 @@ COMMANDS = {
     "train": ("train:train", "train models, or continue an interrupted training"),
     "models": ("models:models", "list the built-in models, the zoo's, and those in a folder"),
     "convert": ("models:convert", "make a checkpoint from a CompressAI torch file"),
+    "export-decoder": ("export_decoder:export_decoder", "write a model for decoders other than ncbatch"),
     "info": ("info:info", "say what a bitstream, a pack or a checkpoint is; decode nothing"),
     "selftest": ("selftest:selftest", "whether this machine's CPU or GPU codes exactly, and how fast"),
 }

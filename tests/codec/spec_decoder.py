@@ -48,7 +48,8 @@ class Checkpoint:
             json.loads(data[8 : 8 + length])["__metadata__"]["ncbatch"]
         )
         self.tensors = load(data)
-        fields = {name: self.described[name] for name in ("format", "kind", "n", "m", "lmbda", "shifts")}
+        names = ("format", "kind", "n", "m", "widths", "lmbda", "shifts")
+        fields = {name: self.described[name] for name in names if name in self.described}
         digest = hashlib.sha256(json.dumps(fields, separators=(",", ":")).encode())
         for name, tensor in sorted(self.tensors.items()):
             digest.update(f"\n{name} {tensor.dtype.str} {tensor.shape}\n".encode() + tensor.tobytes())

@@ -73,6 +73,46 @@ def test_the_specification_decodes_a_file_of_a_built_in_model() -> None:
     check(decoded, said | {"width": 65, "height": 63, "samples_sum": said["pixels_sum"]})
 
 
+def test_the_worked_example_is_what_the_decoder_goes_through() -> None:
+    page = (PAGES / "ncb.md").read_text()
+    section = page[page.index("## A worked example") : page.index("## Versions")]
+    said = dict(re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", section, re.MULTILINE))
+
+    def listed(values: Any) -> str:
+        return " ".join(map(str, np.asarray(values).reshape(-1).tolist()))
+
+    def stands(stack: spec_decoder.Stack) -> str:
+        return f"{stack._state:#x}, {len(stack._words)}"
+
+    tiny, data = model("base"), (GOLDEN / "tiny-2/base-1x1-amortized.ncb").read_bytes()
+    assert data[13:16] == bytes([1, 1, 79]) and said["width, height, words of the payload"] == "1, 1, 79"
+    stack = spec_decoder.Stack(spec_decoder.words_of(data[16:-4]))
+    assert stands(stack) == said["the state, and the words below it, at the start"]
+    symbols = spec_decoder.pop_z(stack, tiny, "z", 1, 1)
+    assert listed(symbols) == said["symbols of z"]
+    z = 256 * symbols + tiny.integers("z.median")[:, None, None]
+    assert listed(z) == said["values of z"]
+    assert stands(stack) == said["the state, and the words below it, after z"]
+    mu, sigma = spec_decoder.hyper_synthesis(tiny, z)
+    assert listed(sigma[:, 0, 0]) == said["sigma of each channel of y, upper left"]
+    assert listed(mu[:, 0, 0]) == said["mu of each channel of y, upper left"]
+    assert f"{sigma.sum()} and {mu.sum()}" == said["sums of sigma and of mu"]
+    coarse = spec_decoder.coarse(sigma)
+    assert listed(coarse[:, 0, 0]) == said["coarse sigma, upper left"]
+    several = f"{len(np.unique(coarse))}, {coarse.min()}, {coarse.max()}"
+    assert several == said["distinct coarse sigmas, the smallest and the largest"]
+    _, frequencies = spec_decoder.gaussian_table(28, 0)
+    assert listed(frequencies) == said["frequencies of the table of sigma 28"]
+    assert listed(spec_decoder.Table(frequencies)._bounds[:-1]) == said["its left bounds"]
+    y = spec_decoder.pop_gaussian(stack, coarse, np.zeros_like(coarse))
+    assert listed(y[:, 0, 0]) == said["symbols of y, upper left"]
+    y_hat = 256 * y + mu
+    assert listed(y_hat[:, 0, 0]) == said["y_hat, upper left"] and f"{y_hat.sum()}" == said["sum of y_hat"]
+    decoded = spec_decoder.decode_ncb(tiny, data)
+    assert listed(decoded.image) == said["red, green and blue of the pixel"]
+    assert len(said) == 16 + 1  # and the head of the table
+
+
 def test_a_damaged_file_is_refused() -> None:
     data = bytearray((TINY / "base-64x64-amortized.ncb").read_bytes())
     data[40] ^= 1

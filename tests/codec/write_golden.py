@@ -70,9 +70,9 @@ def _files(models: dict[str, Model]) -> Iterator[tuple[str, str, bytes]]:
     pixels = image(90, 70, 50)
     plain = Amortized(lmbda=0.02)
     yield "bits-back-90x70-amortized.ncb", "bits-back", encode(model, [pixels], plain)[0].outcome.data
-    latents = _far_out(base, pixels)
+    latents = far_out(base, pixels)
     yield "base-90x70-escapes.ncb", "base", write(base, latents, "amortized", 70, 90)
-    yield "bits-back-90x70-escapes.ncb", "bits-back", write(model, _far_out(model, pixels), "sga", 70, 90)
+    yield "bits-back-90x70-escapes.ncb", "bits-back", write(model, far_out(model, pixels), "sga", 70, 90)
 
     mixed = [image(128, 100, 60), image(64, 64, 61), image(200, 64, 62), image(70, 129, 63)]
     alike = [image(128, 96, 70 + i) for i in range(5)]
@@ -89,7 +89,7 @@ def _files(models: dict[str, Model]) -> Iterator[tuple[str, str, bytes]]:
     yield "partly-plain.ncbp", "bits-back", _partly_plain(model, alike, inferred)
 
 
-def _far_out(model: Model, pixels: Pixels) -> Latents:
+def far_out(model: Model, pixels: Pixels) -> Latents:
     """Latents of an image, some of them outside of every table."""
     latents = model.round(*model.analyse(to_tensor(pixels, model.device)))
     y, z = latents.y.clone(), latents.z.clone()

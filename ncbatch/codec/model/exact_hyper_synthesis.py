@@ -26,7 +26,8 @@ FINE_STEP = UNIT // 16
 posterior gives as many bits back as its density says (on a grid of 1/4 a fifth of all got lost); a finer
 grid would change nothing but the bits that the images in front must lend."""
 
-_ACTIVATION_BITS = 12  # fractional bits between layers
+ACTIVATION_BITS = 12
+"""Fractional bits between layers."""
 
 MIN_SIGMA = 28  # 0.11 * UNIT, rounded: the lower bound that CompressAI trains with
 MAX_SIGMA = (1 << 16) - 1
@@ -34,7 +35,9 @@ MAX_ACTIVATION = (1 << 23) - 1  # in units of 2**-12: 2047, where trained networ
 MAX_Z_SYMBOL = 1000  # symbol + median stays within MAX_ACTIVATION
 
 _WEIGHT_LIMIT = (1 << 15) - 1
-_LEAKY_SLOPE = round(0.01 * (1 << 16))
+SLOPE_BITS = 16
+LEAKY_SLOPE = round(0.01 * (1 << SLOPE_BITS))
+"""Of negative values, in units of 2**-SLOPE_BITS."""
 _EXACT_LIMIT = 1 << 53
 UPSAMPLES = (True, True, False)
 """Layers of h_s: two transposed convolutions 5x5 of stride 2, one convolution 3x3."""
@@ -54,7 +57,7 @@ class IntegerLayer:
 
     def real(self) -> tuple[Tensor, Tensor]:
         """Weight and bias as float32."""
-        bias = self.bias.double() * 2.0 ** -(self.shift + _ACTIVATION_BITS)
+        bias = self.bias.double() * 2.0 ** -(self.shift + ACTIVATION_BITS)
         return self.weight.float() * 2.0**-self.shift, bias.float()
 
 
@@ -69,7 +72,7 @@ def quantize_layer(weight: Tensor, bias: Tensor, *, upsamples: bool) -> IntegerL
         raise ModelError("h_s has weights that are not finite; the training of this checkpoint diverged")
     shift = math.floor(math.log2(_WEIGHT_LIMIT / max(largest, 2.0**-20)))
     integer = (weight.double() * 2.0**shift).round().to(torch.int16).contiguous()
-    integer_bias = (bias.double() * 2.0 ** (shift + _ACTIVATION_BITS)).round().to(torch.int64)
+    integer_bias = (bias.double() * 2.0 ** (shift + ACTIVATION_BITS)).round().to(torch.int64)
     summed = (0, 2, 3) if upsamples else (1, 2, 3)
     bound = integer.long().abs().sum(summed).max().item() * MAX_ACTIVATION + integer_bias.abs().max().item()
     if bound >= _EXACT_LIMIT:
@@ -97,16 +100,16 @@ class ExactHyperSynthesis:
         Returns:
             mu and sigma, int32[batch, M, 4 h, 4 w] each, in units of 1 / UNIT.
         """
-        x = z_hat.to(torch.float64) * 2.0 ** (_ACTIVATION_BITS - UNIT_BITS)
+        x = z_hat.to(torch.float64) * 2.0 ** (ACTIVATION_BITS - UNIT_BITS)
         x = x.clamp(-MAX_ACTIVATION, MAX_ACTIVATION)
         for index, (_, _, shift) in enumerate(self._layers):
             if index:
-                x = torch.where(x < 0, (x * (_LEAKY_SLOPE * 2.0**-16)).floor(), x)
+                x = torch.where(x < 0, (x * (LEAKY_SLOPE * 2.0**-SLOPE_BITS)).floor(), x)
             if extents is not None:
                 x = extents.clear(x)
             x = self.sums(index, x)
             x = (x * 2.0**-shift + 0.5).floor().clamp(-MAX_ACTIVATION, MAX_ACTIVATION)
-        x = (x * 2.0 ** (UNIT_BITS - _ACTIVATION_BITS) + 0.5).floor()
+        x = (x * 2.0 ** (UNIT_BITS - ACTIVATION_BITS) + 0.5).floor()
         scales, means = x.to(torch.int32).chunk(2, 1)  # CompressAI's order: scales first
         return means, scales.clamp(MIN_SIGMA, MAX_SIGMA)
 

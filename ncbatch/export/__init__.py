@@ -1,0 +1,1 @@
+"""A model for programs other than ncbatch: its files, and decoders that need nothing else of ours."""

@@ -1,0 +1,84 @@
+"""The folder that `ncbatch export-decoder` writes: a model for decoders that are not ncbatch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+from safetensors.torch import save
+
+from ncbatch.codec import bitstream
+from ncbatch.codec.model.checkpoint import Checkpoint
+from ncbatch.export.hyper_synthesis_graph import hyper_synthesis_graph
+from ncbatch.export.synthesis_graph import synthesis_graph
+
+FORMAT = 1
+"""Of the folder, in its manifest."""
+
+MANIFEST = "manifest.json"
+
+_SECTIONS = ("exact.", "z.", "g_s.")
+"""Of a checkpoint's tensors, those that a decoder needs."""
+
+_PROGRAMS = {"ncb_decoder.py": "a decoder in Python, with NumPy and onnxruntime"}
+
+
+@dataclass(frozen=True)
+class ExportedFile:
+    """One file of the folder. what: it is, in words."""
+
+    name: str
+    data: bytes
+    what: str
+
+
+def exported_files(checkpoint: Checkpoint, name: str, version: str) -> list[ExportedFile]:
+    """All files, the manifest last.
+
+    Args:
+        checkpoint: the model.
+        name: what its user calls it.
+        version: of ncbatch.
+
+    Raises:
+        OnnxMissingError: the package onnx is not installed.
+    """
+    files = [
+        ExportedFile(
+            "decoder.safetensors",
+            save({key: tensor for key, tensor in checkpoint.tensors.items() if key.startswith(_SECTIONS)}),
+            "the tensors of the checkpoint that a decoder needs",
+        ),
+        ExportedFile("synthesis.onnx", synthesis_graph(checkpoint), "g_s in float32: y_hat to image"),
+        ExportedFile(
+            "hyper_synthesis.onnx",
+            hyper_synthesis_graph(checkpoint),
+            "the exact h_s: z to mu and sigma",
+        ),
+    ]
+    portable = resources.files("ncbatch.export") / "portable"
+    files += [ExportedFile(file, (portable / file).read_bytes(), what) for file, what in _PROGRAMS.items()]
+    manifest = json.dumps(_manifest(checkpoint, name, version, files), indent=1) + "\n"
+    return [*files, ExportedFile(MANIFEST, manifest.encode(), "this list")]
+
+
+def _manifest(checkpoint: Checkpoint, name: str, version: str, files: list[ExportedFile]) -> dict[str, Any]:
+    info = checkpoint.info
+    described = info.model_dump(mode="json", exclude={"format"})
+    return {
+        "format": FORMAT,
+        "ncbatch": version,
+        "model": {"name": name, "digest": checkpoint.digest, **described},
+        "bitstreams": {
+            "versions": [bitstream.EXACT_VERSION, bitstream.VERSION],
+            "model_digest": bitstream.short_digest(checkpoint.digest),
+        },
+        "files": {
+            file.name: {
+                "what": file.what, "bytes": len(file.data), "sha256": hashlib.sha256(file.data).hexdigest(),
+            } for file in files
+        },
+    }  # fmt: skip

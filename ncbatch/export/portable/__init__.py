@@ -1,0 +1,1 @@
+"""What `ncbatch export-decoder` copies beside a model. Nothing here imports anything of ncbatch."""
