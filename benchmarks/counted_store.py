@@ -17,7 +17,8 @@ requests: Counter[str] = Counter()
 
 _lock, _inside = threading.Lock(), threading.local()
 
-_SENT = {
+SENT = {
+    "get": ("get",),
     "get_with_info": ("get",),
     "get_range": ("get",),
     "head": ("head",),
@@ -26,11 +27,12 @@ _SENT = {
     "delete": ("delete",),
     "check": ("list",),
 }
+"""What S3 is sent for a method of a store."""
 
 
 def count_requests() -> None:
     """Counts, from now on, what every local store of this process is asked for."""
-    for name, kinds in _SENT.items():
+    for name, kinds in SENT.items():
         setattr(LocalStore, name, _counted(getattr(LocalStore, name), kinds))
     listing = LocalStore.list
 

@@ -8,9 +8,11 @@ models/<digest>.safetensors               the checkpoint of each variant
 bitstreams/<variant>/<image key>.ncb      one image; classical codecs have suffixes of their own
 bitstreams/<hh>/<variant>/<image key>.ncb where a run shards them by a hash of the image's key
 packs/<variant>/<unit>-<digest>.ncbp      several images, where a variant uses bits-back
+tars/<variant>/<unit>-<digest>.tar        the bitstreams of a unit, where a run writes tars
 units/<hh>/<unit>.parquet                 the commit of a unit
 wip/<hh>/<unit>.safetensors               a long unit's state between steps
 wip/<hh>/<unit>/<hash>.safetensors        of an image that is done, and waits for the rest of its pack
+wip/<hh>/<unit>/<attempt>-<n>.tar         bitstreams that are done, and wait for the rest of their tar
 traces/<hh>/<unit>.parquet                how a unit's refinements went, where a run was told to trace them
 recent/part-<n>.parquet                   the newest commits, some tens in each; until metrics/ has them
 metrics/part-<n>.parquet                  parts of the compacted table
@@ -41,6 +43,7 @@ WIP_PREFIX = "wip/"
 UNITS_PREFIX = "units/"
 TRACES_PREFIX = "traces/"
 PACKS_PREFIX = "packs/"
+TARS_PREFIX = "tars/"
 PLAN_PREFIX = "plan/"
 PROBE_PREFIX = "probe/"
 RECENT_PREFIX = "recent/"
@@ -52,7 +55,7 @@ FINDINGS_PREFIX = "findings/"
 _UNIT = re.compile(rf"{UNITS_PREFIX}[^/]+/([^/]+)\.parquet")
 _OF_UNIT = re.compile(
     rf"(?:{WIP_PREFIX}|{TRACES_PREFIX})[0-9a-f]{{2}}/([0-9a-f]{{32}})(?:\..*|/.*)"
-    rf"|{PACKS_PREFIX}[^/]+/([0-9a-f]{{32}})-[0-9a-f]{{16}}\.ncbp"
+    rf"|(?:{PACKS_PREFIX}|{TARS_PREFIX})[^/]+/([0-9a-f]{{32}})-[0-9a-f]{{16}}\.(?:ncbp|tar)"
 )
 _PART = re.compile(rf"{METRICS_PREFIX}part-([0-9]{{8}})\.parquet")
 _RECENT = re.compile(rf"{RECENT_PREFIX}part-([0-9]{{8}})\.parquet")
@@ -109,8 +112,13 @@ def wip_key(unit: str) -> str:
 
 
 def kept_prefix(unit: str) -> str:
-    """The prefix of the saved states of a unit's images that are done and wait for the rest of their pack."""
+    """The prefix of what is kept of a unit's images that are done and wait for the rest."""
     return f"{WIP_PREFIX}{unit[:2]}/{unit}/"
+
+
+def kept_tar_key(unit: str, name: str) -> str:
+    """The key of a tar of bitstreams that wait for the rest of their unit."""
+    return f"{kept_prefix(unit)}{name}.tar"
 
 
 def bitstream_stem(variant: str, image_key: str, generation: int, shards: int = 0) -> str:
@@ -154,7 +162,7 @@ def stem_of_bitstream(key: str) -> str | None:
 
 
 def unit_in_key(key: str) -> str | None:
-    """The unit that a pack, a trace or work in progress is of; None for any other object."""
+    """The unit that a pack, a tar, a trace or work in progress is of; None for any other object."""
     match = _OF_UNIT.fullmatch(key)
     return (match[1] or match[2]) if match else None
 
@@ -166,6 +174,16 @@ def pack_key(variant: str, unit: str, digest: str) -> str:
     meet.
     """
     return f"{PACKS_PREFIX}{variant}/{unit}-{digest[:16]}.ncbp"
+
+
+def tars_prefix(variant: str, unit: str) -> str:
+    """The prefix of a unit's tars, of which one counts: that of the commit."""
+    return f"{TARS_PREFIX}{variant}/{unit}-"
+
+
+def tar_key(variant: str, unit: str, digest: str) -> str:
+    """The key of a tar of a unit's bitstreams; digest: of its content, as in `pack_key`."""
+    return f"{tars_prefix(variant, unit)}{digest[:16]}.tar"
 
 
 def attempt_named(stem: str, suffix: str = "ncb") -> re.Pattern[str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from ncbatch.cli.common import Json, open_run
 from ncbatch.cli.console import out
@@ -46,20 +47,28 @@ def decode(
     )] = None,
     json: Json = False,
     sample: SampleOf = None,
+    output_format: Annotated[Literal["files", "tar"], Setting(
+        "what the images of a run are written as: files, one for each; or tar, one for some 256 MB of PNGs, "
+        "which webdataset reads",
+    )] = "files",
     part: PackPart,
     cluster: OnACluster,
     options: FileOptions,
 ) -> ExitCode:  # fmt: skip
     """Decodes a run, or a single file."""
     _refuse_contradictions(source, part, sample, cluster)
+    if output_format == "tar" and _suffix(source) in ("ncb", "ncbp"):
+        raise UsageError("--output-format tar is of runs, not of single files")
     if _suffix(source) in ("ncb", "ncbp"):
         return _decode_alone(source, destination, part, options, overwrite=overwrite, json=json)
     if Path(source).is_file():
         raise UsageError(f"{source} is not a run's output, nor a .ncb or .ncbp file")
     run = open_run(source, options.store)
-    from ncbatch.decoding.destination import open_destination
+    from ncbatch.decoding.destination import TAR_BYTES, open_destination
 
     into = open_destination(destination, options.store, one_image=False, overwrite=overwrite)
+    if output_format == "tar":
+        into = replace(into, tar_bytes=TAR_BYTES)
     if cluster.ray_address is None:
         found = _decoded_here(run, into, variant, sample)
     else:
@@ -71,6 +80,7 @@ def decode(
             sample=sample.text if sample else None,
             destination=into.store.uri,
             overwrite=overwrite,
+            output_format=output_format,
         )
         found = check_and_show(run, scope, cluster, options.store, into)
     if json:

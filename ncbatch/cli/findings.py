@@ -18,7 +18,7 @@ from ncbatch.settings import Section, Setting
 if TYPE_CHECKING:
     from ncbatch.decoding.check_plan import Scope
     from ncbatch.decoding.destination import Destination
-    from ncbatch.decoding.run_reader import Finding
+    from ncbatch.decoding.findings import Finding
     from ncbatch.driver.check_run import Checked
     from ncbatch.driver.progress import Snapshot
     from ncbatch.metrics.findings import FindingRow
@@ -95,7 +95,7 @@ def check_and_show(
 
 def _found(checked: Checked) -> Found:
     """What a check on a cluster found."""
-    from ncbatch.decoding.run_reader import Finding
+    from ncbatch.decoding.findings import Finding
 
     done = checked.done
     return Found(

@@ -82,5 +82,8 @@ PACKED = Given(
 )
 """What can be said of the images of a pack."""
 
-INPUTS = {name: RunSpec.model_fields[name] for name in ("include", "exclude", "manifest", "shard_prefix")}
+INPUTS = {
+    name: RunSpec.model_fields[name]
+    for name in ("include", "exclude", "manifest", "shard_prefix", "output_format")
+}
 """What can be said of a run's inputs, and of where its outputs go."""

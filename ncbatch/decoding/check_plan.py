@@ -48,11 +48,12 @@ class Scope(pydantic.BaseModel, frozen=True):
     """What a check looks at, and what for.
 
     Attributes:
-        kind: whether rows are verified, or decoded into PNG files.
+        kind: whether rows are verified, or decoded into PNGs.
         variant: only rows of this one; None: of all.
         sample: so many rows, or such a share of them, as the user says it; None: all.
         destination: URI of the folder for decoded images.
         overwrite: whether other contents there are replaced.
+        output_format: whether decoded images are files of their own, or members of tars.
     """
 
     kind: Literal["verify", "decode"]
@@ -60,6 +61,7 @@ class Scope(pydantic.BaseModel, frozen=True):
     sample: str | None = None
     destination: str | None = None
     overwrite: bool = False
+    output_format: Literal["files", "tar"] = "files"
 
 
 class CheckFile(pydantic.BaseModel, frozen=True):

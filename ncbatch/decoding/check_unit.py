@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -12,7 +13,8 @@ from typing import Any
 from ncbatch import layout
 from ncbatch.decoding.check_plan import CHECK_SCHEMA, rows_of
 from ncbatch.decoding.destination import Destination
-from ncbatch.decoding.run_reader import Finding, RunReader
+from ncbatch.decoding.findings import Finding
+from ncbatch.decoding.run_reader import RunReader
 from ncbatch.metrics.failures import Failure
 from ncbatch.metrics.findings import FindingRow, counted, findings_to_parquet, parquet_to_findings
 from ncbatch.metrics.unit_result import CommittedUnit
@@ -70,7 +72,8 @@ class UnitChecker:
             rows = rows_of(unit, self._files)
             about = {row["image_key"]: row for row in rows}
             found = []
-            with closing(self._findings(rows, poisoned)) as findings:  # ends its threads, whatever happens
+            # Ends its threads, whatever happens.
+            with closing(self._findings(rows, poisoned, done)) as findings:
                 for finding in findings:
                     found.append(self._row(about[finding.image_key], finding, attempt))
                     done(finding.image_key)
@@ -82,21 +85,28 @@ class UnitChecker:
         return replace(counted(parquet_to_findings(work.get(key), key)), found=True)
 
     def probe(self, unit: Unit, image_key: str) -> None:
-        """Does one image of a unit, and commits nothing."""
+        """Decodes one image of a unit, and neither writes nor commits anything."""
         rows = [row for row in rows_of(unit, self._files) if row["image_key"] == image_key]
-        for _ in self._findings(rows, {}):
+        for _ in self._reader(rows).verify():
             pass
 
+    def _reader(self, rows: Iterable[dict[str, Any]]) -> RunReader:
+        sound = [{**row, "status": "ok"} for row in rows]
+        return RunReader(self._task.output, rows=sound, models=self._models)
+
     def _findings(
-        self, rows: list[dict[str, Any]], poisoned: Mapping[str, Failure]
+        self, rows: list[dict[str, Any]], poisoned: Mapping[str, Failure], done: Callable[[str], None]
     ) -> Generator[Finding, None, None]:
-        task = self._task
-        sound = [{**row, "status": "ok"} for row in rows if row["image_key"] not in poisoned]
-        reader = RunReader(task.output, rows=sound, models=self._models)
-        if task.destination is None:
+        into = self._task.destination
+        reader = self._reader(row for row in rows if row["image_key"] not in poisoned)
+        if into is None:
             yield from reader.verify()
         else:
-            yield from reader.decode_as(task.destination, lambda row: str(row["name"]))
+            if into.tar_bytes is not None:
+                # A tar's name tells its unit, so what stands there is an earlier attempt's at the same unit,
+                # which may have had other images beside it.
+                into = replace(into, overwrite=True)
+            yield from reader.decode_as(into, lambda row: str(row["name"]), _named_by(rows), done)
         for row in rows:
             if (failure := poisoned.get(row["image_key"])) is not None:
                 yield Finding(row["image_key"], row["variant"], problem=failure.error)
@@ -115,3 +125,11 @@ class UnitChecker:
             attempt=attempt,
             checked_at=datetime.now(timezone.utc),
         )
+
+
+def _named_by(rows: Iterable[dict[str, Any]]) -> str:
+    """A name for what is decoded from some rows."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(f"{row['image_key']}\n{row['variant']}\n{row['sha256']}\n".encode())
+    return digest.hexdigest()[:16]

@@ -9,13 +9,14 @@ import io
 import itertools
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import PurePosixPath
 
 from ncbatch import layout
 from ncbatch.decoding.destination import Destination
 from ncbatch.plan.corpus import SUFFIXES
+from ncbatch.plan.tar_names import sample_names
 from ncbatch.store import ObjectNotFound
 from ncbatch.store.local_names import name_of_key
 
@@ -74,6 +75,27 @@ class DecodedNames:
     def _is_free(self, folded: str) -> bool:
         taken = folded in self._files or folded in self._folders
         return not taken and self._files.isdisjoint(_folders(folded))
+
+
+def image_names(
+    image_keys: Iterable[str], destination: Destination, *, several: bool
+) -> Callable[[str, str], str]:
+    """The names of decoded images, by their keys and variants; writes the list of unexpected ones.
+
+    Args:
+        image_keys: of all images.
+        destination: where they go; in tars they have the names of `sample_names`.
+        several: whether there are several variants, each of which has a folder.
+
+    Raises:
+        OccupiedError: something that is no such list stands in its place.
+    """
+    if destination.tar_bytes is not None:
+        samples = sample_names(sorted(set(image_keys)))
+        return lambda key, variant: (f"{variant}/" if several else "") + samples[key] + _SUFFIX
+    names = DecodedNames(image_keys)
+    names.write(destination)
+    return lambda key, variant: names.of(key, variant if several else None)
 
 
 def image_name(image_key: str) -> str:

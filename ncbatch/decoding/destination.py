@@ -24,11 +24,13 @@ class Destination:
         file: the name of the only object to write, where one was named; None where objects have names of
             their own.
         overwrite: whether other contents that stand there are replaced.
+        tar_bytes: from which size on a tar takes no further image; None: images are objects of their own.
     """
 
     store: Store
     file: str | None = None
     overwrite: bool = False
+    tar_bytes: int | None = None
 
     def write(self, name: str, data: bytes) -> str:
         """Writes an object, unless the very same contents stand there already, and returns its name.
@@ -46,6 +48,9 @@ class Destination:
             )
         return name
 
+
+TAR_BYTES = 256 << 20
+"""As many as are held in memory until they are written, and as is usual for webdataset's shards."""
 
 _NOT_PNG = (SUFFIXES | {"avif", "heic", "heif", "bpg", "jp2", "jxl", "ppm"}) - {"png"}
 

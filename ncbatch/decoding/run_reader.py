@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import torch
 
@@ -19,8 +19,10 @@ from ncbatch.codec.methods import ClassicalRecipe
 from ncbatch.codec.model.hyperprior import Model
 from ncbatch.codec.model.threads import one_thread
 from ncbatch.decoding.chosen_rows import COLUMNS, check_variant
-from ncbatch.decoding.decoded_names import DecodedNames
+from ncbatch.decoding.decoded_names import image_names
 from ncbatch.decoding.destination import Destination, OccupiedError
+from ncbatch.decoding.findings import Finding
+from ncbatch.decoding.tar_files import Decoded, write_tars
 from ncbatch.errors import NcbatchError
 from ncbatch.images.pixels import Pixels
 from ncbatch.images.read import write_png
@@ -30,31 +32,15 @@ from ncbatch.plan.generations import StandingRow
 from ncbatch.plan.spec import Variant, read_run
 from ncbatch.stages import Ahead
 from ncbatch.store import AccessDenied, ObjectNotFound, Store
+from ncbatch.store.spans import Span, Spans
+
+Result = TypeVar("Result")
 
 _FILES_AT_ONCE = 8  # by one thread each, some 300 MB
 
 
 class UnreadableError(NcbatchError):
     """Access to one of the run's objects is denied, and not to the run as a whole."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What became of one row.
-
-    Attributes:
-        image_key: of the row.
-        variant: of the row.
-        written: the key of the decoded object.
-        problem: what is wrong, as a message.
-        damaged: the row, where its own bytes are at fault and not the run's model.
-    """
-
-    image_key: str
-    variant: str
-    written: str | None = None
-    problem: str | None = None
-    damaged: StandingRow | None = None
 
 
 class RunReader:
@@ -84,6 +70,7 @@ class RunReader:
         self._models = models if models is not None else RunModels(output, usual_device())
         self._models_lock = threading.Lock()
         self._packs: dict[str, _OpenObject] = {}  # the last of each variant
+        self._spans = Spans(output, ())
         rows = read_table(output, columns=COLUMNS).to_pylist() if rows is None else rows
         self.rows = [row for row in rows if variant in (None, row["variant"])]
         # Rows of one pack together: opening it once more would repeat its inference.
@@ -93,7 +80,10 @@ class RunReader:
         return row["status"] == "ok" and self._variants[row["variant"]].recipe.uses_bits_back
 
     def _bytes(self, row: dict[str, Any]) -> bytes:
+        """The row's object: as a whole, or the image's part of a tar."""
         try:
+            if _is_in_tar(row):
+                return self._spans.read(_span(row))
             return self._output.get(row["bitstream_key"])
         except ObjectNotFound as error:
             raise BitstreamError(f"{row['bitstream_key']} is missing") from error
@@ -120,19 +110,20 @@ class RunReader:
         return [row for row in self.rows if row["status"] == "ok"]
 
     def _several_at_once(
-        self, work: Callable[[dict[str, Any]], Finding], rows: Sequence[dict[str, Any]]
-    ) -> Iterator[Finding]:
+        self, work: Callable[[dict[str, Any]], Result], rows: Sequence[dict[str, Any]]
+    ) -> Iterator[Result]:
         """What the work found in each row, in the order of the rows.
 
         A file is decoded by one thread, several files at a time. Images of packs wait for each other.
         """
 
-        def done(row: dict[str, Any]) -> Finding:
+        def done(row: dict[str, Any]) -> Result:
             if self._is_packed(row):
                 return work(row)
             with one_thread():
                 return work(row)
 
+        self._spans = Spans(self._output, map(_span, filter(_is_in_tar, rows)))
         at_once = min(_FILES_AT_ONCE, torch.get_num_threads())
         with Ahead(done, lambda row: 1, at_once, 2 * at_once + 1, in_turn=self._is_packed) as stage:
             yield from stage.of(rows)
@@ -188,38 +179,58 @@ class RunReader:
         """Writes every ok row's image as PNG, under the names of `DecodedNames`.
 
         An object `names.csv` lists the names that differ from what one would expect. Where something else
-        stands in the place of an image, the finding of that image says so.
+        stands in the place of an image, the finding of that image says so. In tars, images have the names of
+        `sample_names`.
 
         Raises:
             OccupiedError: something that is no such list stands in the place of `names.csv`.
         """
-        names = DecodedNames(row["image_key"] for row in self._ok_rows)
-        names.write(destination)
-
-        def name_of(row: dict[str, Any]) -> str:
-            return names.of(row["image_key"], row["variant"] if self._several else None)
-
-        yield from self.decode_as(destination, name_of)
+        names = image_names((row["image_key"] for row in self._ok_rows), destination, several=self._several)
+        yield from self.decode_as(destination, lambda row: names(row["image_key"], row["variant"]))
 
     def decode_as(
-        self, destination: Destination, name_of: Callable[[dict[str, Any]], str]
+        self,
+        destination: Destination,
+        name_of: Callable[[dict[str, Any]], str],
+        stem: str = "images",
+        on_decoded: Callable[[str], None] = lambda image_key: None,
     ) -> Iterator[Finding]:
         """As `decode_into`, under names that are given, and without the list of them.
 
         Args:
             destination: the folder.
             name_of: the name of a row's image there.
+            stem: of the tars' names.
+            on_decoded: is told of an image that waits for the rest of its tar, by its key.
         """
 
-        def written(row: dict[str, Any]) -> Finding:
-            image_key, variant, name = row["image_key"], row["variant"], name_of(row)
+        def decoded(row: dict[str, Any]) -> Decoded:
+            image_key, variant = row["image_key"], row["variant"]
             try:
-                destination.write(name, write_png(self.decode_row(row)))
-            except (BitstreamError, DecodeCheckError, ModelError, OccupiedError, UnreadableError) as error:
-                return Finding(image_key, variant, problem=str(error))
-            return Finding(image_key, variant, written=name)
+                return Finding(image_key, variant, written=name_of(row)), write_png(self.decode_row(row))
+            except (BitstreamError, DecodeCheckError, ModelError, UnreadableError) as error:
+                return Finding(image_key, variant, problem=str(error)), b""
 
-        yield from self._several_at_once(written, self._ok_rows)
+        def written(row: dict[str, Any]) -> Finding:
+            finding, png = decoded(row)
+            try:
+                if finding.written is not None:
+                    destination.write(finding.written, png)
+            except OccupiedError as error:
+                return replace(finding, written=None, problem=str(error))
+            return finding
+
+        if destination.tar_bytes is None:
+            yield from self._several_at_once(written, self._ok_rows)
+        else:
+            images = self._several_at_once(decoded, self._ok_rows)
+            yield from write_tars(destination, stem, destination.tar_bytes, _told(images, on_decoded))
+
+
+def _told(images: Iterable[Decoded], on_decoded: Callable[[str], None]) -> Iterator[Decoded]:
+    for finding, data in images:
+        on_decoded(finding.image_key)
+        yield finding, data
 
 
 @dataclass
@@ -229,6 +240,14 @@ class _OpenObject:
     key: str
     data: bytes
     pack: OpenPack | None = None
+
+
+def _is_in_tar(row: dict[str, Any]) -> bool:
+    return str(row["bitstream_key"]).startswith(layout.TARS_PREFIX)
+
+
+def _span(row: dict[str, Any]) -> Span:
+    return Span(row["bitstream_key"], row["offset"], row["length"])
 
 
 def _check(row: dict[str, Any], part: bytes) -> None:

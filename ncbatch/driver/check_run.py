@@ -22,7 +22,7 @@ from ncbatch.decoding.check_plan import (
 )
 from ncbatch.decoding.check_unit import CheckTask
 from ncbatch.decoding.chosen_rows import check_variant, chosen_rows
-from ncbatch.decoding.decoded_names import DecodedNames
+from ncbatch.decoding.decoded_names import image_names
 from ncbatch.decoding.destination import Destination
 from ncbatch.decoding.sample import sample_of
 from ncbatch.driver.budget import Budget
@@ -176,10 +176,8 @@ def _names(
     if destination is None:
         return None
     sql = chosen_rows(table, "distinct image_key", scope.variant, None, "")
-    names = DecodedNames(table.query(sql)["image_key"].to_pylist())
-    names.write(destination)
     several = len(spec.variants) > 1 and scope.variant is None
-    return lambda key, variant: names.of(key, variant if several else None)
+    return image_names(table.query(sql)["image_key"].to_pylist(), destination, several=several)
 
 
 def _drive(

@@ -1,4 +1,4 @@
-"""Which bitstreams and packs the rows of a run refer to, those of every generation."""
+"""Which bitstreams, packs and tars the rows of a run refer to, those of every generation."""
 
 from __future__ import annotations
 

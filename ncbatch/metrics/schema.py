@@ -86,7 +86,9 @@ class Row:
     bitstream_key: Annotated[
         str | None, "key of the object that holds the bitstream, below the run's output"
     ] = None
-    offset: Annotated[int | None, "where the image's bytes begin in that object; 0 except in packs"] = None
+    offset: Annotated[
+        int | None, "where the image's bytes begin in that object; 0 except in packs and tars"
+    ] = None
     length: Annotated[int | None, "how many bytes of it are the image's"] = None
     sha256: Annotated[str | None, "SHA-256 of these bytes, in hexadecimal digits"] = None
     encode_seconds: Annotated[

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 KINDS = {
     layout.BITSTREAMS_PREFIX: "bitstreams",
     layout.PACKS_PREFIX: "packs",
+    layout.TARS_PREFIX: "tars",
     layout.WIP_PREFIX: "work in progress",
     layout.TRACES_PREFIX: "traces",
     layout.PLAN_PREFIX: "plans",
@@ -32,7 +33,7 @@ KINDS = {
 """What may be garbage, by the prefix of its keys. Commits and the table never are."""
 
 SUPERSEDED = "superseded"
-"""The kind of bitstreams and packs of earlier generations, in the place of that of their prefix."""
+"""The kind of bitstreams, packs and tars of earlier generations, in the place of that of their prefix."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pydantic
 import yaml
@@ -41,6 +41,7 @@ def make_spec(
     exclude: Sequence[str] = (),
     manifest: str | None = None,
     shard_prefix: int = 0,
+    output_format: Literal["files", "tar"] = "files",
 ) -> RunSpec:
     """A run of some variants.
 
@@ -62,6 +63,7 @@ def make_spec(
             exclude=tuple(exclude),
             manifest=manifest and portable(manifest if "://" in manifest else str(Path(manifest).absolute())),
             shard_prefix=shard_prefix,
+            output_format=output_format,
             variants=tuple(variants),
         )
     except pydantic.ValidationError as error:

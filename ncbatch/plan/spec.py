@@ -108,6 +108,11 @@ class RunSpec(pydantic.BaseModel, frozen=True, extra="forbid"):
         "the requests of many workers; 2 makes 256 prefixes",
         json_schema_extra={"unit": "DIGITS"},
     )  # fmt: skip
+    output_format: Literal["files", "tar"] = pydantic.Field(
+        "files",
+        description="what bitstreams are written as: files, one for each image; or tar, one for each unit, "
+        "which takes far fewer requests where images are small, and which webdataset reads as it is",
+    )
     variants: tuple[Variant, ...] = pydantic.Field(min_length=1)
     create_only: bool = True
 
@@ -127,6 +132,8 @@ class RunSpec(pydantic.BaseModel, frozen=True, extra="forbid"):
             left_out.add("exclude")
         if not self.shard_prefix:
             left_out.add("shard_prefix")
+        if self.output_format == "files":
+            left_out.add("output_format")
         return _digest(self.digested(left_out, {"model"}))
 
     def digested(self, leaving_out: set[str], of_variants: set[str]) -> dict[str, Any]:
@@ -223,7 +230,7 @@ def check_same(stored: RunSpec, asked: RunSpec, uri: str) -> None:
     shared = {v.name for v in stored.variants} & {v.name for v in asked.variants}
     there, here = (_flat(_dumped(spec, shared)) for spec in (stored, asked))
     names = sorted(name for name in there.keys() | here.keys() if there.get(name) != here.get(name))
-    later = {**LATER, "max_bytes": MAX_BYTES, "shard_prefix": 0}
+    later = {**LATER, "max_bytes": MAX_BYTES, "shard_prefix": 0, "output_format": "files"}
     unsaid = {name: later.get(name.rpartition(".")[2], "-") for name in names}
     differences = [
         f"{name}: {there.get(name, unsaid[name])} there, {here.get(name, unsaid[name])} asked for"

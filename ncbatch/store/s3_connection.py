@@ -22,7 +22,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ncbatch.errors import UsageError
-from ncbatch.layout import BITSTREAMS_PREFIX, PACKS_PREFIX
+from ncbatch.layout import BITSTREAMS_PREFIX, PACKS_PREFIX, TARS_PREFIX
 from ncbatch.store.errors import StoreUnavailable
 from ncbatch.store.interface import StoreOptions
 from ncbatch.store.s3_errors import as_store_error, is_transient, status_of, summary
@@ -54,7 +54,7 @@ _CONFIG = Config(
     response_checksum_validation="when_required",
 )
 
-_PAYLOAD = (BITSTREAMS_PREFIX, PACKS_PREFIX)
+_PAYLOAD = (BITSTREAMS_PREFIX, PACKS_PREFIX, TARS_PREFIX)
 """What is written once and read seldom; state is small, and read or replaced all the time."""
 
 T = TypeVar("T")

@@ -30,8 +30,9 @@ from ncbatch.worker.batches import (
     refined,
 )
 from ncbatch.worker.fetch import FetchedImage, Opened, images_ahead
-from ncbatch.worker.publish import Publisher
+from ncbatch.worker.publish import FilePublisher, Publisher
 from ncbatch.worker.rows import RowWriter, Work
+from ncbatch.worker.tar_publish import TarPublisher
 from ncbatch.worker.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -47,10 +48,17 @@ class Attempt:
     ) -> None:
         self._workspace, self._coder, self._variant = workspace, coder, variant
         self._writer = RowWriter(variant, unit, attempt, str(workspace.device))
-        self._publisher = Publisher(workspace.output, unit, attempt, variant.recipe.suffix, workspace.spec)
         self.tracer = workspace.tracer(unit)
         self.wip = workspace.wip(unit)
+        self._publisher = self._new_publisher(unit, attempt)
         self.progress = workspace.progress(unit, attempt)
+
+    def _new_publisher(self, unit: Unit, attempt: str) -> Publisher:
+        workspace, suffix = self._workspace, self._variant.recipe.suffix
+        if workspace.spec.output_format == "tar":
+            seconds = workspace.options.wip_seconds
+            return TarPublisher(workspace.output, unit, attempt, suffix, self.wip, seconds)
+        return FilePublisher(workspace.output, unit, attempt, suffix, workspace.spec)
 
     def rows(
         self, images: Sequence[PlannedImage], poisoned: Mapping[str, Failure]
@@ -59,6 +67,19 @@ class Attempt:
 
         Latents are found in the calling thread, while others fetch the next images and finish the last ones.
         """
+        try:
+            yield from self._rows(images, poisoned)
+        except Exception:
+            self._publisher.keep()
+            raise
+
+    def complete(self, rows: Sequence[Row]) -> None:
+        """Publishes what rows of the whole unit, as `rows` gave them, still wait for."""
+        self._publisher.complete(rows)
+
+    def _rows(
+        self, images: Sequence[PlannedImage], poisoned: Mapping[str, Failure]
+    ) -> Generator[Row, None, None]:
         early: list[Row] = []
         workspace, bounds = self._workspace, self._workspace.bounds
         fetching = images_ahead(
@@ -70,7 +91,7 @@ class Attempt:
             batches = Batches(
                 workspace.batching(self._variant),
                 workspace.device,
-                partial(self._find, finishing.make_room),
+                partial(self._find, partial(self._settle, finishing.make_room)),
                 finishing.make_room,
                 workspace.canvas,
             )
@@ -84,10 +105,15 @@ class Attempt:
                     yield finished
         yield from early
 
+    def _settle(self, all_finished: Callable[[], object]) -> None:
+        all_finished()
+        self._publisher.keep()
+
     def probe(self, image: PlannedImage) -> None:
         """Does one image and publishes it, for a later attempt to adopt."""
         for row in self.rows([image], {}):
             log.info("probed %s: %s", row.image_key, row.status)
+        self._publisher.keep()
 
     def _jobs(self, opened: Iterable[Opened], early: list[Row]) -> Iterator[FetchedImage]:
         """What there is to encode; rows of the other images go to `early`."""
@@ -118,6 +144,7 @@ class Attempt:
         for key, data in standing:
             encoded = self._coder.measured(job.pixels, data)
             if encoded is not None and not self._may_be_a_fallback(data):
+                key = self._publisher.adopt(job.image, key, data)
                 return self._writer.ok(job.image, encoded, key, Work(started, adopted=True))
         return None
 

@@ -66,6 +66,9 @@ class PackAttempt:
         order = {image.key: place for place, image in enumerate(images)}
         yield from self._packed(sorted(good.values(), key=lambda g: order[g.job.image.key]))
 
+    def complete(self, rows: Sequence[Row]) -> None:
+        """Changes nothing: the pack was published before there were rows."""
+
     def probe(self, image: PlannedImage) -> None:
         """Finds what a later attempt packs, and keeps it."""
         _, job = self._workspace.images.open(image, self._variant)

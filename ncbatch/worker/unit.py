@@ -54,6 +54,7 @@ def run_unit(
                     rows.append(row)
                     work.progress.done(row.image_key)
             _check_complete(unit, rows)
+            work.complete(rows)
             work.tracer.write()
             if not output.put_if_absent(key, rows_to_parquet(rows)):
                 rows = None

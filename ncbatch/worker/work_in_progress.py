@@ -28,7 +28,7 @@ _LAYOUT = 3
 
 class WorkInProgress:
     """The state of the batch a unit is at: one object per unit, overwritten. Beside it, one object for every
-    image that is done and waits for the others of its pack.
+    image that is done and waits for the others of its pack, or tars of bitstreams that wait for theirs.
 
     Two attempts may write it at once; each state is whole and says whose it is, so either may be resumed.
 
@@ -114,6 +114,21 @@ class WorkInProgress:
         self._keeps = bool(there)
         states = {i.key: self._stored(key) for i in images if (key := self._kept_key(i)) in there}
         return {key: state for key, state in states.items() if state}
+
+    def keep_part(self, name: str, archive: bytes) -> bool:
+        """Keeps a tar of bitstreams that are done until the unit is committed; whether that was possible."""
+        self._keeps = True
+        with _not_needed("keeping the bitstreams that are done"):
+            self._output.put(layout.kept_tar_key(self._unit, name), archive)
+            return True
+        return False
+
+    def parts(self) -> Iterator[tuple[str, bytes]]:
+        """The tars that earlier attempts kept, as (key, bytes)."""
+        for info in list(self._output.list(layout.kept_prefix(self._unit))):
+            self._keeps = True
+            with contextlib.suppress(ObjectNotFound):
+                yield info.key, self._output.get(info.key)
 
     def _kept_key(self, image: PlannedImage) -> str:
         """Names program and layout, too; recipe and etags are in the unit's name."""

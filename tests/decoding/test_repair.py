@@ -16,8 +16,9 @@ from ncbatch.cli.common import store_words
 from ncbatch.cli.encode import make_run_spec
 from ncbatch.cli.encode_command import encode_command
 from ncbatch.codec.methods import Jpeg, Sga, Ste
+from ncbatch.decoding.findings import Finding
 from ncbatch.decoding.repair import LostImage, Repair, plan_repair, restore_models
-from ncbatch.decoding.run_reader import Finding, RunReader
+from ncbatch.decoding.run_reader import RunReader
 from ncbatch.driver.budget import Budget
 from ncbatch.driver.driver import Driver, SpeedEstimate, Work
 from ncbatch.driver.limits import Policy

@@ -17,7 +17,8 @@ from ncbatch.codec.encode import encode
 from ncbatch.codec.errors import BitstreamError, ModelError, WrongModelError
 from ncbatch.decoding.destination import Destination, OccupiedError, open_destination
 from ncbatch.decoding.files import FileOptions, decode_file
-from ncbatch.decoding.run_reader import Finding, RunReader
+from ncbatch.decoding.findings import Finding
+from ncbatch.decoding.run_reader import RunReader
 from ncbatch.errors import UsageError
 from ncbatch.models import loading
 from ncbatch.models.loading import keep_model
