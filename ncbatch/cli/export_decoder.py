@@ -33,7 +33,9 @@ def export_decoder(
 
     if not overwrite and folder.head(MANIFEST) is not None:
         raise UsageError(f"--out {to} holds a decoder already; choose another folder, or add --overwrite")
-    files = exported_files(load_model(model, store), model, __version__)
+    # Of a file only its name: the folder is made to be given to others.
+    name = model.rpartition("/")[2] if model.endswith(".safetensors") else model
+    files = exported_files(load_model(model, store), name, __version__)
     for file in files:
         folder.put(file.name, file.data)
     print_table(("file", "bytes", "what it is"), [(file.name, len(file.data), file.what) for file in files])

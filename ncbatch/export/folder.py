@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 from dataclasses import dataclass
@@ -23,7 +24,11 @@ MANIFEST = "manifest.json"
 _SECTIONS = ("exact.", "z.", "g_s.")
 """Of a checkpoint's tensors, those that a decoder needs."""
 
-_PROGRAMS = {"ncb_decoder.py": "a decoder in Python, with NumPy and onnxruntime"}
+_PROGRAMS = {
+    "ncb_decoder.py": "a decoder in Python, with NumPy and onnxruntime",
+    "browser/ncb-decoder.js": "a decoder for browsers",
+    "browser/index.html": "a page that shows .ncb files, from a disk or a server",
+}
 
 
 @dataclass(frozen=True)
@@ -46,12 +51,9 @@ def exported_files(checkpoint: Checkpoint, name: str, version: str) -> list[Expo
     Raises:
         OnnxMissingError: the package onnx is not installed.
     """
+    tensors = _tensors(checkpoint)
     files = [
-        ExportedFile(
-            "decoder.safetensors",
-            save({key: tensor for key, tensor in checkpoint.tensors.items() if key.startswith(_SECTIONS)}),
-            "the tensors of the checkpoint that a decoder needs",
-        ),
+        ExportedFile("decoder.safetensors", tensors, "the tensors of the checkpoint that a decoder needs"),
         ExportedFile("synthesis.onnx", synthesis_graph(checkpoint), "g_s in float32: y_hat to image"),
         ExportedFile(
             "hyper_synthesis.onnx",
@@ -61,8 +63,22 @@ def exported_files(checkpoint: Checkpoint, name: str, version: str) -> list[Expo
     ]
     portable = resources.files("ncbatch.export") / "portable"
     files += [ExportedFile(file, (portable / file).read_bytes(), what) for file, what in _PROGRAMS.items()]
+    files.append(ExportedFile("browser/model.js", _script(name, tensors), "the same tensors, for that page"))
     manifest = json.dumps(_manifest(checkpoint, name, version, files), indent=1) + "\n"
     return [*files, ExportedFile(MANIFEST, manifest.encode(), "this list")]
+
+
+def _tensors(checkpoint: Checkpoint) -> bytes:
+    """What a decoder needs of the checkpoint, with all of its metadata."""
+    chosen = {key: tensor for key, tensor in checkpoint.tensors.items() if key.startswith(_SECTIONS)}
+    described = checkpoint.info.model_dump(mode="json") | {"digest": checkpoint.digest}
+    return save(chosen, {"ncbatch": json.dumps(described, separators=(",", ":"))})
+
+
+def _script(name: str, tensors: bytes) -> bytes:
+    """The model as a script: a page that is opened from a disk may load scripts, and nothing else."""
+    model = {"name": name, "tensors": base64.b64encode(tensors).decode()}
+    return f"const ncbModel = {json.dumps(model)};\n".encode()
 
 
 def _manifest(checkpoint: Checkpoint, name: str, version: str, files: list[ExportedFile]) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def test_old_runtimes_can_read_the_graphs(folders: dict[str, Path]) -> None:
 def test_the_manifest_describes_the_files(folders: dict[str, Path]) -> None:
     folder, checkpoint = folders["base"], golden.tiny_model("base")
     manifest = json.loads((folder / "manifest.json").read_text())
-    described = {"digest": checkpoint.digest, "n": 8, "m": 12, "kind": "base"}
+    described = {"name": "base.safetensors", "digest": checkpoint.digest, "n": 8, "m": 12, "kind": "base"}
     assert manifest["model"].items() >= described.items()
     assert manifest["model"]["shifts"] == list(checkpoint.info.shifts)
     assert manifest["bitstreams"] == {"versions": [1, 2], "model_digest": checkpoint.digest[:16]}
