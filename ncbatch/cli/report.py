@@ -50,6 +50,8 @@ def check(page: PageOptions) -> None:
     for flag, given in (("--images", page.images), ("--thumbnails", page.thumbnails)):
         if page.no_images and given:
             raise UsageError(f"--no-images shows no images; leave it out, or {flag}")
+    if page.no_images and page.decode_in_browser:
+        raise UsageError("--no-images shows no images; leave it out, or --decode-in-browser")
 
 
 def write_report(run: str, place: str | None, page: PageOptions, store: StoreOptions) -> ExitCode:
@@ -87,7 +89,8 @@ def _write_page(
 
         shown = Images(output, evaluation.facts.spec, store)
         corpus = shown.corpus
-        found.comparisons = compare(evaluation, rows, shown, page.images or choose(rows))
+        keys = page.images or choose(rows)
+        found.comparisons = compare(evaluation, rows, shown, keys, in_browser=page.decode_in_browser)
         if page.thumbnails != 0:
             found.gallery = read_gallery(evaluation, rows, shown, page.thumbnails)
     if evaluation.has_curves and evaluation.refined:

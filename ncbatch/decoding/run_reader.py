@@ -161,6 +161,20 @@ class RunReader:
             return decode_classical(variant.recipe, data, max_pixels=variant.max_pixels)
         return decode(self._model(row), data, max_pixels=variant.max_pixels)
 
+    def bitstream(self, row: dict[str, Any]) -> bytes | None:
+        """The `.ncb` file of an ok row; None where a pack or a classical codec holds the image.
+
+        Raises:
+            BitstreamError, DecodeCheckError: its bytes are missing or damaged.
+            UnreadableError: access to them is denied.
+        """
+        recipe = self._variants[row["variant"]].recipe
+        if recipe.uses_bits_back or isinstance(recipe, ClassicalRecipe):
+            return None
+        data = self._bytes(row)
+        _check(row, data)
+        return data
+
     def _model(self, row: dict[str, Any]) -> Model:
         with self._models_lock:
             return self._models.get(row["model_digest"])

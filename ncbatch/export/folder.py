@@ -6,23 +6,18 @@ import base64
 import hashlib
 import json
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
-
-from safetensors.torch import save
 
 from ncbatch.codec import bitstream
 from ncbatch.codec.model.checkpoint import Checkpoint
 from ncbatch.export.hyper_synthesis_graph import hyper_synthesis_graph
+from ncbatch.export.scripts import PORTABLE, decoder_tensors
 from ncbatch.export.synthesis_graph import synthesis_graph
 
 FORMAT = 1
 """Of the folder, in its manifest."""
 
 MANIFEST = "manifest.json"
-
-_SECTIONS = ("exact.", "z.", "g_s.")
-"""Of a checkpoint's tensors, those that a decoder needs."""
 
 _PROGRAMS = {
     "ncb_decoder.py": "a decoder in Python, with NumPy and onnxruntime",
@@ -51,7 +46,7 @@ def exported_files(checkpoint: Checkpoint, name: str, version: str) -> list[Expo
     Raises:
         OnnxMissingError: the package onnx is not installed.
     """
-    tensors = _tensors(checkpoint)
+    tensors = decoder_tensors(checkpoint)
     files = [
         ExportedFile("decoder.safetensors", tensors, "the tensors of the checkpoint that a decoder needs"),
         ExportedFile("synthesis.onnx", synthesis_graph(checkpoint), "g_s in float32: y_hat to image"),
@@ -61,18 +56,10 @@ def exported_files(checkpoint: Checkpoint, name: str, version: str) -> list[Expo
             "the exact h_s: z to mu and sigma",
         ),
     ]
-    portable = resources.files("ncbatch.export") / "portable"
-    files += [ExportedFile(file, (portable / file).read_bytes(), what) for file, what in _PROGRAMS.items()]
+    files += [ExportedFile(file, (PORTABLE / file).read_bytes(), what) for file, what in _PROGRAMS.items()]
     files.append(ExportedFile("browser/model.js", _script(name, tensors), "the same tensors, for that page"))
     manifest = json.dumps(_manifest(checkpoint, name, version, files), indent=1) + "\n"
     return [*files, ExportedFile(MANIFEST, manifest.encode(), "this list")]
-
-
-def _tensors(checkpoint: Checkpoint) -> bytes:
-    """What a decoder needs of the checkpoint, with all of its metadata."""
-    chosen = {key: tensor for key, tensor in checkpoint.tensors.items() if key.startswith(_SECTIONS)}
-    described = checkpoint.info.model_dump(mode="json") | {"digest": checkpoint.digest}
-    return save(chosen, {"ncbatch": json.dumps(described, separators=(",", ":"))})
 
 
 def _script(name: str, tensors: bytes) -> bytes:

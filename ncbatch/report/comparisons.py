@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ncbatch.codec.model.checkpoint import Checkpoint
 from ncbatch.images.read import write_png
 from ncbatch.report.evaluation import Evaluation
 from ncbatch.report.originals import Images, Pixels
 from ncbatch.report.rows import SAVED_PERCENT, Rows, quoted
 from ncbatch.report.series import AMORTIZED
-from ncbatch.report.shown_images import ComparedImage, Comparison
+from ncbatch.report.shown_images import BrowserFile, ComparedImage, Comparison
 
 _ZOOM = 96  # pixels a side of the crop that is shown enlarged
 _SHOWN_SIDE = 1024  # of larger images a part is shown
@@ -34,7 +35,7 @@ def choose(rows: Rows, count: int = 2) -> list[str]:
 
 
 def compare(
-    evaluation: Evaluation, rows: Rows, images: Images, image_keys: Sequence[str]
+    evaluation: Evaluation, rows: Rows, images: Images, image_keys: Sequence[str], *, in_browser: bool = False
 ) -> list[Comparison]:
     """Comparisons of some images of a run.
 
@@ -45,25 +46,30 @@ def compare(
         rows: its rows.
         images: reads its images.
         image_keys: of the images wanted.
+        in_browser: whether the page decodes `.ncb` files itself.
     """
-    found = [_compare(evaluation, rows, images, key) for key in image_keys]
+    found = [_compare(evaluation, rows, images, key, in_browser) for key in image_keys]
     return [comparison for comparison in found if comparison is not None]
 
 
-def _compare(evaluation: Evaluation, rows: Rows, images: Images, key: str) -> Comparison | None:
+def _compare(
+    evaluation: Evaluation, rows: Rows, images: Images, key: str, in_browser: bool
+) -> Comparison | None:
     by_variant = {row["variant"]: row for row in rows.select(_VARIANTS.format(key=quoted(key)))}
     chosen = _matched(evaluation, by_variant)
     found = [(row, pixels) for row in chosen if (pixels := images.decoded(row)) is not None]
     if not found:
         return None
+    files = [images.file(row) if in_browser else None for row, _ in found]
     shown = [(_label(row), pixels) for row, pixels in found]
     original = images.original(key, chosen[0]["variant"])
     if original is not None:
         shown.insert(0, ("original", original))
+        files.insert(0, None)
     if len(shown) < 2:  # a slider between an image and itself
         return None
     left, right = _opening([row for row, _ in found], original is not None)
-    return Comparison(key, tuple(_cut(shown)), left, right)
+    return Comparison(key, tuple(_cut(shown, files)), left, right)
 
 
 def _opening(rows: Sequence[dict[str, Any]], has_original: bool) -> tuple[int, int]:
@@ -80,7 +86,9 @@ def _opening(rows: Sequence[dict[str, Any]], has_original: bool) -> tuple[int, i
     return 0, min(1, len(rows) - 1 + first)
 
 
-def _cut(shown: Sequence[tuple[str, Pixels]]) -> list[ComparedImage]:
+def _cut(
+    shown: Sequence[tuple[str, Pixels]], files: Sequence[tuple[bytes, Checkpoint] | None]
+) -> list[ComparedImage]:
     """The same part of each image: around the crop with the most contrast."""
     height, width = shown[0][1].shape[:2]
     top, left = _busiest(shown[0][1])
@@ -88,14 +96,18 @@ def _cut(shown: Sequence[tuple[str, Pixels]]) -> list[ComparedImage]:
         max(0, min(start + _ZOOM // 2 - _SHOWN_SIDE // 2, side - _SHOWN_SIDE))
         for start, side in ((top, height), (left, width))
     )
+    whole = (x, y, min(_SHOWN_SIDE, width), min(_SHOWN_SIDE, height))
+    zoom = (left, top, min(_ZOOM, width), min(_ZOOM, height))
     return [
-        ComparedImage(
-            label,
-            write_png(pixels[y : y + _SHOWN_SIDE, x : x + _SHOWN_SIDE]),
-            write_png(pixels[top : top + _ZOOM, left : left + _ZOOM]),
-        )
-        for label, pixels in shown
+        ComparedImage(label, file=BrowserFile(*file, whole, zoom))
+        if file is not None
+        else ComparedImage(label, write_png(_part(pixels, *whole)), write_png(_part(pixels, *zoom)))
+        for (label, pixels), file in zip(shown, files, strict=True)
     ]
+
+
+def _part(pixels: Pixels, left: int, top: int, width: int, height: int) -> Pixels:
+    return pixels[top : top + height, left : left + width]
 
 
 def _matched(evaluation: Evaluation, rows: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:

@@ -42,6 +42,10 @@ class PageOptions:
     no_images: Annotated[bool, Setting(
         "show no images, neither small ones nor behind a slider; faster", also=("no-pictures",),
     )] = False  # fmt: skip
+    decode_in_browser: Annotated[bool, Setting(
+        "let the page itself decode the .ncb files of the sliders, in place of showing images of what they "
+        "decode to; their models come to lie beside the page",
+    )] = False  # fmt: skip
     dataset: Annotated[str | None, Setting(
         "draw the published curves of kodak or tecnick beside the run's, or none", "NAME",
         default="that of the two whose name is in the corpus's name, else none",

@@ -6,10 +6,12 @@ import logging
 from typing import Any
 
 from ncbatch.codec.errors import BitstreamError, DecodeCheckError, ModelError
+from ncbatch.codec.model.checkpoint import Checkpoint
 from ncbatch.decoding.run_reader import RunReader
 from ncbatch.images.checks import ImageError
 from ncbatch.images.pixels import Pixels
 from ncbatch.images.read import read_image
+from ncbatch.models.loading import kept_model
 from ncbatch.plan.spec import RunSpec
 from ncbatch.store import Store, StoreError, StoreOptions, open_store
 
@@ -26,7 +28,8 @@ class Images:
     """
 
     def __init__(self, output: Store, spec: RunSpec, options: StoreOptions) -> None:
-        self._reader, self._spec = RunReader(output, rows=()), spec
+        self._output, self._spec, self._reader = output, spec, RunReader(output, rows=())
+        self._models: dict[str, Checkpoint] = {}
         self.corpus: Store | None = None
         try:
             self.corpus = open_store(spec.corpus, options)
@@ -46,6 +49,20 @@ class Images:
         except (StoreError, ImageError) as error:
             log.warning("the original of %s is not shown: %s", image_key, error)
             return None
+
+    def file(self, row: dict[str, Any]) -> tuple[bytes, Checkpoint] | None:
+        """The `.ncb` file of an ok row, and its model; None where it is no such file, or cannot be read."""
+        try:
+            data = self._reader.bitstream(row)
+            return None if data is None else (data, self._model(row["model_digest"]))
+        except _CANNOT_DECODE as error:
+            log.warning("%s (%s) is not shown: %s", row["image_key"], row["variant"], error)
+            return None
+
+    def _model(self, digest: str) -> Checkpoint:
+        if digest not in self._models:
+            self._models[digest] = kept_model(self._output, digest)
+        return self._models[digest]
 
     def decoded(self, row: dict[str, Any]) -> Pixels | None:
         """The reconstruction of an ok row, uint8[height, width, 3]; None where it cannot be decoded."""

@@ -13,6 +13,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from ncbatch import __version__
+from ncbatch.export.scripts import browser_decoder, model_script
 from ncbatch.report import tables
 from ncbatch.report.cards import cards
 from ncbatch.report.distributions import LEVELS
@@ -56,11 +57,13 @@ def write(
         destination.put(f"tables/{name}.csv", table.csv())
     files = _write_rows(report, destination)
     comparisons = [_write_comparison(n, report, destination) for n in range(len(report.comparisons))]
+    scripts = _write_decoder(report, destination)
     page = _render(
         report,
         figures=drawn,
         files=files,
         comparisons=comparisons,
+        scripts=scripts,
         live=live,
         links=Links(destination, output, served=live is not None),
         originals=Links(destination, corpus) if corpus is not None else None,
@@ -105,14 +108,31 @@ def _write_ok_rows(report: Report, destination: Store) -> dict[str, str]:
 def _write_comparison(number: int, report: Report, destination: Store) -> dict[str, Any]:
     """Writes the images of a slider beside the page, which fetches those that somebody looks at."""
     comparison = report.comparisons[number]
-    shown = []
+    shown: list[dict[str, Any]] = []
     for place, side in enumerate(comparison.shown):
+        if (file := side.file) is not None:
+            decoded = {"file": base64.b64encode(file.data).decode(), "model": file.model.digest}
+            shown.append({"label": side.label, **decoded, "parts": {"whole": file.whole, "zoom": file.zoom}})
+            continue
         key = f"images/{number}-{place}.png"
         destination.put(key, side.whole)
         shown.append({"label": side.label, "whole": key, "zoom": _data_uri(side.zoom, "image/png")})
     return {
         "image_key": comparison.image_key, "shown": shown, "left": comparison.left, "right": comparison.right,
     }  # fmt: skip
+
+
+def _write_decoder(report: Report, destination: Store) -> list[str]:
+    """Writes the scripts by which the page decodes files itself, where it does; returns their keys."""
+    sides = [side for comparison in report.comparisons for side in comparison.shown]
+    models = {side.file.model.digest: side.file.model for side in sides if side.file is not None}
+    if not models:
+        return []
+    scripts = {"images/ncb-decoder.js": browser_decoder()}
+    scripts |= {f"images/{digest[:16]}.js": model_script(model) for digest, model in models.items()}
+    for key, script in scripts.items():
+        destination.put(key, script)
+    return list(scripts)
 
 
 def waiting_page(run: str, live: int) -> bytes:

@@ -3,16 +3,40 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ncbatch.codec.model.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True)
+class BrowserFile:
+    """An `.ncb` file that the page decodes itself.
+
+    Attributes:
+        data: its bytes.
+        model: that made it.
+        whole: left, top, width and height of what is shown of the image.
+        zoom: the same of the crop.
+    """
+
+    data: bytes
+    model: Checkpoint
+    whole: tuple[int, int, int, int]
+    zoom: tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
 class ComparedImage:
-    """One side of the slider, as PNG. whole: up to 1,024 pixels a side; zoom: the crop."""
+    """One side of the slider: either the two images, as PNG, or a file that the page makes them of.
+
+    whole: up to 1,024 pixels a side; zoom: the crop.
+    """
 
     label: str
-    whole: bytes
-    zoom: bytes
+    whole: bytes = b""
+    zoom: bytes = b""
+    file: BrowserFile | None = None
 
 
 @dataclass(frozen=True)

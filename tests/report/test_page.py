@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
 import pytest
 
 from ncbatch.cli.main import main
+from ncbatch.decoding.run_reader import RunReader
 from ncbatch.report.comparisons import _opening
 from ncbatch.report.evaluation import evaluate
 from ncbatch.report.links import Links
 from ncbatch.store import Store, open_store
 from tests.browser import browser, complaints_of, fits, needs_chromium
 from tests.report.conftest import FIGURES, REQUESTS, make_run
+from tests.workbench import CHECKPOINT
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +126,55 @@ def test_the_page_fits_every_width_in_light_and_dark(page: Path) -> None:
             grounds[scheme] = (tab.evaluate("getComputedStyle(document.body).backgroundColor"), shown)
             tab.close()
     assert all(light != dark for light, dark in zip(*grounds.values(), strict=True))
+
+
+_DRAWN = """image => image.decode().then(() => {
+    const [width, height] = [image.naturalWidth, image.naturalHeight];
+    const canvas = Object.assign(document.createElement("canvas"), {width, height});
+    canvas.getContext("2d").drawImage(image, 0, 0);
+    return [width, height, [...canvas.getContext("2d").getImageData(0, 0, width, height).data]];
+})"""
+
+
+@needs_chromium
+def test_the_page_decodes_bitstreams_itself(run: Store, tmp_path: Path) -> None:
+    asked = ["report", run.uri, "--out", str(tmp_path), "--decode-in-browser", "--images", "1.png"]
+    assert main([*asked, "--thumbnails", "0"]) == 0
+    digest = CHECKPOINT.digest[:16]
+    assert {path.name for path in (tmp_path / "images").iterdir() if path.suffix == ".js"} == {
+        "ncb-decoder.js", f"{digest}.js",
+    }  # fmt: skip
+    with browser() as chromium:
+        tab = chromium.new_page()
+        complaints = complaints_of(tab, "file:", "blob:")
+        tab.goto((tmp_path / "index.html").as_uri())
+        section = tab.locator(".comparison")
+        sides = json.loads(section.locator("script").text_content())
+        coded = [place for place, side in enumerate(sides) if "file" in side]
+        variants = [sides[place]["label"].partition(":")[0] for place in coded]
+        assert len(coded) >= 2 and all(name.startswith(("sga-", "map-")) for name in variants)
+        assert any(side["label"].startswith("jpeg") and "file" not in side for side in sides)
+        assert not (tmp_path / "images" / f"0-{coded[0]}.png").exists()
+        reader = RunReader(run)
+        for place, variant in zip(coded, variants, strict=True):
+            section.locator("select.left").select_option(index=place)
+            image = section.locator(".whole img").nth(1)
+            tab.wait_for_function("i => i.src.startsWith('blob:') && i.complete", arg=image.element_handle())
+            width, height, data = image.evaluate(_DRAWN)
+            shown = np.array(data, dtype=int).reshape(height, width, 4)[..., :3]
+            difference = np.abs(shown - reader.image("1.png", variant))
+            assert difference.max() <= 1 and (difference > 0).mean() < 0.001, variant
+            assert section.locator(".zoom img").nth(1).evaluate("i => i.src").startswith("blob:")
+        section.locator(".decoding").wait_for(state="hidden")
+        assert complaints == [] and section.locator(".missing").is_hidden()
+        shutil.rmtree(tmp_path / "images")
+        tab.reload()
+        section.locator(".missing").wait_for()
+
+
+def test_no_images_are_decoded_in_a_page_without_them(run: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", run.uri, "--no-images", "--decode-in-browser"]) == 1
+    assert "leave it out, or --decode-in-browser" in capsys.readouterr().err
 
 
 @needs_chromium

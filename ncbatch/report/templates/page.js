@@ -27,6 +27,17 @@ if (chooser) {
   chooser.addEventListener("change", choose);
   choose();
 }
+const decoders = {};
+async function decode(side) {  // into PNGs, as the other sides are
+  const bytes = text => Uint8Array.from(atob(text), letter => letter.charCodeAt(0));
+  decoders[side.model] ||= ncb.worker(bytes(ncbModels[side.model]).buffer);
+  const {width, height, data} = await decoders[side.model].decode(bytes(side.file));
+  for (const [part, [left, top, across, down]] of Object.entries(side.parts)) {
+    const canvas = Object.assign(document.createElement("canvas"), {width: across, height: down});
+    canvas.getContext("2d").putImageData(new ImageData(data, width, height), -left, -top);
+    side[part] = URL.createObjectURL(await new Promise(done => canvas.toBlob(done)));
+  }
+}
 for (const section of document.querySelectorAll(".comparison")) {
   const sides = JSON.parse(section.querySelector("script").textContent);
   const range = section.querySelector("input");
@@ -35,7 +46,8 @@ for (const section of document.querySelectorAll(".comparison")) {
       const chosen = sides[section.querySelector("select." + side).value];
       for (const part of ["whole", "zoom"]) {
         const image = section.querySelectorAll("." + part + " img")[place];
-        if (image.getAttribute("src") !== chosen[part]) image.src = chosen[part];
+        if (!chosen[part]) image.removeAttribute("src");  // it is being decoded
+        else if (image.getAttribute("src") !== chosen[part]) image.src = chosen[part];
         if (place) image.style.clipPath = `inset(0 ${100 - range.value}% 0 0)`;
       }
     }
@@ -45,4 +57,14 @@ for (const section of document.querySelectorAll(".comparison")) {
     image.addEventListener("error", () => { section.querySelector(".missing").hidden = false; });
   }
   show();
+  const state = section.querySelector(".decoding");
+  const say = text => { state.textContent = text; state.hidden = !text; };
+  const files = sides.filter(side => side.file);
+  if (files.length && typeof ncb === "undefined") {
+    section.querySelector(".missing").hidden = false;
+  } else if (files.length) {
+    const begun = files.map(side => decode(side).then(show));
+    say("Decoding.");
+    Promise.all(begun).then(() => say(""), error => say(`A file could not be decoded: ${error.message}.`));
+  }
 }
