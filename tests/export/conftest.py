@@ -67,8 +67,8 @@ def samples(models: dict[str, Model]) -> dict[str, dict[str, Sample]]:
 
 
 def _made(model: Model) -> Iterator[Sample]:
-    # 58 latents are more than the tile of 56 that a decoder computes at once.
-    for width, height in ((130, 70), (920, 40), (1, 1)):
+    # 1,100 pixels are more than any decoder computes at once: 56 or 32 latents, or 16 hyper-latents.
+    for width, height in ((130, 70), (1100, 40), (1, 1)):
         pixels = image(width, height, width)
         latents = model.round(*model.analyse(to_tensor(pixels, model.device)))
         yield _sample(model, write(model, latents, "amortized", height, width))

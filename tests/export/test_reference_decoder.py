@@ -150,7 +150,7 @@ def test_files_of_other_models_and_large_ones_are_refused(
 ) -> None:
     with pytest.raises(ncb_decoder.DecodingError, match="the file is of the model"):
         decoder.decode(samples["bits-back"]["plain"].data)
-    with pytest.raises(ncb_decoder.DecodingError, match="920 x 40 pixels, more than 30000"):
+    with pytest.raises(ncb_decoder.DecodingError, match="1100 x 40 pixels, more than 30000"):
         decoder.decode(samples["base"]["two-tiles"].data, max_pixels=30_000)
 
 
