@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ncbatch import layout
 from ncbatch.cli.status import cost_words
 from ncbatch.cli.watch_view import troubles
 from ncbatch.driver.look import Look, look
@@ -127,6 +128,8 @@ class LivePage:
         from ncbatch.report.rendering import write
         from ncbatch.report.rows import Rows
 
+        if self._output.head(layout.RUN) is None:  # it is still being planned
+            return
         options = PageOptions(price_per_hour=self._price, no_images=True)
         with Rows.of(self._output) as rows:
             try:

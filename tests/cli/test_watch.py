@@ -241,6 +241,18 @@ def _get(url: str, path: str, host: str | None = None) -> tuple[int, bytes, dict
     return found
 
 
+def test_a_run_that_is_being_planned_has_a_page_that_waits(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    output = open_store(str(tmp_path / "run"), create=True)
+    with driven(output, said("planning", ok=0)):
+        page = LivePage(output, tmp_path / "page", look(output), None)
+        page._write_report()
+        page.close()
+    assert page.version == 0 and (tmp_path / "page" / "index.html").exists()
+    assert not caplog.messages
+
+
 @needs_chromium
 def test_the_live_page_in_a_browser(served: tuple[LivePage, str]) -> None:
     """It fits, loads itself anew when the report is there, and asks nobody but its server."""
