@@ -96,7 +96,9 @@ def test_files_of_built_in_models_decode(tmp_path: Path) -> None:
         if not file.data.startswith(b"NCB") or file.name.startswith("tiny"):
             continue
         for exported in exported_files(file.model, file.name, "test"):
-            (tmp_path / exported.name).write_bytes(exported.data)
+            place = tmp_path / exported.name
+            place.parent.mkdir(exist_ok=True)
+            place.write_bytes(exported.data)
         decoder = ncb_decoder.Decoder(tmp_path, threads=1)
         latents = decoder.latents(file.data)
         digest = hashlib.sha256(latents.y_hat.astype("<i8").tobytes()).hexdigest()
