@@ -19,6 +19,9 @@ FORMAT = 1
 
 MANIFEST = "manifest.json"
 
+DECODED_VERSIONS = [1, 2, 3]
+"""Of `.ncb`, which the decoders of this room read; of version 3, they pass over the tail."""
+
 _PROGRAMS = {
     "ncb_decoder.py": "a decoder in Python, with NumPy and onnxruntime",
     "browser/ncb-decoder.js": "a decoder for browsers",
@@ -76,7 +79,7 @@ def _manifest(checkpoint: Checkpoint, name: str, version: str, files: list[Expor
         "ncbatch": version,
         "model": {"name": name, "digest": checkpoint.digest, **described},
         "bitstreams": {
-            "versions": [bitstream.EXACT_VERSION, bitstream.VERSION],
+            "versions": DECODED_VERSIONS,
             "model_digest": bitstream.short_digest(checkpoint.digest),
         },
         "files": {

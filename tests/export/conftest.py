@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -83,6 +84,12 @@ def _sample(model: Model, data: bytes) -> Sample:
     mu, _ = model.coding_parameters(latents.z)
     y_hat = UNIT * latents.y.numpy().astype(np.int64) + mu.numpy()
     return Sample(data, y_hat[0], reconstruct(model, latents, stream.height, stream.width))
+
+
+def with_tail(data: bytes) -> bytes:
+    """The file as one of version 3, which something follows that is no part of the image."""
+    body = data[:3] + b"\3" + data[4:-4]
+    return body + zlib.crc32(body).to_bytes(4, "little") + b"a tail"
 
 
 def _written_as_version_1(model: Model, latents: Latents, height: int, width: int) -> bytes:

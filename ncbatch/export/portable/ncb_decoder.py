@@ -157,17 +157,17 @@ class File:
 
 
 def read_file(data: bytes, max_pixels: int) -> File:
-    """Takes a file apart. What follows the checksum is none of the image, and passed over."""
+    """Takes a file apart. What follows the checksum in version 3 is none of the image, and passed over."""
     if data[:3] != b"NCB":
         pack = " but a pack of several images, which only ncbatch decodes" if data[:3] == b"NCP" else ""
         raise DecodingError(f"not an .ncb file{pack}")
-    if data[3:4] not in (b"\1", b"\2"):
+    if data[3:4] not in (b"\1", b"\2", b"\3"):
         raise DecodingError("the .ncb file is of a version that this decoder does not know")
     width, position = leb128(data, 13)
     height, position = leb128(data, position)
     count, position = leb128(data, position)
     end = position + 4 * count
-    if zlib.crc32(data[:end]).to_bytes(4, "little") != data[end : end + 4]:
+    if zlib.crc32(data[:end]).to_bytes(4, "little") != data[end : end + 4 if data[3] == 3 else None]:
         raise DecodingError("the checksum does not match: the file is cut short or damaged")
     if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE and width * height <= max_pixels):
         raise DecodingError(f"the image has {width} x {height} pixels, more than {max_pixels}")

@@ -33,13 +33,13 @@ const ncb = (function core() {
     return (crc ^ -1) >>> 0;
   }
 
-  /** Takes a file apart. What follows the checksum is none of the image, and passed over. */
+  /** Takes a file apart. What follows the checksum in version 3 is none of the image, and passed over. */
   function readFile(bytes, maxPixels) {
     const magic = String.fromCharCode(...bytes.subarray(0, 3));
     if (magic === "NCP") throw new DecodingError("a pack of several images, which only ncbatch decodes");
     if (magic !== "NCB") throw new DecodingError("not an .ncb file");
     const version = bytes[3];
-    if (version !== 1 && version !== 2) {
+    if (![1, 2, 3].includes(version)) {
       throw new DecodingError("the .ncb file is of a version that this decoder does not know");
     }
     const digest = [...bytes.subarray(5, 13)].map(byte => byte.toString(16).padStart(2, "0")).join("");
@@ -54,7 +54,8 @@ const ncb = (function core() {
     };
     const width = leb128(), height = leb128(), count = leb128(), end = position + 4 * count;
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-    if (end + 4 > bytes.length || view.getUint32(end, true) !== crc32(bytes, end)) {
+    const whole = version === 3 ? end + 4 <= bytes.length : end + 4 === bytes.length;
+    if (!whole || view.getUint32(end, true) !== crc32(bytes, end)) {
       throw new DecodingError("the checksum does not match: the file is cut short or damaged");
     }
     if (!(width > 0 && height > 0 && width <= 65535 && height <= 65535 && width * height <= maxPixels)) {
