@@ -21,6 +21,7 @@ SENT = {
     "get": ("get",),
     "get_with_info": ("get",),
     "get_range": ("get",),
+    "get_range_with_info": ("get",),
     "head": ("head",),
     "put": ("put",),
     "put_if_absent": ("head", "put", "head"),

@@ -39,7 +39,7 @@ CHECK_SCHEMA = pa.schema(
 )
 """Of a check's plan. generation: of the row; name: of the decoded image."""
 
-_READ = tuple(name for name in CHECK_SCHEMA.names if name not in ("unit", "name"))
+_READ = tuple(name for name in CHECK_SCHEMA.names if name not in ("unit", "name", "place"))
 _ROWS_PER_FILE = 100_000
 _UNIT_IMAGES = 10_000
 
@@ -187,6 +187,7 @@ def cut(batches: Iterable[pa.RecordBatch], check: str, cutting: Cutting) -> Iter
             units.append(_unit(check, number))
         columns["unit"] = pa.array(units, pa.string())
         columns["name"] = _names(columns, cutting.name_of)
+        columns["place"] = pa.nulls(len(batch), pa.string())
         arrays = [columns[field.name].cast(field.type) for field in CHECK_SCHEMA]
         yield pa.Table.from_arrays(arrays, schema=CHECK_SCHEMA)
 

@@ -20,6 +20,7 @@ from ncbatch.plan.generations import (
     planned_units,
     usual_unit_pixels,
 )
+from ncbatch.plan.inputs import Inputs
 from ncbatch.plan.spec import RunSpec, read_run
 from ncbatch.plan.units import Unit
 from ncbatch.store import Store, StoreError, StoreOptions
@@ -91,8 +92,8 @@ def plan_repair(output: Store, corpus: Store, damaged: Sequence[StandingRow]) ->
     units = planned_units(stored, output)
     newest = newest_planned(units, {(row.variant, row.image_key) for row in damaged})
     due = [row for row in damaged if (row.variant, row.image_key) in newest]
-    now = list(in_parallel(lambda row: corpus.head(row.image_key), due))
     planned = [newest[row.variant, row.image_key][1] for row in due]
+    now = list(in_parallel(Inputs(corpus).head, planned))
     same = Contents(corpus, output).same(
         [
             Relisted(image, replace(image, etag=info.etag))

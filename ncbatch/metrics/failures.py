@@ -36,6 +36,7 @@ CLASSES: dict[str, FailureClass] = {
     "unreadable": FailureClass("image", f"open and save the images again, or leave them out; {_REPLACE}"),
     "truncated": FailureClass("image", f"copy the files again from their source; {_REPLACE}"),
     "unsupported": FailureClass("image", f"convert them to PNG; {_REPLACE}"),
+    "damaged_shard": FailureClass("image", f"copy the shards again from their source; {_REPLACE}"),
     "too_large": FailureClass("variant", "encode them into another output with a larger --max-pixels"),
     "too_many_bytes": FailureClass(
         "variant",

@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 from ncbatch.errors import first_line
 from ncbatch.metrics.errors import MetricsError
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 VERSION_KEY = b"ncbatch.schema"
 
-_SINCE = {"steps_taken": 2, "image_sha256": 3}
+_SINCE = {"steps_taken": 2, "image_sha256": 3, "caption": 4, "image_json": 4}
 """The version of columns that came later; rows of earlier versions have null there."""
 
 _DICTIONARY_ROWS = 32
@@ -125,6 +125,16 @@ class Row:
         str | None,
         "SHA-256 of the input's bytes, in hexadecimal digits; null where they could not be read, and in rows "
         "of earlier versions",
+    ] = None
+    caption: Annotated[
+        str | None,
+        "what stands beside an image in its shard as text: the member of its sample with the suffix txt, or "
+        "the column of that name, `caption` or `text`",
+    ] = None
+    image_json: Annotated[
+        str | None,
+        "what else stands there, as a JSON object: the fields of the sample's json, its other small members "
+        "by suffix, or the other columns of numbers and text",
     ] = None
 
 

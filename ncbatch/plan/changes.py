@@ -10,6 +10,7 @@ from ncbatch.plan.commits import Commits
 from ncbatch.plan.comparison import differences
 from ncbatch.plan.contents import Contents, Relisted
 from ncbatch.plan.generations import StandingRow, Wanted, not_yet_again
+from ncbatch.plan.place import tells_bytes
 from ncbatch.plan.units import PlannedImage, Unit
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,9 @@ def changes(
     due = [image for image, _ in found]
     new = sum(known is None for _, known in found)
     relisted = [
-        Relisted(known, image) for image, known in found if known is not None and known.bytes == image.bytes
+        Relisted(known, image)
+        for image, known in found
+        if known is not None and (known.bytes == image.bytes or not tells_bytes(image.place))
     ]
     same = contents.same(relisted) if contents is not None else frozenset[str]()
     if not same:

@@ -19,6 +19,8 @@ import pyarrow.parquet as pq
 
 from ncbatch import layout
 from ncbatch.metrics.parallel import in_parallel
+from ncbatch.plan.inputs import DamagedShardError, Inputs
+from ncbatch.plan.place import tells_bytes
 from ncbatch.plan.progress_log import logged
 from ncbatch.plan.units import PlannedImage
 from ncbatch.store import ObjectNotFound, Store, StoreError, StoreUnavailable
@@ -56,7 +58,7 @@ class Contents:
     """
 
     def __init__(self, corpus: Store, output: Store, *, keep: bool = True) -> None:
-        self._corpus, self._output, self._keep = corpus, output, keep
+        self._inputs, self._output, self._keep = Inputs(corpus), output, keep
         self._known: dict[_Version, str] | None = None
 
     def same(self, relisted: Sequence[Relisted]) -> frozenset[str]:
@@ -109,12 +111,15 @@ class Contents:
         """SHA-256 of an input as it was listed; None where it is gone, closed, or another one by now."""
         digest = hashlib.sha256()
         try:
-            for start in range(0, image.bytes, _CHUNK):
-                digest.update(self._corpus.get_range(image.key, start, _CHUNK))
-            after = self._corpus.head(image.key)
+            if tells_bytes(image.place):
+                for start in range(0, image.bytes, _CHUNK):
+                    digest.update(self._inputs.read_range(image, start, _CHUNK))
+            else:
+                digest.update(self._inputs.read(image).data)
+            after = self._inputs.head(image)
         except StoreUnavailable:
             raise
-        except StoreError as error:
+        except (StoreError, DamagedShardError) as error:
             log.debug("cannot compare %s: %s", image.key, error)
             return None
         return digest.hexdigest() if after is not None and after.etag == image.etag else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import itertools
 import logging
 import re
 from collections import Counter
@@ -17,10 +18,12 @@ import pyarrow.parquet as pq
 from ncbatch import layout
 from ncbatch.errors import UsageError
 from ncbatch.metrics.parallel import in_parallel
-from ncbatch.plan.image_table import ImageTable, ImageTableWriter, joined
+from ncbatch.plan.image_table import ImageTable, ImageTableWriter, columns_of, joined
+from ncbatch.plan.place import is_shard
+from ncbatch.plan.shards import Shards
 from ncbatch.plan.spec import holds_run
 from ncbatch.plan.units import PlannedImage
-from ncbatch.store import KeyRange, Store, StoreError, StoreOptions, prefix_of
+from ncbatch.store import KeyRange, ObjectInfo, Store, StoreError, StoreOptions, prefix_of
 from ncbatch.store.objects import read_object
 from ncbatch.words import counted
 
@@ -28,6 +31,8 @@ log = logging.getLogger(__name__)
 
 _SHOWN = 5
 _BATCH_ROWS = 10_000
+_PAGE = 1000
+"""Objects that are looked at together, the shards among them side by side."""
 _LISTINGS = 32
 """Of a corpus, side by side."""
 
@@ -88,7 +93,11 @@ def _is_image(key: str) -> bool:
 
 
 def list_corpus(
-    corpus: Store, include: Sequence[str] = (), exclude: Sequence[str] = (), output: Store | None = None
+    corpus: Store,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    output: Store | None = None,
+    shards: Shards | None = None,
 ) -> Listing:
     """Lists a corpus.
 
@@ -99,11 +108,13 @@ def list_corpus(
         include: shell patterns of keys ("*" also crosses "/"); without any, images by their suffix.
         exclude: patterns of keys that are left out all the same.
         output: of the run that the listing is for.
+        shards: reads tars and Parquet files, whose images are listed in their place; None: they are objects
+            like any.
     """
     inside = prefix_of(output, corpus) if output is not None else None
-    parts = in_parallel(
-        lambda within: _listed(corpus, within, include, exclude), corpus.ranges(_LISTINGS), _LISTINGS
-    )
+    ranges = corpus.ranges(_LISTINGS)
+    asked = _Asked(include, exclude, inside, shards, max(_LISTINGS // len(ranges), 1))
+    parts = in_parallel(lambda within: _listed(corpus, within, asked), ranges, _LISTINGS)
     runs, closed, passed_over = set[str]() if inside is None else {inside}, list[str](), 0
     tables = []
     for part in parts:
@@ -129,24 +140,75 @@ class _Listed:
     passed_over: int
 
 
-def _listed(corpus: Store, within: KeyRange, include: Sequence[str], exclude: Sequence[str]) -> _Listed:
+@dataclass(frozen=True)
+class _Asked:
+    """What is wanted of a corpus. inside: the output's folder; threads: that read shards; others: as of
+    `list_corpus`.
+    """
+
+    include: Sequence[str]
+    exclude: Sequence[str]
+    inside: str | None
+    shards: Shards | None
+    threads: int
+
+    def takes(self, key: str) -> bool:
+        """Whether an object is an image."""
+        wanted = _matches(key, self.include) if self.include else _is_image(key)
+        return wanted and not _matches(key, self.exclude)
+
+    def opens(self, key: str, runs: Set[str]) -> bool:
+        """Whether the object is a shard whose images are wanted, and belongs to no run that is known."""
+        if self.shards is None or not is_shard(key) or _matches(key, self.exclude):
+            return False
+        if (self.inside and key.startswith(self.inside)) or _run_of(key, runs) is not None:
+            return False
+        return not self.include or any(_reaches_into(pattern, key) for pattern in self.include)
+
+    def images(self, info: ObjectInfo) -> pa.RecordBatch:
+        """The images of a shard."""
+        assert self.shards is not None
+        whole = not self.include or _matches(info.key, self.include)
+
+        def taken(key: str) -> bool:
+            wanted = whole or key == info.key or _matches(key, self.include)
+            return wanted and not _matches(key, self.exclude)
+
+        return columns_of(image for image in self.shards.images(info) if taken(image.key))
+
+
+def _reaches_into(pattern: str, shard: str) -> bool:
+    """Whether a pattern may match a shard's images: by what it begins with, up to its first wildcard."""
+    start = re.split(r"[*?[]", pattern, maxsplit=1)[0]
+    folder = f"{shard}/"
+    return fnmatch.fnmatchcase(shard, pattern) or folder.startswith(start) or start.startswith(folder)
+
+
+def _listed(corpus: Store, within: KeyRange, asked: _Asked) -> _Listed:
     runs, closed = set[str](), list[str]()
 
     def unreadable(folder: str, error: StoreError) -> None:
-        if not _matches(folder, exclude):
+        if not _matches(folder, asked.exclude):
             log.warning("left out: %s", error)
             closed.append(folder)
 
     objects = ImageTableWriter()
     passed_over = 0
-    for info in corpus.list(within=within, unreadable=unreadable):
-        folder, slash, name = info.key.rpartition("/")
-        if name == layout.RUN and holds_run(corpus, info.key):
-            runs.add(folder + slash)
-        wanted = _matches(info.key, include) if include else _is_image(info.key)
-        taken = wanted and not _matches(info.key, exclude)
-        passed_over += not taken
-        objects.add(info.key, info.etag, info.size if taken else None)
+    listed = corpus.list(within=within, unreadable=unreadable)
+    while page := list(itertools.islice(listed, _PAGE)):
+        shards = [info for info in page if asked.opens(info.key, runs)]
+        inside = in_parallel(asked.images, shards, asked.threads)
+        opened = {info.key for info in shards}
+        for info in page:
+            folder, slash, name = info.key.rpartition("/")
+            if name == layout.RUN and holds_run(corpus, info.key):
+                runs.add(folder + slash)
+            if info.key in opened and len(images := next(inside)):
+                objects.add_batch(images)
+                continue
+            taken = info.key not in opened and asked.takes(info.key)
+            passed_over += not taken
+            objects.add(info.key, info.etag, info.size if taken else None)
     return _Listed(objects.finish(), runs, closed, passed_over)
 
 

@@ -26,6 +26,7 @@ COLUMNS = pa.schema(
         ("image_bytes", pa.int64()),
         ("width", pa.int32()),
         ("height", pa.int32()),
+        ("place", pa.string()),
     ]
 )
 """Of a batch of images; a plan's files have them, too."""
@@ -53,7 +54,7 @@ def pixels_of(columns: pa.RecordBatch | pa.Table) -> np.ndarray:
 
 def columns_of(images: Iterable[PlannedImage]) -> pa.RecordBatch:
     """Images as columns in memory."""
-    return _batch([(image.key, image.etag, image.bytes, image.width, image.height) for image in images])
+    return _batch([(i.key, i.etag, i.bytes, i.width, i.height, i.place) for i in images])
 
 
 def _batch(rows: list[tuple[Any, ...]]) -> pa.RecordBatch:
@@ -121,10 +122,16 @@ class ImageTableWriter:
         self._count = self._pixels = 0
 
     def add(
-        self, key: str, etag: str, size: int | None, width: int | None = None, height: int | None = None
+        self,
+        key: str,
+        etag: str,
+        size: int | None,
+        width: int | None = None,
+        height: int | None = None,
+        place: str | None = None,
     ) -> None:
         """Adds an image; size: in bytes, None of what is no image."""
-        self._waiting.append((key, etag, size, width, height))
+        self._waiting.append((key, etag, size, width, height, place))
         if len(self._waiting) >= _BATCH_ROWS:
             self._flush()
 
@@ -152,7 +159,7 @@ def image_table(images: Iterable[PlannedImage]) -> ImageTable:
     """Writes images into a temporary file."""
     writer = ImageTableWriter()
     for image in images:
-        writer.add(image.key, image.etag, image.bytes, image.width, image.height)
+        writer.add(image.key, image.etag, image.bytes, image.width, image.height, image.place)
     return writer.finish()
 
 

@@ -34,6 +34,7 @@ SCHEMA = pa.schema(
         pa.field("image_bytes", pa.int64(), nullable=False),
         pa.field("width", pa.int32()),
         pa.field("height", pa.int32()),
+        pa.field("place", pa.string()),
     ]
 )
 """Of a plan file."""
@@ -65,7 +66,8 @@ def _files_of(units: Iterable[Unit]) -> Iterator[list[tuple[Any, ...]]]:
         if rows and len(rows) + len(u.images) > _ROWS_PER_FILE:
             yield rows
             rows = []
-        rows += [(u.id, u.variant, u.generation, i.key, i.etag, i.bytes, i.width, i.height) for i in u.images]
+        about = u.id, u.variant, u.generation
+        rows += [(*about, i.key, i.etag, i.bytes, i.width, i.height, i.place) for i in u.images]
     if rows:
         yield rows
 
@@ -102,7 +104,10 @@ class PlanFiles:
         try:
             # Not `read_table`, which loads pyarrow.dataset and with it pandas: half a second of `status`.
             file = pq.ParquetFile(pa.BufferReader(self.output.get(key)))
-            return file.read(columns=self._schema.names).cast(self._schema).combine_chunks()
+            table = file.read(columns=self._schema.names)
+            if "place" not in table.column_names:  # as of an earlier ncbatch, which knew no shards
+                table = table.append_column("place", pa.nulls(len(table), pa.string()))
+            return table.select(self._schema.names).cast(self._schema).combine_chunks()
         except ObjectNotFound as error:
             raise RunError(f"the plan {uri}{key} is missing; restore it") from error
         except (pa.ArrowException, OSError, ValueError) as error:

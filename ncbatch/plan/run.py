@@ -15,7 +15,7 @@ from ncbatch.metrics.unit_result import UnitResult
 from ncbatch.plan.changes import Consent, look_again
 from ncbatch.plan.commits import Commits
 from ncbatch.plan.contents import Contents
-from ncbatch.plan.corpus import Listing, list_corpus, read_manifest
+from ncbatch.plan.corpus import SUFFIXES, Listing, list_corpus, read_manifest
 from ncbatch.plan.generations import (
     PixelsPerUnit,
     Wanted,
@@ -28,6 +28,7 @@ from ncbatch.plan.plan_files import write_plan
 from ncbatch.plan.remembered import filled_in
 from ncbatch.plan.retry import Retry
 from ncbatch.plan.scan import Scan
+from ncbatch.plan.shards import Shards
 from ncbatch.plan.spec import RunFile, RunSpec, check_same, read_run
 from ncbatch.plan.units import Unit
 from ncbatch.store import Store, StoreOptions
@@ -110,7 +111,8 @@ def list_inputs(spec: RunSpec, corpus: Store, options: StoreOptions, output: Sto
     if spec.manifest:
         listing = read_manifest(spec.manifest, corpus, options, lambda rows: filled_in(rows, output))
     else:
-        listing = list_corpus(corpus, spec.include, spec.exclude, output)
+        shards = Shards(corpus, SUFFIXES, output)
+        listing = list_corpus(corpus, spec.include, spec.exclude, output, shards)
     if listing.images:  # otherwise the error says it all
         for note in listing.notes():
             log.info("%s", note)

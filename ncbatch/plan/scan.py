@@ -13,6 +13,8 @@ from ncbatch.images.header import image_size
 from ncbatch.metrics.parallel import in_parallel
 from ncbatch.plan.generations import Wanted
 from ncbatch.plan.image_table import image_table
+from ncbatch.plan.inputs import Inputs
+from ncbatch.plan.place import tells_bytes
 from ncbatch.plan.progress_log import logged
 from ncbatch.plan.units import PlannedImage
 from ncbatch.store import Store, StoreError, StoreUnavailable
@@ -33,7 +35,7 @@ class Scan:
     """
 
     def __init__(self, corpus: Store, max_pixels: int) -> None:
-        self._corpus, self._max_pixels = corpus, max_pixels
+        self._inputs, self._max_pixels = Inputs(corpus), max_pixels
 
     def sized(self, images: Iterable[PlannedImage]) -> Iterator[PlannedImage]:
         """The same images, in their order, with width and height where their headers tell.
@@ -74,10 +76,10 @@ class Scan:
         return image_table(logged(self.sized(images), "read the headers of", len(images)))
 
     def _sized(self, image: PlannedImage) -> PlannedImage:
-        if image.has_size or not image.bytes:
+        if image.has_size or not image.bytes or not tells_bytes(image.place):
             return image
         try:
-            size = image_size(lambda offset, length: self._corpus.get_range(image.key, offset, length))
+            size = image_size(lambda offset, length: self._inputs.read_range(image, offset, length))
         except StoreUnavailable:
             raise
         except StoreError as error:

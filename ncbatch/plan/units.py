@@ -22,7 +22,13 @@ GUESSES = (64 * 64, DEFAULT_LIMITS.max_pixels)
 class PlannedImage:
     """One input as it was listed; width and height where its header or a manifest told them.
 
-    content: SHA-256 of its bytes, in hexadecimal digits, where they have been read; never in a plan.
+    Attributes:
+        etag: of the object that it is, or of the shard that it lies in.
+        bytes: how many it has; of one in Parquet, how many those beside it have on average.
+        place: in a shard, as text of `plan.place`; None: it is an object of its own.
+        content: SHA-256 of its bytes, in hexadecimal digits, where they have been read; never in a plan.
+        caption: text that stands beside it in its shard; likewise.
+        json: what else stands there, as a JSON object; likewise.
     """
 
     key: str
@@ -30,7 +36,10 @@ class PlannedImage:
     bytes: int
     width: int | None = None
     height: int | None = None
+    place: str | None = None
     content: str | None = None
+    caption: str | None = None
+    json: str | None = None
 
     @property
     def has_size(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import cached_property
 from typing import Any
 
 from ncbatch.codec.errors import BitstreamError, DecodeCheckError, ModelError
@@ -12,7 +13,11 @@ from ncbatch.images.checks import ImageError
 from ncbatch.images.pixels import Pixels
 from ncbatch.images.read import read_image
 from ncbatch.models.loading import kept_model
-from ncbatch.plan.spec import RunSpec
+from ncbatch.plan.generations import newest_planned, planned_units
+from ncbatch.plan.inputs import DamagedShardError, Inputs
+from ncbatch.plan.place import shard_of
+from ncbatch.plan.spec import RunSpec, read_run
+from ncbatch.plan.units import PlannedImage, Unit
 from ncbatch.store import Store, StoreError, StoreOptions, open_store
 
 log = logging.getLogger(__name__)
@@ -43,12 +48,26 @@ class Images:
         """
         if self.corpus is None:
             return None
+        inputs = Inputs(self.corpus)
         alpha = self._spec.variant(variant).alpha
         try:
-            return read_image(self.corpus.get(image_key), alpha="white" if alpha == "refuse" else alpha)
-        except (StoreError, ImageError) as error:
+            data = inputs.read(self._planned(image_key, variant)).data
+            return read_image(data, alpha="white" if alpha == "refuse" else alpha)
+        except (StoreError, ImageError, DamagedShardError) as error:
             log.warning("the original of %s is not shown: %s", image_key, error)
             return None
+
+    def _planned(self, image_key: str, variant: str) -> PlannedImage:
+        """The image as it was planned, where it may lie in a shard: the plan knows where."""
+        if shard_of(image_key) != image_key:
+            found = newest_planned(self._units, {(variant, image_key)})
+            if (variant, image_key) in found:
+                return found[variant, image_key][1]
+        return PlannedImage(image_key, "", 0)
+
+    @cached_property
+    def _units(self) -> list[Unit]:
+        return planned_units(read_run(self._output), self._output)
 
     def file(self, row: dict[str, Any]) -> tuple[bytes, Checkpoint] | None:
         """The `.ncb` file of an ok row, and its model; None where it is no such file, or cannot be read."""

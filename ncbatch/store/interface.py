@@ -122,6 +122,12 @@ class KeyRange:
         return self.last is not None and _bytes(key) > _bytes(self.last)
 
 
+def check_range(start: int, length: int) -> None:
+    """Raises ValueError: a number is negative."""
+    if start < 0 or length < 0:
+        raise ValueError(f"a range starts at {start} and has {length} bytes; neither can be negative")
+
+
 ALL_KEYS = KeyRange()
 """Of a store."""
 
@@ -160,6 +166,11 @@ class Store(Protocol):
         Raises:
             ObjectNotFound: no object stands there.
             ValueError: a number is negative.
+        """
+
+    def get_range_with_info(self, key: str, start: int, length: int) -> tuple[ObjectInfo, bytes]:
+        """As `get_range`, with the etag of the object that these bytes are of and the size of that object, in
+        one request where the range does not begin behind the object's end.
         """
 
     def head(self, key: str) -> ObjectInfo | None:

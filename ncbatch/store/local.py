@@ -15,7 +15,7 @@ from typing import Any
 from typing_extensions import override
 
 from ncbatch.store.errors import AccessDenied, ObjectNotFound, StoreError
-from ncbatch.store.interface import ALL_KEYS, KeyRange, ObjectInfo, Store
+from ncbatch.store.interface import ALL_KEYS, KeyRange, ObjectInfo, Store, check_range
 from ncbatch.store.local_errors import as_store_error
 from ncbatch.store.local_listing import walk
 from ncbatch.store.local_names import name_of_key, shown
@@ -84,13 +84,18 @@ class LocalStore(Store):
 
     @override
     def get_range(self, key: str, start: int, length: int) -> bytes:
-        if start < 0 or length < 0:
-            raise ValueError(f"a range starts at {start} and has {length} bytes; neither can be negative")
+        return self.get_range_with_info(key, start, length)[1]
+
+    @override
+    def get_range_with_info(self, key: str, start: int, length: int) -> tuple[ObjectInfo, bytes]:
+        check_range(start, length)
         with self._reading(key) as descriptor, open(descriptor, "rb", closefd=False) as file:
-            size = os.fstat(descriptor).st_size
+            status = os.fstat(descriptor)
+            size = status.st_size
             # Bounded by the file, so that no buffer of a nonsensical length is made.
             file.seek(min(start, size))
-            return file.read(min(length, max(size - start, 0)))
+            data = file.read(min(length, max(size - start, 0)))
+            return ObjectInfo(key, size, _etag(status)), data
 
     @override
     def head(self, key: str) -> ObjectInfo | None:

@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 from typing_extensions import override
 
 from ncbatch.store.errors import ObjectNotFound, StoreError, StoreUnavailable
-from ncbatch.store.interface import ALL_KEYS, KeyRange, ObjectInfo, Store, StoreOptions
+from ncbatch.store.interface import ALL_KEYS, KeyRange, ObjectInfo, Store, StoreOptions, check_range
 from ncbatch.store.s3_connection import S3Connection
 from ncbatch.store.s3_errors import status_of
 from ncbatch.store.s3_refusals import explain_refused_put
@@ -76,25 +76,37 @@ class S3Store(Store):
 
     @override
     def get_range(self, key: str, start: int, length: int) -> bytes:
-        if start < 0 or length < 0:
-            raise ValueError(f"a range starts at {start} and has {length} bytes; neither can be negative")
+        return self._ranged(key, start, length)[1]
+
+    @override
+    def get_range_with_info(self, key: str, start: int, length: int) -> tuple[ObjectInfo, bytes]:
+        info, data = self._ranged(key, start, length)
+        info = info or self.head(key)
+        if info is None:
+            raise ObjectNotFound(f"{self.uri}{key} was deleted while it was read")
+        return info, data
+
+    def _ranged(self, key: str, start: int, length: int) -> tuple[ObjectInfo | None, bytes]:
+        """The bytes of a range; nothing is known of an object that ends before."""
+        check_range(start, length)
         full = self._full(key)
         # S3 cannot ask for no bytes at all; one is asked for, so that a missing object is still noticed.
         last = start + max(length, 1) - 1
 
-        def send(client: Any) -> bytes:
+        def send(client: Any) -> tuple[ObjectInfo | None, bytes]:
             try:
                 answer = client.get_object(Bucket=self.bucket, Key=full, Range=f"bytes={start}-{last}")
             except ClientError as error:
                 if status_of(error) == 416:  # the object exists and ends before `start`
-                    return b""
+                    return None, b""
                 raise
+            info = ObjectInfo(key, _whole_size(answer), _unquoted(answer["ETag"]))
             # Not `with body`: that hands out urllib3's reader, whose errors are not botocore's.
             with contextlib.closing(answer["Body"]) as body:
                 if _is_the_range(answer, start):
-                    return body.read()[:length]
+                    return info, body.read()[:length]
                 # A server that ignores ranges sends the object from its beginning.
-                return body.read(start + length)[start:] if length else b""
+                return info, body.read(start + length)[start:] if length else b""
 
         return self._connection.request(send, full)
 
@@ -287,6 +299,12 @@ def _is_the_range(answer: Any, start: int) -> bool:
     if sent is not None:
         return int(sent[1]) == start
     return answer["ResponseMetadata"]["HTTPStatusCode"] == 206
+
+
+def _whole_size(answer: Any) -> int:
+    """The size of the object that a range is of."""
+    total = answer.get("ContentRange", "").rpartition("/")[2]
+    return int(total) if total.isdecimal() else int(answer["ContentLength"])
 
 
 def _unquoted(etag: str) -> str:

@@ -86,8 +86,10 @@ class Attempt:
             workspace.images.open, self._variant, poisoned, bounds, self._publisher.standing
         )
         finishing = Behind(self._finished, lambda done: done.job.area, bounds.finishers, bounds.behind)
+        ordered = workspace.ordered(images)
+        workspace.images.expect(image for image in ordered if image.key not in poisoned)
         with fetching, finishing:
-            opened = fetching.of(workspace.ordered(images))
+            opened = fetching.of(ordered)
             batches = Batches(
                 workspace.batching(self._variant),
                 workspace.device,

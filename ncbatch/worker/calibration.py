@@ -24,6 +24,7 @@ from ncbatch.images.read import read_image
 from ncbatch.models.loading import load_model
 from ncbatch.plan.generations import PACK_IMAGES, Wanted
 from ncbatch.plan.image_table import total_pixels
+from ncbatch.plan.inputs import DamagedShardError, Inputs
 from ncbatch.plan.sizing import pixels_per_unit
 from ncbatch.plan.spec import RunSpec
 from ncbatch.plan.units import PlannedImage, Unit, make_units
@@ -236,12 +237,12 @@ def estimate(
 
 def _samples(images: Sequence[PlannedImage], corpus: Store) -> list[Pixels]:
     """Crops of a few readable images, spread over the corpus."""
-    found: list[Pixels] = []
+    found, inputs = list[Pixels](), Inputs(corpus)
     for image in images[:: max(len(images) // (2 * _SAMPLES), 1)]:
         if len(found) == _SAMPLES:
             break
         try:
-            found.append(read_image(corpus.get(image.key), alpha="white")[:_SIDE, :_SIDE])
-        except ImageError:
+            found.append(read_image(inputs.read(image).data, alpha="white")[:_SIDE, :_SIDE])
+        except (ImageError, DamagedShardError):
             continue  # the run itself will say so in its row
     return found

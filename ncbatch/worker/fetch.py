@@ -11,10 +11,11 @@ from ncbatch.images.limits import ImageLimits
 from ncbatch.images.pixels import Pixels
 from ncbatch.images.read import read_image
 from ncbatch.metrics.failures import Failure
+from ncbatch.plan.inputs import DamagedShardError, Inputs
 from ncbatch.plan.spec import Variant
 from ncbatch.plan.units import PlannedImage
 from ncbatch.stages import Ahead
-from ncbatch.store import AccessDenied, BucketNotFound, ObjectNotFound, Store, StoreError, StoreUnavailable
+from ncbatch.store import AccessDenied, BucketNotFound, ObjectNotFound, StoreError, StoreUnavailable
 from ncbatch.worker.bounds import Bounds
 
 Standing = Callable[[PlannedImage], Iterable[tuple[str, bytes]]]
@@ -67,18 +68,17 @@ def images_ahead(
     return Ahead(opened, lambda image: image.pixels, bounds.fetchers, bounds.ahead, weight)
 
 
-def open_image(corpus: Store, image: PlannedImage, variant: Variant) -> Opened:
+def open_image(inputs: Inputs, image: PlannedImage, variant: Variant) -> Opened:
     """Fetches and opens an image; what is returned of it knows the content as well.
 
     Raises:
         StoreError: it is not about this image alone.
     """
     if image.bytes > variant.max_bytes:
-        what = f"the object has {image.bytes:,} bytes, and the limit is {variant.max_bytes:,}"
-        fix = "leave it out, or encode it into another output with a larger --max-bytes"
-        return image, Failure("too_many_bytes", f"{what}; {fix}")
+        return image, _too_many_bytes(image.bytes, variant)
+    corpus = inputs.corpus
     try:
-        info, data = corpus.get_with_info(image.key)
+        read = inputs.read(image)
     except ObjectNotFound:
         corpus.check()  # raises when it is not about this object alone
         return image, Failure("missing", "the object is gone since the plan was made")
@@ -87,13 +87,31 @@ def open_image(corpus: Store, image: PlannedImage, variant: Variant) -> Opened:
     except StoreError as error:
         corpus.check()
         return image, Failure("access_denied" if isinstance(error, AccessDenied) else "refused", str(error))
-    if info.etag != image.etag:
+    except DamagedShardError as error:
+        fix = "copy the shard again from its source"
+        return image, Failure("damaged_shard", f"the shard is damaged: {error}; {fix}")
+    if read.etag != image.etag:
         changed = "the object changed after the plan was made; run the same command again"
         return image, Failure("changed", changed)
-    image = replace(image, content=hashlib.sha256(data).hexdigest())
+    data = read.data
+    image = replace(
+        image,
+        bytes=len(data),  # which is not known of every image before
+        content=hashlib.sha256(data).hexdigest(),
+        caption=read.caption,
+        json=read.json,
+    )
+    if image.bytes > variant.max_bytes:
+        return image, _too_many_bytes(image.bytes, variant)
     try:
         limits = ImageLimits(max_pixels=variant.max_pixels)
         pixels = read_image(data, alpha=variant.alpha, limits=limits, name=image.key)
         return image, FetchedImage(image, pixels)
     except ImageError as error:
         return image, Failure(error.error_class, str(error))
+
+
+def _too_many_bytes(count: int, variant: Variant) -> Failure:
+    what = f"the object has {count:,} bytes, and the limit is {variant.max_bytes:,}"
+    fix = "leave it out, or encode it into another output with a larger --max-bytes"
+    return Failure("too_many_bytes", f"{what}; {fix}")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from dataclasses import replace
+from collections.abc import Iterable
 
+from ncbatch.plan.inputs import Inputs
 from ncbatch.plan.spec import Variant
 from ncbatch.plan.units import PlannedImage
 from ncbatch.store import Store
@@ -23,10 +24,14 @@ class OpenedImages:
     """
 
     def __init__(self, corpus: Store, bound: int) -> None:
-        self._corpus, self._bound = corpus, bound
+        self._inputs, self._bound = Inputs(corpus), bound
         self._kept: OrderedDict[_Key, FetchedImage] = OrderedDict()
         self._pixels = 0
         self._lock = threading.Lock()
+
+    def expect(self, images: Iterable[PlannedImage]) -> None:
+        """Says which images will be opened next, in about their order: of a shard, several come at once."""
+        self._inputs.expect(images)
 
     def open(self, image: PlannedImage, variant: Variant) -> Opened:
         """As `open_image`, of which images only are kept: what failed is tried again."""
@@ -37,9 +42,8 @@ class OpenedImages:
             if found is not None:
                 self._kept.move_to_end(key)
         if found is not None:
-            image = replace(image, content=found.image.content)
-            return image, replace(found, image=image)
-        image, opened = open_image(self._corpus, image, variant)
+            return found.image, found
+        image, opened = open_image(self._inputs, image, variant)
         if isinstance(opened, FetchedImage):
             self._keep(key, opened)
         return image, opened

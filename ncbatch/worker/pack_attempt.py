@@ -55,8 +55,10 @@ class PackAttempt:
         early: list[Row] = []
         good: dict[str, _Good] = {}
         fetching = images_ahead(self._workspace.images.open, self._variant, poisoned, self._workspace.bounds)
+        ordered = self._workspace.ordered(images)
+        self._workspace.images.expect(image for image in ordered if image.key not in poisoned)
         with fetching:
-            opened = fetching.of(self._workspace.ordered(images))
+            opened = fetching.of(ordered)
             for done in self._found(images, self._jobs(opened, early)):
                 if isinstance(done, _Good):
                     good[done.job.image.key] = done

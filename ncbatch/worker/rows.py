@@ -47,6 +47,8 @@ class RowWriter:
             image_etag=image.etag,
             image_bytes=image.bytes,
             image_sha256=image.content,
+            caption=image.caption,
+            image_json=image.json,
             variant=self._variant.name,
             variant_digest=self._variant.digest,
             model=self._variant.model,

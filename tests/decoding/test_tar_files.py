@@ -17,7 +17,7 @@ from ncbatch.decoding.destination import Destination
 from ncbatch.decoding.run_reader import RunReader
 from ncbatch.plan.spec import Variant
 from ncbatch.plan.tar_names import sample_names
-from ncbatch.store import Store, open_store
+from ncbatch.store import LocalStore, ObjectInfo, Store, open_store
 from ncbatch.store.spans import Span, Spans
 from ncbatch.store.tars import Member, pack, unpack
 from tests.decoding.test_checks import _checker, _planned
@@ -140,13 +140,13 @@ def test_what_lies_side_by_side_comes_with_one_request(
     local.output.put("one", data)
     local.output.put("two", data[:100])
     read: list[tuple[str, int, int]] = []
-    get_range = type(local.output).get_range
+    get_range = LocalStore.get_range_with_info
 
-    def noted(store: Store, key: str, start: int, length: int) -> bytes:
+    def noted(store: LocalStore, key: str, start: int, length: int) -> tuple[ObjectInfo, bytes]:
         read.append((key, start, length))
         return get_range(store, key, start, length)
 
-    monkeypatch.setattr(type(local.output), "get_range", noted)
+    monkeypatch.setattr(LocalStore, "get_range_with_info", noted)
     wanted = [Span("one", 10, 20), Span("two", 90, 20), Span("one", 40, 8), Span("one", 500_000, 9)]
     spans = Spans(local.output, wanted)
     assert [spans.read(span) for span in wanted] == [

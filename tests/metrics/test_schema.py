@@ -17,7 +17,8 @@ image_key, image_etag, image_bytes, width, height, variant, variant_digest, mode
 method, steps, seed, status, error_class, error, bpp, information_bpp, bits_y, bits_z, bits_back, mse, psnr,
 ms_ssim, rd_loss, amortized_bpp, amortized_psnr, amortized_rd_loss, bitstream_key, offset, length, sha256,
 encode_seconds, device_seconds, decode_seconds, batch_size, device, host, unit, attempt, generation, adopted,
-started_at, finished_at, ncbatch_version, torch_version, steps_taken, image_sha256
+started_at, finished_at, ncbatch_version, torch_version, steps_taken, image_sha256,
+caption, image_json
 """
 NEVER_NULL = {
     "image_key",
@@ -37,7 +38,7 @@ def test_columns_are_all_there_in_order() -> None:
     assert SCHEMA.names == [name.strip() for name in COLUMNS.replace("\n", " ").split(",")]
     assert SCHEMA.names == [field.name for field in dataclasses.fields(Row)]
     assert {field.name for field in SCHEMA if not field.nullable} == NEVER_NULL
-    assert SCHEMA.metadata == {b"ncbatch.schema": b"3"}
+    assert SCHEMA.metadata == {b"ncbatch.schema": b"4"}
     assert SCHEMA.field("adopted").type == pa.bool_()
     assert SCHEMA.field("image_bytes").type == pa.int64()
     assert SCHEMA.field("device_seconds").type == pa.float64()
@@ -69,7 +70,7 @@ def test_no_rows_and_many_rows(make_row: Callable[..., Row]) -> None:
 
 def test_rows_of_an_earlier_version_have_null_in_later_columns(make_row: Callable[..., Row]) -> None:
     now = parquet_to_table(rows_to_parquet([make_row(steps_taken=7), make_row("b.png")]))
-    later = ["steps_taken", "image_sha256"]
+    later = ["steps_taken", "image_sha256", "caption", "image_json"]
     then = now.drop_columns(later).replace_schema_metadata({b"ncbatch.schema": b"1"})
     read = parquet_to_table(parquet(then))
     assert read.schema.equals(SCHEMA, check_metadata=True)
@@ -115,8 +116,8 @@ def parquet(table: pa.Table) -> bytes:
         (rows_to_parquet([])[:-9], "no whole Parquet file"),
         (parquet(pa.table({"image_key": ["a"]})), "not written by ncbatch"),
         (
-            parquet(SCHEMA.with_metadata({b"ncbatch.schema": b"4"}).empty_table()),
-            "version 4.*upgrade ncbatch",
+            parquet(SCHEMA.with_metadata({b"ncbatch.schema": b"5"}).empty_table()),
+            "version 5.*upgrade ncbatch",
         ),
         (parquet(pa.schema([SCHEMA.field(0)], SCHEMA.metadata).empty_table()), "columns are not those"),
     ],

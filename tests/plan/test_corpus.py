@@ -103,7 +103,7 @@ def test_excluded_keys_are_left_out_whatever_is_included(local: Workbench) -> No
 def test_a_run_without_exclusions_keeps_the_digest_of_before_there_were_any(local: Workbench) -> None:
     digest = RunSpec(corpus="file:///in/", variants=(make_variant(),)).digest
     spec = RunSpec(corpus="file:///in/", variants=(make_variant(),))
-    content = spec.digested({"create_only", "exclude", "shard_prefix"}, {"model"})
+    content = spec.digested({"create_only", "exclude", "shard_prefix", "output_format"}, {"model"})
     assert digest == hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     assert digest != RunSpec(corpus="file:///in/", exclude=("a",), variants=(make_variant(),)).digest
 
