@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from ncbatch.api.places import path_text, store_options
 from ncbatch.images.pixels import Pixels
-from ncbatch.metrics import query as sql
+from ncbatch.metrics import query as sql_over
 from ncbatch.metrics.table import read_table
 from ncbatch.plan.spec import read_run
 from ncbatch.store import Store, open_store
@@ -94,7 +94,22 @@ class Run:
         Raises:
             NcbatchError: The table is damaged.
         """
-        return sql.relation(self.table(), connection)
+        return sql_over.relation(self.table(), connection)
+
+    def query(self, sql: str) -> pa.Table:
+        """The result of a query as an Arrow table; the run's own table is not held in memory for it.
+
+        Args:
+            sql: A select in DuckDB's SQL over the table `metrics`. It sees that table and what finished
+                checks on a cluster found (`findings`), and nothing else: neither files nor variables.
+
+        Returns:
+            An Arrow table, with times in UTC.
+
+        Raises:
+            NcbatchError: The SQL is wrong, or the table is damaged.
+        """
+        return sql_over.query(self._store, sql)
 
     def image(self, key: str, variant: str | None = None) -> Pixels:
         """Decodes an image of the run, with the model that is kept in it.

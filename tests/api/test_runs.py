@@ -54,6 +54,18 @@ def test_a_runs_table_and_images(local: Workbench) -> None:
         run.table(["nope"])
 
 
+def test_a_query_gives_arrow_and_sees_the_table_only(local: Workbench) -> None:
+    local.add({"a.png": make_image(seed=1), "b.png": b"none"})
+    encoded(local, "v")
+    run = ncbatch.open_run(local.output.uri)
+    found = run.query("select status, count(*) as images from metrics group by status order by status")
+    assert found.to_pydict() == {"status": ["failed", "ok"], "images": [1, 1]}
+    with pytest.raises(ncbatch.NcbatchError, match="correct the SQL"):
+        run.query("select")
+    with pytest.raises(ncbatch.NcbatchError):
+        run.query("select * from read_csv('/etc/passwd')")
+
+
 def test_an_image_that_is_encoded_later_is_found(local: Workbench) -> None:
     local.add({"a.png": make_image(seed=1)})
     encoded(local, "v")
