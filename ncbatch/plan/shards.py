@@ -20,6 +20,7 @@ from ncbatch.plan.tar_index import DamagedTarError, TarFile, files_in_tar, with_
 from ncbatch.plan.units import PlannedImage, Unit
 from ncbatch.store import ObjectInfo, ObjectNotFound, Store
 from ncbatch.store.ranged_file import RangedFile
+from ncbatch.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ class Shards:
             place = place_text(InTar(file.start, file.beside))
             yield PlannedImage(f"{info.key}/{name}", info.etag, file.length, width, height, place)
         if problem is not None:
-            yield _damaged(info, f"{problem}; {len(images)} images before that are taken")
+            yield _damaged(info, f"{problem}; before that, {counted(len(images), 'images')} can be read")
 
     def _in_parquet(self, info: ObjectInfo) -> Iterator[PlannedImage]:
         try:

@@ -26,6 +26,7 @@ from ncbatch.plan.scan import Scan
 from ncbatch.plan.spec import RunSpec, Variant
 from ncbatch.report.originals import Images
 from ncbatch.store import LocalStore, StoreOptions
+from ncbatch.words import counted
 from ncbatch.worker.unit import run_unit
 from tests.workbench import ATTEMPTS, Workbench, encoded_as, make_image
 
@@ -212,7 +213,7 @@ def test_a_tar_that_is_cut_off_is_one_failure_and_loses_nothing_else(local: Work
     assert (bad.status, bad.error_class) == ("failed", "damaged_shard")
     assert "damaged" in str(bad.error) or "ends in the middle" in str(bad.error)
     inside = [row for key, row in rows.items() if key.startswith("0.tar/")]
-    assert f"{len(inside)} images before that are taken" in str(bad.error)
+    assert f"before that, {counted(len(inside), 'images')} can be read" in str(bad.error)
     others = {key for key, row in rows.items() if row.status == "ok"} - {row.image_key for row in inside}
     assert others == {"2.png", *(f"1.tar/{name}.jpg" for name in IMAGES)}
     local.add({"0.tar": whole})
