@@ -22,7 +22,7 @@ GENERATED = set(reference_pages.PAGES)
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 OF_OTHERS = {
     "--index-url", "--torch-backend", "--shm-size", "--head", "--address", "--working-dir", "--keep-memory",
-    "--size", "--longest", "--images",
+    "--size", "--longest", "--images", "--seconds",
 }  # fmt: skip
 """Flags of pip, uv, Docker, Ray and the benchmarks that stand alone in a text."""
 
