@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import os
+import warnings
 from collections.abc import Mapping
 from typing import Any, get_args
 
@@ -19,11 +20,14 @@ from ncbatch.codec import decode as decoder
 from ncbatch.codec import encode as encoder
 from ncbatch.codec.bitstream import short_digest
 from ncbatch.codec.errors import BitstreamError, WrongModelError
-from ncbatch.codec.methods import CODECS, Learned
+from ncbatch.codec.methods import CODECS, Learned, Refined
 from ncbatch.codec.model.hyperprior import Model
-from ncbatch.codec.recipe import LearnedRecipe
+from ncbatch.codec.recipe import LearnedRecipe, RefinedRecipe
+from ncbatch.codec.target import TARGET_FIELDS
+from ncbatch.codec.targeted import Ladder, encode_to_target
 from ncbatch.errors import UsageError, first_problem
 from ncbatch.images.checks import ImageError
+from ncbatch.images.distortion import SMALLEST_SIDE
 from ncbatch.images.limits import DEFAULT_LIMITS, MAX_SIDE, ImageLimits
 from ncbatch.images.pixels import Pixels
 from ncbatch.images.read import read_image
@@ -90,7 +94,7 @@ def _device(device: torch.device | str) -> str:
     return str(device)
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=8)
 def _builtin(name: str, device: str) -> Model:
     """Kept, so that coding image after image without a model of one's own does not load it each time."""
     return Model(load_checkpoint(name, StoreOptions()), device)
@@ -104,6 +108,10 @@ def encode(
     method: str | None = None,
     steps: int | None = None,
     lmbda: float | None = None,
+    target_psnr: float | None = None,
+    target_bpp: float | None = None,
+    target_bytes: int | None = None,
+    target_ssim: float | None = None,
     seed: int = 0,
     alpha: Alpha = "refuse",
 ) -> bytes:
@@ -125,6 +133,13 @@ def encode(
         steps: Steps of the refinement, in place of the preset's.
         lmbda: Weight of the MSE, on the scale 0..255, against bits per pixel; larger means better and longer.
             By default the model's own, and 0.01 without a model.
+        target_psnr: PSNR in dB that the image is to have, within 0.05 dB. At most one target is given, in the
+            place of `lmbda`: that is searched for, in all the built-in models or in `model`, which takes
+            about 1.3 times as many steps. Where no lmbda meets the target, the nearest encoding is returned,
+            with a `UserWarning` that says what it came to.
+        target_bpp: Bits per pixel that the file is to have, within 1 %.
+        target_bytes: Bytes that the file is to have, within 1 %.
+        target_ssim: MS-SSIM that the image is to have, plain below 1 and in dB from 1 on, within 0.05 dB.
         seed: Of the noise in the refinement.
         alpha: What lies behind transparent pixels, "white" or "black"; by default an image that has any is
             refused.
@@ -153,16 +168,45 @@ def encode(
         request["preset"] = "fast"
     if isinstance(model, str | os.PathLike):
         model = load_model(model)
-    if model is not None and lmbda is None:
+    targets = dict(zip(TARGET_FIELDS, (target_psnr, target_bpp, target_bytes, target_ssim), strict=True))
+    request |= targets
+    if model is not None and lmbda is None and not any(targets.values()):
         request["lmbda"] = model.info.lmbda
     recipe = _recipe({name: value for name, value in request.items() if value is not None})
+    if isinstance(recipe, RefinedRecipe) and recipe.target is not None:
+        return _encode_to_target(_pixels(image, alpha), model, recipe)
     if model is None:
         model = load_model(catalog.nearest_builtin(recipe.lmbda))
+    _check_kind(model)
+    return encoder.encode(model, [_pixels(image, alpha)], recipe)[0].outcome.data
+
+
+def _check_kind(model: Model) -> None:
     if model.info.kind != "base":
         raise UsageError(
             "a model of the kind bits-back codes packs, which the command line makes: `ncbatch pack`"
         )
-    return encoder.encode(model, [_pixels(image, alpha)], recipe)[0].outcome.data
+
+
+def _encode_to_target(pixels: Pixels, model: Model | None, recipe: Refined) -> bytes:
+    assert recipe.target is not None
+    if recipe.target.measure == "ssim" and min(pixels.shape[:2]) < SMALLEST_SIDE:
+        raise UsageError(
+            f"target_ssim: MS-SSIM needs at least {SMALLEST_SIDE} pixels a side; give target_psnr"
+        )
+    if model is not None:
+        _check_kind(model)
+        ladder = Ladder((model.info.lmbda,), (model.digest,), lambda digest: model)
+    else:
+        rungs = sorted((lmbda, name) for name, lmbda in catalog.builtin_models("base").items())
+        names = {catalog.describe_builtin(name).digest: name for _, name in rungs}
+        ladder = Ladder(
+            tuple(lmbda for lmbda, _ in rungs), tuple(names), lambda digest: load_model(names[digest])
+        )
+    encoded = encode_to_target(ladder, pixels, recipe)
+    if encoded.sought is not None and encoded.sought.note:
+        warnings.warn(encoded.sought.note, UserWarning, stacklevel=3)
+    return encoded.outcome.data
 
 
 def _recipe(request: dict[str, Any]) -> Learned:

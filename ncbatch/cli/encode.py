@@ -22,6 +22,7 @@ from ncbatch.errors import UsageError
 from ncbatch.exit_codes import ExitCode
 from ncbatch.settings import Section, Setting
 from ncbatch.store import StoreOptions
+from ncbatch.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -127,6 +128,7 @@ def encode_and_summarise(
         else:
             print_summary(summary, several=len(spec.variants) > 1)
             report = _command("report", output, options.store)
+            _print_missed(output, spec, options.store)
             out.print(
                 f"bitstreams and table: {output}; next: `{report}`; query, decode and verify read it, too"
             )
@@ -154,6 +156,22 @@ def _checked(spec: RunSpec, output: str, options: EncodeOptions) -> Places:
     if not options.ray_address and not os.environ.get("RAY_ADDRESS"):  # elsewhere, workers' machines count
         check_programs(spec)
     return places
+
+
+def _print_missed(output: str, spec: RunSpec, options: StoreOptions) -> None:
+    """Says how many images did not come as near to their target as asked."""
+    from ncbatch.codec.recipe import RefinedRecipe
+    from ncbatch.metrics.query import query
+
+    if not any(isinstance(v.recipe, RefinedRecipe) and v.recipe.target is not None for v in spec.variants):
+        return
+    table = query(open_run_store(output, options), "select count(*) as n from metrics where not target_met")
+    (missed,) = table.column("n").to_pylist()
+    if missed:
+        out.print(
+            f"{counted(missed, 'images')} missed the target; the nearest that was found was kept, and the "
+            "column `target_came` says what it is"
+        )
 
 
 def _print_failures(output: str, count: int, options: StoreOptions) -> None:

@@ -12,7 +12,7 @@ import pydantic
 from ncbatch import layout
 from ncbatch.cli.flags import flag_of
 from ncbatch.cli.variant_flags import INPUTS, VARIANT
-from ncbatch.codec.recipe import LearnedRecipe
+from ncbatch.codec.recipe import LearnedRecipe, RefinedRecipe
 from ncbatch.models import zoo
 from ncbatch.plan.spec import RunSpec, Variant
 
@@ -51,8 +51,10 @@ def _variant_flags(variant: Variant, output_uri: str) -> list[str]:
     recipe = variant.recipe
     required = {name: getattr(recipe, name) for name in _ALWAYS if name in type(recipe).model_fields}
     default = type(recipe).model_validate(required)
-    words = list(_flags(VARIANT.fields, recipe, default))
-    if isinstance(recipe, LearnedRecipe):
+    searched = isinstance(recipe, RefinedRecipe) and recipe.target is not None
+    known = [name for name in VARIANT.fields if not (searched and name == "lmbda")]
+    words = list(_flags(known, recipe, default))
+    if isinstance(recipe, LearnedRecipe) and not variant.ladder:
         words += [flag_of("model"), _model(variant, output_uri)]
     shown = variant.model_copy(update={"model": None})
     return [*words, *_flags(VARIANT.fields, shown, Variant(name=variant.name, recipe=recipe))]

@@ -114,12 +114,15 @@ def _content(run: RunStatus) -> dict[str, Any]:
 
 
 def _print_run(run: RunStatus) -> None:
-    from ncbatch.codec.recipe import LearnedRecipe
+    from ncbatch.codec.recipe import LearnedRecipe, RefinedRecipe
 
     for variant in run.spec.variants:
         recipe = variant.recipe
         if isinstance(recipe, LearnedRecipe):
-            what = f"{variant.model}, {recipe.method}, lmbda {recipe.lmbda:g}, {recipe.steps} steps"
+            target = recipe.target if isinstance(recipe, RefinedRecipe) else None
+            rate = f"target {target.shown(target.value)}" if target else f"lmbda {recipe.lmbda:g}"
+            model = variant.model or f"one of {len(variant.ladder)} models"
+            what = f"{model}, {recipe.method}, {rate}, {recipe.steps} steps"
         else:
             what = f"{recipe.method}, quality {recipe.quality}"
         out.print(f"variant {variant.name}: {what}")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
+from ncbatch.codec import bitstream
 from ncbatch.codec.bits_back.encode import PackCandidate, VerifiedPack, encode_pack, find, restored
 from ncbatch.codec.classical import decode_classical, encode_classical
 from ncbatch.codec.encode import (
@@ -21,12 +22,17 @@ from ncbatch.codec.encode import (
 )
 from ncbatch.codec.errors import BitstreamError, DecodeCheckError, DivergedError, ModelError
 from ncbatch.codec.measure import Outcome, amortized_baseline, ms_ssim
-from ncbatch.codec.methods import Amortized, Classical, Learned, Packed, SgaBitsBack
+from ncbatch.codec.methods import Amortized, Classical, Learned, Packed, Refined, SgaBitsBack
 from ncbatch.codec.model.hyperprior import Model
+from ncbatch.codec.target import TARGET_FIELDS, Measured, Sought
+from ncbatch.codec.targeted import Ladder, finish_found, nearest_model, search
 from ncbatch.images import distortion
 from ncbatch.images.pixels import Pixels
 
 _ADOPTABLE = 1.01  # a standing bitstream may be this much worse than the amortized one, by rounding
+_ADOPTABLE_FOR_TARGET = (
+    1.5  # the same where lmbda was another than the model's own; other images are far worse
+)
 
 Finish = Callable[[], Encoded]
 """Does what is left of one image's encoding; in any thread. Raises DecodeCheckError."""
@@ -70,8 +76,11 @@ class LearnedCoder:
         """The image's encoding by the encoder network alone."""
         return encode(self.model, [pixels], Amortized(lmbda=self.recipe.lmbda))[0]
 
-    def measured(self, pixels: Pixels, data: bytes) -> Encoded | None:
+    def measured(self, pixels: Pixels, data: bytes, worse: float = _ADOPTABLE) -> Encoded | None:
         """Rate and distortion of a bitstream that was found.
+
+        Args:
+            worse: by which factor its R-D loss may exceed that of the amortized encoding.
 
         Returns:
             None where it is not this image's by this variant.
@@ -81,7 +90,7 @@ class LearnedCoder:
         except (BitstreamError, ModelError, DecodeCheckError):
             return None
         amortized = amortized_baseline(self.model, pixels, self.recipe.lmbda)
-        if found.expected.rd_loss > amortized.expected.rd_loss * _ADOPTABLE:
+        if found.expected.rd_loss > amortized.expected.rd_loss * worse:
             return None
         is_amortized = found.latents.equals(amortized.latents)
         return Encoded(
@@ -93,6 +102,82 @@ class LearnedCoder:
             encode_seconds=0.0,
             device_seconds=0.0,
         )
+
+
+@dataclass(frozen=True)
+class TargetCoder:
+    """Searches, image by image, for the lmbda and the model of a ladder that meet a recipe's target."""
+
+    ladder: Ladder
+    recipe: Refined
+
+    def plain(self) -> LearnedCoder:
+        """What one try does, by the ladder's middle model: to measure how long things take."""
+        recipe = self.recipe.model_copy(update=dict.fromkeys(TARGET_FIELDS))
+        return LearnedCoder(self.ladder.model(len(self.ladder.digests) // 2), recipe)
+
+    def find(
+        self,
+        images: Sequence[Pixels],
+        resume_from: RefinementState | None = None,
+        on_pause: Pause | None = None,
+        refill: Refill | None = None,
+    ) -> Iterator[tuple[int, Finish | DivergedError]]:
+        """Finds the latents of images, one after the other: each is at steps, and by models, of its own.
+
+        Args:
+            resume_from: of the only image.
+            Others: as of `LearnedCoder.find`; no image joins.
+        """
+        for number, pixels in enumerate(images):
+            found, seconds = search(
+                self.ladder, pixels, self.recipe, number=number, resume_from=resume_from, on_pause=on_pause
+            )
+            if isinstance(found, DivergedError):
+                yield number, found
+            else:
+                yield number, partial(finish_found, pixels, self.recipe, found, seconds)
+
+    def amortized(self, pixels: Pixels) -> Encoded:
+        """The encoding by the encoder network alone, of the model that comes nearest to the target."""
+        assert self.recipe.target is not None
+        model = nearest_model(self.ladder, pixels, self.recipe.target)
+        found = LearnedCoder(model, self.recipe.model_copy(update={"lmbda": model.info.lmbda})).amortized(
+            pixels
+        )
+        return replace(found, sought=self._sought(found, model.digest, model.info.lmbda))
+
+    def measured(self, pixels: Pixels, data: bytes) -> Encoded | None:
+        """Rate and distortion of a bitstream that was found; with which lmbda it was made cannot be told.
+
+        Returns:
+            None where it is not this image's, or misses the target: whether a better one can be found is not
+            known then. A search that finds none ends with the same bytes.
+        """
+        try:
+            digest = bitstream.parse(data, max_pixels=pixels.size).model_digest
+        except BitstreamError:
+            return None
+        for index, whole in enumerate(self.ladder.digests):
+            if bitstream.short_digest(whole) == digest:
+                lmbda = self.ladder.lmbdas[index]
+                coder = LearnedCoder(
+                    self.ladder.model(index), self.plain().recipe.model_copy(update={"lmbda": lmbda})
+                )
+                return self._adopted(coder.measured(pixels, data, _ADOPTABLE_FOR_TARGET), whole)
+        return None
+
+    def _adopted(self, found: Encoded | None, digest: str) -> Encoded | None:
+        if found is None:
+            return None
+        sought = self._sought(found, digest)
+        return replace(found, sought=sought) if sought.met else None
+
+    def _sought(self, found: Encoded, digest: str, lmbda: float | None = None) -> Sought:
+        assert self.recipe.target is not None
+        area = found.width * found.height
+        measured = Measured(found.outcome.bytes, area, found.outcome.psnr, found.ms_ssim)
+        return Sought.of(self.recipe.target, measured, digest, lmbda)
 
 
 @dataclass(frozen=True)
@@ -188,5 +273,5 @@ class ClassicalCoder:
         return encoded if encoded.outcome.data == data else None
 
 
-Coder = LearnedCoder | ClassicalCoder
+Coder = LearnedCoder | TargetCoder | ClassicalCoder
 """Of variants with a file per image."""

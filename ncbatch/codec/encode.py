@@ -19,14 +19,15 @@ from ncbatch.codec.measure import Baseline, Outcome, Reconstruction, measure, ms
 from ncbatch.codec.methods import Learned, Refined
 from ncbatch.codec.model.hyperprior import Latents, Model, to_tensor
 from ncbatch.codec.recipe import STEPS_BETWEEN_PAUSES, RefinedRecipe
-from ncbatch.codec.refinement.batch import Refinement
+from ncbatch.codec.refinement.batch import Refinement, Watched
 from ncbatch.codec.refinement.canvas import Shape, padded
 from ncbatch.codec.refinement.loop import Target
 from ncbatch.codec.refinement.noise import ImageNoise
+from ncbatch.codec.target import Sought
 from ncbatch.images.pixels import Pixels
 
 RefinementState = dict[str, Tensor]
-Pause = Callable[[Refinement], None]
+Pause = Callable[[Watched], None]
 Refill = Callable[[Sequence[int]], Sequence[Pixels]]
 """Given the numbers of the images that go on, further images that fit in their tensors to go on with."""
 
@@ -44,6 +45,7 @@ class Encoded:
         encode_seconds: this image's share of its batch's time, and that of coding, decode check and measures.
         device_seconds: the former of these: for how long it kept the device busy.
         steps_taken: of refinement; fewer than asked for where the image had converged; None where unknown.
+        sought: of a recipe with a target: how it was met.
     """
 
     outcome: Outcome
@@ -54,6 +56,7 @@ class Encoded:
     encode_seconds: float
     device_seconds: float
     steps_taken: int | None = None
+    sought: Sought | None = None
 
 
 @dataclass(frozen=True)
@@ -240,7 +243,7 @@ def finish(model: Model, pixels: Pixels, recipe: Learned, found: FoundLatents) -
         # Both as the information content says: like is compared with like, and the loser is never coded.
         if refined.expected.rd_loss < baseline.expected.rd_loss:
             chosen, method = refined, recipe.method
-    outcome = _coded(model, chosen, method)
+    outcome = coded(model, chosen, method)
     return Encoded(
         outcome=outcome,
         amortized=outcome.as_baseline() if chosen is baseline else baseline.expected,
@@ -253,7 +256,7 @@ def finish(model: Model, pixels: Pixels, recipe: Learned, found: FoundLatents) -
     )
 
 
-def _coded(model: Model, found: Reconstruction, method: str) -> Outcome:
+def coded(model: Model, found: Reconstruction, method: str) -> Outcome:
     """Codes latents, and decodes the bytes again: they are what the measures say only if these latents come
     out.
     """

@@ -109,7 +109,7 @@ class Reconstruction:
         The coder takes about 0.05 % more.
         """
         height, width = self.image.shape[:2]
-        return bitstream.file_bytes(width, height, math.ceil((self.bits_y + self.bits_z) / 32))
+        return expected_bytes(height, width, self.bits_y + self.bits_z)
 
     @property
     def expected(self) -> Baseline:
@@ -123,6 +123,11 @@ class Reconstruction:
 
     def _rd_loss(self, size: int) -> float:
         return size * 8 / (self.image.size // 3) + self.lmbda * self.mse
+
+
+def expected_bytes(height: int, width: int, bits: float) -> int:
+    """The length of an image's file by its information content (see `Reconstruction.expected_bytes`)."""
+    return bitstream.file_bytes(width, height, math.ceil(bits / 32))
 
 
 def measure(model: Model, pixels: Pixels, latents: Latents, lmbda: float) -> Reconstruction:

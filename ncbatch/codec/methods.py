@@ -116,6 +116,12 @@ class SgaBitsBack(SgaRecipe, InferringRecipe):
     }
     repeated: ClassVar[Mapping[str, int]] = {"steps": 1, "bbvi_steps": 2}
 
+    @pydantic.model_validator(mode="after")
+    def _no_target(self) -> SgaBitsBack:
+        if self.target is not None:
+            raise ValueError("a target is for methods that make a file of each image; use sga, or give lmbda")
+        return self
+
     def unrefined(self) -> BitsBackBbvi:
         """The recipe with the same inference for the encoder network's y."""
         said = {name: getattr(self, name) for name in BitsBackBbvi.model_fields if name != "method"}

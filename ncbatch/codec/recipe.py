@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 import pydantic
 from pydantic import Field
 
+from ncbatch.codec.target import TARGET_FIELDS, Targeted
 from ncbatch.errors import UsageError
 
 PAPER_STEPS = 2000
@@ -64,7 +65,7 @@ _ABSENT: dict[str, Any] = {
 """What digests say of the fields that a method does not have. Runs were written with all of them once; may
 never change, and a new field never joins."""
 
-LATER: dict[str, Any] = {"patience": 0}
+LATER: dict[str, Any] = {"patience": 0, **dict.fromkeys(TARGET_FIELDS)}
 """Fields that came after runs had been written, each with the value that means nothing: digests leave it out,
 so that those runs keep theirs."""
 
@@ -179,8 +180,10 @@ def learning_rate_field(value: float) -> Any:
     return Field(value, gt=0, le=1, description=text, json_schema_extra={"unit": "RATE"})
 
 
-class RefinedRecipe(LearnedRecipe):
+class RefinedRecipe(Targeted, LearnedRecipe):
     """A method that optimises latents by Adam, under a relaxation of the rounding of its own.
+
+    With a target, each image has an lmbda of its own, and the recipe's says nothing.
 
     Attributes:
         steps: of Adam.

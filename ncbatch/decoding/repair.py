@@ -55,25 +55,23 @@ def restore_models(output: Store, spec: RunSpec, options: StoreOptions) -> None:
 
     A checkpoint that cannot be put back is left as it is, for a verification to report.
     """
-    for variant in spec.variants:
-        if variant.model is None or variant.model_digest is None:
-            continue
+    for digest, name in spec.models.items():
         try:
-            kept_model(output, variant.model_digest)
+            kept_model(output, digest)
             continue
         except ModelError as error:
             problem = error
         try:
-            original = load_model(variant.model, options)
+            original = load_model(name, options)
         except (ModelError, StoreError) as error:
-            log.warning("%s; it cannot be put back from %s: %s", problem, variant.model, error)
+            log.warning("%s; it cannot be put back from %s: %s", problem, name, error)
             continue
-        if original.digest != variant.model_digest:
-            log.warning("%s; it cannot be put back: %s is another model now", problem, variant.model)
+        if original.digest != digest:
+            log.warning("%s; it cannot be put back: %s is another model now", problem, name)
             continue
         key = layout.model_key(original.digest)
         output.put(key, original.to_bytes())
-        log.info("put back %s%s from %s", output.uri, key, variant.model)
+        log.info("put back %s%s from %s", output.uri, key, name)
 
 
 def planned_already(output: Store, damaged: Sequence[StandingRow]) -> int:

@@ -10,7 +10,8 @@ from ncbatch.images.pixels import Pixels
 
 _ROWS = 256  # bounds the memory of the differences, whatever the image's size
 _CPU = torch.device("cpu")
-_SMALLEST_SIDE = 161  # below, five scales of an 11-tap window do not fit
+SMALLEST_SIDE = 161
+"""Of an image that MS-SSIM is defined for: below, five scales of an 11-tap window do not fit."""
 
 
 def mse(a: Pixels, b: Pixels) -> float:
@@ -41,7 +42,7 @@ def ms_ssim(a: Pixels, b: Pixels, device: torch.device = _CPU) -> float | None:
         device: where it is computed; in float32, which must not be shortened to TF32: variances are small
             differences of large squares.
     """
-    if min(a.shape[:2]) < _SMALLEST_SIDE:
+    if min(a.shape[:2]) < SMALLEST_SIDE:
         return None
 
     def plane(image: Pixels, channel: int) -> torch.Tensor:

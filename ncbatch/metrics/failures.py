@@ -42,6 +42,7 @@ CLASSES: dict[str, FailureClass] = {
         "variant",
         "leave them out with --exclude, or encode them into another output with a larger --max-bytes",
     ),
+    "too_small": FailureClass("variant", "encode them into another output with --target-psnr"),
     "transparent": FailureClass("variant", "encode them into another output with --alpha white or black"),
     "changed": FailureClass("image", "they changed during the run; run the same encode command again"),
     "missing": FailureClass("image", f"put the files back; {_RETRY}"),

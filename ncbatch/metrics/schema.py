@@ -18,7 +18,10 @@ from ncbatch.metrics.errors import MetricsError
 SCHEMA_VERSION = 4
 VERSION_KEY = b"ncbatch.schema"
 
-_SINCE = {"steps_taken": 2, "image_sha256": 3, "caption": 4, "image_json": 4}
+_SINCE = {
+    "steps_taken": 2, "image_sha256": 3, "caption": 4, "image_json": 4, "target_measure": 4,
+    "target_value": 4, "target_came": 4, "target_met": 4, "target_tries": 4,
+}  # fmt: skip
 """The version of columns that came later; rows of earlier versions have null there."""
 
 _DICTIONARY_ROWS = 32
@@ -46,7 +49,10 @@ class Row:
     variant_digest: Annotated[str, "SHA-256 of the recipe: model, method and all hyper-parameters"]
     model: Annotated[str | None, "name of the model; null for classical codecs"] = None
     model_digest: Annotated[str | None, "SHA-256 of the checkpoint; null for classical codecs"] = None
-    lmbda: Annotated[float | None, "weight of the MSE in the R-D loss; null for classical codecs"] = None
+    lmbda: Annotated[
+        float | None,
+        "weight of the MSE in the R-D loss; with a target, the one that was found; null for classical codecs",
+    ] = None
     method: Annotated[
         str | None,
         "how the latents were found, or the classical codec; amortized where a variant fell back to it",
@@ -135,6 +141,24 @@ class Row:
         str | None,
         "what else stands there, as a JSON object: the fields of the sample's json, its other small members "
         "by suffix, or the other columns of numbers and text",
+    ] = None
+    target_measure: Annotated[
+        str | None,
+        "what the variant asks for in the place of lmbda: psnr, bpp, bytes or ssim; null without a target, "
+        "and in rows of earlier versions, as in the next four",
+    ] = None
+    target_value: Annotated[
+        float | None,
+        "how much of it: dB, bits per pixel, bytes, or MS-SSIM, plain below 1 and in dB from 1 on",
+    ] = None
+    target_came: Annotated[float | None, "what came, in the same unit"] = None
+    target_met: Annotated[
+        bool | None,
+        "whether what came is within 1 % of the rate or 0.05 dB; where it is not, it is the nearest that was "
+        "found, and `error` says so",
+    ] = None
+    target_tries: Annotated[
+        int | None, "how many values of lmbda were tried; null if adopted, as are lmbda and rd_loss then"
     ] = None
 
 

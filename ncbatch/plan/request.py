@@ -13,11 +13,12 @@ import yaml
 
 from ncbatch.codec import methods
 from ncbatch.codec.methods import CLASSICAL, CODECS, DEFAULT_METHOD, KINDS, LEARNED, Classical
-from ncbatch.codec.recipe import PRESETS, LearnedRecipe
+from ncbatch.codec.recipe import PRESETS, LearnedRecipe, RefinedRecipe
+from ncbatch.codec.target import TARGET_FIELDS
 from ncbatch.errors import UsageError, first_problem, unknown
 from ncbatch.models import catalog
 from ncbatch.models.source import describe_model
-from ncbatch.plan.spec import RunSpec, Variant
+from ncbatch.plan.spec import LadderModel, RunSpec, Variant
 from ncbatch.store import ObjectNotFound, StoreOptions, open_store
 from ncbatch.store.objects import portable, read_object
 
@@ -74,7 +75,8 @@ def make_variant(request: Request, options: StoreOptions) -> Variant:
     """A variant with everything filled in.
 
     Without a model it is the built-in one trained nearest to lmbda; without lmbda it is the model's own;
-    without both it is `DEFAULT_LMBDA`. Without a name it is the method's, or the preset's.
+    without both it is `DEFAULT_LMBDA`. With a target and without a model, it has all the built-in ones.
+    Without a name it is the method's, or the preset's.
 
     Raises:
         pydantic.ValidationError: a value is out of range.
@@ -92,6 +94,7 @@ def make_variant(request: Request, options: StoreOptions) -> Variant:
         raise UsageError(f"--quality is for the codecs {', '.join(CODECS)}; learned methods have --lmbda")
     name = request.get("model") and portable(request["model"])
     model = describe_model(name, options) if name else None
+    _check_target(request)
     lmbda = request.get("lmbda", model.info.lmbda if model else DEFAULT_LMBDA)
     preset = request.get("preset")
     if preset is not None and preset not in PRESETS:
@@ -99,7 +102,10 @@ def make_variant(request: Request, options: StoreOptions) -> Variant:
     kind = LEARNED[method]
     fields = {n: request[n] for n in methods.FIELDS if n in request} | {"method": method, "lmbda": lmbda}
     recipe = kind.model_validate({**(kind.preset(preset) if preset else {}), **fields})
-    if model is None:
+    ladder: tuple[LadderModel, ...] = ()
+    if model is None and isinstance(recipe, RefinedRecipe) and recipe.target is not None:
+        ladder = _builtin_ladder(options)
+    elif model is None:
         name = catalog.nearest_builtin(recipe.lmbda, "bits-back" if recipe.uses_bits_back else "base")
         model = describe_model(name, options)
     elif recipe.uses_bits_back and model.info.kind != "bits-back":
@@ -109,10 +115,28 @@ def make_variant(request: Request, options: StoreOptions) -> Variant:
     return Variant(
         name=request.get("name") or preset or recipe.method,
         model=name,
-        model_digest=model.digest,
+        model_digest=model.digest if model else None,
+        ladder=ladder,
         recipe=recipe,
         **rest,
     )
+
+
+def _check_target(request: Request) -> None:
+    given = [name for name in TARGET_FIELDS if request.get(name) is not None]
+    if given and "lmbda" in request:
+        flag = given[0].replace("_", "-")
+        raise UsageError(f"--lmbda cannot be given beside --{flag}, which searches for it; leave one out")
+
+
+def _builtin_ladder(options: StoreOptions) -> tuple[LadderModel, ...]:
+    """The built-in models of the kind base, by ascending lmbda."""
+    described = {name: describe_model(name, options) for name in catalog.builtin_models("base")}
+    models = [
+        LadderModel(name=name, digest=model.digest, lmbda=model.info.lmbda)
+        for name, model in described.items()
+    ]
+    return tuple(sorted(models, key=lambda model: model.lmbda))
 
 
 def _classical(request: Request) -> Classical:

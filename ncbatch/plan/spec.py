@@ -18,6 +18,14 @@ from ncbatch.images.limits import MAX_BYTES, ImageLimits
 from ncbatch.store import AccessDenied, ObjectNotFound, Store
 
 
+class LadderModel(pydantic.BaseModel, frozen=True, extra="forbid"):
+    """A model that a search for a target may choose. lmbda: that it was trained with."""
+
+    name: str
+    digest: str
+    lmbda: float
+
+
 class Variant(pydantic.BaseModel, frozen=True, extra="forbid"):
     """One named encoding recipe: everything that decides what an image becomes."""
 
@@ -35,8 +43,10 @@ class Variant(pydantic.BaseModel, frozen=True, extra="forbid"):
         "folder, or compressai:mbt2018-mean/<1..8>",
         json_schema_extra={"unit": "MODEL", "default": "the built-in one trained nearest to --lmbda"},
     )
-    """As it was asked for, the digest decides; None of classical codecs."""
+    """As it was asked for, the digest decides; None of classical codecs, and where there is a ladder."""
     model_digest: str | None = None
+    ladder: tuple[LadderModel, ...] = ()
+    """With a target: the models to choose from, by ascending lmbda, in the place of one."""
     recipe: Recipe
     alpha: Literal["refuse", "white", "black"] = pydantic.Field(
         "refuse",
@@ -74,8 +84,17 @@ class Variant(pydantic.BaseModel, frozen=True, extra="forbid"):
         """What a digest is made of."""
         if self.max_bytes == MAX_BYTES:  # runs from before there was such a thing keep their digest
             leaving_out = leaving_out | {"max_bytes"}
-        content = self.model_dump(mode="json", exclude=leaving_out | {"recipe"})
+        content = self.model_dump(mode="json", exclude=leaving_out | {"recipe", "ladder"})
+        if self.ladder:
+            content["ladder"] = [model.digest for model in self.ladder]
         return content | {"recipe": self.recipe.digested()}
+
+    @property
+    def models(self) -> dict[str, str]:
+        """Names of the models that it takes, by digest; none of classical codecs."""
+        if self.model is not None and self.model_digest is not None:
+            return {self.model_digest: self.model}
+        return {model.digest: model.name for model in self.ladder}
 
 
 class RunSpec(pydantic.BaseModel, frozen=True, extra="forbid"):
@@ -144,11 +163,7 @@ class RunSpec(pydantic.BaseModel, frozen=True, extra="forbid"):
     @property
     def models(self) -> dict[str, str]:
         """Names of the learned variants' models, by digest."""
-        return {
-            variant.model_digest: variant.model
-            for variant in self.variants
-            if variant.model is not None and variant.model_digest is not None
-        }
+        return {digest: name for variant in self.variants for digest, name in variant.models.items()}
 
     @property
     def max_pixels(self) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ncbatch.codec.recipe import LearnedRecipe
+from ncbatch.codec.recipe import LearnedRecipe, RefinedRecipe
 from ncbatch.plan.spec import Variant
 
 AMORTIZED = "amortized"
@@ -126,7 +126,10 @@ def _average(means: Sequence[Means]) -> Means:
 
 
 def _lmbda(variant: Variant) -> float | None:
-    return variant.recipe.lmbda if isinstance(variant.recipe, LearnedRecipe) else None
+    recipe = variant.recipe
+    if isinstance(recipe, RefinedRecipe) and recipe.target is not None:
+        return None  # each image has its own
+    return recipe.lmbda if isinstance(recipe, LearnedRecipe) else None
 
 
 def _own_lmbdas(variants: Sequence[Variant]) -> dict[str | None, float | None]:

@@ -11,7 +11,7 @@ from functools import partial
 import torch
 
 from ncbatch.codec import bitstream
-from ncbatch.codec.codecs import Coder, Finish, LearnedCoder
+from ncbatch.codec.codecs import Coder, Finish, LearnedCoder, TargetCoder
 from ncbatch.codec.encode import Encoded
 from ncbatch.codec.errors import DecodeCheckError, DivergedError
 from ncbatch.codec.recipe import RefinedRecipe
@@ -187,7 +187,7 @@ class Attempt:
 
     def _fallen_back(self, job: FetchedImage, failure: Failure) -> Row:
         fall_back = self._variant.fall_back and failure.error_class != OUT_OF_MEMORY
-        if not fall_back or not isinstance(self._coder, LearnedCoder):
+        if not fall_back or not isinstance(self._coder, LearnedCoder | TargetCoder):
             return self._writer.failed(job.image, failure)
         started = datetime.now(timezone.utc)
         try:

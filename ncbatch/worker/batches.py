@@ -13,7 +13,7 @@ import torch
 
 from ncbatch.codec.encode import padded_shape
 from ncbatch.codec.errors import DecodeCheckError, DivergedError
-from ncbatch.codec.refinement.batch import Refinement
+from ncbatch.codec.refinement.batch import Watched
 from ncbatch.codec.refinement.canvas import shared
 from ncbatch.images.pixels import Pixels
 from ncbatch.metrics.failures import Failure
@@ -231,7 +231,7 @@ def refined(
         images.extend(job.image for job in found)
         return [job.pixels for job in found]
 
-    def pause(refinement: Refinement) -> None:
+    def pause(refinement: Watched) -> None:
         at = [images[number] for number in refinement.numbers]
         progress.at_steps(at, refinement.steps_taken, refinement.has_ended)
         tracer.look(refinement, at)

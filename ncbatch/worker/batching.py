@@ -7,7 +7,7 @@ from typing import Protocol
 
 import torch
 
-from ncbatch.codec.recipe import BaseRecipe
+from ncbatch.codec.recipe import BaseRecipe, RefinedRecipe
 from ncbatch.codec.refinement.canvas import Shape
 
 _GAIN = 0.05
@@ -64,6 +64,8 @@ def new_batching(images: int | None, device: torch.device, recipe: BaseRecipe) -
         device: that they are refined on.
         recipe: of the variant.
     """
+    if isinstance(recipe, RefinedRecipe) and recipe.target is not None:
+        return FixedBatches(1)  # each is at steps, and by models, of its own
     if images is not None:
         return FixedBatches(images)
     # On a CPU every image is computed in tensors of its own; see `codec.refinement.batch`.

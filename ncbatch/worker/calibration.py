@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ncbatch.codec.codecs import ClassicalCoder, Coder, LearnedCoder, PackCoder
+from ncbatch.codec.codecs import ClassicalCoder, Coder, LearnedCoder, PackCoder, TargetCoder
 from ncbatch.codec.encode import padded_shape
 from ncbatch.codec.errors import DivergedError
 from ncbatch.codec.model.hyperprior import Model
-from ncbatch.codec.recipe import LearnedRecipe, PackedRecipe
+from ncbatch.codec.recipe import BaseRecipe, LearnedRecipe, PackedRecipe, RefinedRecipe
 from ncbatch.codec.refinement.canvas import canvas
 from ncbatch.images.checks import ImageError
 from ncbatch.images.pixels import Pixels
@@ -32,6 +32,7 @@ from ncbatch.store import Store, StoreOptions
 from ncbatch.worker.batches import memory_failure
 from ncbatch.worker.batching import Batching, new_batching
 from ncbatch.worker.bounds import Bounds
+from ncbatch.worker.workspace import ladder_of
 
 _SIDE = 512
 _SMALL_SIDE = 64
@@ -41,6 +42,8 @@ _LEAST_STEPS, _MOST_STEPS = 8, 8192
 _GROWING_STEPS = 100
 """In a batch whose size is tried: as many as make the rest of it small on a fast device."""
 _SAMPLES = 3
+TRIES = 1.3
+"""Times as long as an encoding with one lmbda takes one with a target, about (see docs/targets.md)."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,8 @@ class Costs:
 
 def seconds_per_pixel(coder: Coder | PackCoder, batching: Batching, bounds: Bounds) -> float:
     """Seconds that encoding takes per pixel; arguments as of `costs_per_pixel`."""
+    if isinstance(coder, TargetCoder):
+        return TRIES * seconds_per_pixel(coder.plain(), batching, bounds)
     costs = costs_per_pixel(coder, batching, bounds)
     times = {n: getattr(coder.recipe, n) * coder.recipe.repeated[n] for n in costs.repeated}
     return costs.base + sum(seconds * times[name] for name, seconds in costs.repeated.items())
@@ -146,11 +151,13 @@ def _settled_size(coder: Coder | PackCoder, batching: Batching, image: Pixels) -
 
 
 def _device(coder: Coder | PackCoder) -> torch.device:
-    return torch.device("cpu") if isinstance(coder, ClassicalCoder) else coder.model.device
+    return coder.model.device if isinstance(coder, LearnedCoder | PackCoder) else torch.device("cpu")
 
 
 def try_out(coder: Coder | PackCoder) -> None:
     """Encodes a very small image with one repetition of each kind, to see whether that works."""
+    if isinstance(coder, TargetCoder):
+        coder = coder.plain()
     counts = {name: 1 for name in coder.recipe.repeated if getattr(coder.recipe, name)}
     _seconds(_with(coder, counts), [np.zeros((_SMALL_SIDE, _SMALL_SIDE, 3), dtype=np.uint8)], finishers=1)
 
@@ -206,18 +213,24 @@ def estimate(
     samples = _samples(max(wanted.values(), key=len), corpus)
     area = sum(sample.shape[0] * sample.shape[1] for sample in samples)
     found = []
-    models: dict[str, Model] = {}
+    loaded: dict[str, Model] = {}
+
+    def load(names: Mapping[str, str], digest: str) -> Model:
+        if digest not in loaded:
+            loaded[digest] = Model(load_model(names[digest], options), device)
+        return loaded[digest]
+
     for variant in spec.variants:
         if not (images := wanted.get(variant.name)):
             continue
         pixels = total_pixels(images)
         coder: Coder | PackCoder
         recipe, packs = variant.recipe, variant.recipe.uses_bits_back
-        if isinstance(recipe, LearnedRecipe):
-            assert variant.model is not None
-            if variant.model not in models:
-                models[variant.model] = Model(load_model(variant.model, options), device)
-            model = models[variant.model]
+        if isinstance(recipe, RefinedRecipe) and recipe.target is not None:
+            coder = TargetCoder(ladder_of(variant, partial(load, variant.models)), recipe)
+            encoded = [coder.amortized(sample) for sample in samples]
+        elif isinstance(recipe, LearnedRecipe):
+            (model,) = (load(variant.models, digest) for digest in variant.models)
             learned = LearnedCoder(model, recipe)
             coder = PackCoder(model, recipe) if isinstance(recipe, PackedRecipe) else learned
             encoded = [learned.amortized(sample) for sample in samples]
@@ -230,9 +243,17 @@ def estimate(
         per_unit = pixels_per_unit(pixels, seconds, unit_seconds, workers, packs=packs)
         at_least = PACK_IMAGES if packs else 1
         units = list(make_units(images, variant.name, variant.digest, 0, per_unit, at_least))
-        size = coded / area * pixels if area else 0.0
+        size = _asked_size(recipe, images) or (coded / area * pixels if area else 0.0)
         found.append(Estimate(variant.name, units, seconds, size))
     return found
+
+
+def _asked_size(recipe: BaseRecipe, images: Sequence[PlannedImage]) -> float | None:
+    """Bytes that a run's files are to have together, where that is what is asked for."""
+    target = recipe.target if isinstance(recipe, RefinedRecipe) else None
+    if target is None or not target.is_rate:
+        return None
+    return target.value * (len(images) if target.measure == "bytes" else total_pixels(images) / 8)
 
 
 def _samples(images: Sequence[PlannedImage], corpus: Store) -> list[Pixels]:

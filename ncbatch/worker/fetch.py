@@ -6,7 +6,9 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from ncbatch.codec.recipe import RefinedRecipe
 from ncbatch.images.checks import ImageError
+from ncbatch.images.distortion import SMALLEST_SIDE
 from ncbatch.images.limits import ImageLimits
 from ncbatch.images.pixels import Pixels
 from ncbatch.images.read import read_image
@@ -57,6 +59,8 @@ def images_ahead(
         if image.key in poisoned:
             return image, poisoned[image.key]
         image, found = opener(image, variant)
+        if isinstance(found, FetchedImage) and (failure := _unfit(variant, found.pixels)):
+            return image, failure
         if isinstance(found, FetchedImage):
             found = replace(found, standing=tuple(standing(image)))
         return image, found
@@ -66,6 +70,17 @@ def images_ahead(
         return found.area if isinstance(found, FetchedImage) else 0
 
     return Ahead(opened, lambda image: image.pixels, bounds.fetchers, bounds.ahead, weight)
+
+
+def _unfit(variant: Variant, pixels: Pixels) -> Failure | None:
+    """Why a variant cannot encode an image that could be read."""
+    recipe = variant.recipe
+    target = recipe.target if isinstance(recipe, RefinedRecipe) else None
+    if target is None or target.measure != "ssim" or min(pixels.shape[:2]) >= SMALLEST_SIDE:
+        return None
+    height, width = pixels.shape[:2]
+    what = f"{width} x {height} pixels: MS-SSIM needs at least {SMALLEST_SIDE} a side"
+    return Failure("too_small", f"{what}; encode it into another output with --target-psnr")
 
 
 def open_image(inputs: Inputs, image: PlannedImage, variant: Variant) -> Opened:

@@ -11,7 +11,8 @@ import torch
 
 from ncbatch import __version__
 from ncbatch.codec.encode import Encoded
-from ncbatch.codec.recipe import LearnedRecipe
+from ncbatch.codec.recipe import LearnedRecipe, RefinedRecipe
+from ncbatch.codec.target import Sought
 from ncbatch.metrics.failures import Failure
 from ncbatch.metrics.schema import Row
 from ncbatch.plan.spec import Variant
@@ -42,6 +43,7 @@ class RowWriter:
 
     def _row(self, image: PlannedImage, status: str) -> Row:
         recipe = self._variant.recipe
+        searched = isinstance(recipe, RefinedRecipe) and recipe.target is not None
         return Row(
             image_key=image.key,
             image_etag=image.etag,
@@ -53,7 +55,7 @@ class RowWriter:
             variant_digest=self._variant.digest,
             model=self._variant.model,
             model_digest=self._variant.model_digest,
-            lmbda=recipe.lmbda if isinstance(recipe, LearnedRecipe) else None,
+            lmbda=None if searched else recipe.lmbda if isinstance(recipe, LearnedRecipe) else None,
             method=recipe.method,
             steps=recipe.steps if isinstance(recipe, LearnedRecipe) else None,
             seed=recipe.seed if isinstance(recipe, LearnedRecipe) else None,
@@ -103,11 +105,24 @@ class RowWriter:
         row.bitstream_key, row.offset, row.length = bitstream_key, offset, len(outcome.data)
         row.sha256 = hashlib.sha256(outcome.data).hexdigest()
         row.steps_taken = encoded.steps_taken
+        if encoded.sought is not None:
+            self._say_sought(row, encoded.sought)
         if not work.adopted:
             others = encoded.device_seconds * (work.batch_size - 1)
             row.encode_seconds = encoded.encode_seconds + others
             row.device_seconds = encoded.device_seconds
         row.decode_seconds, row.batch_size = outcome.decode_seconds, work.batch_size
-        row.method, row.error, row.adopted = work.method or row.method, work.note, work.adopted
+        row.method, row.adopted = work.method or row.method, work.adopted
+        row.error = work.note or row.error
         row.started_at = work.started_at
         return row
+
+    def _say_sought(self, row: Row, sought: Sought) -> None:
+        """The model and the lmbda that a search found, and how it met its target."""
+        row.model, row.model_digest = self._variant.models[sought.model_digest], sought.model_digest
+        row.lmbda, row.target_tries = sought.lmbda, sought.tries
+        row.target_measure, row.target_value = sought.target.measure, sought.target.value
+        row.target_came, row.target_met = sought.came, sought.met
+        row.error = sought.note
+        if sought.lmbda is None:
+            row.rd_loss = row.amortized_rd_loss = None

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ncbatch.codec.refinement.batch import Refinement
+from ncbatch.codec.refinement.batch import Watched
 from ncbatch.codec.refinement.loop import TracePoint
 from ncbatch.images.distortion import psnr
 from ncbatch.metrics.traces import write_trace
@@ -50,7 +50,7 @@ class Tracer:
                 if not math.isnan(s)
             ]
 
-    def look(self, refinement: Refinement, images: Sequence[PlannedImage]) -> None:
+    def look(self, refinement: Watched, images: Sequence[PlannedImage]) -> None:
         """Keeps rate and distortion of the images whose step is one to be traced; `images` are the
         refinement's.
         """

@@ -59,7 +59,7 @@ class UnitProgress:
         with self._lock:
             self._step = max(steps, default=0)
             for image, step, ended in zip(images, steps, has_ended, strict=True):
-                share = self._refined * (1.0 if ended else step / max(self._steps, 1))
+                share = self._refined * (1.0 if ended else min(step / max(self._steps, 1), 1.0))
                 if image.key not in self._shares:  # it begins, or goes on from a state that was saved
                     self._begun_at += share * self._pixels[image.key] / self._total
                 self._shares[image.key] = share

@@ -14,7 +14,7 @@ from safetensors.torch import load, save
 
 from ncbatch import __version__, layout
 from ncbatch.codec.encode import RefinementState
-from ncbatch.codec.refinement.batch import Refinement
+from ncbatch.codec.refinement.batch import Watched
 from ncbatch.plan.spec import Variant
 from ncbatch.plan.units import PlannedImage, Unit
 from ncbatch.store import ObjectNotFound, Store, StoreError
@@ -135,12 +135,12 @@ class WorkInProgress:
         name = hashlib.sha256(f"{__version__} {_LAYOUT} {image.key}".encode()).hexdigest()
         return f"{layout.kept_prefix(self._unit)}{name}.safetensors"
 
-    def due(self, refinement: Refinement, *, at_once: bool = False) -> bool:
+    def due(self, refinement: Watched, *, at_once: bool = False) -> bool:
         """Whether it is time to save the refinement's state, or there is something to save at once."""
         early = not at_once and time.monotonic() - self._saved_at < self._seconds
         return not (early or refinement.done or refinement.step == 0)
 
-    def save(self, refinement: Refinement, images: Sequence[PlannedImage], more: RefinementState) -> None:
+    def save(self, refinement: Watched, images: Sequence[PlannedImage], more: RefinementState) -> None:
         """Saves the refinement's state with `more` beside it, in the place of what stands there."""
         places = {image.key: index for index, image in enumerate(self._planned)}
         members = torch.tensor([places[image.key] for image in images])

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
-from ncbatch.codec.codecs import ClassicalCoder, Coder, LearnedCoder, PackCoder
+from ncbatch.codec.codecs import ClassicalCoder, Coder, LearnedCoder, PackCoder, TargetCoder
 from ncbatch.codec.methods import ClassicalRecipe
-from ncbatch.codec.recipe import PackedRecipe
+from ncbatch.codec.model.hyperprior import Model
+from ncbatch.codec.recipe import PackedRecipe, RefinedRecipe
 from ncbatch.codec.refinement.batch import shares_tensors
 from ncbatch.codec.refinement.canvas import canvas
+from ncbatch.codec.targeted import Ladder
 from ncbatch.models.loading import ModelSource, RunModels
 from ncbatch.plan.spec import RunSpec, Variant
 from ncbatch.plan.units import PlannedImage, Unit
@@ -26,6 +28,13 @@ from ncbatch.worker.tracer import Tracer
 from ncbatch.worker.unit_progress import UnitProgress
 from ncbatch.worker.waiting import Canvas, by_shape, own_shape
 from ncbatch.worker.work_in_progress import WorkInProgress
+
+
+def ladder_of(variant: Variant, load: Callable[[str], Model]) -> Ladder:
+    """The models that a search may choose from; load: gives one by its digest."""
+    digests = tuple(variant.models)
+    lmbdas = tuple(model.lmbda for model in variant.ladder) or (load(digests[0]).info.lmbda,)
+    return Ladder(lmbdas, digests, load)
 
 
 @dataclass
@@ -69,6 +78,8 @@ class Workspace:
         recipe = variant.recipe
         if isinstance(recipe, ClassicalRecipe):
             return ClassicalCoder(recipe)
+        if isinstance(recipe, RefinedRecipe) and recipe.target is not None:
+            return TargetCoder(ladder_of(variant, self.models.get), recipe)
         assert variant.model_digest is not None
         model = self.models.get(variant.model_digest)
         return PackCoder(model, recipe) if isinstance(recipe, PackedRecipe) else LearnedCoder(model, recipe)

@@ -169,3 +169,19 @@ def test_damaged_bytes_are_refused() -> None:
             ncbatch.decode(damaged)
     with pytest.raises(ncbatch.NcbatchError, match="more than the limit"):
         ncbatch.decode(data, max_pixels=100)
+
+
+@pytest.mark.filterwarnings("ignore:the target of .* bytes was not met")  # so few steps are not exact
+def test_a_target_takes_the_place_of_lmbda() -> None:
+    image = make_image(128, 96, seed=1)
+    large, small = (ncbatch.encode(image, MODEL, steps=10, target_bytes=size) for size in (1100, 700))
+    assert len(small) < len(large)
+    with pytest.warns(
+        UserWarning, match="the target of a PSNR of 90.00 dB was not met; the nearest that was"
+    ):
+        data = ncbatch.encode(image, MODEL, steps=4, target_psnr=90)
+    assert ncbatch.decode(data, MODEL).shape == image.shape
+    with pytest.raises(ncbatch.NcbatchError, match="MS-SSIM needs at least 161 pixels a side"):
+        ncbatch.encode(image, MODEL, steps=4, target_ssim=0.98)
+    with pytest.raises(ncbatch.NcbatchError, match="lmbda cannot be given beside"):
+        ncbatch.encode(image, MODEL, lmbda=0.01, target_bpp=1)

@@ -163,3 +163,37 @@ def test_what_is_wrong_with_a_profile_of_storage_is_named(tmp_path: Path, storag
     path.write_text(f"storage: {storage}\nvariants: [{{method: map}}]")
     with pytest.raises(UsageError, match=message):
         storage_profile(str(path), OPTIONS)
+
+
+def test_a_target_takes_the_place_of_lmbda_and_model(tmp_path: Path) -> None:
+    found = variants(tmp_path, "variants: [{preset: fast, target_psnr: [30, 34]}]")
+    assert list(found) == ["fast-30", "fast-34"]
+    variant = found["fast-34"]
+    assert (variant.model, variant.model_digest, len(variant.ladder)) == (None, None, 7)
+    assert [model.lmbda for model in variant.ladder] == sorted(model.lmbda for model in variant.ladder)
+    assert variant.models == {model.digest: model.name for model in variant.ladder}
+    assert variant.recipe.target is not None
+    assert (variant.recipe.target.measure, variant.recipe.target.value) == ("psnr", 34)
+    assert variant.digest != found["fast-30"].digest
+    assert "target_psnr" not in variants(tmp_path, "variants: [{preset: fast}]")["fast"].recipe.digested()
+    one = variants(tmp_path, "variants: [{target_bytes: 900, model: base-0.010}]")["sga"]
+    assert (one.model, one.ladder, list(one.models.values())) == ("base-0.010", (), ["base-0.010"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            "target_psnr: 30, lmbda: 0.01",
+            "--lmbda cannot be given beside --target-psnr, which searches for it",
+        ),
+        ("target_psnr: 30, target_bpp: 1", "target_psnr and target_bpp cannot both be met"),
+        ("target_ssim: 1", "1 is a lossless image"),
+        ("target_psnr: 30, method: amortized", "the method amortized does not refine; leave out target_psnr"),
+        ("target_psnr: 30, method: sga+bits-back", "a target is for methods that make a file of each image"),
+        ("target_bytes: 0", "--target-bytes: 0 is not at least 1"),
+    ],
+)
+def test_targets_that_cannot_be(tmp_path: Path, fields: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        variants(tmp_path, f"variants: [{{{fields}}}]")

@@ -180,7 +180,14 @@ def test_every_error_class_that_is_written_is_known() -> None:
 
     written = {*get_args(ErrorClass), OUT_OF_MEMORY}
     written |= {failure_of(error).error_class for error in (DivergedError(""), DecodeCheckError(""))}
-    written |= {"missing", "access_denied", "refused", "changed", "too_many_bytes"}  # of `open_image`
+    written |= {
+        "missing",
+        "access_denied",
+        "refused",
+        "changed",
+        "too_many_bytes",
+        "too_small",
+    }  # of `open_image`
     written |= {"process_killed", "deadline", "internal_error", "device_failed"}  # of the pool
     assert written == CLASSES.keys()
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -20,6 +21,36 @@ from ncbatch.codec.methods import Refined
 from ncbatch.codec.model.extents import fitted
 from ncbatch.codec.model.hyperprior import Latents, Model
 from ncbatch.codec.refinement.loop import JointRefinement, Target, TracePoint
+
+
+class Watched(Protocol):
+    """A refinement in progress, as those see it who look at it, or save its state, between its steps."""
+
+    @property
+    def numbers(self) -> Sequence[int]:
+        """Of the images that it holds; all else that is said of each image is in their order."""
+
+    @property
+    def steps_taken(self) -> Sequence[int]:
+        """By each image."""
+
+    @property
+    def has_ended(self) -> Sequence[bool]:
+        """Of each image, whether its result is final."""
+
+    @property
+    def step(self) -> int:
+        """The most steps that an image has taken so far."""
+
+    @property
+    def done(self) -> bool:
+        """Whether all images have ended."""
+
+    def looks(self) -> Sequence[TracePoint]:
+        """Rate and distortion of every image's rounded latents at its step; changes nothing."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything needed to go on later, on any device."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +198,19 @@ class Refinement:
     def best_loss(self) -> Tensor:
         """The smallest loss so far, bits + lmbda * 255^2 * SSE / 3; float64[batch]."""
         return torch.cat([part.best_loss for part in self._parts])
+
+    @property
+    def rounded(self) -> Latents:
+        """The iterates as they are now, rounded; while no image has given up its place."""
+        return self._latents(lambda part: part.rounded)
+
+    def turn(self, recipe: Refined, step: int) -> None:
+        """Goes on under another recipe that differs in lmbda, as if so many steps had been taken; while no
+        image has given up its place. The best latents are sought anew.
+        """
+        self._recipe = recipe
+        for part in self._parts:
+            part.turn(recipe, step)
 
     def advance(self, steps: int) -> None:
         """Takes up to `steps` steps. An image that diverges ends, with an error in `errors`."""

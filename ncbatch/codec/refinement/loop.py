@@ -201,6 +201,21 @@ class JointRefinement:
             self._steps = Step.together([self._steps, theirs.only(left)])
             self._places += [first + image for p in left if (image := others._places[p]) is not None]
 
+    def turn(self, recipe: Refined, step: int) -> None:
+        """Goes on under another recipe that differs in lmbda, as if so many steps had been taken. The best
+        latents are sought anew, since others are the best now.
+        """
+        self._recipe, self._steps = recipe, self._steps.turned(recipe, step)
+        self._courses = [_Course(course.target, recipe) for course in self._courses]
+        for course in self._courses:
+            course.taken = step
+        self.best, self._best_bits, self._best_error = self._hard()
+
+    @property
+    def rounded(self) -> Latents:
+        """The iterate as it is now, rounded; of the images that have a place."""
+        return self._steps.rounded()[0]
+
     def drop(self, images: Collection[int]) -> None:
         """Forgets images that have ended; the others move up."""
         kept = [image for image in range(len(self._courses)) if image not in images]

@@ -189,6 +189,12 @@ class Step:
             [self.taken[image] for image in chosen],
         )
 
+    def turned(self, recipe: Refined, taken: int) -> Step:
+        """The same under another recipe of the same method, as if so many steps had been taken."""
+        other = self._with(self._changing, self.originals, self._noise.images, self.taken, recipe)
+        other.taken = [taken] * len(self.taken)
+        return other
+
     def masked(self, *, extents: bool) -> Step:
         """The same with a mask over its originals, even if it is all 1, and with extents if asked for."""
         originals = self.originals.masked(extents=extents)
@@ -230,9 +236,10 @@ class Step:
         originals: Originals,
         noise: Sequence[ImageNoise],
         taken: Sequence[int],
+        recipe: Refined | None = None,
     ) -> Step:
         variables = self._by_name(changing[0])
-        other = Step(self._model, self._recipe, self._space, variables, originals, noise)
+        other = Step(self._model, recipe or self._recipe, self._space, variables, originals, noise)
         for new, old in zip(other._changing, changing, strict=True):
             new.copy_(old)
         other.taken = list(taken)
