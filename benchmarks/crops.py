@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ncbatch.images.read import read_image, write_png
+from ncbatch.images.read import read_image
+from ncbatch.images.write import write_png
 
 HALVES = ("search", "report")
 

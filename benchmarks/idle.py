@@ -53,7 +53,7 @@ from ncbatch.codec.methods import Learned, Sga
 from ncbatch.codec.model.hyperprior import Model
 from ncbatch.codec.recipe import STEPS_BETWEEN_PAUSES
 from ncbatch.images.pixels import Pixels
-from ncbatch.images.read import write_png
+from ncbatch.images.write import write_png
 from ncbatch.models import zoo
 from ncbatch.plan.spec import RunSpec, Variant
 from ncbatch.plan.units import PlannedImage, make_units

@@ -19,6 +19,7 @@ from ncbatch.codec import bitstream
 from ncbatch.codec import decode as decoder
 from ncbatch.codec import encode as encoder
 from ncbatch.codec.bitstream import short_digest
+from ncbatch.codec.carrying import carrying
 from ncbatch.codec.errors import BitstreamError, WrongModelError
 from ncbatch.codec.methods import CODECS, Learned, Refined
 from ncbatch.codec.model.hyperprior import Model
@@ -28,10 +29,11 @@ from ncbatch.codec.targeted import Ladder, encode_to_target
 from ncbatch.errors import UsageError, first_problem
 from ncbatch.images.checks import ImageError
 from ncbatch.images.distortion import SMALLEST_SIDE
+from ncbatch.images.finished import ReadImage
 from ncbatch.images.limits import DEFAULT_LIMITS, MAX_SIDE, ImageLimits
 from ncbatch.images.pixels import Pixels
-from ncbatch.images.read import read_image
-from ncbatch.images.samples import Alpha
+from ncbatch.images.read import read_file
+from ncbatch.images.reading import Alpha, Color, Metadata, Reading
 from ncbatch.models import catalog
 from ncbatch.models.loading import load_model as load_checkpoint
 from ncbatch.models.loading import model_of_file
@@ -114,6 +116,8 @@ def encode(
     target_ssim: float | None = None,
     seed: int = 0,
     alpha: Alpha = "refuse",
+    color: Color = "convert",
+    metadata: Metadata = "keep",
 ) -> bytes:
     """Compresses one image to the bytes of an `.ncb` file, and decodes them once to check them.
 
@@ -123,8 +127,8 @@ def encode(
 
     Args:
         image: uint8[height, width, 3] in RGB (a NumPy array or anything that converts to one); a PIL image,
-            of which the pixels count and not the EXIF orientation; or the path or URI of a PNG, JPEG, WebP,
-            TIFF, BMP or GIF file, whose EXIF orientation is applied.
+            of which the pixels and the colour profile count and not the EXIF; or the path or URI of a PNG,
+            JPEG, WebP, TIFF, BMP or GIF file, whose EXIF orientation is applied.
         model: As `load_model` returns or takes it; by default the built-in one trained nearest to `lmbda`.
         preset: "fast" (up to 300 steps), "best" (up to 2000) or "paper" (2000). Without a preset and a
             method, it is "fast".
@@ -143,6 +147,9 @@ def encode(
         seed: Of the noise in the refinement.
         alpha: What lies behind transparent pixels, "white" or "black"; by default an image that has any is
             refused.
+        color: What becomes of a colour profile: "convert" makes the pixels sRGB by it, "keep" leaves them and
+            carries the profile along, "ignore" leaves them and drops it.
+        metadata: Whether a file's EXIF and XMP are carried along, "keep" or "strip".
 
     Returns:
         The file's bytes. `decode` needs nothing else: they name their model.
@@ -161,8 +168,7 @@ def encode(
         (<class 'bytes'>, True)
         >>> refined = ncbatch.encode(image, steps=20)
     """
-    if alpha not in get_args(Alpha):
-        raise UsageError(f"alpha: {alpha!r} is not one of {', '.join(get_args(Alpha))}")
+    reading = _reading(alpha, color, metadata)
     request = {"method": method, "preset": preset, "steps": steps, "lmbda": lmbda, "seed": seed}
     if preset is None and method is None:
         request["preset"] = "fast"
@@ -174,11 +180,12 @@ def encode(
         request["lmbda"] = model.info.lmbda
     recipe = _recipe({name: value for name, value in request.items() if value is not None})
     if isinstance(recipe, RefinedRecipe) and recipe.target is not None:
-        return _encode_to_target(_pixels(image, alpha), model, recipe)
+        return _encode_to_target(_read_image(image, reading), model, recipe)
     if model is None:
         model = load_model(catalog.nearest_builtin(recipe.lmbda))
     _check_kind(model)
-    return encoder.encode(model, [_pixels(image, alpha)], recipe)[0].outcome.data
+    read = _read_image(image, reading)
+    return carrying(encoder.encode(model, [read.pixels], recipe)[0], read.carried).outcome.data
 
 
 def _check_kind(model: Model) -> None:
@@ -188,9 +195,9 @@ def _check_kind(model: Model) -> None:
         )
 
 
-def _encode_to_target(pixels: Pixels, model: Model | None, recipe: Refined) -> bytes:
+def _encode_to_target(read: ReadImage, model: Model | None, recipe: Refined) -> bytes:
     assert recipe.target is not None
-    if recipe.target.measure == "ssim" and min(pixels.shape[:2]) < SMALLEST_SIDE:
+    if recipe.target.measure == "ssim" and min(read.pixels.shape[:2]) < SMALLEST_SIDE:
         raise UsageError(
             f"target_ssim: MS-SSIM needs at least {SMALLEST_SIDE} pixels a side; give target_psnr"
         )
@@ -203,10 +210,19 @@ def _encode_to_target(pixels: Pixels, model: Model | None, recipe: Refined) -> b
         ladder = Ladder(
             tuple(lmbda for lmbda, _ in rungs), tuple(names), lambda digest: load_model(names[digest])
         )
-    encoded = encode_to_target(ladder, pixels, recipe)
+    encoded = encode_to_target(ladder, read.pixels, recipe)
     if encoded.sought is not None and encoded.sought.note:
         warnings.warn(encoded.sought.note, UserWarning, stacklevel=3)
-    return encoded.outcome.data
+    return carrying(encoded, read.carried).outcome.data
+
+
+def _reading(alpha: Alpha, color: Color, metadata: Metadata) -> Reading:
+    choices = {"alpha": (alpha, Alpha), "color": (color, Color), "metadata": (metadata, Metadata)}
+    for name, (value, kind) in choices.items():
+        if value not in get_args(kind):
+            raise UsageError(f"{name}: {value!r} is not one of {', '.join(get_args(kind))}")
+    limits = ImageLimits(max_pixels=MAX_SIDE**2)  # the caller knows what fits into memory
+    return Reading(alpha, color, metadata, limits=limits)
 
 
 def _recipe(request: dict[str, Any]) -> Learned:
@@ -223,9 +239,9 @@ def _recipe(request: dict[str, Any]) -> Learned:
     return recipe
 
 
-def _opened(data: bytes, alpha: Alpha, limits: ImageLimits) -> Pixels:
+def _opened(data: bytes, reading: Reading) -> ReadImage:
     try:
-        return read_image(data, alpha=alpha, limits=limits)
+        return read_file(data, reading)
     except ImageError as error:
         if error.error_class != "transparent":
             raise
@@ -233,18 +249,17 @@ def _opened(data: bytes, alpha: Alpha, limits: ImageLimits) -> Pixels:
         raise ImageError(error.error_class, error.what, fix) from error
 
 
-def _pixels(image: np.ndarray | Image.Image | Path, alpha: Alpha) -> Pixels:
+def _read_image(image: np.ndarray | Image.Image | Path, reading: Reading) -> ReadImage:
     """The image as the codec takes it."""
-    limits = ImageLimits(max_pixels=MAX_SIDE**2)  # the caller knows what fits into memory
     if isinstance(image, str | os.PathLike):
-        return _opened(_read(os.fspath(image)), alpha, limits)
+        return _opened(_read(os.fspath(image)), reading)
     if isinstance(image, Image.Image):
         file = io.BytesIO()
         try:
             image.save(file, "PNG", compress_level=0)  # one way for palettes, 16 bits and transparency
         except OSError as error:
             raise ImageError("unsupported", f"PIL images of mode {image.mode} are not read") from error
-        return _opened(file.getvalue(), alpha, limits)
+        return _opened(file.getvalue(), reading)
     if isinstance(image, bytes | bytearray | memoryview):
         raise TypeError(
             "an image is an array, a PIL image or a path; open the bytes of a file with PIL first"
@@ -259,7 +274,7 @@ def _pixels(image: np.ndarray | Image.Image | Path, alpha: Alpha) -> Pixels:
         )
     if max(pixels.shape[:2]) > MAX_SIDE:
         raise ValueError(f"an image has up to {MAX_SIDE} pixels a side, not {max(pixels.shape[:2])}")
-    return pixels
+    return ReadImage(pixels)
 
 
 def decode(

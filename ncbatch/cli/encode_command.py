@@ -14,6 +14,7 @@ from ncbatch.cli.flags import flag_of
 from ncbatch.cli.variant_flags import INPUTS, VARIANT
 from ncbatch.codec.recipe import LearnedRecipe, RefinedRecipe
 from ncbatch.models import zoo
+from ncbatch.plan.request import with_defaults
 from ncbatch.plan.spec import RunSpec, Variant
 
 _ALWAYS = ("method", "name", "lmbda", "steps", "quality")
@@ -57,7 +58,7 @@ def _variant_flags(variant: Variant, output_uri: str) -> list[str]:
     if isinstance(recipe, LearnedRecipe) and not variant.ladder:
         words += [flag_of("model"), _model(variant, output_uri)]
     shown = variant.model_copy(update={"model": None})
-    return [*words, *_flags(VARIANT.fields, shown, Variant(name=variant.name, recipe=recipe))]
+    return [*words, *_flags(VARIANT.fields, shown, with_defaults(Variant(name=variant.name, recipe=recipe)))]
 
 
 def _flags(

@@ -94,6 +94,7 @@ def _learned(ladder: Ladder, methods: Sequence[str], lmbdas: Sequence[float], st
                 "model": fitting_model,
                 "lmbda": lmbda,
                 "steps": steps,
+                "metadata": "strip",  # codecs are compared
             }
             requests += expand(entry | {"name": "{method}-{lmbda}"}, "--methods")
     return requests

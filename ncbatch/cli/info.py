@@ -15,6 +15,7 @@ from ncbatch.words import size
 
 if TYPE_CHECKING:
     from ncbatch.codec.bits_back.pack_file import PackFile
+    from ncbatch.images.carried import Carried
 
 _KINDS = {
     "bitstream": "bitstream of one image (.ncb)",
@@ -65,7 +66,7 @@ def info(
 
 def _told(name: str, value: Any) -> str:
     """A fact as a person reads it."""
-    if name == "bytes":
+    if name.rpartition("_")[2] == "bytes":
         return f"{value:,} ({size(value)})"
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -78,14 +79,29 @@ def _bitstream(data: bytes) -> dict[str, Any]:
     stream = parse(data, max_pixels=_NO_LIMIT)
     return {
         "kind": "bitstream",
-        "format_version": stream.version,
+        "format_version": data[3],
         "whole": True,  # or it would not have been parsed
         "method": stream.method,
         "width": stream.width,
         "height": stream.height,
         "bpp": _bpp(len(data), stream.width * stream.height),
+        **_carried(stream.carried),
         **_model(stream.model_digest),
     }
+
+
+def _carried(carried: Carried) -> dict[str, Any]:
+    """What a file carries beside the image: sizes in bytes, and the name of a profile."""
+    from ncbatch.images.colour import profile_name
+
+    facts: dict[str, Any] = {f"{name}_bytes": len(getattr(carried, name)) for name in ("icc", "exif", "xmp")}
+    facts = {name: count for name, count in facts.items() if count}
+    if carried.icc:
+        facts["icc_profile"] = profile_name(carried.icc)
+    if carried.cicp:
+        primaries, transfer, matrix, full_range = carried.cicp
+        facts["cicp"] = f"{primaries}/{transfer}/{matrix}/{full_range}"
+    return facts
 
 
 def _named(names: Sequence[bytes] | None, index: int) -> dict[str, str]:

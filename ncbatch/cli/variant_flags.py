@@ -64,7 +64,10 @@ VARIANT = Given(
         **{name: _VARIANT[name] for name in ("name", "fall_back")},
         "preset": _PRESET,
         **_RECIPE,
-        **{name: _VARIANT[name] for name in ("model", "alpha", "max_pixels", "max_bytes")},
+        **{
+            name: _VARIANT[name]
+            for name in ("model", "alpha", "color", "metadata", "max_pixels", "max_bytes")
+        },
     },
     partial(_default, METHODS),
 )
@@ -75,7 +78,7 @@ PACKED = Given(
         "method": _PACKED_METHOD,
         "preset": _PRESET,
         **{name: field for name, field in _RECIPE.items() if _has(PACKED_METHODS, name)},
-        **{name: _VARIANT[name] for name in ("model", "alpha", "max_pixels")},
+        **{name: _VARIANT[name] for name in ("model", "alpha", "color", "max_pixels")},
     },
     partial(_default, PACKED_METHODS),
     {name: _refusing(_VARIANT[name]) for name in ("alpha", "max_pixels")},

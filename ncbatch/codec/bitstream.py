@@ -1,27 +1,33 @@
 """The `.ncb` file: header, one ANS payload, checksum.
 
     bytes 0..2   "NCB"
-    byte  3      version, 2; in version 1, sigma is not coarse (see `gaussian_tables.coarse`)
+    byte  3      version: 2, or 3 where a tail follows (see `codec.tail`); in version 1, sigma is not coarse
+                 (see `gaussian_tables.coarse`)
     byte  4      method (see METHODS); tells how the latents were found, decoding does not depend on it
     bytes 5..12  first 8 bytes of the model's digest
     LEB128       width, height, payload length in 32-bit words
     payload      little-endian 32-bit words
-    last 4       CRC-32 of everything before, little-endian
+    4 bytes      CRC-32 of everything before, little-endian; the file ends here, but for the tail
 
 Header and checksum together take at most 30 bytes. The payload is a stack: y was pushed first, then z.
 """
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from ncbatch.codec import tail
 from ncbatch.codec.errors import BitstreamError
+from ncbatch.codec.leb128 import leb128, read_leb128
 from ncbatch.codec.methods import LEARNED
+from ncbatch.images.carried import Carried
 from ncbatch.images.limits import MAX_SIDE
 
 MAGIC = b"NCB"
 PACK_MAGIC = b"NCP"
 """Of packs, which are read elsewhere."""
 VERSION = 2
+TAIL_VERSION = 3
+"""Of files with a tail. Their other parts are as in version 2, and a decoder of version 2 refuses them."""
 EXACT_VERSION = 1
 """Codes with sigma as it is. Still read, no longer written."""
 METHODS = {kind.number: method for method, kind in LEARNED.items()}
@@ -42,7 +48,8 @@ class Bitstream:
         width: in pixels.
         height: in pixels.
         payload: of the entropy coder.
-        version: of the format.
+        version: of the format, apart from the tail.
+        carried: what is in the tail; empty without one.
     """
 
     method: str
@@ -51,6 +58,7 @@ class Bitstream:
     height: int
     payload: bytes
     version: int = VERSION
+    carried: Carried = field(default_factory=Carried)
 
     @property
     def coarse(self) -> bool:
@@ -63,40 +71,13 @@ def short_digest(digest: str) -> str:
     return digest[: 2 * _DIGEST_BYTES]
 
 
-def leb128(value: int) -> bytes:
-    """A number in groups of seven bits, the lowest first."""
-    encoded = bytearray()
-    while value >= 0x80:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
-
-
-def read_leb128(data: bytes, position: int) -> tuple[int, int]:
-    """A number below 2**35, and the position behind it.
-
-    Raises:
-        BitstreamError: the number does not end.
-    """
-    value = 0
-    for shift in (0, 7, 14, 21, 28):
-        if position >= len(data):
-            break
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-    raise BitstreamError("the header is damaged: it holds a number that does not end")
-
-
 def serialise(stream: Bitstream) -> bytes:
     """The bytes of a file. The payload's length must be a multiple of four."""
+    version = TAIL_VERSION if stream.carried else stream.version
     body = b"".join(
         [
             MAGIC,
-            bytes([stream.version, LEARNED[stream.method].number]),
+            bytes([version, LEARNED[stream.method].number]),
             bytes.fromhex(stream.model_digest),
             leb128(stream.width),
             leb128(stream.height),
@@ -104,7 +85,7 @@ def serialise(stream: Bitstream) -> bytes:
             stream.payload,
         ]
     )
-    return body + zlib.crc32(body).to_bytes(_CHECKSUM, "little")
+    return body + zlib.crc32(body).to_bytes(_CHECKSUM, "little") + tail.serialise(stream.carried)
 
 
 def file_bytes(width: int, height: int, words: int) -> int:
@@ -135,22 +116,38 @@ def parse(data: bytes, *, max_pixels: int) -> Bitstream:
     if len(data) < _FIXED + _CHECKSUM:
         raise BitstreamError(f"cut short: {len(data)} bytes cannot hold a header")
     version = data[len(MAGIC)]
-    if version not in (EXACT_VERSION, VERSION):
+    if version not in (EXACT_VERSION, VERSION, TAIL_VERSION):
         raise BitstreamError(f".ncb version {version} is unknown here; upgrade ncbatch")
-    body, checksum = data[:-_CHECKSUM], data[-_CHECKSUM:]
-    if zlib.crc32(body) != int.from_bytes(checksum, "little"):
+    end = _end(data) if version == TAIL_VERSION else len(data) - _CHECKSUM
+    body, behind = data[:end], data[end + _CHECKSUM :]
+    if zlib.crc32(body) != int.from_bytes(data[end : end + _CHECKSUM], "little"):
         raise BitstreamError("the checksum does not match: the file is cut short or damaged; fetch it again")
     method = data[len(MAGIC) + 1]
     if method not in METHODS:
         raise BitstreamError(f"method number {method} is unknown here; upgrade ncbatch")
-    width, position = read_leb128(body, _FIXED)
-    height, position = read_leb128(body, position)
-    words, position = read_leb128(body, position)
+    width, height, words, position = _numbers(body)
     check_size(width, height, max_pixels)
     if len(body) - position != 4 * words:
         raise BitstreamError("the header's payload length is not the file's; the file is damaged")
     digest = data[len(MAGIC) + 2 : _FIXED].hex()
-    return Bitstream(METHODS[method], digest, width, height, body[position:], version)
+    carried = Carried()
+    if version == TAIL_VERSION:
+        version, carried = VERSION, tail.parse(behind)
+    return Bitstream(METHODS[method], digest, width, height, body[position:], version, carried)
+
+
+def _numbers(data: bytes) -> tuple[int, int, int, int]:
+    """Width, height and words of the payload as the header has them, and the position behind them."""
+    width, position = read_leb128(data, _FIXED)
+    height, position = read_leb128(data, position)
+    words, position = read_leb128(data, position)
+    return width, height, words, position
+
+
+def _end(data: bytes) -> int:
+    """Where the checksum of the image begins, if the header of a file with a tail is right."""
+    words, position = _numbers(data)[2:]
+    return min(position + 4 * words, len(data))
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:

@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from ncbatch.codec.errors import BitstreamError, DecodeCheckError
 from ncbatch.codec.methods import Classical
 from ncbatch.images.pixels import Pixels
-from ncbatch.images.read import write_png
+from ncbatch.images.write import write_png
 
 _BPG_SECONDS = 600.0
 _FORMATS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -24,7 +24,11 @@ def decode(model: Model, data: bytes, *, max_pixels: int = ImageLimits().max_pix
         BitstreamError: not a whole, sane `.ncb` file.
         WrongModelError: the file was made by another model.
     """
-    stream = bitstream.parse(data, max_pixels=max_pixels)
+    return decode_stream(model, bitstream.parse(data, max_pixels=max_pixels))
+
+
+def decode_stream(model: Model, stream: bitstream.Bitstream) -> Pixels:
+    """The image of a file that was parsed, uint8[height, width, 3]; errors as of `decode_latents`."""
     return reconstruct(model, decode_latents(model, stream), stream.height, stream.width)
 
 

@@ -46,6 +46,7 @@ class Encoded:
         device_seconds: the former of these: for how long it kept the device busy.
         steps_taken: of refinement; fewer than asked for where the image had converged; None where unknown.
         sought: of a recipe with a target: how it was met.
+        tail_bytes: of the file, that are not the image's.
     """
 
     outcome: Outcome
@@ -57,6 +58,7 @@ class Encoded:
     device_seconds: float
     steps_taken: int | None = None
     sought: Sought | None = None
+    tail_bytes: int = 0
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,7 @@ class BaseRecipe(pydantic.BaseModel, frozen=True, extra="forbid"):
         programs: that have to be on the PATH.
         refines: whether latents are optimised.
         uses_bits_back: whether images are coded together, in packs.
+        carries: whether files have room for anything beside the image.
         repeated: the fields that count steps, and how often encoding takes each of those: its decode check
             repeats the inference.
     """
@@ -88,6 +89,7 @@ class BaseRecipe(pydantic.BaseModel, frozen=True, extra="forbid"):
     programs: ClassVar[tuple[str, ...]] = ()
     refines: ClassVar[bool] = False
     uses_bits_back: ClassVar[bool] = False  # so that images are coded together, in packs
+    carries: ClassVar[bool] = False
     repeated: ClassVar[Mapping[str, int]] = {}
 
     def digested(self) -> dict[str, Any]:
@@ -123,6 +125,7 @@ class LearnedRecipe(BaseRecipe):
     )  # fmt: skip
     number: ClassVar[int]
     suffix: ClassVar[str] = "ncb"
+    carries: ClassVar[bool] = True
     presets: ClassVar[Presets] = {}
     absent: ClassVar[Mapping[str, Any]] = _ABSENT
     foreign: ClassVar[str] = ""
@@ -326,6 +329,7 @@ class PackedRecipe(LearnedRecipe):
     """A method that codes z with bits-back, and images together, in packs."""
 
     uses_bits_back = True
+    carries = False
 
     @property
     def inference(self) -> tuple[int, float]:

@@ -13,7 +13,7 @@ from ncbatch.codec.bits_back.image_stack import borrowed_bytes
 from ncbatch.codec.bits_back.pack import PackReader, pays_for
 from ncbatch.codec.bits_back.pack_file import PackFile, with_names
 from ncbatch.codec.bitstream import parse
-from ncbatch.codec.decode import decode
+from ncbatch.codec.decode import decode_stream
 from ncbatch.codec.errors import DivergedError, PackCheckError
 from ncbatch.codec.model.hyperprior import Model, to_pixels
 from ncbatch.codec.recipe import PackedRecipe
@@ -22,8 +22,8 @@ from ncbatch.decoding.destination import Destination
 from ncbatch.decoding.options import FileOptions
 from ncbatch.errors import UsageError
 from ncbatch.images.checks import ImageError
-from ncbatch.images.limits import ImageLimits
-from ncbatch.images.read import read_image, write_png
+from ncbatch.images.read import read_file
+from ncbatch.images.write import write_png
 from ncbatch.metrics.errors import MetricsError
 from ncbatch.metrics.schema import parquet_to_table
 from ncbatch.models.loading import load_model, model_of_file, on_device
@@ -59,9 +59,9 @@ def decode_file(uri: str, destination: Destination, options: FileOptions) -> str
     """
     data = _read(uri, options.store)
     stream = parse(data, max_pixels=options.max_pixels)
-    image = decode(_model(uri, stream.model_digest, options), data, max_pixels=options.max_pixels)
+    image = decode_stream(_model(uri, stream.model_digest, options), stream)
     name = file_name(name_in_uri(uri))
-    return destination.write(name, write_png(image))
+    return destination.write(name, write_png(image, stream.carried))
 
 
 def decode_pack_file(
@@ -157,11 +157,10 @@ def pack_files(
     assert variant.model is not None and isinstance(recipe, PackedRecipe)
     model = on_device(load_model(variant.model, options))
     side = _read(side_information, options) if side_information is not None else b""
-    limits, images = ImageLimits(max_pixels=variant.max_pixels), []
+    images = []
     for uri in uris:
         try:
-            data = _read(uri, options)
-            images.append(read_image(data, alpha=variant.alpha, limits=limits, name=uri))
+            images.append(read_file(_read(uri, options), variant.reading, name=uri).pixels)
         except ImageError as error:
             raise UsageError(f"{uri} cannot be packed: {error}") from error
     found = []

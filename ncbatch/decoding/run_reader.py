@@ -12,8 +12,9 @@ import torch
 
 from ncbatch import layout
 from ncbatch.codec.bits_back.pack import OpenPack
+from ncbatch.codec.bitstream import parse
 from ncbatch.codec.classical import decode_classical
-from ncbatch.codec.decode import decode
+from ncbatch.codec.decode import decode_stream
 from ncbatch.codec.errors import BitstreamError, DecodeCheckError, ModelError
 from ncbatch.codec.methods import ClassicalRecipe
 from ncbatch.codec.model.hyperprior import Model
@@ -24,8 +25,9 @@ from ncbatch.decoding.destination import Destination, OccupiedError
 from ncbatch.decoding.findings import Finding
 from ncbatch.decoding.tar_files import Decoded, write_tars
 from ncbatch.errors import NcbatchError
+from ncbatch.images.carried import Carried
 from ncbatch.images.pixels import Pixels
-from ncbatch.images.read import write_png
+from ncbatch.images.write import write_png
 from ncbatch.metrics.table import read_table
 from ncbatch.models.loading import RunModels, usual_device
 from ncbatch.plan.generations import StandingRow
@@ -152,14 +154,19 @@ class RunReader:
             BitstreamError, DecodeCheckError, ModelError: its bytes are missing or damaged.
             UnreadableError: access to them is denied.
         """
+        return self.decode_file(row)[0]
+
+    def decode_file(self, row: dict[str, Any]) -> tuple[Pixels, Carried]:
+        """As `decode_row`, with what the image's file carries beside it."""
         variant = self._variants[row["variant"]]
         if variant.recipe.uses_bits_back:
-            return self._packed_image(row, variant)
+            return self._packed_image(row, variant), Carried()
         data = self._bytes(row)
         _check(row, data)
         if isinstance(variant.recipe, ClassicalRecipe):
-            return decode_classical(variant.recipe, data, max_pixels=variant.max_pixels)
-        return decode(self._model(row), data, max_pixels=variant.max_pixels)
+            return decode_classical(variant.recipe, data, max_pixels=variant.max_pixels), Carried()
+        stream = parse(data, max_pixels=variant.max_pixels)
+        return decode_stream(self._model(row), stream), stream.carried
 
     def bitstream(self, row: dict[str, Any]) -> bytes | None:
         """The `.ncb` file of an ok row; None where a pack or a classical codec holds the image.
@@ -221,7 +228,7 @@ class RunReader:
         def decoded(row: dict[str, Any]) -> Decoded:
             image_key, variant = row["image_key"], row["variant"]
             try:
-                return Finding(image_key, variant, written=name_of(row)), write_png(self.decode_row(row))
+                return Finding(image_key, variant, written=name_of(row)), write_png(*self.decode_file(row))
             except (BitstreamError, DecodeCheckError, ModelError, UnreadableError) as error:
                 return Finding(image_key, variant, problem=str(error)), b""
 

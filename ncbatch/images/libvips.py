@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyvips
 
+from ncbatch.images.carried import Carried
 from ncbatch.images.checks import ImageError
 
 # What libvips warns of is refused here, or harms no pixel.
@@ -60,6 +61,13 @@ def pixels(image: pyvips.Image) -> np.ndarray:
 def blob(image: pyvips.Image, name: str) -> bytes:
     """Bytes that the loader attached under `name`, "exif-data" for instance; empty if it attached none."""
     return bytes(image.get(name)) if image.get_typeof(name) else b""
+
+
+def metadata(image: pyvips.Image) -> tuple[Carried, tuple[str, ...]]:
+    """What the loader attached beside the pixels, and what of it is not carried, in words."""
+    exif = blob(image, "exif-data").removeprefix(b"Exif\0\0")
+    found = Carried(blob(image, "icc-profile-data"), exif, blob(image, "xmp-data"))
+    return found, ("iptc",) if blob(image, "iptc-data") else ()
 
 
 def number(image: pyvips.Image, name: str, default: int) -> int:

@@ -1,7 +1,6 @@
-"""Image files to RGB arrays and back.
+"""Image files to RGB arrays.
 
-Reading is strict: an image comes out whole or not at all. Embedded colour profiles are dropped, not applied:
-the numbers that the file stores are the numbers that are compressed.
+Reading is strict: an image comes out whole or not at all.
 """
 
 from __future__ import annotations
@@ -10,18 +9,22 @@ import io
 import logging
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pyvips
-from PIL import Image
 from PIL.BmpImagePlugin import BmpImageFile
 
 from ncbatch.images import libvips
 from ncbatch.images.checks import ImageError, check_size
+from ncbatch.images.finished import ReadImage, finished
 from ncbatch.images.jpeg_pixels import jpeg_pixels
 from ncbatch.images.limits import DEFAULT_LIMITS, ImageLimits
+from ncbatch.images.pixels import Pixels
+from ncbatch.images.png_chunks import cicp_and_frames
 from ncbatch.images.png_damage import png_damage
-from ncbatch.images.samples import Alpha, Samples, printed
+from ncbatch.images.reading import Alpha, Reading
+from ncbatch.images.samples import Samples
 from ncbatch.images.tiff_directory import exif_orientation
 from ncbatch.images.tiff_reader import read_tiff
 
@@ -34,24 +37,28 @@ def read_image(
     alpha: Alpha = "refuse",
     limits: ImageLimits = DEFAULT_LIMITS,
     name: str | None = None,
-) -> np.ndarray:
+) -> Pixels:
+    """The pixels of an image file as sRGB; arguments and errors as of `read_file`.
+
+    Returns:
+        uint8[height, width, 3], C-contiguous and writable.
+    """
+    return read_file(data, Reading(alpha=alpha, limits=limits), name=name).pixels
+
+
+def read_file(data: bytes, reading: Reading, *, name: str | None = None) -> ReadImage:
     """Decodes a PNG, JPEG, WebP, TIFF, BMP or GIF file to RGB.
 
     The EXIF orientation is applied (that of XMP is not), and samples of 16 bits are rounded to 8. An alpha
-    channel that is opaque everywhere is dropped; any other is refused, or composited over `alpha`. Embedded
-    ICC profiles are ignored.
+    channel that is opaque everywhere is dropped; any other is refused, or composited over `reading.alpha`.
 
     Of a file that holds several images the first is read, in a TIFF the first of full resolution. JPEG and
     most of TIFF have no checksums: damage that leaves coded data well-formed is not noticed.
 
     Args:
         data: the file.
-        alpha: what lies behind transparent pixels: "white", "black", or "refuse".
-        limits: refuses larger images before memory is spent on them.
+        reading: what is made of it.
         name: under this name a warning is logged that says how many pages or frames were left out.
-
-    Returns:
-        uint8[height, width, 3], C-contiguous and writable.
 
     Raises:
         ImageError: for everything that the bytes can be blamed for; with a JPEG also whatever libjpeg warns
@@ -61,8 +68,8 @@ def read_image(
         raise ImageError("empty", "the file holds no bytes")
     kind, read = _reader(data)
     try:
-        samples = read(data, limits)
-        pixels = samples.rgb(alpha)
+        samples = read(data, reading.limits)
+        image = finished(samples, reading)
     except ImageError:
         raise
     except MemoryError as error:
@@ -79,21 +86,16 @@ def read_image(
     if name is not None and samples.left_out:
         kept = "its first image of full resolution" if kind == "TIFF" else "its first frame"
         log.warning("%s: only %s is read, %d more left out", name, kept, samples.left_out)
-    return pixels
+    return image
 
 
-def write_png(pixels: np.ndarray) -> bytes:
-    """Encodes uint8[height, width, 3] in RGB as PNG, losslessly.
-
-    Raises:
-        ValueError: an array of another type or shape.
-    """
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
-        raise ValueError(f"want uint8 [height, width, 3], got {pixels.dtype} {list(pixels.shape)}")
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "PNG")
-    return buffer.getvalue()
-
+# Of ISO 21496-1, Adobe's and Google's (Ultra HDR), and Apple's.
+_GAIN_MAPS = (
+    b"urn:iso:std:iso:ts:21496:-1",
+    b"http://ns.adobe.com/hdr-gain-map/1.0/",
+    b"http://ns.apple.com/HDRGainMap/1.0/",
+)
+_MPF_BEFORE = 1 << 18  # bytes, before which a JPEG file says that it holds several images
 
 _Read = Callable[[bytes, ImageLimits], Samples]
 
@@ -122,11 +124,14 @@ def _by_libvips(data: bytes, loader: str, limits: ImageLimits) -> Samples:
     check_size(image.width, image.height, limits)
     channels = libvips.pixels(image)
     with_alpha = channels.shape[2] in (2, 4)
+    found, lost = libvips.metadata(image)
     return Samples(
         channels[..., :-1] if with_alpha else channels,
         channels[..., -1] if with_alpha else None,
-        orientation=exif_orientation(libvips.blob(image, "exif-data")),
+        orientation=exif_orientation(found.exif),
         left_out=libvips.number(image, "n-pages", 1) - 1,
+        found=found,
+        lost=lost,
     )
 
 
@@ -135,9 +140,14 @@ def _png(data: bytes, limits: ImageLimits) -> Samples:
         width, height = struct.unpack_from(">II", data, 16)
         check_size(width, height, limits)  # libpng has limits of its own
     try:
-        return _by_libvips(data, "pngload", limits)
+        samples = _by_libvips(data, "pngload", limits)
     except pyvips.Error as error:
         raise png_damage(data) from error
+    cicp, frames, profile = cicp_and_frames(data)
+    if profile and not samples.found.icc:
+        samples.lost += ("damaged icc",)
+    samples.found, samples.left_out = replace(samples.found, cicp=cicp), frames - 1
+    return samples
 
 
 def _gif(data: bytes, limits: ImageLimits) -> Samples:
@@ -166,8 +176,17 @@ def _jpeg(data: bytes, limits: ImageLimits) -> Samples:
         raise ImageError("truncated", "the JPEG file ends before its end marker") from error
     check_size(header.width, header.height, limits)
     colour = jpeg_pixels(data, (header.height, header.width, header.bands))
-    orientation = exif_orientation(libvips.blob(header, "exif-data"))
-    return Samples(printed(255 - colour) if header.bands == 4 else colour, orientation=orientation)
+    found, lost = libvips.metadata(header)
+    if any(mark in data for mark in _GAIN_MAPS):
+        lost += ("gain map",)
+    elif b"MPF\0" in data[:_MPF_BEFORE]:
+        lost += ("further images",)
+    return Samples(
+        255 - colour if header.bands == 4 else colour,
+        orientation=exif_orientation(found.exif),
+        found=found,
+        lost=lost,
+    )
 
 
 def _bmp(data: bytes, limits: ImageLimits) -> Samples:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
 
 import numpy as np
 from PIL import Image
 
+from ncbatch.images.carried import Carried
 from ncbatch.images.checks import ImageError
-
-Alpha = Literal["refuse", "white", "black"]
+from ncbatch.images.reading import Alpha
 
 
 @dataclass
@@ -19,11 +18,13 @@ class Samples:
     """Decoded samples.
 
     Attributes:
-        colour: uint8 or uint16[height, width, 1 or 3].
+        colour: uint8 or uint16[height, width, 1, 3 or 4]: grey, RGB, or CMYK with 0 for no ink.
         opacity: of the same type, [height, width]; None where the file has no alpha.
         premultiplied: whether the colour is multiplied by the opacity already.
         orientation: as EXIF numbers them, 1 to 8.
         left_out: how many pages or frames the file holds beside this one.
+        found: what the file says beside them, as it says it.
+        lost: what else is in the file, and is not read, in words.
     """
 
     colour: np.ndarray
@@ -31,20 +32,30 @@ class Samples:
     premultiplied: bool = False
     orientation: int = 1
     left_out: int = 0
+    found: Carried = field(default_factory=Carried)
+    lost: tuple[str, ...] = ()
+
+    @property
+    def is_opaque(self) -> bool:
+        """Whether nothing shines through any pixel."""
+        return self.opacity is None or bool((self.opacity == np.iinfo(self.opacity.dtype).max).all())
 
     def rgb(self, alpha: Alpha) -> np.ndarray:
         """The image, upright and opaque: uint8[height, width, 3], C-contiguous and its own memory.
 
+        The colour must be grey or RGB.
+
         Raises:
             ImageError: there are transparent pixels, and `alpha` does not say what lies behind them.
         """
-        colour = to_8_bits(self._flattened(alpha))
+        colour = to_8_bits(self.flattened(alpha))
         upright = _UPRIGHT[self.orientation](colour)
         return np.array(np.broadcast_to(upright, (*upright.shape[:2], 3)), order="C")
 
-    def _flattened(self, alpha: Alpha) -> np.ndarray:
+    def flattened(self, alpha: Alpha) -> np.ndarray:
+        """The colour in front of what `alpha` says; errors as of `rgb`."""
         opacity, top = self.opacity, np.iinfo(self.colour.dtype).max
-        if opacity is None or bool((opacity == top).all()):
+        if opacity is None or self.is_opaque:
             return self.colour
         if alpha == "refuse":
             raise ImageError("transparent", "the image has transparent pixels")

@@ -136,6 +136,35 @@ class Directory:
         at = self.first + place * self.table.itemsize
         copy[at : at + self.table.itemsize] = new + packed.ljust(pointer.itemsize, b"\0")
 
+    def block(self, tag: int) -> bytes:
+        """A tag's bytes as they are; empty without the tag, or where its values are no bytes or beyond the
+        last one.
+        """
+        places = np.flatnonzero(self.table["tag"] == tag)
+        if not len(places):
+            return b""
+        entry = self.table[places[0]]
+        size, position = int(entry["count"]), int(entry["value"])
+        fits = size > self.table.dtype["value"].itemsize and position + size <= len(self.data)
+        return self.data[position : position + size] if int(entry["kind"]) in (1, 2, 7) and fits else b""
+
+    @property
+    def is_big(self) -> bool:
+        """Whether it is of a BigTIFF file."""
+        return self.table.dtype["value"].itemsize == 8
+
+    @property
+    def start(self) -> int:
+        """The offset of the directory itself."""
+        return self.first - (8 if self.is_big else 2)
+
+    def upright(self) -> bytes:
+        """A copy of the file in which this directory states no turn."""
+        copy = bytearray(self.data)
+        for place in np.flatnonzero(self.table["tag"] == _ORIENTATION):
+            self._rewrite(copy, int(place), 3, [1])
+        return bytes(copy)
+
     def orientation(self) -> int:
         """The orientation as EXIF numbers them, 1 to 8; 1 if none is stated, or none that makes sense."""
         try:
@@ -155,6 +184,20 @@ def exif_orientation(exif: bytes) -> int:
     except TiffCutError:
         return 1
     return found[0].orientation() if found else 1
+
+
+def upright_exif(exif: bytes) -> bytes:
+    """An EXIF block, without the "Exif" in front, that states no turn; empty for a broken block."""
+    block = exif.removeprefix(b"Exif\0\0")
+    if block[:2] not in (b"II", b"MM"):
+        return b""
+    try:
+        found = tiff_directories(block)
+    except TiffCutError:
+        return b""
+    if not found:
+        return b""
+    return block if found[0].orientation() == 1 else found[0].upright()
 
 
 def tiff_directories(data: bytes) -> list[Directory]:

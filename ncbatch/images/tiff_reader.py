@@ -17,8 +17,9 @@ from PIL.TiffImagePlugin import TiffImageFile
 from ncbatch.images import libvips
 from ncbatch.images.checks import ImageError, check_size
 from ncbatch.images.limits import ImageLimits
-from ncbatch.images.samples import Samples, printed, to_8_bits
+from ncbatch.images.samples import Samples
 from ncbatch.images.tiff_directory import Directory, TiffCutError, tiff_directories
+from ncbatch.images.tiff_metadata import metadata_of
 
 # Photometric interpretation -> channels of colour.
 _WHITE_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 2, 3, 5, 6
@@ -81,6 +82,7 @@ def read_tiff(data: bytes, limits: ImageLimits) -> Samples:
         _check_sums(data, directory, max(2 * samples.colour.nbytes * layout.channels, _LEAST_CHECKED))
     samples.orientation = directory.orientation()
     samples.left_out = len(full) - 1
+    samples.found, samples.lost = metadata_of(directory)
     return samples
 
 
@@ -177,10 +179,7 @@ def _samples(data: bytes, page: int, directory: Directory, layout: _Layout, limi
     colour = channels[..., :colours]
     kind = _alpha_kind(layout, _COLOURS[layout.photometric])
     opacity = channels[..., colours + (layout.extra or (2,)).index(kind)] if kind else None
-    if layout.photometric == _CMYK:
-        colour = printed(colour)
-        opacity = None if opacity is None else to_8_bits(opacity)
-    elif layout.photometric == _YCBCR and not converted:
+    if layout.photometric == _YCBCR and not converted:
         colour = _to_rgb(colour, layout)
     # Of interleaved channels, libvips has divided premultiplied colours by their alpha.
     return Samples(colour, opacity, premultiplied=kind == 1 and layout.planar)

@@ -20,7 +20,7 @@ VERSION_KEY = b"ncbatch.schema"
 
 _SINCE = {
     "steps_taken": 2, "image_sha256": 3, "caption": 4, "image_json": 4, "target_measure": 4,
-    "target_value": 4, "target_came": 4, "target_met": 4, "target_tries": 4,
+    "target_value": 4, "target_came": 4, "target_met": 4, "target_tries": 4, "dropped": 4, "tail_bytes": 4,
 }  # fmt: skip
 """The version of columns that came later; rows of earlier versions have null there."""
 
@@ -159,6 +159,16 @@ class Row:
     ] = None
     target_tries: Annotated[
         int | None, "how many values of lmbda were tried; null if adopted, as are lmbda and rd_loss then"
+    ] = None
+    dropped: Annotated[
+        str | None,
+        "what else the input holds and is not in the bitstream, in words separated by commas, such as `exif, "
+        "gain map, 2 frames, 16 to 8 bits`; null where that is nothing, and in rows of earlier versions",
+    ] = None
+    tail_bytes: Annotated[
+        int | None,
+        "how many of the image's bytes are its tail: colour profile, EXIF and XMP; bpp and rd_loss count "
+        "them, amortized_bpp and amortized_rd_loss as well; null in rows of earlier versions",
     ] = None
 
 

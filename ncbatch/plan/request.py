@@ -24,7 +24,7 @@ from ncbatch.store.objects import portable, read_object
 
 DEFAULT_LMBDA = 0.01
 
-_VARIANT_FIELDS = ("alpha", "max_pixels", "max_bytes", "fall_back")
+_VARIANT_FIELDS = ("alpha", "color", "metadata", "max_pixels", "max_bytes", "fall_back")
 _OWN_FIELDS = ("name", "model", "preset")
 FIELDS = (*_OWN_FIELDS, *methods.FIELDS, *_VARIANT_FIELDS)
 """What can be said of a variant."""
@@ -86,7 +86,7 @@ def make_variant(request: Request, options: StoreOptions) -> Variant:
     if request.get("method") in CODECS:
         classical = _classical(request)
         name = request.get("name") or f"{classical.method}-{classical.quality}"
-        return Variant(name=name, recipe=classical, **rest)
+        return _carrying(Variant(name=name, recipe=classical, **rest), request)
     method = str(request.get("method", DEFAULT_METHOD))
     if method not in LEARNED:
         raise UsageError(f"--method: {unknown(method, KINDS)}")
@@ -112,7 +112,7 @@ def make_variant(request: Request, options: StoreOptions) -> Variant:
         raise UsageError(
             f"--model: {name} is of the kind base; the method {recipe.method} needs one of the kind bits-back"
         )
-    return Variant(
+    variant = Variant(
         name=request.get("name") or preset or recipe.method,
         model=name,
         model_digest=model.digest if model else None,
@@ -120,6 +120,30 @@ def make_variant(request: Request, options: StoreOptions) -> Variant:
         recipe=recipe,
         **rest,
     )
+    return _carrying(variant, request)
+
+
+def with_defaults(variant: Variant) -> Variant:
+    """The variant with what is carried by default, where nothing is said of it."""
+    metadata = "keep" if variant.recipe.carries else "strip"
+    return variant.model_copy(update={"color": "convert", "metadata": metadata})
+
+
+def _carrying(variant: Variant, request: Request) -> Variant:
+    """The variant with its defaults of what is carried.
+
+    Raises:
+        UsageError: it is to carry what its files have no room for.
+    """
+    for name, fix in (("color", "convert or ignore"), ("metadata", "strip")):
+        if request.get(name) == "keep" and not variant.recipe.carries:
+            files = "packs" if variant.recipe.uses_bits_back else f"{variant.recipe.suffix} files"
+            raise UsageError(
+                f"--{name} keep: the {files} of the method {variant.recipe.method} hold images only; "
+                f"give --{name} {fix}"
+            )
+    said: dict[str, Any] = {name: getattr(variant, name) for name in ("color", "metadata") if name in request}
+    return with_defaults(variant).model_copy(update=said)
 
 
 def _check_target(request: Request) -> None:
@@ -239,7 +263,7 @@ def _fitting(request: Request) -> Request:
     kind = KINDS.get(request["method"])
     if kind is None:
         return request  # which is said where the variant is made
-    fields = {"name", *kind.model_fields, *_VARIANT_FIELDS}
+    fields = {"name", *kind.model_fields, *_VARIANT_FIELDS} - (set() if kind.carries else {"metadata"})
     if issubclass(kind, LearnedRecipe):
         fields |= {"model", "preset"} if kind.presets else {"model"}
     return {name: value for name, value in request.items() if name in fields}

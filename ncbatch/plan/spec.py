@@ -15,7 +15,12 @@ from ncbatch.codec.methods import Recipe
 from ncbatch.codec.recipe import LATER, STORED
 from ncbatch.errors import RunError, SpecMismatchError
 from ncbatch.images.limits import MAX_BYTES, ImageLimits
+from ncbatch.images.reading import Alpha, Color, Metadata, Reading
 from ncbatch.store import AccessDenied, ObjectNotFound, Store
+
+UNSAID: dict[str, Any] = {"max_bytes": MAX_BYTES, "color": "ignore", "metadata": "strip"}
+"""Fields of variants that came after runs had been written, each with what those runs do: digests leave it
+out, so that they keep theirs."""
 
 
 class LadderModel(pydantic.BaseModel, frozen=True, extra="forbid"):
@@ -48,9 +53,21 @@ class Variant(pydantic.BaseModel, frozen=True, extra="forbid"):
     ladder: tuple[LadderModel, ...] = ()
     """With a target: the models to choose from, by ascending lmbda, in the place of one."""
     recipe: Recipe
-    alpha: Literal["refuse", "white", "black"] = pydantic.Field(
+    alpha: Alpha = pydantic.Field(
         "refuse",
         description="what to put behind transparent pixels; refuse: such an image becomes a failed row",
+    )
+    color: Color = pydantic.Field(
+        "ignore",
+        description="what to do with an embedded colour profile; convert: make the pixels sRGB by it; keep: "
+        "leave the pixels as they are and carry the profile along, back into the PNG that `decode` writes; "
+        "ignore: leave the pixels as they are and drop it",
+        json_schema_extra={"default": "convert"},
+    )
+    metadata: Metadata = pydantic.Field(
+        "strip",
+        description="whether EXIF and XMP are carried along, back into the PNG that `decode` writes",
+        json_schema_extra={"default": "keep, in .ncb files"},
     )
     max_pixels: int = pydantic.Field(
         ImageLimits().max_pixels, gt=0,
@@ -76,14 +93,19 @@ class Variant(pydantic.BaseModel, frozen=True, extra="forbid"):
         return name
 
     @property
+    def reading(self) -> Reading:
+        """How its images are read."""
+        limits = ImageLimits(max_pixels=self.max_pixels)
+        return Reading(self.alpha, self.color, self.metadata, self.recipe.carries, limits)
+
+    @property
     def digest(self) -> str:
         """Of everything but the names."""
         return _digest(self.digested({"name", "model"}))
 
     def digested(self, leaving_out: set[str]) -> dict[str, Any]:
         """What a digest is made of."""
-        if self.max_bytes == MAX_BYTES:  # runs from before there was such a thing keep their digest
-            leaving_out = leaving_out | {"max_bytes"}
+        leaving_out = leaving_out | {name for name, value in UNSAID.items() if getattr(self, name) == value}
         content = self.model_dump(mode="json", exclude=leaving_out | {"recipe", "ladder"})
         if self.ladder:
             content["ladder"] = [model.digest for model in self.ladder]
@@ -245,7 +267,7 @@ def check_same(stored: RunSpec, asked: RunSpec, uri: str) -> None:
     shared = {v.name for v in stored.variants} & {v.name for v in asked.variants}
     there, here = (_flat(_dumped(spec, shared)) for spec in (stored, asked))
     names = sorted(name for name in there.keys() | here.keys() if there.get(name) != here.get(name))
-    later = {**LATER, "max_bytes": MAX_BYTES, "shard_prefix": 0, "output_format": "files"}
+    later = {**LATER, **UNSAID, "shard_prefix": 0, "output_format": "files"}
     unsaid = {name: later.get(name.rpartition(".")[2], "-") for name in names}
     differences = [
         f"{name}: {there.get(name, unsaid[name])} there, {here.get(name, unsaid[name])} asked for"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ncbatch.codec.model.checkpoint import Checkpoint
-from ncbatch.images.read import write_png
+from ncbatch.images.write import write_png
 from ncbatch.report.evaluation import Evaluation
 from ncbatch.report.originals import Images, Pixels
 from ncbatch.report.rows import SAVED_PERCENT, Rows, quoted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -11,7 +12,7 @@ from ncbatch.codec.model.checkpoint import Checkpoint
 from ncbatch.decoding.run_reader import RunReader
 from ncbatch.images.checks import ImageError
 from ncbatch.images.pixels import Pixels
-from ncbatch.images.read import read_image
+from ncbatch.images.read import read_file
 from ncbatch.models.loading import kept_model
 from ncbatch.plan.generations import newest_planned, planned_units
 from ncbatch.plan.inputs import DamagedShardError, Inputs
@@ -49,10 +50,11 @@ class Images:
         if self.corpus is None:
             return None
         inputs = Inputs(self.corpus)
-        alpha = self._spec.variant(variant).alpha
+        reading = self._spec.variant(variant).reading
+        if reading.alpha == "refuse":
+            reading = replace(reading, alpha="white")
         try:
-            data = inputs.read(self._planned(image_key, variant)).data
-            return read_image(data, alpha="white" if alpha == "refuse" else alpha)
+            return read_file(inputs.read(self._planned(image_key, variant)).data, reading).pixels
         except (StoreError, ImageError, DamagedShardError) as error:
             log.warning("the original of %s is not shown: %s", image_key, error)
             return None

@@ -32,7 +32,7 @@ from ncbatch.models import catalog, zoo
 
 FOLDER = resources.files("ncbatch.selftest") / "golden"
 TINY = FOLDER / "tiny"
-TINY_SETS = (TINY, FOLDER / "tiny-2")
+TINY_SETS = (TINY, FOLDER / "tiny-2", FOLDER / "tiny-3")
 """Folders with files of the tiny models, the older versions of the formats first."""
 
 MAX_PIXELS = 10**6

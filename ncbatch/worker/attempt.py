@@ -11,6 +11,7 @@ from functools import partial
 import torch
 
 from ncbatch.codec import bitstream
+from ncbatch.codec.carrying import carrying, found_carrying, without_carried
 from ncbatch.codec.codecs import Coder, Finish, LearnedCoder, TargetCoder
 from ncbatch.codec.encode import Encoded
 from ncbatch.codec.errors import DecodeCheckError, DivergedError
@@ -144,11 +145,19 @@ class Attempt:
         """A row for a bitstream that an earlier attempt published before it could commit."""
         started = datetime.now(timezone.utc)
         for key, data in standing:
-            encoded = self._coder.measured(job.pixels, data)
+            encoded = self._measured(job, data)
             if encoded is not None and not self._may_be_a_fallback(data):
                 key = self._publisher.adopt(job.image, key, data)
-                return self._writer.ok(job.image, encoded, key, Work(started, adopted=True))
+                return self._writer.ok(job, encoded, key, Work(started, adopted=True))
         return None
+
+    def _measured(self, job: FetchedImage, data: bytes) -> Encoded | None:
+        """Rate and distortion of a file that was found; None where it is not this image's by this variant."""
+        if not job.carried:
+            return self._coder.measured(job.pixels, data)
+        alone = without_carried(data, job.carried, job.area)
+        encoded = None if alone is None else self._coder.measured(job.pixels, alone)
+        return None if encoded is None else found_carrying(encoded, data)
 
     def _find(
         self, settle: Callable[[], object], jobs: Sequence[FetchedImage], refill: Refill
@@ -178,7 +187,7 @@ class Attempt:
         if isinstance(done.result, Failure):
             return self._fallen_back(done.job, done.result)
         try:
-            encoded = done.result()
+            encoded = carrying(done.result(), done.job.carried)
         except DecodeCheckError as error:
             failure = failure_of(error)
         else:
@@ -191,7 +200,7 @@ class Attempt:
             return self._writer.failed(job.image, failure)
         started = datetime.now(timezone.utc)
         try:
-            encoded = self._coder.amortized(job.pixels)
+            encoded = carrying(self._coder.amortized(job.pixels), job.carried)
         except DecodeCheckError as error:
             return self._writer.failed(job.image, failure_of(error))
         note = f"fell back to the amortized encoding: {failure.error}"
@@ -205,7 +214,7 @@ class Attempt:
             if row is not None:
                 return row
             key = self._publisher.publish_aside(job.image, encoded.outcome.data)
-        return self._writer.ok(job.image, encoded, key, work)
+        return self._writer.ok(job, encoded, key, work)
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ncbatch.codec.recipe import RefinedRecipe
+from ncbatch.images.carried import Carried
 from ncbatch.images.checks import ImageError
 from ncbatch.images.distortion import SMALLEST_SIDE
-from ncbatch.images.limits import ImageLimits
+from ncbatch.images.finished import reduced
 from ncbatch.images.pixels import Pixels
-from ncbatch.images.read import read_image
+from ncbatch.images.read import read_file
+from ncbatch.images.reading import Reading
 from ncbatch.metrics.failures import Failure
 from ncbatch.plan.inputs import DamagedShardError, Inputs
 from ncbatch.plan.spec import Variant
@@ -26,11 +28,26 @@ Standing = Callable[[PlannedImage], Iterable[tuple[str, bytes]]]
 
 @dataclass(frozen=True)
 class FetchedImage:
-    """An image to be encoded. standing: what earlier attempts left for it, as (key, bytes)."""
+    """An image to be encoded.
+
+    Attributes:
+        image: as planned.
+        pixels: uint8[height, width, 3].
+        carried: what goes into its file beside them.
+        dropped: what else its input holds, in words.
+        standing: what earlier attempts left for it, as (key, bytes).
+    """
 
     image: PlannedImage
     pixels: Pixels
+    carried: Carried = field(default_factory=Carried)
+    dropped: tuple[str, ...] = ()
     standing: tuple[tuple[str, bytes], ...] = ()
+
+    def as_read(self, reading: Reading) -> FetchedImage:
+        """The image with what a variant carries, of everything that can be."""
+        carried, dropped = reduced(self.carried, self.dropped, reading)
+        return replace(self, carried=carried, dropped=dropped)
 
     @property
     def area(self) -> int:
@@ -84,7 +101,8 @@ def _unfit(variant: Variant, pixels: Pixels) -> Failure | None:
 
 
 def open_image(inputs: Inputs, image: PlannedImage, variant: Variant) -> Opened:
-    """Fetches and opens an image; what is returned of it knows the content as well.
+    """Fetches and opens an image, with everything that can be carried; what is returned of it knows the
+    content as well.
 
     Raises:
         StoreError: it is not about this image alone.
@@ -119,9 +137,8 @@ def open_image(inputs: Inputs, image: PlannedImage, variant: Variant) -> Opened:
     if image.bytes > variant.max_bytes:
         return image, _too_many_bytes(image.bytes, variant)
     try:
-        limits = ImageLimits(max_pixels=variant.max_pixels)
-        pixels = read_image(data, alpha=variant.alpha, limits=limits, name=image.key)
-        return image, FetchedImage(image, pixels)
+        opened = read_file(data, variant.reading.whole, name=image.key)
+        return image, FetchedImage(image, opened.pixels, opened.carried, opened.dropped)
     except ImageError as error:
         return image, Failure(error.error_class, str(error))
 

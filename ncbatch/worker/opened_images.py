@@ -6,13 +6,14 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable
 
+from ncbatch.images.reading import Reading
 from ncbatch.plan.inputs import Inputs
 from ncbatch.plan.spec import Variant
 from ncbatch.plan.units import PlannedImage
 from ncbatch.store import Store
 from ncbatch.worker.fetch import FetchedImage, Opened, open_image
 
-_Key = tuple[str, str, str, int, int]
+_Key = tuple[str, str, Reading, int]
 
 
 class OpenedImages:
@@ -36,16 +37,17 @@ class OpenedImages:
     def open(self, image: PlannedImage, variant: Variant) -> Opened:
         """As `open_image`, of which images only are kept: what failed is tried again."""
         # All that the pixels depend on.
-        key = (image.key, image.etag, variant.alpha, variant.max_pixels, variant.max_bytes)
+        key = (image.key, image.etag, variant.reading.whole, variant.max_bytes)
         with self._lock:
             found = self._kept.get(key)
             if found is not None:
                 self._kept.move_to_end(key)
         if found is not None:
-            return found.image, found
+            return found.image, found.as_read(variant.reading)
         image, opened = open_image(self._inputs, image, variant)
         if isinstance(opened, FetchedImage):
             self._keep(key, opened)
+            opened = opened.as_read(variant.reading)
         return image, opened
 
     def _keep(self, key: _Key, found: FetchedImage) -> None:

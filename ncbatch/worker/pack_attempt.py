@@ -120,7 +120,7 @@ class PackAttempt:
                 method=g.found.method,
                 note="; ".join(notes) or None,
             )
-            yield self._writer.ok(g.job.image, packed.encoded[i], key, work, packed.pack.shares[i].offset)
+            yield self._writer.ok(g.job, packed.encoded[i], key, work, packed.pack.shares[i].offset)
 
     def _found(self, images: Sequence[PlannedImage], jobs: Iterable[FetchedImage]) -> Iterator[_Good | _Bad]:
         """What every image becomes, in any order."""

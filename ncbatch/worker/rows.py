@@ -17,6 +17,7 @@ from ncbatch.metrics.failures import Failure
 from ncbatch.metrics.schema import Row
 from ncbatch.plan.spec import Variant
 from ncbatch.plan.units import PlannedImage, Unit
+from ncbatch.worker.fetch import FetchedImage
 
 
 @dataclass(frozen=True)
@@ -77,13 +78,11 @@ class RowWriter:
         row.error_class, row.error = failure.error_class, failure.error
         return row
 
-    def ok(
-        self, image: PlannedImage, encoded: Encoded, bitstream_key: str, work: Work, offset: int = 0
-    ) -> Row:
+    def ok(self, job: FetchedImage, encoded: Encoded, bitstream_key: str, work: Work, offset: int = 0) -> Row:
         """The row of an encoded image.
 
         Args:
-            image: as planned.
+            job: the image.
             encoded: its encoding.
             bitstream_key: of the object that holds its bytes.
             work: how the encoding came about.
@@ -91,7 +90,7 @@ class RowWriter:
         """
         outcome, baseline = encoded.outcome, encoded.amortized
         pixels = encoded.width * encoded.height
-        row = self._row(image, "ok")
+        row = self._row(job.image, "ok")
         row.width, row.height = encoded.width, encoded.height
         row.bpp = outcome.bytes * 8 / pixels
         if outcome.bits_y is not None and outcome.bits_z is not None:
@@ -104,7 +103,8 @@ class RowWriter:
             row.amortized_psnr, row.amortized_rd_loss = baseline.psnr, baseline.rd_loss
         row.bitstream_key, row.offset, row.length = bitstream_key, offset, len(outcome.data)
         row.sha256 = hashlib.sha256(outcome.data).hexdigest()
-        row.steps_taken = encoded.steps_taken
+        row.steps_taken, row.tail_bytes = encoded.steps_taken, encoded.tail_bytes
+        row.dropped = ", ".join(job.dropped) or None
         if encoded.sought is not None:
             self._say_sought(row, encoded.sought)
         if not work.adopted:

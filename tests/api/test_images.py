@@ -16,6 +16,7 @@ from ncbatch.codec.methods import Sga
 from ncbatch.models.loading import keep_model
 from ncbatch.selftest import golden
 from ncbatch.store import open_store
+from tests.images.profiles import rgb_profile
 from tests.workbench import AMORTIZED, MODEL, encoded_as, make_image
 
 TINY = Path(str(golden.TINY / "base.safetensors"))
@@ -33,6 +34,22 @@ def test_an_image_may_be_an_array_a_tensor_a_pil_image_or_a_file(tmp_path: Path)
         assert ncbatch.encode(image, method="amortized") == amortized(), type(image)
     tensor = torch.from_numpy(PIXELS)
     assert ncbatch.encode(tensor, method="amortized") == amortized()  # type: ignore[arg-type]
+
+
+def test_a_file_brings_its_metadata_along_and_a_pil_image_its_profile(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x010F] = "a camera"
+    path, profile = tmp_path / "a.png", rgb_profile(1.8)
+    path.write_bytes(encoded_as(PIXELS, exif=exif, icc_profile=profile))
+    kept = bitstream.parse(ncbatch.encode(path, method="amortized", color="keep"), max_pixels=10**4)
+    assert kept.carried.icc == profile and b"a camera" in kept.carried.exif
+    assert ncbatch.encode(path, method="amortized", color="ignore", metadata="strip") == amortized()
+    converted = ncbatch.encode(path, method="amortized", metadata="strip")
+    image = Image.open(path)
+    assert converted != amortized() and ncbatch.encode(image, method="amortized") == converted
+    assert ncbatch.encode(image, method="amortized", color="ignore") == amortized()
+    with pytest.raises(ncbatch.NcbatchError, match="color: 'srgb' is not one of convert, keep, ignore"):
+        ncbatch.encode(path, color="srgb")  # type: ignore[arg-type]
 
 
 def test_settings_reach_the_recipe() -> None:

@@ -12,7 +12,7 @@ import json
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -290,10 +290,14 @@ def pop_gaussian(stack: Stack, sigma: Integers, offset: Integers) -> Integers:
 
 @dataclass(frozen=True)
 class Decoded:
-    """An image: y_hat as the golden files' index counts it (in an `.ncb` file, in units of 1/256)."""
+    """An image: y_hat as the golden files' index counts it (in an `.ncb` file, in units of 1/256).
+
+    carried: the items of the tail, by kind.
+    """
 
     y_hat: Integers
     image: NDArray[np.uint8]
+    carried: dict[int, bytes] = field(default_factory=dict)
 
 
 def check_crc(content: bytes, checksum: bytes) -> None:
@@ -306,22 +310,40 @@ def words_of(data: bytes) -> list[int]:
 
 
 def decode_ncb(model: Checkpoint, data: bytes) -> Decoded:
-    if data[:3] != b"NCB" or data[3] not in (1, 2):
-        raise DamagedError("not an .ncb file of version 1 or 2")
-    check_crc(data[:-4], data[-4:])
+    if data[:3] != b"NCB" or data[3] not in (1, 2, 3):
+        raise DamagedError("not an .ncb file of version 1, 2 or 3")
     if data[5:13].hex() != model.digest[:16]:
         raise DamagedError("another model")
     width, position = leb128(data, 13)
     height, position = leb128(data, position)
     count, position = leb128(data, position)
-    if position + 4 * count + 4 != len(data):
+    end = position + 4 * count
+    check_crc(data[:end], data[end : end + 4])
+    if data[3] != 3 and end + 4 != len(data):
         raise DamagedError("the length of the payload")
-    stack = Stack(words_of(data[position:-4]))
+    carried = tail_items(data[end + 4 :]) if data[3] == 3 else {}
+    stack = Stack(words_of(data[position:end]))
     z = pop_z(stack, model, "z", height, width)
     mu, sigma = hyper_synthesis(model, 256 * z + model.integers("z.median")[:, None, None])
-    if data[3] == 2:
+    if data[3] >= 2:
         sigma = coarse(sigma)
     y_hat = 256 * pop_gaussian(stack, sigma, np.zeros_like(sigma)) + mu
     if not stack.empty:
         raise DamagedError("the payload holds more than the image")
-    return Decoded(y_hat, synthesis(model, y_hat / 256, height, width))
+    return Decoded(y_hat, synthesis(model, y_hat / 256, height, width), carried)
+
+
+def tail_items(tail: bytes) -> dict[int, bytes]:
+    """What a tail holds, by kind."""
+    check_crc(tail[:-4], tail[-4:])
+    found: dict[int, bytes] = {}
+    position = 0
+    while position < len(tail) - 4:
+        kind = tail[position]
+        length, start = leb128(tail, position + 1)
+        position = start + length
+        if position > len(tail) - 4 or kind & 0x7F in found:
+            raise DamagedError("an item of the tail")
+        content = tail[start:position]
+        found[kind & 0x7F] = zlib.decompress(content, wbits=-15) if kind & 0x80 else content
+    return found

@@ -16,7 +16,6 @@ from ncbatch.codec.bits_back.bbvi import BbviSettings, rate_gradient
 from ncbatch.codec.bits_back.encode import PackCandidate, VerifiedPack, restored
 from ncbatch.codec.bits_back.encode import encode_pack as encode
 from ncbatch.codec.bits_back.pack import OpenPack, PackReader
-from ncbatch.codec.bitstream import leb128
 from ncbatch.codec.encode import encode as encode_file
 from ncbatch.codec.errors import (
     BitstreamError,
@@ -25,6 +24,7 @@ from ncbatch.codec.errors import (
     PosteriorMismatchError,
     WrongModelError,
 )
+from ncbatch.codec.leb128 import leb128
 from ncbatch.codec.methods import Amortized, BitsBack, BitsBackBbvi, Packed, SgaBitsBack
 from ncbatch.codec.model.hyperprior import Model
 from tests.codec.packs import PIXELS, RECIPE, decoded, find

@@ -50,7 +50,11 @@ def check(decoded: Decoded, said: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", [name for name in FILES if name.endswith(".ncb")])
 def test_the_specification_decodes_a_file(name: str) -> None:
     said = FILES[name]
-    check(spec_decoder.decode_ncb(model(said["model"]), (GOLDEN / name).read_bytes()), said["images"][0])
+    decoded = spec_decoder.decode_ncb(model(said["model"]), (GOLDEN / name).read_bytes())
+    check(decoded, said["images"][0])
+    names = {1: "icc", 2: "exif", 3: "xmp", 4: "cicp"}
+    hashes = {names[kind]: hashlib.sha256(item).hexdigest() for kind, item in decoded.carried.items()}
+    assert hashes == said.get("carried", {})
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name.endswith(".ncbp")])

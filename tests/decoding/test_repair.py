@@ -378,6 +378,8 @@ BITS_BACK = zoo.load_builtin("bits-back-0.010")
             {},
         ),
         (make_variant().model_copy(update={"model": "elsewhere/gone.safetensors"}), {}),
+        (make_variant(color="convert", metadata="keep"), {}),
+        (make_variant(color="keep"), {}),
     ],
 )  # fmt: skip
 def test_the_command_that_goes_on_asks_for_the_same_run(

@@ -67,7 +67,7 @@ def test_images_become_members_of_tars_of_a_size(run: Workbench, folder: Store) 
 
 
 def _png(pixels: np.ndarray) -> bytes:
-    from ncbatch.images.read import write_png
+    from ncbatch.images.write import write_png
 
     return write_png(pixels)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_origin
 
@@ -21,6 +22,7 @@ from ncbatch.codec.bits_back.pack_file import Entry, PackHeader, write_header, w
 from ncbatch.codec.bitstream import Bitstream, serialise
 from ncbatch.errors import NcbatchError
 from ncbatch.exit_codes import ExitCode
+from ncbatch.images.carried import Carried
 from ncbatch.models.catalog import builtin_facts, builtin_file
 from ncbatch.models.source import describe_model
 from ncbatch.store import StoreOptions
@@ -31,6 +33,7 @@ from tests.end_to_end.command_line import ROOT, Said, environment, ncbatch, wait
 from tests.end_to_end.conftest import Head
 from tests.end_to_end.images import save_images
 from tests.end_to_end.runs import output_store, rows
+from tests.images.profiles import rgb_profile
 from tests.servers import free_port
 
 COMMANDS = (
@@ -268,6 +271,11 @@ def test_a_file_is_described_without_decoding_it(said: Said, tmp_path: Path) -> 
     assert found["height"] == 30 and found["model_digest_prefix"] == "ab" * 8 and found["bytes"] > 12
 
     assert (found["kind"], found["whole"]) == ("bitstream", True) and "whole: yes" in told
+    carried = Carried(icc=rgb_profile(1.8), xmp=b"<x/>" * 300, cicp=bytes([9, 16, 0, 1]))
+    (tmp_path / "a.ncb").write_bytes(serialise(replace(stream, carried=carried)))
+    told = said("info", tmp_path / "a.ncb").expect(0).out
+    for line in ("format version: 3", "xmp bytes: 1,200", "icc profile: made by hand", "cicp: 9/16/0/1"):
+        assert line in told, told
 
     pack = write_header(PackHeader("cd" * 8, BbviSettings(5, 0.01), 2, 0))
     first = Entry("bits-back", 64, 48, 0, 7)

@@ -18,11 +18,12 @@ from ncbatch.codec.decode import decode_latents, reconstruct
 from ncbatch.codec.encode import write
 from ncbatch.codec.model.exact_hyper_synthesis import UNIT
 from ncbatch.codec.model.hyperprior import Latents, Model, to_tensor
+from ncbatch.images.carried import Carried
 from ncbatch.selftest import golden
 from tests.codec.write_golden import far_out, image
 
 KINDS = ("base", "bits-back")
-NAMES = ("plain", "two-tiles", "one-pixel", "escapes", "version-1")
+NAMES = ("plain", "two-tiles", "one-pixel", "escapes", "version-1", "tail")
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ def _made(model: Model) -> Iterator[Sample]:
     pixels = image(90, 70, 3)
     yield _sample(model, write(model, far_out(model, pixels), "amortized", 70, 90))
     yield _sample(model, _written_as_version_1(model, far_out(model, pixels), 70, 90))
+    alone = bitstream.parse(write(model, latents, "amortized", 1, 1), max_pixels=1)
+    yield _sample(model, bitstream.serialise(replace(alone, carried=Carried(xmp=b"<x/>"))))
 
 
 def _sample(model: Model, data: bytes) -> Sample:

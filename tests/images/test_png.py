@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ncbatch.images.read import read_image, write_png
+from ncbatch.images.read import read_image
+from ncbatch.images.write import write_png
 from tests.images.image_files import RNG, deep, error_class, gradient, png, png16, png_chunk, save, to_8_bits
 
 

@@ -28,6 +28,34 @@ def test_one_entry_is_one_variant(tmp_path: Path) -> None:
     assert (recipe.method, recipe.steps, recipe.lmbda, found["map"].alpha) == ("map", 30, 0.02, "white")
 
 
+def test_by_default_colours_are_converted_and_ncb_files_carry_metadata(tmp_path: Path) -> None:
+    text = "variants: [{method: [sga, jpeg], quality: 60}, {method: sga+bits-back, name: packed}]"
+    found = variants(tmp_path, text)
+    assert {name: (v.color, v.metadata) for name, v in found.items()} == {
+        "sga": ("convert", "keep"), "jpeg": ("convert", "strip"), "packed": ("convert", "strip"),
+    }  # fmt: skip
+    said = variants(tmp_path, "variants: [{method: [sga, jpeg], quality: 60, color: ignore, metadata: keep}]")
+    assert {name: (v.color, v.metadata) for name, v in said.items()} == {
+        "sga": ("ignore", "keep"), "jpeg": ("ignore", "strip"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ("method: jpeg, quality: 60, color: keep", "the jpg files of the method jpeg hold images only"),
+        (
+            "method: sga+bits-back, metadata: keep",
+            r"the packs of the method sga\+bits-back.*--metadata strip",
+        ),
+        ("color: srgb", "color: .*convert"),
+    ],
+)
+def test_what_cannot_be_carried_is_told(tmp_path: Path, fields: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        variants(tmp_path, f"variants: [{{{fields}}}]")
+
+
 def test_lists_are_multiplied_and_named_by_what_differs(tmp_path: Path) -> None:
     text = "variants: [{method: [sga, ste], lmbda: [0.005, 0.01], steps: 30, rounding: ssl}]"
     found = variants(tmp_path, text)

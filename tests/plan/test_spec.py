@@ -36,6 +36,8 @@ def test_everything_but_the_names_is_in_a_variants_digest() -> None:
         make_variant(sga(100), max_pixels=5),
         make_variant(sga(100), max_bytes=5),
         make_variant(sga(100), fall_back=True),
+        make_variant(sga(100), color="convert"),
+        make_variant(sga(100), metadata="keep"),
         base.model_copy(update={"model_digest": "0" * 64}),
     ]
     assert len({variant.digest for variant in (base, *others)}) == 1 + len(others)
@@ -46,6 +48,14 @@ def test_the_limit_of_bytes_is_in_a_digest_where_it_is_not_the_usual_one() -> No
     assert "max_bytes" not in variant.digested(set())
     asked = _spec(variants=(make_variant(sga(100), max_bytes=5),))
     assert "variants.v.max_bytes: 1073741824 there, 5 asked for" in _mismatch(_spec(), asked)
+
+
+def test_what_runs_of_before_did_with_colours_and_metadata_is_in_no_digest() -> None:
+    assert not {"color", "metadata"} & set(make_variant(sga(100)).digested(set()))
+    asked = _spec(variants=(make_variant(sga(100), color="convert", metadata="keep"),))
+    message = _mismatch(_spec(), asked)
+    assert "variants.v.color: ignore there, convert asked for" in message
+    assert "variants.v.metadata: strip there, keep asked for" in message
 
 
 def test_a_run_goes_on_under_its_own_settings() -> None:

@@ -28,8 +28,9 @@ from numpy.typing import NDArray
 
 from ncbatch.codec.bits_back.bbvi import BbviSettings
 from ncbatch.codec.bits_back.fixed_posterior import Corrections
-from ncbatch.codec.bitstream import METHODS, PACK_MAGIC, check_size, leb128, read_leb128
+from ncbatch.codec.bitstream import METHODS, PACK_MAGIC, check_size
 from ncbatch.codec.errors import BitstreamError
+from ncbatch.codec.leb128 import leb128, read_leb128
 from ncbatch.codec.methods import LEARNED
 from ncbatch.codec.model.hyperprior import PADDING
 from ncbatch.codec.recipe import MAX_BBVI_LEARNING_RATE, MAX_BBVI_STEPS

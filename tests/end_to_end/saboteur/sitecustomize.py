@@ -23,9 +23,9 @@ _SECONDS = float(os.environ.get("NCBATCH_TEST_SECONDS", "0"))
 
 
 def _sabotage(module: Any) -> None:
-    real = module.read_image
+    real = module.read_file
 
-    def read_image(data: bytes, *args: Any, **kwargs: Any) -> Any:
+    def read_file(data: bytes, *args: Any, **kwargs: Any) -> Any:
         if b"ncbatch-test:kill" in data:
             os.kill(os.getpid(), signal.SIGKILL)
         if b"ncbatch-test:hang" in data:
@@ -38,7 +38,7 @@ def _sabotage(module: Any) -> None:
         time.sleep(_SECONDS)
         return real(data, *args, **kwargs)
 
-    module.read_image = read_image
+    module.read_file = read_file
     if os.environ.get("NCBATCH_TEST_FLAGS"):
         _lock_out()
 

@@ -1,0 +1,34 @@
+"""Images to PNG files."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from ncbatch.images.carried import Carried
+from ncbatch.images.pixels import Pixels
+
+_XMP = "XML:com.adobe.xmp"
+_NOTHING = Carried()
+
+
+def write_png(pixels: Pixels, carried: Carried = _NOTHING) -> bytes:
+    """Encodes uint8[height, width, 3] in RGB as PNG, losslessly, with what is carried along.
+
+    Raises:
+        ValueError: an array of another type or shape.
+    """
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+        raise ValueError(f"want uint8 [height, width, 3], got {pixels.dtype} {list(pixels.shape)}")
+    chunks = PngInfo()
+    if carried.xmp:
+        chunks.add_itxt(_XMP, carried.xmp)
+    if carried.cicp:
+        chunks.add(b"cICP", carried.cicp)
+    beside = {name: value for name, value in (("icc_profile", carried.icc), ("exif", carried.exif)) if value}
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "PNG", pnginfo=chunks, **beside)
+    return buffer.getvalue()
