@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import os
+import re
 import warnings
 from collections.abc import Mapping
 from typing import Any, get_args
@@ -44,6 +45,8 @@ from ncbatch.store.objects import no_file, read_object
 __all__ = ["Model", "decode", "encode", "load_model"]
 
 Path = str | os.PathLike[str]
+
+_FLAG = re.compile(r"--([a-z][a-z-]*)")
 
 
 def load_model(
@@ -233,7 +236,8 @@ def _recipe(request: dict[str, Any]) -> Learned:
         recipe = make_variant(request, StoreOptions()).recipe
     except (UsageError, pydantic.ValidationError) as error:
         problem = first_problem(error) if isinstance(error, pydantic.ValidationError) else str(error)
-        raise UsageError(problem.removeprefix("--")) from error  # here they are arguments, not flags
+        # Here they are arguments, not flags.
+        raise UsageError(_FLAG.sub(lambda flag: flag[1].replace("-", "_"), problem)) from error
     if not isinstance(recipe, LearnedRecipe) or recipe.uses_bits_back:
         raise UsageError(f"the method {recipe.method} does not make .ncb files; use the command line for it")
     return recipe

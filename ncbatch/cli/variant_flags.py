@@ -13,6 +13,7 @@ from ncbatch.cli.flags import Given
 from ncbatch.codec import methods
 from ncbatch.codec.methods import CODECS, DEFAULT_METHOD, METHODS, PACKED_METHODS
 from ncbatch.codec.recipe import PRESETS
+from ncbatch.codec.target import TARGET_FIELDS
 from ncbatch.plan.spec import RunSpec, Variant
 from ncbatch.settings import Setting, stated
 
@@ -77,7 +78,11 @@ PACKED = Given(
     {
         "method": _PACKED_METHOD,
         "preset": _PRESET,
-        **{name: field for name, field in _RECIPE.items() if _has(PACKED_METHODS, name)},
+        **{
+            name: field
+            for name, field in _RECIPE.items()
+            if _has(PACKED_METHODS, name) and name not in TARGET_FIELDS
+        },
         **{name: _VARIANT[name] for name in ("model", "alpha", "color", "max_pixels")},
     },
     partial(_default, PACKED_METHODS),

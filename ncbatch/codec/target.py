@@ -165,34 +165,35 @@ class Targeted(pydantic.BaseModel):
         None, gt=0, le=100,
         description="PSNR that every image is to have, in the place of --lmbda, which is searched for image "
         "by image; met within 0.05 dB",
-        json_schema_extra={"unit": "DB"},
+        json_schema_extra={"unit": "DB", "default": "none"},
     )  # fmt: skip
     target_bpp: float | None = Field(
         None, gt=0, le=100,
         description="bits per pixel that every image's file is to have, in the place of --lmbda; met within "
         "1 %",
-        json_schema_extra={"unit": "BPP"},
+        json_schema_extra={"unit": "BPP", "default": "none"},
     )  # fmt: skip
     target_bytes: int | None = Field(
         None, ge=1, le=2**40,
         description="bytes that every image's file is to have, in the place of --lmbda; met within 1 %, "
         "above or below",
-        json_schema_extra={"unit": "BYTES"},
+        json_schema_extra={"unit": "BYTES", "default": "none"},
     )  # fmt: skip
     target_ssim: float | None = Field(
         None, gt=0, le=60,
         description="MS-SSIM that every image is to have, in the place of --lmbda: plain below 1, such as "
         "0.98, and in dB from 1 on, such as 17 (-10 log10(1 - MS-SSIM)); met within 0.05 dB",
-        json_schema_extra={"unit": "SSIM"},
+        json_schema_extra={"unit": "SSIM", "default": "none"},
     )  # fmt: skip
 
     @pydantic.model_validator(mode="after")
     def _one_target(self) -> Targeted:
         given = [name for name in _FIELDS if getattr(self, name) is not None]
         if len(given) > 1:
-            raise ValueError(f"{given[0]} and {given[1]} cannot both be met; give one of them")
+            one, other = (_FIELDS[name] for name in given[:2])
+            raise ValueError(f"targets of {one} and of {other} cannot both be met; give one of them")
         if self.target_ssim == 1:
-            raise ValueError("target_ssim: 1 is a lossless image; give less, or dB above 1")
+            raise ValueError("a target of 1 for MS-SSIM is a lossless image; give less, or dB above 1")
         return self
 
     @property

@@ -150,7 +150,7 @@ def _check_target(request: Request) -> None:
     given = [name for name in TARGET_FIELDS if request.get(name) is not None]
     if given and "lmbda" in request:
         flag = given[0].replace("_", "-")
-        raise UsageError(f"--lmbda cannot be given beside --{flag}, which searches for it; leave one out")
+        raise UsageError(f"--lmbda cannot be given beside --{flag}, for which it is searched; leave one out")
 
 
 def _builtin_ladder(options: StoreOptions) -> tuple[LadderModel, ...]:

@@ -213,10 +213,10 @@ def test_a_target_takes_the_place_of_lmbda_and_model(tmp_path: Path) -> None:
     [
         (
             "target_psnr: 30, lmbda: 0.01",
-            "--lmbda cannot be given beside --target-psnr, which searches for it",
+            "--lmbda cannot be given beside --target-psnr, for which it is searched",
         ),
-        ("target_psnr: 30, target_bpp: 1", "target_psnr and target_bpp cannot both be met"),
-        ("target_ssim: 1", "1 is a lossless image"),
+        ("target_psnr: 30, target_bpp: 1", "targets of psnr and of bpp cannot both be met"),
+        ("target_ssim: 1", "of 1 for MS-SSIM is a lossless image"),
         ("target_psnr: 30, method: amortized", "the method amortized does not refine; leave out target_psnr"),
         ("target_psnr: 30, method: sga+bits-back", "a target is for methods that make a file of each image"),
         ("target_bytes: 0", "--target-bytes: 0 is not at least 1"),
