@@ -243,7 +243,9 @@ def test_the_cost_is_that_of_all_sessions_and_of_idle_workers_too(
     announce(local.output, "starting", lease.driver)
     said = read_status(local.output)
     assert said is not None and said.worker_seconds == 5400
-    running = {"state": "running", "worker_seconds": 7200.0, "eta_seconds": 900.0, "workers": 4}
+    running = {
+        "state": "running", "worker_seconds": 7200.0, "eta_seconds": 900.0, "workers": 4, "pending": 9,
+    }  # fmt: skip
     write_status(local.output, said.model_copy(update=running))
     told = _status(local, capsys, "--price-per-hour", "2.5")[1]
     assert "cost so far: 5.00, 7.50 when all is done, at 2.5 per device hour" in told

@@ -187,6 +187,7 @@ def test_every_error_class_that_is_written_is_known() -> None:
         "changed",
         "too_many_bytes",
         "too_small",
+        "damaged_shard",
     }  # of `open_image`
     written |= {"process_killed", "deadline", "internal_error", "device_failed"}  # of the pool
     assert written == CLASSES.keys()
