@@ -10,9 +10,9 @@ import pyarrow.dataset as ds
 from pyarrow import fs
 from typing_extensions import override
 
-from ncbatch.metrics.parts import Ranges
 from ncbatch.metrics.schema import SCHEMA
 from ncbatch.store import ObjectInfo, Store
+from ncbatch.store.ranged_file import ObjectFile
 
 _BATCH_ROWS = 32 * 1024
 _BATCHES_AHEAD = 2
@@ -67,7 +67,7 @@ class _StoreFiles(fs.FileSystemHandler):
         return path
 
     def open_input_file(self, path: str) -> pa.NativeFile:
-        return pa.PythonFile(Ranges(self._store, self._infos[path]), mode="r")
+        return pa.PythonFile(ObjectFile.of(self._store, self._infos[path]), mode="r")
 
     def _refuse(self, *_: Any, **__: Any) -> Any:
         raise NotImplementedError("objects are only read, by their keys")

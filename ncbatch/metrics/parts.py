@@ -17,13 +17,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from typing_extensions import override
 
 from ncbatch.errors import first_line
 from ncbatch.metrics.errors import MetricsError
 from ncbatch.metrics.schema import SCHEMA, check_schema, parquet_to_table
 from ncbatch.metrics.unit_result import UnitResult
 from ncbatch.store import ObjectInfo, Store
+from ncbatch.store.ranged_file import ObjectFile
 
 _UNITS_KEY = b"ncbatch.units"
 _GROUP_ROWS = 32 * 1024
@@ -160,7 +160,7 @@ def _footer(store: Store, info: ObjectInfo) -> bytes:
 def read_columns(store: Store, info: ObjectInfo, columns: Sequence[str]) -> pa.Table:
     """Some columns of an object's rows; no other bytes of it are fetched."""
     try:
-        return parquet_to_table(pa.PythonFile(Ranges(store, info), mode="r"), columns)
+        return parquet_to_table(pa.PythonFile(ObjectFile.of(store, info), mode="r"), columns)
     except MetricsError as error:
         raise damaged(info.key, str(error)) from error
 
@@ -172,35 +172,3 @@ def damaged(key: str, problem: str) -> MetricsError:
         f"{key}: {problem}; it can be deleted, since every row is still in the unit commits, and `ncbatch "
         "compact` merges them again"
     )
-
-
-class Ranges(io.RawIOBase):
-    """An object as a file in which one can seek; a read fetches its own bytes only."""
-
-    def __init__(self, store: Store, info: ObjectInfo) -> None:
-        self._store, self._info, self._at = store, info, 0
-
-    @override
-    def readable(self) -> bool:
-        return True
-
-    @override
-    def seekable(self) -> bool:
-        return True
-
-    @override
-    def tell(self) -> int:
-        return self._at
-
-    @override
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._info.size}[whence]
-        return self._at
-
-    @override
-    def read(self, size: int | None = -1) -> bytes:
-        left = max(self._info.size - self._at, 0)
-        count = left if size is None or size < 0 else min(size, left)
-        data = self._store.get_range(self._info.key, self._at, count) if count else b""
-        self._at += len(data)
-        return data

@@ -16,7 +16,7 @@ from ncbatch.errors import NcbatchError, first_line
 from ncbatch.plan.place import InParquet, InTar, place_of, shard_of
 from ncbatch.plan.units import PlannedImage
 from ncbatch.store import ObjectInfo, Store
-from ncbatch.store.ranged_file import RangedFile
+from ncbatch.store.ranged_file import WindowedFile
 from ncbatch.store.spans import Span, Spans
 
 _GROUPS_HELD = 2
@@ -192,7 +192,7 @@ class _RowGroups:
             info, _ = self._corpus.get_range_with_info(shard, 0, 4)
             if info.etag != etag:
                 raise _ChangedError(info.etag)
-            self._files[shard, etag] = pq.ParquetFile(RangedFile(read, info.size), pre_buffer=False)
+            self._files[shard, etag] = pq.ParquetFile(WindowedFile(read, info.size), pre_buffer=False)
             while len(self._files) > _GROUPS_HELD:
                 self._files.popitem(last=False)
         return self._files[shard, etag]

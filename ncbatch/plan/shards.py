@@ -19,7 +19,7 @@ from ncbatch.plan.spec import find_run
 from ncbatch.plan.tar_index import DamagedTarError, TarFile, files_in_tar, with_beside
 from ncbatch.plan.units import PlannedImage, Unit
 from ncbatch.store import ObjectInfo, ObjectNotFound, Store
-from ncbatch.store.ranged_file import RangedFile
+from ncbatch.store.ranged_file import WindowedFile
 from ncbatch.words import counted
 
 log = logging.getLogger(__name__)
@@ -68,8 +68,8 @@ class Shards:
             return {}
         return {} if stored is None else known_shards(planned_units(stored, self.output))
 
-    def _file(self, info: ObjectInfo) -> RangedFile:
-        return RangedFile(lambda start, length: self.corpus.get_range(info.key, start, length), info.size)
+    def _file(self, info: ObjectInfo) -> WindowedFile:
+        return WindowedFile.of(self.corpus, info)
 
     def _in_tar(self, info: ObjectInfo) -> Iterator[PlannedImage]:
         files, problem = list[TarFile](), None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from ncbatch.errors import first_line
 from ncbatch.images.header import image_size
-from ncbatch.store.ranged_file import RangedFile
+from ncbatch.store.ranged_file import WindowedFile
 
 _LARGEST_BESIDE = 64 << 10
 """Bytes of a caption or the like; what is larger is none."""
@@ -37,7 +37,7 @@ class DamagedTarError(Exception):
     """An archive cannot be read any further; the message says from where on."""
 
 
-def files_in_tar(file: RangedFile) -> Iterator[TarFile]:
+def files_in_tar(file: WindowedFile) -> Iterator[TarFile]:
     """The files in a tar, in their order.
 
     Raises:
@@ -58,7 +58,7 @@ def files_in_tar(file: RangedFile) -> Iterator[TarFile]:
         raise DamagedTarError(f"{where}: {first_line(error)}") from error
 
 
-def _size(file: RangedFile, info: tarfile.TarInfo) -> tuple[int, int] | None:
+def _size(file: WindowedFile, info: tarfile.TarInfo) -> tuple[int, int] | None:
     """Width and height, if that costs nothing."""
 
     def at_hand(offset: int, length: int) -> bytes:
@@ -67,7 +67,7 @@ def _size(file: RangedFile, info: tarfile.TarInfo) -> tuple[int, int] | None:
     return image_size(at_hand)
 
 
-def _check_end(file: RangedFile, offset: int) -> None:
+def _check_end(file: WindowedFile, offset: int) -> None:
     """tarfile takes a header that it cannot read for the end; a real one is a block of zeros."""
     file.seek(offset)
     block = file.read(tarfile.BLOCKSIZE)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from functools import partial
 
-from typing_extensions import override
+from typing_extensions import Self, override
+
+from ncbatch.store.interface import ObjectInfo, Store
 
 _SMALL, _LARGE = 8 << 10, 1 << 20
 """Bytes of a window."""
@@ -14,8 +17,8 @@ _NEAR = 64 << 10
 """Bytes that are rather read than left out: another request takes longer."""
 
 
-class RangedFile(io.RawIOBase):
-    """Reads an object in windows: large ones where it is read on and on, and small ones where it is skimmed.
+class ObjectFile(io.RawIOBase):
+    """An object as a file in which one can seek; a read fetches its own bytes only.
 
     Args:
         read: gives ranges of the object: (offset, length).
@@ -26,7 +29,11 @@ class RangedFile(io.RawIOBase):
         super().__init__()
         self._read_range, self.size = read, size
         self._at = 0
-        self._start, self._window = 0, b""
+
+    @classmethod
+    def of(cls, store: Store, info: ObjectInfo) -> Self:
+        """An object of a store."""
+        return cls(partial(store.get_range, info.key), info.size)
 
     @override
     def readable(self) -> bool:
@@ -50,10 +57,7 @@ class RangedFile(io.RawIOBase):
     def read(self, size: int | None = -1) -> bytes:
         left = max(self.size - self._at, 0)
         length = left if size is None or size < 0 else min(size, left)
-        data = self._held(self._at, length)
-        if len(data) < length:
-            self._move(length)
-            data = self._held(self._at, length)
+        data = self._fetch(length) if length else b""
         self._at += len(data)
         return data
 
@@ -67,6 +71,26 @@ class RangedFile(io.RawIOBase):
         data = self.read(len(view))
         view[: len(data)] = data
         return len(data)
+
+    def _fetch(self, length: int) -> bytes:
+        """So many bytes from this place on."""
+        return self._read_range(self._at, length)
+
+
+class WindowedFile(ObjectFile):
+    """Reads in windows: large ones where it is read on and on, and small ones where it is skimmed."""
+
+    def __init__(self, read: Callable[[int, int], bytes], size: int) -> None:
+        super().__init__(read, size)
+        self._start, self._window = 0, b""
+
+    @override
+    def _fetch(self, length: int) -> bytes:
+        data = self._held(self._at, length)
+        if len(data) < length:
+            self._move(length)
+            data = self._held(self._at, length)
+        return data
 
     def peek(self, offset: int, length: int) -> bytes:
         """As much of a range as is at hand without another request."""
