@@ -213,10 +213,10 @@ def _encode_to_target(read: ReadImage, model: Model | None, recipe: Refined) -> 
         ladder = Ladder(
             tuple(lmbda for lmbda, _ in rungs), tuple(names), lambda digest: load_model(names[digest])
         )
-    encoded = encode_to_target(ladder, read.pixels, recipe)
+    encoded = carrying(encode_to_target(ladder, read.pixels, recipe), read.carried)
     if encoded.sought is not None and encoded.sought.note:
         warnings.warn(encoded.sought.note, UserWarning, stacklevel=3)
-    return carrying(encoded, read.carried).outcome.data
+    return encoded.outcome.data
 
 
 def _reading(alpha: Alpha, color: Color, metadata: Metadata) -> Reading:

@@ -8,6 +8,7 @@ from ncbatch.codec import bitstream
 from ncbatch.codec.encode import Encoded
 from ncbatch.codec.errors import BitstreamError, DecodeCheckError
 from ncbatch.codec.measure import Baseline
+from ncbatch.codec.target import Measured
 from ncbatch.images.carried import Carried
 
 _BITS = 8
@@ -51,4 +52,6 @@ def _with_file(encoded: Encoded, data: bytes) -> Encoded:
     outcome = replace(encoded.outcome, data=data, rd_loss=encoded.outcome.loss + bpp)
     alone = encoded.amortized
     amortized = alone and Baseline(alone.bytes + more, alone.mse, alone.rd_loss + bpp)
-    return replace(encoded, outcome=outcome, amortized=amortized, tail_bytes=more)
+    measured = Measured(len(data), encoded.width * encoded.height, outcome.psnr, encoded.ms_ssim)
+    sought = encoded.sought and encoded.sought.measured_again(measured)
+    return replace(encoded, outcome=outcome, amortized=amortized, sought=sought, tail_bytes=more)

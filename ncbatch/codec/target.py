@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import pydantic
@@ -127,6 +127,10 @@ class Sought:
     ) -> Sought:
         """What was sought, of an encoding."""
         return Sought(target, target.came_of(measured), target.is_met_by(measured), digest, lmbda, tries)
+
+    def measured_again(self, measured: Measured) -> Sought:
+        """The same of a file that has changed since."""
+        return replace(self, came=self.target.came_of(measured), met=self.target.is_met_by(measured))
 
     @property
     def note(self) -> str | None:

@@ -19,6 +19,7 @@ from ncbatch.codec.errors import BitstreamError
 from ncbatch.codec.leb128 import leb128
 from ncbatch.codec.methods import Amortized
 from ncbatch.codec.model.hyperprior import Model
+from ncbatch.codec.target import Measured, Sought, Target
 from ncbatch.images.carried import LARGEST, Carried
 
 CARRIED = Carried(bytes(range(200)), b"II*\0" + bytes(40), b"<x/>" * 30, bytes([9, 16, 0, 1]))
@@ -61,6 +62,17 @@ def test_rates_count_it(small: Encoded) -> None:
     assert whole.outcome.loss == pytest.approx(small.outcome.loss + 8 * more / pixels)
     assert whole.amortized.bytes == small.amortized.bytes + more
     assert whole.amortized.rd_loss - small.amortized.rd_loss == pytest.approx(8 * more / pixels)
+
+
+def test_a_target_for_the_file_counts_it(small: Encoded) -> None:
+    length = len(small.outcome.data)
+    measured = Measured(length, small.width * small.height, small.outcome.psnr, small.ms_ssim)
+    asking = replace(small, sought=Sought.of(Target("bytes", length), measured, "digest", 0.01, 3))
+    whole = carrying(asking, CARRIED)
+    assert asking.sought is not None and asking.sought.met
+    assert whole.sought == replace(asking.sought, came=float(len(whole.outcome.data)), met=False)
+    quality = replace(small, sought=Sought.of(Target("psnr", 30.0), measured, "digest", 0.01, 3))
+    assert carrying(quality, CARRIED).sought == quality.sought
 
 
 def test_a_file_that_was_found_is_known_by_what_it_carries(small: Encoded) -> None:
