@@ -27,6 +27,8 @@ _QUICK = {
     "RAY_health_check_timeout_ms": "20000",  # a dead node refuses at once, a slow machine may take its time
     "RAY_health_check_failure_threshold": "3",
 }
+# How long a node or a driver may be without its GCS before Ray ends it: as long as a slow machine needs for units.
+_PATIENT = {"RAY_gcs_rpc_server_reconnect_timeout_s": f"{HANG_SECONDS:.0f}"}
 
 
 @pytest.fixture
@@ -37,15 +39,8 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
 
 @pytest.fixture
 def durable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Cluster]:
-    """The same with a dashboard, and with a GCS that can be started again.
-
-    It may be away for as long as a slow machine needs for some units; Ray ends every process after that.
-    """
-    settings = {
-        "RAY_gcs_storage": "rocksdb",
-        "RAY_gcs_storage_path": str(tmp_path / "gcs"),
-        "RAY_gcs_rpc_server_reconnect_timeout_s": f"{HANG_SECONDS:.0f}",
-    }
+    """The same with a dashboard, and with a GCS that can be started again."""
+    settings = {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(tmp_path / "gcs"), **_PATIENT}
     yield from _cluster(monkeypatch, _QUICK | settings, include_dashboard=True)
 
 
@@ -126,7 +121,7 @@ def test_the_gcs_and_the_dashboard_are_started_again_and_nothing_is_done_twice(
     durable.add_node(num_cpus=2)
     head: Any = durable.head_node
     command = ("encode", tmp_path / "in", tmp_path / "out", "--steps", "200", "--unit-seconds", "0.1")
-    with running(*command, "--ray-address", durable.address) as run:
+    with running(*command, "--ray-address", durable.address, env=environment(**_PATIENT)) as run:
         wait_for(lambda: count(out, "units/"), "workers are at it")
         head.kill_gcs_server()
         head.kill_dashboard()
