@@ -11,11 +11,12 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 from ncbatch import layout
 from ncbatch.errors import RunError
-from ncbatch.plan.plan_files import read_plan, write_plan
+from ncbatch.plan.plan_files import iterate_plan, read_plan, write_plan
 from ncbatch.plan.spec import RunFile, RunSpec
 from ncbatch.plan.units import PlannedImage, Unit, make_units
 from ncbatch.store import ObjectNotFound, Store
@@ -151,22 +152,36 @@ def without_superseded(units: Sequence[Unit]) -> list[Unit]:
     """The units with only those of their images that no later generation plans again, of which the table
     shows the later row whatever becomes of them; without the units that have no such image.
     """
-    newest: dict[Identity, int] = {}  # of later generations, which have few images mostly
+    return list(_standing(units, _planned_again(units)))
+
+
+def standing_units(stored: RunFile, output: Store) -> Iterator[Unit]:
+    """The same of all generations that stand in the output, one by one; only later generations are held."""
+    later = read_plan(output, chain.from_iterable(_later_plans(output)))
+    return _standing(chain(iterate_plan(output, stored.plan), later), _planned_again(later))
+
+
+def _planned_again(units: Iterable[Unit]) -> dict[Identity, int]:
+    """The newest of the later generations by what it encodes; they have few images mostly."""
+    newest: dict[Identity, int] = {}
     for unit in units:
         if unit.generation:
             for image in unit.images:
                 identity = unit.variant, image.key
                 newest[identity] = max(unit.generation, newest.get(identity, 0))
+    return newest
+
+
+def _standing(units: Iterable[Unit], newest: Mapping[Identity, int]) -> Iterator[Unit]:
     if not newest:
-        return list(units)
-    standing = []
+        yield from units  # without their images being read
+        return
     for unit in units:
         images = tuple(
             image for image in unit.images if newest.get((unit.variant, image.key), 0) <= unit.generation
         )
         if images:
-            standing.append(unit if len(images) == len(unit.images) else replace(unit, images=images))
-    return standing
+            yield unit if len(images) == len(unit.images) else replace(unit, images=images)
 
 
 def not_yet_again(units: Iterable[Unit], rows: Iterable[StandingRow]) -> dict[str, list[PlannedImage]]:

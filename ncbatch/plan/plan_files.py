@@ -197,14 +197,23 @@ def read_plan(output: Store, keys: Iterable[str]) -> list[Unit]:
     Raises:
         RunError: a plan file is missing or damaged.
     """
-    files, units = PlanFiles(output), list[Unit]()
+    return list(iterate_plan(output, keys))
+
+
+def iterate_plan(output: Store, keys: Iterable[str]) -> Iterator[Unit]:
+    """The same one by one: those of a large run take some hundred megabytes."""
+    files = PlanFiles(output)
+    last: Unit | None = None
     for key in keys:
         for unit in _units_of(files, key):
             # A unit's rows stand together, but may go on in the next file of an earlier ncbatch.
-            if units and units[-1].id == unit.id:
-                unit = _joined(files, units.pop(), unit)
-            units.append(unit)
-    return units
+            if last is not None and last.id == unit.id:
+                unit = _joined(files, last, unit)
+            elif last is not None:
+                yield last
+            last = unit
+    if last is not None:
+        yield last
 
 
 def _units_of(files: PlanFiles, key: str) -> Iterator[Unit]:

@@ -13,7 +13,7 @@ from ncbatch import __version__, layout
 from ncbatch.errors import UsageError
 from ncbatch.metrics.unit_result import UnitResult
 from ncbatch.plan.changes import Consent, look_again
-from ncbatch.plan.commits import Commits
+from ncbatch.plan.commits import Commits, committed_units
 from ncbatch.plan.contents import Contents
 from ncbatch.plan.corpus import SUFFIXES, Listing, list_corpus, read_manifest
 from ncbatch.plan.generations import (
@@ -21,7 +21,7 @@ from ncbatch.plan.generations import (
     Wanted,
     cut,
     extend,
-    planned_units,
+    standing_units,
     without_superseded,
 )
 from ncbatch.plan.plan_files import write_plan
@@ -134,16 +134,10 @@ def require_images(spec: RunSpec, listing: Listing) -> None:
     raise UsageError(f"{what} ({notes}); {fix}" if notes else f"{what}; {fix}")
 
 
-def load_run(output: Store, commits: Commits | None = None) -> Run:
-    """The run in `output` as it stands, without touching it.
-
-    Args:
-        output: the run's folder.
-        commits: of this output; for a caller who asks more of them.
-    """
+def load_run(output: Store) -> Run:
+    """The run in `output` as it stands, without touching it."""
     stored = read_run(output)
-    units = without_superseded(planned_units(stored, output))
-    return Run(stored.spec, tuple(units), (commits or Commits(output)).units)
+    return Run(stored.spec, tuple(standing_units(stored, output)), committed_units(output))
 
 
 def committed_results(run: Run, commits: Commits) -> dict[str, UnitResult]:

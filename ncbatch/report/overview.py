@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from ncbatch.plan.run import load_run
+from ncbatch.plan.commits import committed_units
 from ncbatch.plan.spec import RunSpec, read_run
+from ncbatch.plan.status import count_plan
 from ncbatch.report.rows import EXACT, Rows
 from ncbatch.store import Store
 
@@ -143,9 +144,9 @@ def read_facts(output: Store) -> RunFacts:
         RunError: the folder holds no run, or its plan is damaged.
     """
     stored = read_run(output)
-    run = load_run(output)
-    planned, pending = (sum(len(unit.images) for unit in units) for units in (run.units, run.pending))
-    return RunFacts(output.uri, stored.spec, stored.created_at, stored.ncbatch_version, planned, pending)
+    plan = count_plan(stored, output, committed_units(output))
+    about = output.uri, stored.spec, stored.created_at, stored.ncbatch_version
+    return RunFacts(*about, planned=plan.images, pending=plan.pending)
 
 
 def read_overview(rows: Rows) -> Overview:
