@@ -131,8 +131,8 @@ class Workbench:
         data = self.output.get(row.bitstream_key)
         assert (row.length, row.sha256) == (len(data), hashlib.sha256(data).hexdigest())
         decoded = decode(MODEL, data)
-        assert decoded.shape == (row.height, row.width, 3)
-        assert row.bpp == len(data) * 8 / (decoded.size // 3)
+        assert decoded.shape[:2] == (row.height, row.width)
+        assert row.bpp == len(data) * 8 / (decoded.shape[0] * decoded.shape[1])
         return data
 
     def mse(self, row: Row, pixels: np.ndarray) -> float:

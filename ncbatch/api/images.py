@@ -129,9 +129,9 @@ def encode(
     on the image, the model and the settings only, up to floating-point differences between devices.
 
     Args:
-        image: uint8[height, width, 3] in RGB (a NumPy array or anything that converts to one); a PIL image,
-            of which the pixels and the colour profile count and not the EXIF; or the path or URI of a PNG,
-            JPEG, WebP, TIFF, BMP or GIF file, whose EXIF orientation is applied.
+        image: uint8[height, width, 3] in RGB or [height, width, 4] in RGBA (a NumPy array or anything that
+            converts to one); a PIL image, of which the pixels and the colour profile count and not the EXIF;
+            or the path or URI of a PNG, JPEG, WebP, TIFF, BMP or GIF file, whose EXIF orientation is applied.
         model: As `load_model` returns or takes it; by default the built-in one trained nearest to `lmbda`.
         preset: "fast" (up to 300 steps), "best" (up to 2000) or "paper" (2000). Without a preset and a
             method, it is "fast".
@@ -148,8 +148,8 @@ def encode(
         target_bytes: Bytes that the file is to have, within 1 %.
         target_ssim: MS-SSIM that the image is to have, plain below 1 and in dB from 1 on, within 0.05 dB.
         seed: Of the noise in the refinement.
-        alpha: What lies behind transparent pixels, "white" or "black"; by default an image that has any is
-            refused.
+        alpha: What becomes of transparent pixels: "keep" carries the alpha channel along without loss,
+            "white" and "black" lie behind them; by default an image that has any is refused.
         color: What becomes of a colour profile: "convert" makes the pixels sRGB by it, "keep" leaves them and
             carries the profile along, "ignore" leaves them and drops it.
         metadata: Whether a file's EXIF and XMP are carried along, "keep" or "strip".
@@ -249,7 +249,7 @@ def _opened(data: bytes, reading: Reading) -> ReadImage:
     except ImageError as error:
         if error.error_class != "transparent":
             raise
-        fix = 'give alpha="white" or alpha="black", for what lies behind it'  # an argument here, and no flag
+        fix = 'give alpha="keep", or alpha="white" or "black" for what lies behind it'  # no flag here
         raise ImageError(error.error_class, error.what, fix) from error
 
 
@@ -257,13 +257,21 @@ def _read_image(image: np.ndarray | Image.Image | Path, reading: Reading) -> Rea
     """The image as the codec takes it."""
     if isinstance(image, str | os.PathLike):
         return _opened(_read(os.fspath(image)), reading)
-    if isinstance(image, Image.Image):
-        file = io.BytesIO()
-        try:
-            image.save(file, "PNG", compress_level=0)  # one way for palettes, 16 bits and transparency
-        except OSError as error:
-            raise ImageError("unsupported", f"PIL images of mode {image.mode} are not read") from error
-        return _opened(file.getvalue(), reading)
+    if not isinstance(image, Image.Image):
+        pixels = _array(image)
+        if pixels.shape[2] == 3:
+            return ReadImage(pixels)
+        image = Image.fromarray(np.ascontiguousarray(pixels))
+    file = io.BytesIO()
+    try:
+        image.save(file, "PNG", compress_level=0)  # one way for palettes, 16 bits and transparency
+    except OSError as error:
+        raise ImageError("unsupported", f"PIL images of mode {image.mode} are not read") from error
+    return _opened(file.getvalue(), reading)
+
+
+def _array(image: Any) -> np.ndarray:
+    """What stands for an image, as uint8[height, width, 3 or 4]."""
     if isinstance(image, bytes | bytearray | memoryview):
         raise TypeError(
             "an image is an array, a PIL image or a path; open the bytes of a file with PIL first"
@@ -271,14 +279,14 @@ def _read_image(image: np.ndarray | Image.Image | Path, reading: Reading) -> Rea
     pixels = np.asarray(image)
     if pixels.dtype == object:
         raise TypeError(f"not an image but {type(image).__name__}; give an array, a PIL image or a path")
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (3, 4) or 0 in pixels.shape:
         raise ValueError(
-            f"an image is uint8[height, width, 3], not {pixels.dtype}{list(pixels.shape)}; a torch tensor "
-            "with its channels first becomes one by .permute(1, 2, 0), and samples have to be in 0..255"
+            f"an image is uint8[height, width, 3 or 4], not {pixels.dtype}{list(pixels.shape)}; a torch "
+            "tensor with its channels first becomes one by .permute(1, 2, 0), and samples are in 0..255"
         )
     if max(pixels.shape[:2]) > MAX_SIDE:
         raise ValueError(f"an image has up to {MAX_SIDE} pixels a side, not {max(pixels.shape[:2])}")
-    return ReadImage(pixels)
+    return pixels
 
 
 def decode(
@@ -297,8 +305,9 @@ def decode(
         max_pixels: Larger images are refused before memory is spent on them.
 
     Returns:
-        uint8[height, width, 3] in RGB. Its latents are the same on every machine; a sample may differ by one
-        level between devices.
+        uint8[height, width, 3] in RGB; [height, width, 4] in RGBA where the file carries an alpha plane,
+        which `encode` puts there with `alpha="keep"`. The latents are the same on every machine; a sample may
+        differ by one level between devices.
 
     Raises:
         NcbatchError: No whole `.ncb` file, or of another or an unknown model.

@@ -28,7 +28,7 @@ class RunImages:
         self._rows = {(row["image_key"], row["variant"]): row for row in self._reader.rows}
 
     def image(self, key: str, variant: str | None) -> Pixels:
-        """The image of an ok row, uint8[height, width, 3].
+        """The image of an ok row, uint8[height, width, 3], or [height, width, 4] with an alpha plane.
 
         Args:
             key: The `image_key` of its row.
@@ -41,7 +41,7 @@ class RunImages:
         row = self._row(key, variant)
         if row["status"] != "ok":
             raise UsageError(f"{key} failed under {row['variant']}; the column `error` of its row says why")
-        return self._reader.decode_row(row)
+        return self._reader.decode_file(row)[0]
 
     def _row(self, key: str, variant: str | None) -> dict[str, Any]:
         found = self._find(key, variant)

@@ -119,7 +119,7 @@ class Run:
             variant: The name of the variant; may be left out where there is only one.
 
         Returns:
-            uint8[height, width, 3] in RGB.
+            uint8[height, width, 3] in RGB; [height, width, 4] in RGBA where the file carries an alpha plane.
 
         Raises:
             NcbatchError: There is no such row, it failed, or its bytes are missing or damaged.

@@ -94,7 +94,9 @@ def _carried(carried: Carried) -> dict[str, Any]:
     """What a file carries beside the image: sizes in bytes, and the name of a profile."""
     from ncbatch.images.colour import profile_name
 
-    facts: dict[str, Any] = {f"{name}_bytes": len(getattr(carried, name)) for name in ("icc", "exif", "xmp")}
+    facts: dict[str, Any] = {
+        f"{name}_bytes": len(getattr(carried, name)) for name in ("icc", "exif", "xmp", "alpha")
+    }
     facts = {name: count for name, count in facts.items() if count}
     if carried.icc:
         facts["icc_profile"] = profile_name(carried.icc)

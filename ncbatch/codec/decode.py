@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from ncbatch.codec import ans, bitstream
 from ncbatch.codec.errors import BitstreamError, WrongModelError
 from ncbatch.codec.gaussian_tables import coarse
 from ncbatch.codec.model.hyperprior import PADDING, Latents, Model, to_pixels
+from ncbatch.images.alpha_plane import plane_of
+from ncbatch.images.checks import ImageError
 from ncbatch.images.limits import ImageLimits
 from ncbatch.images.pixels import Pixels
 
 
 def decode(model: Model, data: bytes, *, max_pixels: int = ImageLimits().max_pixels) -> Pixels:
-    """The image of an `.ncb` file, uint8[height, width, 3].
+    """The image of an `.ncb` file, uint8[height, width, 3], or [height, width, 4] with an alpha plane.
 
     Args:
         model: the one that made the file.
@@ -24,12 +27,29 @@ def decode(model: Model, data: bytes, *, max_pixels: int = ImageLimits().max_pix
         BitstreamError: not a whole, sane `.ncb` file.
         WrongModelError: the file was made by another model.
     """
-    return decode_stream(model, bitstream.parse(data, max_pixels=max_pixels))
+    stream = bitstream.parse(data, max_pixels=max_pixels)
+    return with_alpha(decode_stream(model, stream), stream)
 
 
 def decode_stream(model: Model, stream: bitstream.Bitstream) -> Pixels:
-    """The image of a file that was parsed, uint8[height, width, 3]; errors as of `decode_latents`."""
+    """The colours of a file that was parsed, uint8[height, width, 3]; errors as of `decode_latents`."""
     return reconstruct(model, decode_latents(model, stream), stream.height, stream.width)
+
+
+def with_alpha(pixels: Pixels, stream: bitstream.Bitstream) -> Pixels:
+    """The colours with the alpha plane that their file carries, uint8[height, width, 4]; without one, as they
+    are.
+
+    Raises:
+        BitstreamError: the plane is damaged.
+    """
+    if not stream.carried.alpha:
+        return pixels
+    try:
+        plane = plane_of(stream.carried.alpha, stream.width, stream.height)
+    except ImageError as error:
+        raise BitstreamError(f"{error.what}; the file is damaged") from error
+    return np.dstack([pixels, plane])
 
 
 def decode_latents(model: Model, stream: bitstream.Bitstream) -> Latents:

@@ -15,7 +15,8 @@ from ncbatch.codec.errors import BitstreamError
 from ncbatch.codec.leb128 import leb128, read_leb128
 from ncbatch.images.carried import LARGEST, Carried
 
-_KINDS = {1: "icc", 2: "exif", 3: "xmp", 4: "cicp"}
+_KINDS = {1: "icc", 2: "exif", 3: "xmp", 4: "cicp", 5: "alpha"}
+_COMPRESSED = {"alpha"}  # already
 _DEFLATED = 0x80
 _CHECKSUM = 4
 
@@ -27,7 +28,7 @@ def serialise(carried: Carried) -> bytes:
         content: bytes = getattr(carried, name)
         if not content:
             continue
-        packed = zlib.compress(content, 9, wbits=-zlib.MAX_WBITS)
+        packed = content if name in _COMPRESSED else zlib.compress(content, 9, wbits=-zlib.MAX_WBITS)
         if len(packed) < len(content):
             kind, content = kind | _DEFLATED, packed
         items += bytes([kind]) + leb128(len(content)) + content

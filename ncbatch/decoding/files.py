@@ -13,7 +13,7 @@ from ncbatch.codec.bits_back.image_stack import borrowed_bytes
 from ncbatch.codec.bits_back.pack import PackReader, pays_for
 from ncbatch.codec.bits_back.pack_file import PackFile, with_names
 from ncbatch.codec.bitstream import parse
-from ncbatch.codec.decode import decode_stream
+from ncbatch.codec.decode import decode_stream, with_alpha
 from ncbatch.codec.errors import DivergedError, PackCheckError
 from ncbatch.codec.model.hyperprior import Model, to_pixels
 from ncbatch.codec.recipe import PackedRecipe
@@ -59,7 +59,7 @@ def decode_file(uri: str, destination: Destination, options: FileOptions) -> str
     """
     data = _read(uri, options.store)
     stream = parse(data, max_pixels=options.max_pixels)
-    image = decode_stream(_model(uri, stream.model_digest, options), stream)
+    image = with_alpha(decode_stream(_model(uri, stream.model_digest, options), stream), stream)
     name = file_name(name_in_uri(uri))
     return destination.write(name, write_png(image, stream.carried))
 

@@ -14,7 +14,7 @@ from ncbatch import layout
 from ncbatch.codec.bits_back.pack import OpenPack
 from ncbatch.codec.bitstream import parse
 from ncbatch.codec.classical import decode_classical
-from ncbatch.codec.decode import decode_stream
+from ncbatch.codec.decode import decode_stream, with_alpha
 from ncbatch.codec.errors import BitstreamError, DecodeCheckError, ModelError
 from ncbatch.codec.methods import ClassicalRecipe
 from ncbatch.codec.model.hyperprior import Model
@@ -94,7 +94,7 @@ class RunReader:
             raise UnreadableError(str(error)) from error
 
     def image(self, image_key: str, variant: str) -> Pixels:
-        """The decoded image of an ok row, uint8[height, width, 3].
+        """The colours of an ok row's image, uint8[height, width, 3].
 
         Raises:
             BitstreamError, ModelError: its bytes are missing or damaged.
@@ -145,7 +145,7 @@ class RunReader:
         return Finding(image_key, variant)
 
     def decode_row(self, row: dict[str, Any]) -> Pixels:
-        """The decoded image of an ok row, uint8[height, width, 3].
+        """The colours of an ok row's image, uint8[height, width, 3].
 
         Args:
             row: with the columns that `rows` have.
@@ -154,10 +154,10 @@ class RunReader:
             BitstreamError, DecodeCheckError, ModelError: its bytes are missing or damaged.
             UnreadableError: access to them is denied.
         """
-        return self.decode_file(row)[0]
+        return self.decode_file(row)[0][..., :3]
 
     def decode_file(self, row: dict[str, Any]) -> tuple[Pixels, Carried]:
-        """As `decode_row`, with what the image's file carries beside it."""
+        """As `decode_row`, with an alpha plane as a fourth channel, and what its file carries."""
         variant = self._variants[row["variant"]]
         if variant.recipe.uses_bits_back:
             return self._packed_image(row, variant), Carried()
@@ -166,7 +166,7 @@ class RunReader:
         if isinstance(variant.recipe, ClassicalRecipe):
             return decode_classical(variant.recipe, data, max_pixels=variant.max_pixels), Carried()
         stream = parse(data, max_pixels=variant.max_pixels)
-        return decode_stream(self._model(row), stream), stream.carried
+        return with_alpha(decode_stream(self._model(row), stream), stream), stream.carried
 
     def bitstream(self, row: dict[str, Any]) -> bytes | None:
         """The `.ncb` file of an ok row; None where a pack or a classical codec holds the image.

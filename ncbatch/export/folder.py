@@ -20,10 +20,11 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 
 DECODED_VERSIONS = [1, 2, 3]
-"""Of `.ncb`, which the decoders of this room read; of version 3, they pass over the tail."""
+"""Of `.ncb`, which the decoders of this room read; of version 3, that of images passes over the tail."""
 
 _PROGRAMS = {
     "ncb_decoder.py": "a decoder in Python, with NumPy and onnxruntime",
+    "ncb_alpha.py": "what reads alpha planes for it, with Pillow",
     "browser/ncb-decoder.js": "a decoder for browsers",
     "browser/index.html": "a page that shows .ncb files, from a disk or a server",
 }

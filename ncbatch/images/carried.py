@@ -14,7 +14,7 @@ _SRGB_TRANSFERS = {1, 2, 6, 13, 14, 15}  # sRGB, and BT.709's kin, which everyon
 _HDR_TRANSFERS = {16, 18}  # PQ and HLG
 
 LARGEST = 1 << 25
-"""Bytes of one thing that is carried: a larger one is dropped."""
+"""Bytes of one thing that is carried: a larger one is dropped, but for an alpha plane."""
 
 
 @dataclass(frozen=True)
@@ -26,15 +26,17 @@ class Carried:
         exif: TIFF structure, without the "Exif" in front that JPEG has.
         xmp: packet of XML.
         cicp: colour space by four numbers of ITU-T H.273: primaries, transfer, matrix, full range.
+        alpha: the alpha plane, as a file of `alpha_plane.coded_plane`.
     """
 
     icc: bytes = b""
     exif: bytes = b""
     xmp: bytes = b""
     cicp: bytes = b""
+    alpha: bytes = b""
 
     def __bool__(self) -> bool:
-        return any((self.icc, self.exif, self.xmp, self.cicp))
+        return any((self.icc, self.exif, self.xmp, self.cicp, self.alpha))
 
     @property
     def is_hdr(self) -> bool:

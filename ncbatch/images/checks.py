@@ -15,7 +15,7 @@ _FIX: dict[ErrorClass, str] = {
     "truncated": "copy the file again from its source",
     "unsupported": "convert it to an 8 or 16 bit RGB or grey PNG",
     "too_large": "scale or cut the image",
-    "transparent": "choose what lies behind it with --alpha white or --alpha black",
+    "transparent": "give --alpha keep, or choose what lies behind it with --alpha white or --alpha black",
 }
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from ncbatch.images.alpha_plane import coded_plane, filled
 from ncbatch.images.carried import LARGEST, Carried, upright
 from ncbatch.images.colour import managed
 from ncbatch.images.pixels import Pixels
@@ -39,7 +40,7 @@ def finished(samples: Samples, reading: Reading) -> ReadImage:
         dropped.append("1 frame" if samples.left_out == 1 else f"{samples.left_out} frames")
     if samples.colour.dtype == np.uint16:
         dropped.append("16 to 8 bits")
-    if not samples.is_opaque:
+    if not samples.is_opaque and reading.alpha != "keep":
         dropped.append("alpha")
     samples, colour, of_colour = _in_colour(samples, reading)
     exif, xmp = upright(samples.found, samples.orientation)
@@ -48,12 +49,18 @@ def finished(samples: Samples, reading: Reading) -> ReadImage:
     large = [name for name in ("icc", "exif", "xmp") if len(getattr(carried, name)) > LARGEST]
     carried = replace(carried, **dict.fromkeys(large, b""))
     words = (*dropped, *of_colour, *of_exif, *(f"large {name}" for name in large))
-    return ReadImage(samples.rgb(reading.alpha), *reduced(carried, words, reading))
+    pixels = samples.rgb(reading.alpha)
+    if reading.alpha == "keep" and not samples.is_opaque:
+        plane = samples.plane()
+        if plane.min() < 255:  # of 16 bits, some round to opaque
+            pixels = filled(pixels, plane)
+            carried = replace(carried, alpha=coded_plane(plane))
+    return ReadImage(pixels, *reduced(carried, words, reading))
 
 
 def reduced(carried: Carried, dropped: tuple[str, ...], reading: Reading) -> tuple[Carried, tuple[str, ...]]:
     """What is carried of everything that could be, and what is dropped now in addition."""
-    names = [] if reading.carries else ["icc", "cicp"]
+    names = [] if reading.carries else ["icc", "cicp", "alpha"]
     if reading.metadata == "strip" or not reading.carries:
         names += ["exif", "xmp"]
     gone = [name for name in names if getattr(carried, name)]
@@ -66,7 +73,9 @@ def _in_colour(samples: Samples, reading: Reading) -> tuple[Samples, Carried, li
     found = samples.found
     icc, cicp, dropped = found.icc, found.cicp, []
     if samples.premultiplied and not samples.is_opaque:  # what is multiplied is not what a profile describes
-        samples = replace(samples, colour=samples.flattened(reading.alpha), opacity=None)
+        colour, opacity = samples.flattened(reading.alpha), samples.opacity
+        kept = opacity if reading.alpha == "keep" else None
+        samples = replace(samples, colour=colour, opacity=kept, premultiplied=False)
     if found.is_hdr and icc:
         icc, dropped = b"", ["icc"]  # of PQ and HLG, the four numbers say more than a profile can
     done = managed(samples.colour, icc, reading.color)

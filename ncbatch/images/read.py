@@ -50,7 +50,8 @@ def read_file(data: bytes, reading: Reading, *, name: str | None = None) -> Read
     """Decodes a PNG, JPEG, WebP, TIFF, BMP or GIF file to RGB.
 
     The EXIF orientation is applied (that of XMP is not), and samples of 16 bits are rounded to 8. An alpha
-    channel that is opaque everywhere is dropped; any other is refused, or composited over `reading.alpha`.
+    channel that is opaque everywhere is dropped; any other is refused, composited or kept, as `reading.alpha`
+    says. Where it is kept, fully transparent pixels have a colour like those around them.
 
     Of a file that holds several images the first is read, in a TIFF the first of full resolution. JPEG and
     most of TIFF have no checksums: damage that leaves coded data well-formed is not noticed.

@@ -7,7 +7,7 @@ from typing import Literal
 
 from ncbatch.images.limits import DEFAULT_LIMITS, ImageLimits
 
-Alpha = Literal["refuse", "white", "black"]
+Alpha = Literal["refuse", "keep", "white", "black"]
 Color = Literal["convert", "keep", "ignore"]
 Metadata = Literal["keep", "strip"]
 
@@ -17,7 +17,8 @@ class Reading:
     """All that the pixels of an image depend on, and what is carried along with them.
 
     Attributes:
-        alpha: what lies behind transparent pixels; "refuse": an image that has any is an error.
+        alpha: what lies behind transparent pixels; "keep": nothing, the alpha plane is carried along;
+            "refuse": an image that has any is an error.
         color: what becomes of a colour profile. "convert": the pixels become sRGB by it; "keep": the pixels
             stay, and it is carried along; "ignore": the pixels stay, and it is dropped.
         metadata: whether EXIF and XMP are carried along.

@@ -41,7 +41,7 @@ class Samples:
         return self.opacity is None or bool((self.opacity == np.iinfo(self.opacity.dtype).max).all())
 
     def rgb(self, alpha: Alpha) -> np.ndarray:
-        """The image, upright and opaque: uint8[height, width, 3], C-contiguous and its own memory.
+        """The colours of the image, upright: uint8[height, width, 3], C-contiguous and its own memory.
 
         The colour must be grey or RGB.
 
@@ -53,10 +53,15 @@ class Samples:
         return np.array(np.broadcast_to(upright, (*upright.shape[:2], 3)), order="C")
 
     def flattened(self, alpha: Alpha) -> np.ndarray:
-        """The colour in front of what `alpha` says; errors as of `rgb`."""
+        """The colour in front of what `alpha` says; with "keep" as it is, not multiplied by the opacity.
+
+        Errors as of `rgb`.
+        """
         opacity, top = self.opacity, np.iinfo(self.colour.dtype).max
         if opacity is None or self.is_opaque:
             return self.colour
+        if alpha == "keep":
+            return self._straight(opacity)
         if alpha == "refuse":
             raise ImageError("transparent", "the image has transparent pixels")
         weight = opacity[..., None].astype(np.uint32)
@@ -65,6 +70,19 @@ class Samples:
         if not self.premultiplied:
             own = (own * weight + top // 2) // top  # 65535 * 65535 + 32767 still fits
         return np.minimum(own + behind, top).astype(self.colour.dtype)
+
+    def _straight(self, opacity: np.ndarray) -> np.ndarray:
+        """The colour that is not multiplied by the opacity."""
+        if not self.premultiplied:
+            return self.colour
+        top, weight = np.iinfo(self.colour.dtype).max, np.maximum(opacity, 1)[..., None].astype(np.uint32)
+        straight = (self.colour.astype(np.uint32) * top + weight // 2) // weight
+        return np.minimum(straight, top).astype(self.colour.dtype)
+
+    def plane(self) -> np.ndarray:
+        """The opacity, upright: uint8[height, width]. The file must have an alpha channel."""
+        assert self.opacity is not None
+        return np.ascontiguousarray(_UPRIGHT[self.orientation](to_8_bits(self.opacity)))
 
 
 def to_8_bits(samples: np.ndarray) -> np.ndarray:

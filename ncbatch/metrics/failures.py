@@ -43,7 +43,9 @@ CLASSES: dict[str, FailureClass] = {
         "leave them out with --exclude, or encode them into another output with a larger --max-bytes",
     ),
     "too_small": FailureClass("variant", "encode them into another output with --target-psnr"),
-    "transparent": FailureClass("variant", "encode them into another output with --alpha white or black"),
+    "transparent": FailureClass(
+        "variant", "encode them into another output with --alpha keep, white or black"
+    ),
     "changed": FailureClass("image", "they changed during the run; run the same encode command again"),
     "missing": FailureClass("image", f"put the files back; {_RETRY}"),
     "access_denied": FailureClass("system", f"allow the workers to read them; {_RETRY}"),

@@ -129,13 +129,17 @@ def with_defaults(variant: Variant) -> Variant:
     return variant.model_copy(update={"color": "convert", "metadata": metadata})
 
 
+_CARRIED = (("color", "convert or ignore"), ("metadata", "strip"), ("alpha", "white or black"))
+"""What may be kept in .ncb files, and what to say where files have no room for it."""
+
+
 def _carrying(variant: Variant, request: Request) -> Variant:
     """The variant with its defaults of what is carried.
 
     Raises:
         UsageError: it is to carry what its files have no room for.
     """
-    for name, fix in (("color", "convert or ignore"), ("metadata", "strip")):
+    for name, fix in _CARRIED:
         if request.get(name) == "keep" and not variant.recipe.carries:
             files = "packs" if variant.recipe.uses_bits_back else f"{variant.recipe.suffix} files"
             raise UsageError(

@@ -55,7 +55,9 @@ class Variant(pydantic.BaseModel, frozen=True, extra="forbid"):
     recipe: Recipe
     alpha: Alpha = pydantic.Field(
         "refuse",
-        description="what to put behind transparent pixels; refuse: such an image becomes a failed row",
+        description="what to do with transparent pixels; keep: carry the alpha channel along without loss, "
+        "back into the PNG that `decode` writes; white, black: put that behind them; refuse: such an image "
+        "becomes a failed row",
     )
     color: Color = pydantic.Field(
         "ignore",

@@ -77,6 +77,21 @@ def test_transparent_pixels_are_refused_unless_it_is_said_what_lies_behind() -> 
     assert decoded[:6].mean() > 230
 
 
+def test_transparency_is_kept_without_loss(tmp_path: Path) -> None:
+    plane = (np.arange(PIXELS.shape[1]) * 3).clip(0, 255).astype(np.uint8)
+    rgba = np.dstack([PIXELS, np.broadcast_to(plane, PIXELS.shape[:2])])
+    path = tmp_path / "a.png"
+    path.write_bytes(encoded_as(rgba))
+    data = ncbatch.encode(rgba, method="amortized", alpha="keep")
+    for image in (Image.fromarray(rgba), path):
+        assert ncbatch.encode(image, method="amortized", alpha="keep") == data
+    decoded = ncbatch.decode(data)
+    assert decoded.shape == rgba.shape and np.array_equal(decoded[..., 3], rgba[..., 3])
+    assert np.square(decoded[..., :3].astype(float) - PIXELS)[:, 1:].mean() < 100
+    opaque = np.dstack([PIXELS, np.full(PIXELS.shape[:2], 255, np.uint8)])
+    assert ncbatch.encode(opaque, method="amortized", alpha="keep") == amortized()
+
+
 def test_decoding_takes_bytes_or_a_file_and_finds_the_model(tmp_path: Path) -> None:
     data = amortized()
     path = tmp_path / "a.ncb"
@@ -134,7 +149,7 @@ def test_what_is_no_image(image: object, error: type[Exception], message: str) -
         ({"steps": -1}, "^steps: -1 is not at least 1"),
         ({"method": "sga+bits-back"}, "does not make .ncb files"),
         ({"method": "jpeg"}, "^method: 'jpeg' is a codec of its own, and makes no .ncb files$"),
-        ({"alpha": "pink"}, "^alpha: 'pink' is not one of refuse, white, black"),
+        ({"alpha": "pink"}, "^alpha: 'pink' is not one of refuse, keep, white, black"),
         ({"model": "base-0.011"}, "there is no model 'base-0.011'"),
         ({"model": "bits-back-0.010", "method": "amortized"}, "codes packs"),
     ],
@@ -147,7 +162,9 @@ def test_what_is_no_setting(settings: dict[str, object], message: str) -> None:
 def test_transparency_and_limits_are_told_as_arguments() -> None:
     alpha = np.full((8, 8, 1), 100, np.uint8)
     image = Image.fromarray(np.concatenate([PIXELS[:8, :8], alpha], axis=2))
-    with pytest.raises(ncbatch.NcbatchError, match='give alpha="white" or alpha="black"') as caught:
+    with pytest.raises(
+        ncbatch.NcbatchError, match='give alpha="keep", or alpha="white" or "black"'
+    ) as caught:
         ncbatch.encode(image, method="amortized")
     assert "--" not in str(caught.value)
     with pytest.raises(ncbatch.NcbatchError, match="raise it with max_pixels") as caught:

@@ -36,6 +36,7 @@ from ncbatch.codec.errors import BitstreamError
 from ncbatch.codec.methods import METHODS
 from ncbatch.codec.model.exact_hyper_synthesis import UNIT
 from ncbatch.codec.model.hyperprior import Model, to_pixels
+from ncbatch.images.alpha_plane import plane_of
 from ncbatch.images.carried import Carried
 from ncbatch.models import catalog, zoo
 from ncbatch.selftest import golden
@@ -166,6 +167,15 @@ def test_what_golden_files_carry_comes_out_as_it_went_in() -> None:
         carried = bitstream.parse(path.read_bytes(), max_pixels=MAX_PIXELS).carried
         found = {name: content for name, content in asdict(carried).items() if content}
         assert {name: hashlib.sha256(content).hexdigest() for name, content in found.items()} == said
+
+
+def test_the_alpha_plane_of_a_golden_file_is_what_it_was() -> None:
+    shown = {path: said["alpha_plane_sha256"] for path, said in TINY_FILES.items() if "alpha" in path.name}
+    assert shown
+    for path, said in shown.items():
+        stream = bitstream.parse(path.read_bytes(), max_pixels=MAX_PIXELS)
+        plane = plane_of(stream.carried.alpha, stream.width, stream.height)
+        assert hashlib.sha256(plane.tobytes()).hexdigest() == said
 
 
 def read_as_the_other(data: bytes) -> bytes:

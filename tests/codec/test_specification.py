@@ -52,7 +52,7 @@ def test_the_specification_decodes_a_file(name: str) -> None:
     said = FILES[name]
     decoded = spec_decoder.decode_ncb(model(said["model"]), (GOLDEN / name).read_bytes())
     check(decoded, said["images"][0])
-    names = {1: "icc", 2: "exif", 3: "xmp", 4: "cicp"}
+    names = {1: "icc", 2: "exif", 3: "xmp", 4: "cicp", 5: "alpha"}
     hashes = {names[kind]: hashlib.sha256(item).hexdigest() for kind, item in decoded.carried.items()}
     assert hashes == said.get("carried", {})
 

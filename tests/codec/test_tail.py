@@ -20,9 +20,13 @@ from ncbatch.codec.leb128 import leb128
 from ncbatch.codec.methods import Amortized
 from ncbatch.codec.model.hyperprior import Model
 from ncbatch.codec.target import Measured, Sought, Target
+from ncbatch.images.alpha_plane import coded_plane
 from ncbatch.images.carried import LARGEST, Carried
 
-CARRIED = Carried(bytes(range(200)), b"II*\0" + bytes(40), b"<x/>" * 30, bytes([9, 16, 0, 1]))
+PLANE = (np.indices((24, 40)).sum(0) * 5 % 256).astype(np.uint8)
+CARRIED = Carried(
+    bytes(range(200)), b"II*\0" + bytes(40), b"<x/>" * 30, bytes([9, 16, 0, 1]), coded_plane(PLANE)
+)
 SOME = st.binary(max_size=50)
 
 
@@ -48,7 +52,9 @@ def test_the_image_is_what_it_is_without(model: Model, small: Encoded) -> None:
     # Its file with a tail is the one without, but for the version and the checksum over it.
     assert (data[3], alone[3]) == (3, 2)
     assert data[:3] + b"\2" + data[4 : len(alone) - 4] == alone[:-4]
-    np.testing.assert_array_equal(decode(model, data), decode(model, alone))
+    decoded = decode(model, data)
+    np.testing.assert_array_equal(decoded[..., :3], decode(model, alone))
+    np.testing.assert_array_equal(decoded[..., 3], PLANE)
     assert parse(data, max_pixels=10**4).carried == CARRIED
     assert carrying(small, Carried()) is small and small.tail_bytes == 0
 

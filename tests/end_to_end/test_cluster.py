@@ -27,7 +27,7 @@ _QUICK = {
     "RAY_health_check_timeout_ms": "20000",  # a dead node refuses at once, a slow machine may take its time
     "RAY_health_check_failure_threshold": "3",
 }
-# How long a node or a driver may be without its GCS before Ray ends it: as long as a slow machine needs for units.
+# How long a node or a driver may be without its GCS before Ray ends it: what a slow machine needs for units.
 _PATIENT = {"RAY_gcs_rpc_server_reconnect_timeout_s": f"{HANG_SECONDS:.0f}"}
 
 

@@ -6,15 +6,19 @@ import hashlib
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from ncbatch.codec import bitstream
 from ncbatch.codec.decode import decode
 from ncbatch.codec.model.hyperprior import Model
 from ncbatch.export.portable import ncb_decoder
+from ncbatch.images.alpha_plane import coded_plane
+from ncbatch.images.carried import Carried
 from ncbatch.selftest.golden import golden_files
 from tests.export.conftest import KINDS, NAMES, Sample, with_tail
 
@@ -163,6 +167,28 @@ def test_what_follows_the_checksum_in_version_3_is_passed_over(
     assert np.array_equal(decoder.latents(with_tail(sample.data)).y_hat, sample.y_hat)
     with pytest.raises(ncb_decoder.DecodingError, match="cut short or damaged"):
         decoder.latents(sample.data + b"a tail")  # in version 2, nothing stands there
+
+
+def test_an_alpha_plane_is_read_with_pillow_and_otherwise_said_to_be_left_away(
+    folders: dict[str, Path], samples: dict[str, dict[str, Sample]], tmp_path: Path
+) -> None:
+    sample = samples["base"]["plain"]
+    plane = (np.indices(sample.pixels.shape[:2]).sum(0) % 256).astype(np.uint8)
+    stream = bitstream.parse(sample.data, max_pixels=10**6)
+    carried = Carried(xmp=b"<x/>", alpha=coded_plane(plane))
+    (tmp_path / "a.ncb").write_bytes(bitstream.serialise(replace(stream, carried=carried)))
+    program = [sys.executable, str(folders["base"] / "ncb_decoder.py"), "a.ncb"]
+    subprocess.run([*program, "a.png"], check=True, cwd=tmp_path)
+    with Image.open(tmp_path / "a.png") as image:
+        found = np.asarray(image)
+    assert found.shape == (*plane.shape, 4) and np.array_equal(found[..., 3], plane)
+    assert np.abs(found[..., :3].astype(int) - sample.pixels).max() <= 1
+    (tmp_path / "PIL.py").write_text("raise ImportError\n")
+    without = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([*program, "b.png"], cwd=tmp_path, env=without, capture_output=True, text=True)
+    assert done.returncode == 0 and "the file's alpha channel is left away; install Pillow" in done.stderr
+    with Image.open(tmp_path / "b.png") as image:
+        assert np.array_equal(np.asarray(image), found[..., :3])
 
 
 def test_its_coarse_deviations_and_tables_are_ours() -> None:

@@ -48,6 +48,10 @@ def test_by_default_colours_are_converted_and_ncb_files_carry_metadata(tmp_path:
             "method: sga+bits-back, metadata: keep",
             r"the packs of the method sga\+bits-back.*--metadata strip",
         ),
+        (
+            "method: webp, quality: 60, alpha: keep",
+            "--alpha keep: the webp files of .*give --alpha white or black",
+        ),
         ("color: srgb", "color: .*convert"),
     ],
 )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import tarfile
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,15 +13,18 @@ from PIL import Image
 
 from ncbatch import layout
 from ncbatch.codec import bitstream, tail
+from ncbatch.codec.decode import decode
+from ncbatch.codec.errors import BitstreamError
 from ncbatch.codec.methods import Jpeg
-from ncbatch.decoding.destination import open_destination
+from ncbatch.decoding.destination import Destination, open_destination
 from ncbatch.decoding.run_reader import RunReader
+from ncbatch.metrics.table import read_table
 from ncbatch.models.loading import keep_model
 from ncbatch.plan.spec import Variant
 from ncbatch.store import StoreOptions, open_store
 from ncbatch.worker.unit import probe_image, run_unit
 from tests.images.profiles import rgb_profile
-from tests.workbench import ATTEMPTS, CHECKPOINT, Workbench, encoded_as, make_image, make_variant, sga
+from tests.workbench import ATTEMPTS, CHECKPOINT, MODEL, Workbench, encoded_as, make_image, make_variant, sga
 
 PICTURE = make_image(40, 24, seed=4)
 WIDE = rgb_profile(1.8)
@@ -91,3 +96,57 @@ def test_a_file_that_carries_something_else_is_not_adopted(local: Workbench) -> 
     run_unit(local.workspace(spec), unit, ATTEMPTS[1], {})
     row = local.rows()["a.jpg"]
     assert not row.adopted and row.bitstream_key != key and local.bitstream(row)[3] == 3
+
+
+def cut_out() -> np.ndarray:
+    """A disc in front of nothing, with a soft edge: uint8[height, width, 4]."""
+    y, x = np.mgrid[0:24, 0:40]
+    opacity = (255 * (11 - np.hypot(x - 20, y - 12)).clip(0, 1)).astype(np.uint8)
+    return np.dstack([PICTURE, opacity])
+
+
+@pytest.mark.parametrize("output_format", ["files", "tar"])
+def test_transparency_comes_back_in_the_decoded_png(
+    local: Workbench, tmp_path: Any, output_format: str
+) -> None:
+    local.add({"a.png": encoded_as(cut_out()), "b.png": PICTURE})
+    keep_model(local.output, CHECKPOINT)
+    rows = local.encode(local.spec(make_variant(alpha="keep"), output_format=output_format))
+    assert rows["a.png"].dropped is None and rows["b.png"].tail_bytes == 0
+    row = rows["a.png"]
+    assert row.tail_bytes and row.bpp == 8 * (row.length or 0) / (40 * 24)
+    reader = RunReader(local.output)
+    assert [finding.problem for finding in reader.verify()] == [None, None]
+    found = reader.decode_file(next(r for r in reader.rows if r["image_key"] == "a.png"))[0]
+    np.testing.assert_array_equal(found[..., 3], cut_out()[..., 3])
+    assert np.array_equal(reader.image("a.png", "v"), found[..., :3])
+    uri = str(tmp_path / "png")
+    tar_bytes = 1 << 20 if output_format == "tar" else None
+    decoded = Destination(open_store(uri, create=True), tar_bytes=tar_bytes)
+    assert [finding.problem for finding in reader.decode_into(decoded)] == [None, None]
+    if output_format == "tar":
+        with tarfile.open(tmp_path / "png" / "images-00000.tar") as tar:
+            png = Image.open(io.BytesIO(tar.extractfile("a.png").read()))  # type: ignore[union-attr]
+    else:
+        png = Image.open(tmp_path / "png" / "a.png")
+    assert png.mode == "RGBA" and np.array_equal(np.asarray(png), found)
+
+
+def test_a_damaged_plane_is_found(local: Workbench) -> None:
+    local.add({"a.png": encoded_as(cut_out())})
+    keep_model(local.output, CHECKPOINT)
+    row = local.encode(local.spec(make_variant(alpha="keep")))["a.png"]
+    stream = bitstream.parse(local.bitstream(row), max_pixels=10**4)
+    other = replace(stream, carried=replace(stream.carried, alpha=b"no plane"))
+    with pytest.raises(BitstreamError, match=r"the alpha plane is damaged.*; the file is damaged"):
+        decode(MODEL, bitstream.serialise(other))
+
+
+def test_hidden_colours_cost_less_than_what_lies_behind(local: Workbench) -> None:
+    local.add({"a.png": encoded_as(cut_out())})
+    variants = [make_variant(name=rule, alpha=rule) for rule in ("keep", "white")]
+    spec = local.spec(*variants)
+    for unit in local.open(spec).units:
+        run_unit(local.workspace(spec), unit, ATTEMPTS[0], {})
+    rows = {row["variant"]: row for row in read_table(local.output).to_pylist()}
+    assert rows["keep"]["bits_y"] < rows["white"]["bits_y"] and rows["white"]["dropped"] == "alpha"

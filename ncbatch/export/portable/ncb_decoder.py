@@ -7,7 +7,8 @@
 
 It needs nothing but this file and that folder, and follows the specification of the format, which is
 docs/formats/ncb.md of ncbatch, in its names. The latents are integers and the same on every machine. The
-pixels are those of a synthesis in float32: two machines may differ by one level in a few samples.
+pixels are those of a synthesis in float32: two machines may differ by one level in a few samples. An
+alpha plane is the matter of `ncb_alpha.py`, which the program below asks for it.
 """
 
 from __future__ import annotations
@@ -140,9 +141,6 @@ class Decoder:
                 part = image[0, :, 16 * above : 16 * above + rows, 16 * before : 16 * before + columns]
                 core[:] = np.clip(np.rint(part * np.float32(255)), 0, 255).transpose(1, 2, 0)
         return pixels
-
-
-# The file.
 
 
 @dataclass(frozen=True)
@@ -331,29 +329,31 @@ def convolution(x: NDArray[np.float64], weight: NDArray[np.float64]) -> NDArray[
 
 
 def png(pixels: Pixels) -> bytes:
-    """A PNG file of an image."""
-    height, width, _ = pixels.shape
+    """A PNG file of an image, RGB or RGBA."""
+    height, width, channels = pixels.shape
     rows = np.concatenate([np.zeros((height, 1), np.uint8), pixels.reshape(height, -1)], axis=1)
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, 8, 2 if channels == 3 else 6, 0, 0, 0)
     file = b"\x89PNG\r\n\x1a\n"
     for kind, content in ((b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes())), (b"IEND", b"")):
-        checksum = zlib.crc32(kind + content)
-        file += struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
+        file += (
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        )
     return file
 
 
 def main() -> int:
     """Decodes a file into a PNG; returns the exit code."""
+    from ncb_alpha import with_alpha  # type: ignore[import-not-found]  # which lies beside this file
+
     parser = argparse.ArgumentParser(description="decodes an .ncb file into a PNG")
     parser.add_argument("source", type=Path, help="an .ncb file")
     parser.add_argument("destination", type=Path, help="the PNG to write")
-    parser.add_argument(
-        "--model", type=Path, default=Path(__file__).parent, help="folder of the exported model"
-    )
+    parser.add_argument("--model", type=Path, default=Path(__file__).parent, help="the exported folder")
     parser.add_argument("--max-pixels", type=int, default=MAX_PIXELS, help="refuse larger images")
     args = parser.parse_args()
     try:
-        pixels = Decoder(args.model).decode(args.source.read_bytes(), args.max_pixels)
+        data = args.source.read_bytes()
+        pixels = with_alpha(Decoder(args.model).decode(data, args.max_pixels), data)
         args.destination.write_bytes(png(pixels))
     except (DecodingError, OSError) as error:
         sys.exit(f"error: {error}")
