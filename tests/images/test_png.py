@@ -121,7 +121,7 @@ def test_write_png_round_trip() -> None:
 
 
 @pytest.mark.parametrize(
-    "pixels", [np.zeros((4, 4)), np.zeros((4, 4, 4), np.uint8), np.zeros((0, 4, 3), np.uint8)]
+    "pixels", [np.zeros((4, 4)), np.zeros((4, 4, 2), np.uint8), np.zeros((0, 4, 3), np.uint8)]
 )
 def test_write_png_refuses_other_arrays(pixels: np.ndarray) -> None:
     with pytest.raises(ValueError, match="height, width, 3"):
