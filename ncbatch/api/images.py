@@ -34,7 +34,7 @@ from ncbatch.images.finished import ReadImage
 from ncbatch.images.limits import DEFAULT_LIMITS, MAX_SIDE, ImageLimits
 from ncbatch.images.pixels import Pixels
 from ncbatch.images.read import read_file
-from ncbatch.images.reading import Alpha, Color, Metadata, Reading
+from ncbatch.images.reading import Alpha, Color, Frames, Metadata, Reading
 from ncbatch.models import catalog
 from ncbatch.models.loading import load_model as load_checkpoint
 from ncbatch.models.loading import model_of_file
@@ -46,6 +46,11 @@ __all__ = ["Model", "decode", "encode", "load_model"]
 
 Path = str | os.PathLike[str]
 
+_FIXES = {
+    "transparent": 'give alpha="keep", or alpha="white" or "black" for what lies behind it',
+    "several_frames": 'give frames="first", or take its frames apart',
+}
+"""Remedies in arguments, where others name flags."""
 _FLAG = re.compile(r"--([a-z][a-z-]*)")
 
 
@@ -121,6 +126,7 @@ def encode(
     alpha: Alpha = "refuse",
     color: Color = "convert",
     metadata: Metadata = "keep",
+    frames: Frames = "first",
 ) -> bytes:
     """Compresses one image to the bytes of an `.ncb` file, and decodes them once to check them.
 
@@ -153,6 +159,7 @@ def encode(
         color: What becomes of a colour profile: "convert" makes the pixels sRGB by it, "keep" leaves them and
             carries the profile along, "ignore" leaves them and drops it.
         metadata: Whether a file's EXIF and XMP are carried along, "keep" or "strip".
+        frames: Of a file with several frames or pages the first is encoded; with "refuse", it is an error.
 
     Returns:
         The file's bytes. `decode` needs nothing else: they name their model.
@@ -171,7 +178,7 @@ def encode(
         (<class 'bytes'>, True)
         >>> refined = ncbatch.encode(image, steps=20)
     """
-    reading = _reading(alpha, color, metadata)
+    reading = _reading(alpha, color, metadata, frames)
     request = {"method": method, "preset": preset, "steps": steps, "lmbda": lmbda, "seed": seed}
     if preset is None and method is None:
         request["preset"] = "fast"
@@ -219,13 +226,18 @@ def _encode_to_target(read: ReadImage, model: Model | None, recipe: Refined) -> 
     return encoded.outcome.data
 
 
-def _reading(alpha: Alpha, color: Color, metadata: Metadata) -> Reading:
-    choices = {"alpha": (alpha, Alpha), "color": (color, Color), "metadata": (metadata, Metadata)}
+def _reading(alpha: Alpha, color: Color, metadata: Metadata, frames: Frames) -> Reading:
+    choices = {
+        "alpha": (alpha, Alpha),
+        "color": (color, Color),
+        "metadata": (metadata, Metadata),
+        "frames": (frames, Frames),
+    }
     for name, (value, kind) in choices.items():
         if value not in get_args(kind):
             raise UsageError(f"{name}: {value!r} is not one of {', '.join(get_args(kind))}")
     limits = ImageLimits(max_pixels=MAX_SIDE**2)  # the caller knows what fits into memory
-    return Reading(alpha, color, metadata, limits=limits)
+    return Reading(alpha, color, metadata, frames, limits=limits)
 
 
 def _recipe(request: dict[str, Any]) -> Learned:
@@ -247,9 +259,9 @@ def _opened(data: bytes, reading: Reading) -> ReadImage:
     try:
         return read_file(data, reading)
     except ImageError as error:
-        if error.error_class != "transparent":
+        fix = _FIXES.get(error.error_class)
+        if fix is None:
             raise
-        fix = 'give alpha="keep", or alpha="white" or "black" for what lies behind it'  # no flag here
         raise ImageError(error.error_class, error.what, fix) from error
 
 

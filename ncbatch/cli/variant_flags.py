@@ -67,7 +67,7 @@ VARIANT = Given(
         **_RECIPE,
         **{
             name: _VARIANT[name]
-            for name in ("model", "alpha", "color", "metadata", "max_pixels", "max_bytes")
+            for name in ("model", "alpha", "color", "metadata", "frames", "max_pixels", "max_bytes")
         },
     },
     partial(_default, METHODS),
@@ -83,10 +83,10 @@ PACKED = Given(
             for name, field in _RECIPE.items()
             if _has(PACKED_METHODS, name) and name not in TARGET_FIELDS
         },
-        **{name: _VARIANT[name] for name in ("model", "alpha", "color", "max_pixels")},
+        **{name: _VARIANT[name] for name in ("model", "alpha", "color", "frames", "max_pixels")},
     },
     partial(_default, PACKED_METHODS),
-    {name: _refusing(_VARIANT[name]) for name in ("alpha", "max_pixels")},
+    {name: _refusing(_VARIANT[name]) for name in ("alpha", "frames", "max_pixels")},
 )
 """What can be said of the images of a pack."""
 

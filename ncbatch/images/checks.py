@@ -7,7 +7,9 @@ from typing import Literal
 from ncbatch.errors import NcbatchError
 from ncbatch.images.limits import MAX_SIDE, ImageLimits
 
-ErrorClass = Literal["empty", "unreadable", "truncated", "unsupported", "too_large", "transparent"]
+ErrorClass = Literal[
+    "empty", "unreadable", "truncated", "unsupported", "too_large", "transparent", "several_frames"
+]  # fmt: skip
 
 _FIX: dict[ErrorClass, str] = {
     "empty": "upload the file again",
@@ -16,6 +18,7 @@ _FIX: dict[ErrorClass, str] = {
     "unsupported": "convert it to an 8 or 16 bit RGB or grey PNG",
     "too_large": "scale or cut the image",
     "transparent": "give --alpha keep, or choose what lies behind it with --alpha white or --alpha black",
+    "several_frames": "take its frames apart, or encode the first one with --frames first",
 }
 
 

@@ -53,8 +53,9 @@ def read_file(data: bytes, reading: Reading, *, name: str | None = None) -> Read
     channel that is opaque everywhere is dropped; any other is refused, composited or kept, as `reading.alpha`
     says. Where it is kept, fully transparent pixels have a colour like those around them.
 
-    Of a file that holds several images the first is read, in a TIFF the first of full resolution. JPEG and
-    most of TIFF have no checksums: damage that leaves coded data well-formed is not noticed.
+    Of a file that holds several images the first is read, in a TIFF the first of full resolution, unless
+    `reading.frames` refuses it. JPEG and most of TIFF have no checksums: damage that leaves coded data
+    well-formed is not noticed.
 
     Args:
         data: the file.
@@ -70,6 +71,8 @@ def read_file(data: bytes, reading: Reading, *, name: str | None = None) -> Read
     kind, read = _reader(data)
     try:
         samples = read(data, reading.limits)
+        if samples.left_out and reading.frames == "refuse":
+            raise ImageError("several_frames", f"the {kind} file holds {samples.left_out + 1} frames")
         image = finished(samples, reading)
     except ImageError:
         raise

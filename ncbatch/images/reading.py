@@ -10,6 +10,7 @@ from ncbatch.images.limits import DEFAULT_LIMITS, ImageLimits
 Alpha = Literal["refuse", "keep", "white", "black"]
 Color = Literal["convert", "keep", "ignore"]
 Metadata = Literal["keep", "strip"]
+Frames = Literal["first", "refuse"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Reading:
         color: what becomes of a colour profile. "convert": the pixels become sRGB by it; "keep": the pixels
             stay, and it is carried along; "ignore": the pixels stay, and it is dropped.
         metadata: whether EXIF and XMP are carried along.
+        frames: which are read of a file with several frames or pages; "refuse": such a file is an error.
         carries: whether what is made of the pixels has room for anything beside them; without it, nothing is
             carried.
         limits: refuses larger images before memory is spent on them.
@@ -30,6 +32,7 @@ class Reading:
     alpha: Alpha = "refuse"
     color: Color = "convert"
     metadata: Metadata = "strip"
+    frames: Frames = "first"
     carries: bool = True
     limits: ImageLimits = DEFAULT_LIMITS
 

@@ -46,6 +46,9 @@ CLASSES: dict[str, FailureClass] = {
     "transparent": FailureClass(
         "variant", "encode them into another output with --alpha keep, white or black"
     ),
+    "several_frames": FailureClass(
+        "variant", "encode them into another output with --frames first, or take their frames apart"
+    ),
     "changed": FailureClass("image", "they changed during the run; run the same encode command again"),
     "missing": FailureClass("image", f"put the files back; {_RETRY}"),
     "access_denied": FailureClass("system", f"allow the workers to read them; {_RETRY}"),

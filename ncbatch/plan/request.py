@@ -24,7 +24,7 @@ from ncbatch.store.objects import portable, read_object
 
 DEFAULT_LMBDA = 0.01
 
-_VARIANT_FIELDS = ("alpha", "color", "metadata", "max_pixels", "max_bytes", "fall_back")
+_VARIANT_FIELDS = ("alpha", "color", "metadata", "frames", "max_pixels", "max_bytes", "fall_back")
 _OWN_FIELDS = ("name", "model", "preset")
 FIELDS = (*_OWN_FIELDS, *methods.FIELDS, *_VARIANT_FIELDS)
 """What can be said of a variant."""

@@ -15,10 +15,10 @@ from ncbatch.codec.methods import Recipe
 from ncbatch.codec.recipe import LATER, STORED
 from ncbatch.errors import RunError, SpecMismatchError
 from ncbatch.images.limits import MAX_BYTES, ImageLimits
-from ncbatch.images.reading import Alpha, Color, Metadata, Reading
+from ncbatch.images.reading import Alpha, Color, Frames, Metadata, Reading
 from ncbatch.store import AccessDenied, ObjectNotFound, Store
 
-UNSAID: dict[str, Any] = {"max_bytes": MAX_BYTES, "color": "ignore", "metadata": "strip"}
+UNSAID: dict[str, Any] = {"max_bytes": MAX_BYTES, "color": "ignore", "metadata": "strip", "frames": "first"}
 """Fields of variants that came after runs had been written, each with what those runs do: digests leave it
 out, so that they keep theirs."""
 
@@ -71,6 +71,11 @@ class Variant(pydantic.BaseModel, frozen=True, extra="forbid"):
         description="whether EXIF and XMP are carried along, back into the PNG that `decode` writes",
         json_schema_extra={"default": "keep, in .ncb files"},
     )
+    frames: Frames = pydantic.Field(
+        "first",
+        description="what to do with a file of several frames or pages, such as an animation; first: encode "
+        "the first one, and say in the row how many were dropped; refuse: such a file becomes a failed row",
+    )
     max_pixels: int = pydantic.Field(
         ImageLimits().max_pixels, gt=0,
         description="an image with more pixels than this becomes a failed row",
@@ -98,7 +103,7 @@ class Variant(pydantic.BaseModel, frozen=True, extra="forbid"):
     def reading(self) -> Reading:
         """How its images are read."""
         limits = ImageLimits(max_pixels=self.max_pixels)
-        return Reading(self.alpha, self.color, self.metadata, self.recipe.carries, limits)
+        return Reading(self.alpha, self.color, self.metadata, self.frames, self.recipe.carries, limits)
 
     @property
     def digest(self) -> str:

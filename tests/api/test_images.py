@@ -77,6 +77,14 @@ def test_transparent_pixels_are_refused_unless_it_is_said_what_lies_behind() -> 
     assert decoded[:6].mean() > 230
 
 
+def test_an_animation_is_its_first_frame_or_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(PIXELS).save(path, save_all=True, append_images=[Image.fromarray(255 - PIXELS)])
+    assert ncbatch.encode(path, method="amortized") == amortized()
+    with pytest.raises(ncbatch.NcbatchError, match='holds 2 frames; give frames="first"'):
+        ncbatch.encode(path, method="amortized", frames="refuse")
+
+
 def test_transparency_is_kept_without_loss(tmp_path: Path) -> None:
     plane = (np.arange(PIXELS.shape[1]) * 3).clip(0, 255).astype(np.uint8)
     rgba = np.dstack([PIXELS, np.broadcast_to(plane, PIXELS.shape[:2])])

@@ -378,7 +378,7 @@ BITS_BACK = zoo.load_builtin("bits-back-0.010")
             {},
         ),
         (make_variant().model_copy(update={"model": "elsewhere/gone.safetensors"}), {}),
-        (make_variant(color="convert", metadata="keep"), {}),
+        (make_variant(color="convert", metadata="keep", frames="refuse"), {}),
         (make_variant(color="keep"), {}),
     ],
 )  # fmt: skip

@@ -12,7 +12,8 @@ from PIL import Image
 
 from ncbatch.images.checks import ImageError
 from ncbatch.images.limits import ImageLimits
-from ncbatch.images.read import read_image
+from ncbatch.images.read import read_file, read_image
+from ncbatch.images.reading import Reading
 from ncbatch.images.tiff_directory import tiff_directories
 from tests.images.image_files import RNG, ByteOrder, deep, error_class, gradient, save, tiff, to_8_bits
 
@@ -86,6 +87,27 @@ def test_the_first_page_of_full_resolution_is_read() -> None:
         [(pixels, {"subfiletype": 1})],  # there is no other
     ):
         np.testing.assert_array_equal(read_image(with_tifffile(*pages)), pixels)
+
+
+def test_files_of_several_pages_are_refused_where_that_was_asked_for() -> None:
+    pixels, refusing = gradient(), Reading(frames="refuse")
+    thumbnail = (pixels[::8, ::8].copy(), {"subfiletype": 1})
+    with pytest.raises(ImageError, match="the TIFF file holds 2 frames; take its frames apart") as caught:
+        read_file(with_tifffile((pixels, {}), thumbnail, (255 - pixels, {})), refusing)
+    assert caught.value.error_class == "several_frames"
+    one = read_file(with_tifffile((pixels, {}), thumbnail), refusing)  # a thumbnail is no page
+    np.testing.assert_array_equal(one.pixels, pixels)
+
+
+@pytest.mark.parametrize("file_format", ["GIF", "PNG", "WEBP"])
+def test_animations_are_refused_where_that_was_asked_for(file_format: str) -> None:
+    frames = [Image.fromarray(np.full((9, 11, 3), value, np.uint8)) for value in (10, 100, 200)]
+    moving = save(frames[0], file_format, save_all=True, append_images=frames[1:])
+    with pytest.raises(ImageError, match="file holds 3 frames") as caught:
+        read_file(moving, Reading(frames="refuse"))
+    assert caught.value.error_class == "several_frames"
+    assert read_file(moving, Reading()).dropped == ("2 frames",)
+    assert read_file(save(frames[0], file_format), Reading(frames="refuse")).pixels.shape == (9, 11, 3)
 
 
 def test_pages_that_are_left_out_are_said(caplog: pytest.LogCaptureFixture) -> None:

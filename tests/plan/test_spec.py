@@ -38,6 +38,7 @@ def test_everything_but_the_names_is_in_a_variants_digest() -> None:
         make_variant(sga(100), fall_back=True),
         make_variant(sga(100), color="convert"),
         make_variant(sga(100), metadata="keep"),
+        make_variant(sga(100), frames="refuse"),
         base.model_copy(update={"model_digest": "0" * 64}),
     ]
     assert len({variant.digest for variant in (base, *others)}) == 1 + len(others)
@@ -51,7 +52,7 @@ def test_the_limit_of_bytes_is_in_a_digest_where_it_is_not_the_usual_one() -> No
 
 
 def test_what_runs_of_before_did_with_colours_and_metadata_is_in_no_digest() -> None:
-    assert not {"color", "metadata"} & set(make_variant(sga(100)).digested(set()))
+    assert not {"color", "metadata", "frames"} & set(make_variant(sga(100)).digested(set()))
     asked = _spec(variants=(make_variant(sga(100), color="convert", metadata="keep"),))
     message = _mismatch(_spec(), asked)
     assert "variants.v.color: ignore there, convert asked for" in message

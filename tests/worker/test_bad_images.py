@@ -134,6 +134,15 @@ def test_real_alpha_is_composited_where_that_was_asked_for(local: Workbench, alp
     assert row.psnr is not None and row.psnr > 25
 
 
+def test_animations_become_failed_rows_where_that_was_asked_for(local: Workbench) -> None:
+    local.add({"animated.gif": _animation(), "still.png": make_image()})
+    rows = local.encode(local.spec(make_variant(frames="refuse")))
+    assert rows["animated.gif"].error_class == "several_frames" and rows["still.png"].status == "ok"
+    assert rows["animated.gif"].error == (
+        "the GIF file holds 3 frames; take its frames apart, or encode the first one with --frames first"
+    )
+
+
 def test_a_pixel_limit_is_the_variants(local: Workbench) -> None:
     local.add({"a.png": make_image(64, 65), "b.png": make_image(64, 64)})
     rows = local.encode(local.spec(make_variant(max_pixels=64 * 64)))
