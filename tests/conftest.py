@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-pytest_plugins = ["tests.servers", "tests.workbenches"]
+pytest_plugins = ["tests.servers", "tests.workbenches", "tests.datasets.encoded_runs"]
 
 
 @pytest.fixture(autouse=True)

@@ -94,7 +94,14 @@ def test_a_reference_page_has_what_the_code_has(page: str) -> None:
         "reference/columns.md": ("| `image_key` | string | never |", "| `rd_loss` | double | may be null |"),
         "reference/outcomes.md": ("| 143 |", "| `truncated` | the file |"),
         "reference/metrics.md": ("| `ray_ncbatch_images_total` | counter | `variant`, `status`",),
-        "reference/python.md": ("## ncbatch.load_model", "### Run.table", "lmbda: float | None"),
+        "reference/python.md": (
+            "## ncbatch.load_model",
+            "### Run.table",
+            "lmbda: float | None",
+            "### RunDataset.set_epoch",
+            "## ncbatch.ray_data.read_run",
+            "num_gpus: float | None",
+        ),
     }[page]:
         assert word in text
 

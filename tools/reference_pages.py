@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import operator
 import os
 import re
 import subprocess
@@ -133,15 +134,15 @@ def metrics_page() -> str:
 def python_page() -> str:
     """reference/python.md."""
     lines = ["# Python API", "", "What `import ncbatch` offers; the examples are run as tests.", ""]
-    for name in ncbatch.__all__:
-        public = getattr(ncbatch, name)
-        if name.startswith("_"):
-            continue
-        lines += [f"## ncbatch.{name}", "", "```text", *_documented(name, public), "```", ""]
-        if name == "Run":
+    names = [name for name in ncbatch.__all__ if not name.startswith("_")]
+    for path in [*names, "datasets.RunDataset", "ray_data.read_run"]:
+        public, name = operator.attrgetter(path)(ncbatch), path.rpartition(".")[2]
+        lines += [f"## ncbatch.{path}", "", "```text", *_documented(name, public), "```", ""]
+        if name in ("Run", "RunDataset"):
             methods = inspect.getmembers(public, inspect.isfunction)
-            for method, function in [m for m in methods if not m[0].startswith("_")]:
-                lines += [f"### Run.{method}", "", "```text", *_documented(method, function), "```", ""]
+            own = [(m, f) for m, f in methods if m[0] != "_" and f.__module__ == public.__module__]
+            for method, function in own:
+                lines += [f"### {name}.{method}", "", "```text", *_documented(method, function), "```", ""]
     return "\n".join(lines)
 
 

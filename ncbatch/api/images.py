@@ -37,7 +37,7 @@ from ncbatch.images.read import read_file
 from ncbatch.images.reading import Alpha, Color, Frames, Metadata, Reading
 from ncbatch.models import catalog
 from ncbatch.models.loading import load_model as load_checkpoint
-from ncbatch.models.loading import model_of_file
+from ncbatch.models.loading import model_of_file, usable_device
 from ncbatch.plan.request import make_variant
 from ncbatch.store import ObjectNotFound, StoreOptions
 from ncbatch.store.objects import no_file, read_object
@@ -88,20 +88,11 @@ def load_model(
         >>> model.info.lmbda, model.info.kind
         (0.01, 'base')
     """
-    target = _device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    target = usable_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     name = path_text(name, "name")
     if name in catalog.builtin_models():
-        return _builtin(name, target)
+        return _builtin(name, str(target))
     return Model(load_checkpoint(name, store_options(endpoint_url, region, storage_options)), target)
-
-
-def _device(device: torch.device | str) -> str:
-    """The name of a device that this machine has."""
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # an AssertionError where PyTorch was built without CUDA
-        raise UsageError(f"device: {str(device)!r} cannot be used here; give 'cpu' or 'cuda'") from error
-    return str(device)
 
 
 @functools.lru_cache(maxsize=8)

@@ -39,13 +39,13 @@ def chosen_rows(
         seed: of the draw; the same one draws the same rows of the same table.
     """
     names = columns if isinstance(columns, str) else ", ".join(f'"{name}"' for name in columns)
-    where = "status = 'ok'" + (f" and variant = {_quoted(variant)}" if variant is not None else "")
+    where = "status = 'ok'" + (f" and variant = {quoted(variant)}" if variant is not None else "")
     if sample is None:
         return f"select {names} from metrics where {where}"
     rows = table.query(f"select count(*) as rows from metrics where {where}")["rows"][0].as_py()
     drawn = (
         f"select {names} from metrics where {where} "
-        f"order by hash(image_key, variant, {_quoted(seed)}), image_key, variant limit {sample.of(rows)}"
+        f"order by hash(image_key, variant, {quoted(seed)}), image_key, variant limit {sample.of(rows)}"
     )
     # Images of a pack together, which is opened once for all of them.
     return f'select * from ({drawn}) order by variant, bitstream_key, "offset"'
@@ -59,5 +59,6 @@ def read_rows(output: Store, variant: str | None, sample: Sample) -> list[dict[s
     return list(rows)
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """A text as SQL has it."""
     return "'" + text.replace("'", "''") + "'"

@@ -125,7 +125,7 @@ class RunReader:
             with one_thread():
                 return work(row)
 
-        self._spans = Spans(self._output, map(_span, filter(_is_in_tar, rows)))
+        self.expect(rows)
         at_once = min(_FILES_AT_ONCE, torch.get_num_threads())
         with Ahead(done, lambda row: 1, at_once, 2 * at_once + 1, in_turn=self._is_packed) as stage:
             yield from stage.of(rows)
@@ -158,15 +158,47 @@ class RunReader:
 
     def decode_file(self, row: dict[str, Any]) -> tuple[Pixels, Carried]:
         """As `decode_row`, with an alpha plane as a fourth channel, and what its file carries."""
-        variant = self._variants[row["variant"]]
-        if variant.recipe.uses_bits_back:
-            return self._packed_image(row, variant), Carried()
+        return self.decode_fetched(row, self.fetch(row))
+
+    def expect(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Says which rows are fetched next, so that those side by side in a tar come with one request."""
+        self._spans = Spans(self._output, map(_span, filter(_is_in_tar, rows)))
+
+    def fetch(self, row: dict[str, Any]) -> bytes | None:
+        """The bytes of an ok row, as they were committed; None where a pack holds them. Any thread may ask.
+
+        Raises:
+            BitstreamError: its bytes are missing or damaged.
+            UnreadableError: access to them is denied.
+        """
+        if self._is_packed(row):
+            return None
         data = self._bytes(row)
         _check(row, data)
+        return data
+
+    def close_packs(self) -> None:
+        """Forgets the packs that are open, and the images that were decoded with others."""
+        self._packs.clear()
+
+    def decode_fetched(
+        self, row: dict[str, Any], data: bytes | None, *, alpha: bool = True
+    ) -> tuple[Pixels, Carried]:
+        """As `decode_file`, of what `fetch` gave. A pack is fetched, and opened, here.
+
+        Args:
+            row: of the image.
+            data: its bytes.
+            alpha: whether an alpha plane is decoded, too.
+        """
+        variant = self._variants[row["variant"]]
+        if data is None:
+            return self._packed_image(row, variant), Carried()
         if isinstance(variant.recipe, ClassicalRecipe):
             return decode_classical(variant.recipe, data, max_pixels=variant.max_pixels), Carried()
         stream = parse(data, max_pixels=variant.max_pixels)
-        return with_alpha(decode_stream(self._model(row), stream), stream), stream.carried
+        colours = decode_stream(self._model(row), stream)
+        return with_alpha(colours, stream) if alpha else colours, stream.carried
 
     def bitstream(self, row: dict[str, Any]) -> bytes | None:
         """The `.ncb` file of an ok row; None where a pack or a classical codec holds the image.
@@ -175,12 +207,9 @@ class RunReader:
             BitstreamError, DecodeCheckError: its bytes are missing or damaged.
             UnreadableError: access to them is denied.
         """
-        recipe = self._variants[row["variant"]].recipe
-        if recipe.uses_bits_back or isinstance(recipe, ClassicalRecipe):
+        if isinstance(self._variants[row["variant"]].recipe, ClassicalRecipe):
             return None
-        data = self._bytes(row)
-        _check(row, data)
-        return data
+        return self.fetch(row)
 
     def _model(self, row: dict[str, Any]) -> Model:
         with self._models_lock:

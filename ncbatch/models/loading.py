@@ -13,6 +13,7 @@ from ncbatch.codec.errors import ModelError, WrongModelError
 from ncbatch.codec.model import checkpoint
 from ncbatch.codec.model.checkpoint import Checkpoint
 from ncbatch.codec.model.hyperprior import Model
+from ncbatch.errors import UsageError
 from ncbatch.models import zoo
 from ncbatch.models.catalog import ZOO_PREFIX, builtin_models
 from ncbatch.models.source import read_model
@@ -38,6 +39,19 @@ def load_model(name: str, options: StoreOptions) -> Checkpoint:
 def usual_device() -> torch.device:
     """A GPU where there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def usable_device(device: torch.device | str) -> torch.device:
+    """A device that this machine has.
+
+    Raises:
+        UsageError: it has none of that name.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # an AssertionError where PyTorch was built without CUDA
+        raise UsageError(f"device: {str(device)!r} cannot be used here; give 'cpu' or 'cuda'") from error
+    return torch.device(device)
 
 
 def on_device(model: Checkpoint) -> Model:
