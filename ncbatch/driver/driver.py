@@ -107,7 +107,7 @@ class Driver:
         self._deadlines, self._policy, self._show, self._again = deadlines, policy, show, again
         self._take(work)
         self._attempts = 0
-        self._metrics = RunMetrics()
+        self._metrics = RunMetrics(heartbeat.driver)
         self._status_at, self._state_told = 0.0, ""
         self._quarantined: dict[tuple[str, str], Quarantine] = {}
 
@@ -177,6 +177,7 @@ class Driver:
 
     def _end(self, state: RunState) -> None:
         self.progress.state = state
+        self._metrics.ended(state)
         self._report(at_once=True)
 
     def _work(self, asked: signals.Request) -> str | None:

@@ -15,9 +15,14 @@ from ncbatch.telemetry.recorder import Labels
 
 
 class RunMetrics:
-    """Of one session."""
+    """Of one session.
 
-    def __init__(self) -> None:
+    Args:
+        driver: its name.
+    """
+
+    def __init__(self, driver: str) -> None:
+        self._driver = driver
         self._last_commit = time.time()
         self._cost = 0.0
 
@@ -40,6 +45,12 @@ class RunMetrics:
             instruments.COST.add(cost - self._cost)
             self._cost = cost
 
+    def ended(self, state: RunState) -> None:
+        """The driver ends by itself. A counter, which Ray's agent keeps: a gauge would be gone with the driver,
+        and Prometheus might not have looked in between.
+        """
+        instruments.ENDED.add(driver=self._driver, state=state)
+
     def report(self, snapshot: Snapshot, *, starting: int, places: Sequence[Place]) -> None:
         """The present state.
 
@@ -48,7 +59,7 @@ class RunMetrics:
             starting: workers that are.
             places: of all workers.
         """
-        instruments.LAST_COMMIT.set(self._last_commit)
+        instruments.LAST_COMMIT.set(self._last_commit, driver=self._driver)
         instruments.RUN_STATE.replace({(s,): float(s == snapshot.state) for s in get_args(RunState)})
         counts: dict[Labels, float] = {}
         for variant in snapshot.variants:

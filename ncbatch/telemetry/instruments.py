@@ -1,7 +1,7 @@
 """Every metric that there is. Ray exports them with `ray_` before their names, and with the label `run`.
 
-No label has a value per image, unit or attempt: series are as many as a run has variants, error classes and
-nodes.
+No label has a value per image, unit or attempt: series are as many as a run has variants, error classes,
+nodes, and drivers one after the other.
 """
 
 from __future__ import annotations
@@ -44,6 +44,13 @@ REMAINING = Gauge("ncbatch_remaining_seconds", "Estimated time until the last un
 LAST_COMMIT = Gauge(
     "ncbatch_last_commit_timestamp_seconds",
     "When a unit was committed last, or when the driver began where none has been; Unix time.",
+    ("driver",),
+)
+ENDED = Counter(
+    "ncbatch_drivers_ended_total",
+    "Drivers that have ended by themselves, by the state that they left the run in. One that is gone and is "
+    "not counted was killed, or ended with an error.",
+    ("driver", "state"),
 )
 
 # The workers'.

@@ -18,13 +18,14 @@ DONE = CommittedUnit(3, 2, bpp=3.0, psnr=90.0, image_bytes=900, length=90,
 
 
 def test_commits_losses_and_cost_are_counted() -> None:
-    metrics = RunMetrics()
+    metrics = RunMetrics("d")
     with kept() as told:
         metrics.committed("v", DONE)
         metrics.committed("w", replace(DONE, failed=0, classes={}))
         metrics.lost("process_killed")
         for cost in (None, 1.5, 2.0):
             metrics.cost(cost)
+        metrics.ended("stopped")
     images, total = instruments.IMAGES.name, told.counts
     assert total[images, ("v", "ok", "")] == total[images, ("w", "ok", "")] == 3
     assert total[images, ("v", "failed", "unreadable")] == 1
@@ -33,6 +34,7 @@ def test_commits_losses_and_cost_are_counted() -> None:
     assert total[instruments.BITSTREAM_BYTES.name, ("v",)] == 90
     assert total[instruments.LOST_CALLS.name, ("process_killed",)] == 1
     assert total[instruments.COST.name, ()] == 2.0
+    assert total[instruments.ENDED.name, ("d", "stopped")] == 1
 
 
 def test_the_state_of_the_run_is_told_as_it_is_now() -> None:
@@ -44,7 +46,7 @@ def test_the_state_of_the_run_is_told_as_it_is_now() -> None:
     progress.in_flight = [at, at]
     sick = Place("node-1", "cuda:0", "gpu-1", process=1)
     progress.quarantined = [Quarantine(sick, 3, "no")]
-    metrics = RunMetrics()
+    metrics = RunMetrics("d")
     places = [sick, replace(sick, process=2), Place("node-2", "cuda:0")]
     began = time.time()
     with kept() as told:
@@ -62,7 +64,7 @@ def test_the_state_of_the_run_is_told_as_it_is_now() -> None:
     workers = {s: gauges[instruments.WORKERS.name, (s,)] for s in ("busy", "idle", "starting")}
     assert workers == {"busy": 2, "idle": 1, "starting": 1}
     assert gauges[instruments.QUARANTINED.name, ("gpu-1", "cuda:0")] == 2
-    assert gauges[instruments.LAST_COMMIT.name, ()] >= began
+    assert gauges[instruments.LAST_COMMIT.name, ("d",)] >= began
     assert gauges[instruments.REMAINING.name, ()] > 0 and gauges[instruments.PROGRESS.name, ()] == 0.0
 
     with kept() as told:

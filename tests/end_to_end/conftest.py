@@ -21,13 +21,18 @@ from tests.servers import S3Server, free_port
 class Head:
     """A running head node.
 
-    flags: folder of the saboteur's switches. logs: folder of the workers' logs.
+    flags: folder of the saboteur's switches. logs: folder of the workers' logs. exporter: of its metrics.
     """
 
     address: str
     dashboard: str
     flags: Path
     logs: Path
+    exporter: str
+
+    def metrics(self) -> str:
+        """What Prometheus would be told now."""
+        return str(_opener().open(self.exporter, timeout=30).read(), "utf-8")
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +43,7 @@ def head(rclone_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> I
     """
     flags = tmp_path_factory.mktemp("flags")
     folder = tempfile.mkdtemp(prefix="ray")  # a socket's path has no room for pytest's long names
-    port, dashboard = free_port(), free_port()
+    port, dashboard, metrics = free_port(), free_port(), free_port()
     env = environment(NCBATCH_TEST_FLAGS=str(flags)) | rclone_server.environment()
     env.pop("AWS_ENDPOINT_URL")
     command = (
@@ -47,13 +52,14 @@ def head(rclone_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> I
         *("--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"),
         # Free ports: another Ray may run on this machine.
         *(f"--dashboard-agent-listen-port={free_port()}", f"--ray-client-server-port={free_port()}"),
-        f"--metrics-export-port={free_port()}",
+        f"--metrics-export-port={metrics}",
     )
     ray = Running(command, env, None)
     try:
         url = f"http://127.0.0.1:{dashboard}"
         wait_for(lambda: _answers(ray, f"{url}/api/version"), "the dashboard is up")
-        yield Head(f"127.0.0.1:{port}", url, flags, Path(folder) / "session_latest" / "logs")
+        logs = Path(folder) / "session_latest" / "logs"
+        yield Head(f"127.0.0.1:{port}", url, flags, logs, f"http://127.0.0.1:{metrics}/metrics")
     finally:
         ray.kill()
         shutil.rmtree(folder, ignore_errors=True)
@@ -61,11 +67,14 @@ def head(rclone_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> I
 
 def _answers(ray: Running, url: str) -> bool:
     assert ray.process.poll() is None, str(ray.done)
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback is not for a proxy
     try:
-        return bool(opener.open(url, timeout=2).status == 200)
+        return bool(_opener().open(url, timeout=2).status == 200)
     except OSError:
         return False
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback is not for a proxy
 
 
 @pytest.fixture

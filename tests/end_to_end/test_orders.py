@@ -42,6 +42,8 @@ def test_a_run_obeys_from_its_folder(head: Head, said: Said, tmp_path: Path) -> 
     last = done.err.splitlines()[-1]
     assert "stopped: drained by " in last and "run the same command again" in last
     assert len(rows(out)) < len(keys) and out.head("lease.json") is None
+    # Prometheus, which may look at any later time, will not take the driver for a lost one.
+    wait_for(lambda: _ended(head, out.uri) == ["stopped"], "Ray exports that the driver has ended")
 
     after = len(rows(out))
     stopped = ncbatch(*command, "--max-hours", "0.000001").expect(3)
@@ -52,6 +54,12 @@ def test_a_run_obeys_from_its_folder(head: Head, said: Said, tmp_path: Path) -> 
     ncbatch(*command).expect(0)
     assert set(rows(out)) == set(keys) and after < len(keys)
     assert_verified(out)
+
+
+def _ended(head: Head, run: str) -> list[str]:
+    """How the run's drivers ended, by what Ray exports for Prometheus."""
+    lines = [line for line in head.metrics().splitlines() if line.startswith("ray_ncbatch_drivers_ended_total{")]
+    return [line.split('state="')[1].split('"')[0] for line in lines if f'run="{run}"' in line]
 
 
 def test_an_order_needs_a_run(said: Said, tmp_path: Path) -> None:
