@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Literal
 
 from typing_extensions import override
@@ -70,10 +72,33 @@ class AboutLines(logging.Formatter):
 WORKER_LOGS = "/tmp/ray/session_*/logs/worker-*.err"
 """Where the workers' logs are on each host, unless Ray was told to use another folder than /tmp/ray."""
 
+LOST_WORKER_LOGS = WORKER_LOGS.replace("*.err", "*-PROCESS.err")
+"""That of a worker that was lost, of which a failed row names the process."""
 
-def lines_of(attempt: str) -> str:
-    """The command that finds the lines about an attempt, on the host where that was."""
-    return f"grep -wF {shlex.quote(attempt)} {WORKER_LOGS}"
+
+def lines_of(attempt: str, log: str | None = None) -> str:
+    """The command that finds the lines about an attempt, on the host where that was.
+
+    Args:
+        attempt: an execution of a unit.
+        log: path of the worker's log there; None: it is not known.
+    """
+    return f"grep -wF {shlex.quote(attempt)} {WORKER_LOGS if log is None else shlex.quote(log)}"
+
+
+_STANDARD_ERROR = 2
+
+
+@functools.cache
+def own_log() -> str | None:
+    """The file that this process's messages go to, as Ray sees to for its workers; None where that is none."""
+    link = Path(f"/proc/self/fd/{_STANDARD_ERROR}")
+    try:
+        path = link.readlink()
+        str(path).encode()  # what is no text would fit into no table
+        return str(path) if path.is_file() and path.samefile(link) else None
+    except (OSError, UnicodeEncodeError):  # it has been deleted, or there is no /proc
+        return None
 
 
 def in_use() -> LogFormat:

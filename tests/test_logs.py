@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from ncbatch.logs import WORKER_LOGS, AboutLines, JsonLines, about, in_use, lines_of
+import pytest
+
+from ncbatch.logs import WORKER_LOGS, AboutLines, JsonLines, about, in_use, lines_of, own_log
 
 
 def line(message: str, *words: object, **extra: Any) -> dict[str, Any]:
@@ -51,6 +54,25 @@ def test_a_workers_lines_are_found_by_the_attempt_that_a_row_names(tmp_path: Pat
         command, shell=True, capture_output=True, text=True, check=True
     ).stdout.splitlines()
     assert len(found) == 2 and all("3f9a01c2-17" not in line for line in found)
+
+
+def test_a_process_knows_the_file_that_its_messages_go_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found(path: Path) -> str | None:
+        with path.open("wb") as file:
+            monkeypatch.setattr("ncbatch.logs._STANDARD_ERROR", file.fileno())
+            return own_log.__wrapped__()
+
+    path = tmp_path / "worker 1.err"
+    assert found(path) == str(path)
+    assert lines_of("3f9a01c2-1", str(path)) == f"grep -wF 3f9a01c2-1 '{path}'"
+    assert found(Path("/dev/null")) is None
+    assert found(tmp_path / os.fsdecode(b"no \xff text")) is None
+    with path.open("wb") as file:
+        path.unlink()
+        monkeypatch.setattr("ncbatch.logs._STANDARD_ERROR", file.fileno())
+        assert own_log.__wrapped__() is None
 
 
 def test_a_traceback_stays_within_its_line() -> None:

@@ -8,7 +8,7 @@ from ncbatch.cli.common import Json, Run, Storage, open_run
 from ncbatch.cli.console import out, print_table
 from ncbatch.cli.flags import command
 from ncbatch.exit_codes import ExitCode
-from ncbatch.logs import lines_of
+from ncbatch.logs import LOST_WORKER_LOGS
 from ncbatch.settings import Setting, natural
 
 
@@ -32,7 +32,7 @@ def failures(
                 "count": f.count,
                 "fault": f.known.fault,
                 "remedy": f.known.remedy,
-                "examples": [vars(example) | {"log": lines_of(example.attempt)} for example in f.examples],
+                "examples": [vars(example) | {"log": example.lines} for example in f.examples],
             }
             for f in found
         ]
@@ -46,8 +46,13 @@ def failures(
         for example in f.examples:
             where = f"on {example.host}, attempt {example.attempt}"
             out.print(f"{f.name}: {example.image_key} ({example.variant}): {example.error} ({where})")
+            if not f.known.kills:
+                out.print(f"  log: {example.lines}")
         if f.examples and f.count > len(f.examples):
             out.print(f"{f.name}: ... and {f.count - len(f.examples)} more")
-    if any(f.examples for f in found):
-        out.print(f"what the worker's log says about a row, on the host that it names: {lines_of('ATTEMPT')}")
+    if any(f.examples and f.known.kills for f in found):
+        out.print(
+            "the log of a worker that was lost, of which the error names the process and the host, is there "
+            f"{LOST_WORKER_LOGS}"
+        )
     return ExitCode.OK

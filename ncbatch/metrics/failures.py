@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from ncbatch.logs import lines_of
 from ncbatch.store import Store
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ class Example:
         host: the machine.
         unit: what the worker was at.
         attempt: the execution of that; lines of the worker's log name it.
+        worker_log: path of that log on the host; None where it is not known.
     """
 
     image_key: str
@@ -106,6 +108,12 @@ class Example:
     host: str | None
     unit: str
     attempt: str
+    worker_log: str | None
+
+    @property
+    def lines(self) -> str:
+        """The command that finds what the worker logged about it, on the host."""
+        return lines_of(self.attempt, self.worker_log)
 
 
 @dataclass(frozen=True)
@@ -133,7 +141,8 @@ select error_class, count(*) as count from metrics where status = 'failed'
 group by error_class order by count desc, error_class
 """
 _EXAMPLES = """
-select error_class, image_key, variant, coalesce(error, '') as error, host, unit, attempt
+select error_class, image_key, variant, coalesce(error, '') as error, host, unit, attempt,
+    worker_log
 from metrics where status = 'failed'
 qualify row_number() over (partition by error_class order by image_key, variant) <= {examples}
 order by image_key, variant

@@ -21,6 +21,7 @@ VERSION_KEY = b"ncbatch.schema"
 _SINCE = {
     "steps_taken": 2, "image_sha256": 3, "caption": 4, "image_json": 4, "target_measure": 4,
     "target_value": 4, "target_came": 4, "target_met": 4, "target_tries": 4, "dropped": 4, "tail_bytes": 4,
+    "worker_log": 4,
 }  # fmt: skip
 """The version of columns that came later; rows of earlier versions have null there."""
 
@@ -169,6 +170,11 @@ class Row:
         int | None,
         "how many of the image's bytes are its tail: colour profile, EXIF and XMP; bpp and rd_loss count "
         "them, amortized_bpp and amortized_rd_loss as well; null in rows of earlier versions",
+    ] = None
+    worker_log: Annotated[
+        str | None,
+        "path of the worker's log on that host; null where its messages go to no file of their own, and in "
+        "rows of earlier versions",
     ] = None
 
 

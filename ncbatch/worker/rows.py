@@ -13,6 +13,7 @@ from ncbatch import __version__
 from ncbatch.codec.encode import Encoded
 from ncbatch.codec.recipe import LearnedRecipe, RefinedRecipe
 from ncbatch.codec.target import Sought
+from ncbatch.logs import own_log
 from ncbatch.metrics.failures import Failure
 from ncbatch.metrics.schema import Row
 from ncbatch.plan.spec import Variant
@@ -63,6 +64,7 @@ class RowWriter:
             status=status,
             device=self._device,
             host=platform.node(),
+            worker_log=own_log(),
             unit=self._unit.id,
             attempt=self._attempt,
             generation=self._unit.generation,

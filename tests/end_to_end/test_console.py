@@ -201,7 +201,7 @@ def test_lines_for_programs_say_which_run_unit_and_attempt_they_are_about(head: 
     (row,) = [row for row in rows(output_store(tmp_path / "out")).values() if row["status"] == "failed"]
 
     def of_the_attempt() -> list[dict[str, str]]:
-        text = "".join(path.read_text() for path in head.logs.glob("worker-*.err"))
+        text = Path(row["worker_log"]).read_text()
         lines = (json.loads(line) for line in text.splitlines() if line.startswith('{"time"'))
         return [line for line in lines if line.get("attempt") == row["attempt"]]
 

@@ -19,7 +19,7 @@ ms_ssim, rd_loss, amortized_bpp, amortized_psnr, amortized_rd_loss, bitstream_ke
 encode_seconds, device_seconds, decode_seconds, batch_size, device, host, unit, attempt, generation, adopted,
 started_at, finished_at, ncbatch_version, torch_version, steps_taken, image_sha256,
 caption, image_json, target_measure, target_value, target_came, target_met, target_tries,
-dropped, tail_bytes
+dropped, tail_bytes, worker_log
 """
 NEVER_NULL = {
     "image_key",
@@ -71,7 +71,7 @@ def test_no_rows_and_many_rows(make_row: Callable[..., Row]) -> None:
 
 def test_rows_of_an_earlier_version_have_null_in_later_columns(make_row: Callable[..., Row]) -> None:
     now = parquet_to_table(rows_to_parquet([make_row(steps_taken=7), make_row("b.png")]))
-    later = ["steps_taken", "image_sha256", "caption", "image_json", "dropped", "tail_bytes"]
+    later = ["steps_taken", "image_sha256", "caption", "image_json", "dropped", "tail_bytes", "worker_log"]
     later += [name for name in SCHEMA.names if name.startswith("target_")]
     then = now.drop_columns(later).replace_schema_metadata({b"ncbatch.schema": b"1"})
     read = parquet_to_table(parquet(then))
