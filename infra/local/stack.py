@@ -16,6 +16,7 @@ import contextlib
 import json
 import os
 import secrets
+import shlex
 import shutil
 import signal
 import socket
@@ -40,6 +41,8 @@ _HANG_SECONDS = 300.0  # of a slow machine nothing takes longer
 _GRACE_SECONDS = 10.0
 _LONGEST_FOLDER = 40
 _TRIES = 4
+_OWN = ".ncbatch-local"
+"""The file by which a folder is known as a stack's. It names the process that has brought it up."""
 
 
 class StackError(Exception):
@@ -63,6 +66,21 @@ class Stack:
             return cls(**json.loads((folder / "stack.json").read_text()))
         except FileNotFoundError:
             return None
+
+
+def is_foreign(folder: Path) -> bool:
+    """Whether a folder holds what no stack has written, so that nothing of it may be deleted."""
+    return not (folder / _OWN).exists() and folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+
+
+def starting(folder: Path) -> int | None:
+    """The process that brings a stack up in a folder at this moment."""
+    try:
+        pid = int((folder / _OWN).read_text())
+        os.kill(pid, 0)
+    except (OSError, ValueError):
+        return None
+    return pid if Stack.of(folder) is None else None
 
 
 def marked(folder: Path) -> dict[int, str]:
@@ -97,6 +115,7 @@ class Builder:
         self._processes: list[tuple[str, subprocess.Popen[bytes]]] = []
         self._nodes: set[str] = set()  # ports of their metrics
         (folder / "logs").mkdir(parents=True)
+        (folder / _OWN).write_text(str(os.getpid()))
         s3, gcs = _port(9000), _port(6379)
         self._ports = {"s3": s3, "gcs": gcs, "dashboard": _port(8265), "prometheus": _port(9090)}
         token = folder / "token"
@@ -306,6 +325,11 @@ def _note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def _flag(folder: Path) -> str:
+    """What the next command needs to mean the same folder."""
+    return "" if folder == DEFAULT_FOLDER else f" --folder {shlex.quote(str(folder))}"
+
+
 def _told(stack: Stack) -> str:
     lines = [
         f"Prometheus  {stack.prometheus}   (alerts: {stack.prometheus}/alerts)",
@@ -314,8 +338,9 @@ def _told(stack: Stack) -> str:
         f"S3          {stack.environment['AWS_ENDPOINT_URL']}   (buckets: {', '.join(BUCKETS)})",
         f"logs        {stack.folder}/logs",
         "",
-        f"use it:     source {stack.folder}/env; ncbatch encode s3://photos/ s3://encoded/run1/",
-        "end it:     infra/local/down",
+        f"use it:     source {stack.folder}/env; ncbatch encode FOLDER/ s3://encoded/run1/",
+        "            (or s3://photos/ in the place of FOLDER/, once it holds images)",
+        f"end it:     infra/local/down{_flag(Path(stack.folder))}",
     ]
     return "\n".join(lines)
 
@@ -328,8 +353,10 @@ def up(folder: Path, then: Callable[[Stack], None] = lambda stack: None) -> None
     else:
         if len(str(folder)) > _LONGEST_FOLDER:
             raise StackError(f"the path {folder} is too long for Ray's sockets; name a shorter one")
-        if folder.exists() and not marked(folder) and stack is None and any(folder.iterdir()):
+        if is_foreign(folder):
             raise StackError(f"{folder} holds something else; name an empty or a new folder")
+        if (pid := starting(folder)) is not None:
+            raise StackError(f"process {pid} is starting a cluster in {folder}; wait until it has")
         down(folder)
         try:
             stack = Builder(folder).build()
@@ -344,7 +371,7 @@ def status(folder: Path) -> int:
     """Says what runs; 1 where nothing does."""
     stack, processes = Stack.of(folder), marked(folder)
     if stack is None or not processes:
-        print("no cluster runs; infra/local/up starts one")
+        print(f"no cluster runs in {folder}; infra/local/up{_flag(folder)} starts one")
         return 1
     up = len(_scraped(stack.prometheus))
     print(f"{len(processes)} processes run, and Prometheus scrapes {up} targets\n{_told(stack)}")
@@ -370,6 +397,8 @@ def main(words: Sequence[str]) -> int:
         parser.add_argument("--demo", action="store_true", help="encode some images, and ask Prometheus")
     given = parser.parse_args(words)
     folder = given.folder.absolute()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _end)
     try:
         if given.action == "up":
             from demo import demonstrate
@@ -377,6 +406,8 @@ def main(words: Sequence[str]) -> int:
             up(folder, demonstrate if given.demo else lambda stack: None)
         elif given.action == "down" and not folder.exists() and not marked(folder):
             print(f"nothing runs, and {folder} does not exist")
+        elif given.action == "down" and is_foreign(folder):
+            raise StackError(f"{folder} holds something else, and is left as it is; name the folder of a cluster")
         elif given.action == "down":
             down(folder)
             print("ended; nothing is left")
@@ -385,7 +416,15 @@ def main(words: Sequence[str]) -> int:
     except StackError as error:
         print(f"infra/local/{given.action}: error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(f"infra/local/{given.action}: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
     return 0
+
+
+def _end(number: int, frame: object) -> None:
+    """As Ctrl-C does, so that nothing half-started is left."""
+    sys.exit(128 + number)
 
 
 if __name__ == "__main__":

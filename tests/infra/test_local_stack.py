@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from tests.end_to_end.command_line import SABOTEUR, Running, environment, running, wait_for
+from tests.end_to_end.command_line import HANG_SECONDS, SABOTEUR, Running, environment, running, wait_for
 from tests.end_to_end.images import save_image
 from tests.fault_proxy import FaultProxy
 from tests.infra.manifests import ROOT
@@ -96,6 +96,41 @@ def stack(flags: Path) -> Iterator[Any]:
             os.kill(pid, signal.SIGKILL)
     assert down.returncode == 0, down.stderr
     assert not left and not folder.exists()
+
+
+def test_what_is_not_a_cluster_is_left_alone() -> None:
+    folder = Path(tempfile.mkdtemp(prefix="nc"))
+    (folder / "photo.jpg").touch()
+    try:
+        for action in ("up", "down"):
+            done = _local(action, folder)
+            assert (done.returncode, done.stdout) == (1, "")
+            assert done.stderr.startswith(f"infra/local/{action}: error: {folder} holds something else")
+        assert [path.name for path in folder.iterdir()] == ["photo.jpg"]
+        done = _local("status", folder)
+        assert (done.returncode, f"up --folder {folder} starts one" in done.stdout) == (1, True)
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.mark.slow
+def test_a_cluster_that_is_ended_while_it_starts_leaves_nothing() -> None:
+    if shutil.which("prometheus") is None:
+        pytest.skip("needs Debian's package prometheus")
+    folder = Path(tempfile.mkdtemp(prefix="nc"))
+    words = [sys.executable, str(LOCAL / "stack.py"), "up", "--folder", str(folder)]
+    process = subprocess.Popen(words, env=environment(), stderr=subprocess.PIPE, text=True)
+    try:
+        wait_for(lambda: stack_module.marked(folder), "it starts something")
+        second = _local("up", folder)
+        assert second.returncode == 1 and f"process {process.pid} is starting a cluster in" in second.stderr
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=HANG_SECONDS)[1]
+        assert process.returncode == 130 and said.endswith("infra/local/up: interrupted\n"), said
+        assert "Traceback" not in said and not stack_module.marked(folder) and not folder.exists()
+    finally:
+        process.kill()
+        stack_module.down(folder)
 
 
 def _workers(stack: Any) -> list[int]:
