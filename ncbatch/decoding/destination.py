@@ -7,7 +7,16 @@ from pathlib import PurePosixPath
 
 from ncbatch.errors import UsageError
 from ncbatch.plan.corpus import SUFFIXES
-from ncbatch.store import Store, StoreError, StoreOptions, open_store
+from ncbatch.store import (
+    DestinationRefused,
+    Obstructed,
+    Store,
+    StoreError,
+    StoreFull,
+    StoreOptions,
+    StoreUnavailable,
+    open_store,
+)
 from ncbatch.store.objects import folder_of
 
 
@@ -36,16 +45,24 @@ class Destination:
         """Writes an object, unless the very same contents stand there already, and returns its name.
 
         Raises:
-            OccupiedError: other contents stand there, and are not to be replaced.
+            OccupiedError: other contents stand there and are not to be replaced, or something of another kind.
+            DestinationRefused: nothing can be written.
         """
         name = self.file or name
-        if self.overwrite:
-            self.store.put(name, data)
-        elif not self.store.put_if_absent(name, data):
-            raise OccupiedError(
-                f"{self.store.uri}{name} is there already, with other contents; "
-                "use another destination, or --overwrite"
-            )
+        try:
+            if self.overwrite:
+                self.store.put(name, data)
+            elif not self.store.put_if_absent(name, data):
+                raise OccupiedError(
+                    f"{self.store.uri}{name} is there already, with other contents; "
+                    "use another destination, or --overwrite"
+                )
+        except Obstructed as error:
+            raise OccupiedError(str(error)) from error
+        except (StoreFull, StoreUnavailable):  # which may be over soon
+            raise
+        except StoreError as error:
+            raise DestinationRefused(str(error)) from error
         return name
 
 

@@ -97,6 +97,8 @@ def check_run(
     """
     spec = read_run(output).spec
     check_variant(spec, scope.variant)
+    if destination is not None:
+        destination.store.check()  # before any worker is kept from work for what the user named
     found = None if options.anew else _unfinished(output, scope)
     name = found or next_name(output, scope.kind)
     work = open_store(join_uri(output.uri, layout.checking_prefix(name)), store, create=True)

@@ -255,7 +255,8 @@ class Driver:
                 schedule.full(call, place, now + _POSTPONE_SECONDS, result.message)
             case StoreFailure():
                 log.warning("a worker (%s) cannot use the store: %s", place, result.message)
-                schedule.postponed(call, place, now, now + _POSTPONE_SECONDS, result.message)
+                until = now + _POSTPONE_SECONDS
+                schedule.postponed(call, place, now, until, result.message, final=result.final)
             case GivenBack() | LostCall(blameless=True):
                 schedule.interrupted(call, place)
             case LostCall():

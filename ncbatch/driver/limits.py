@@ -115,16 +115,28 @@ class Limits:
         self.stop_reason = f"{reason}; look at the workers' logs"
 
     def refused(
-        self, at: Hashable, present: Collection[Hashable], call: int, calls: int, reason: str
+        self,
+        at: Hashable,
+        present: Collection[Hashable],
+        call: int,
+        calls: int,
+        reason: str,
+        *,
+        final: bool = False,
     ) -> None:
         """The store refused a worker.
 
         Args:
             at, present: as for `lost`. call: the number of its call. calls: how many have been made.
+            final: whether the same place would be refused again.
         """
         self._refused_at.add(at)
         self._count_refusal(call, calls)
-        if self._refusals >= self._policy.refusals and self._refused_at.issuperset(present):
+        if not self._refused_at.issuperset(present):
+            return
+        if final:
+            self.stop_reason = reason
+        elif self._refusals >= self._policy.refusals:
             self.stop_reason = f"the store failed {self._refusals} times in a row: {reason}"
 
     def full(self, call: int, calls: int, reason: str) -> None:

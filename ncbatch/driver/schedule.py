@@ -339,9 +339,15 @@ class Schedule:
         else:
             self._again(call)
 
-    def postponed(self, call: Call, place: Place, now: float, until: float, reason: str) -> None:
-        """The store refused the call or could not be reached; do it again later."""
-        self._limits.refused(place.key, self._health.keys, call.number, self._calls, reason)
+    def postponed(
+        self, call: Call, place: Place, now: float, until: float, reason: str, *, final: bool = False
+    ) -> None:
+        """The store refused the call or could not be reached; do it again later.
+
+        Args:
+            final: whether the same place would be refused again.
+        """
+        self._limits.refused(place.key, self._health.keys, call.number, self._calls, reason, final=final)
         if call.kind is CallKind.TRIAL:
             self._health.trial_failed(place, reason, now)
             return

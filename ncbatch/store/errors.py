@@ -15,6 +15,14 @@ class NotAFolder(StoreError):  # noqa: N818
     """A file stands where a folder was named."""
 
 
+class Obstructed(StoreError):  # noqa: N818
+    """A file stands where the object's folder belongs, or a folder where the object belongs."""
+
+
+class DestinationRefused(StoreError):  # noqa: N818
+    """Nothing can be written where a user wants to have results, and trying it again will not help."""
+
+
 class BucketNotFound(StoreError):  # noqa: N818
     """The S3 bucket does not exist (buckets are never created here)."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from ncbatch.store.errors import AccessDenied, ObjectNotFound, StoreError, StoreFull
+from ncbatch.store.errors import AccessDenied, ObjectNotFound, Obstructed, StoreError, StoreFull
 
 _OCCUPIED = frozenset({errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY})
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -31,7 +31,7 @@ def as_store_error(error: OSError, root: str, key: str) -> StoreError:
             "and the permissions of the folder"
         )
     if error.errno in _OCCUPIED:
-        return StoreError(
+        return Obstructed(
             f"{key!r} in {root} needs a folder where a file is, or a file where a folder is; rename one of "
             "the two or keep them in an S3 store"
         )

@@ -22,7 +22,7 @@ from ncbatch.metrics.unit_result import CommittedUnit
 from ncbatch.models.loading import ModelSource
 from ncbatch.plan.spec import RunSpec
 from ncbatch.plan.units import Unit
-from ncbatch.store import Store, StoreError, StoreFull
+from ncbatch.store import DestinationRefused, Store, StoreError, StoreFull
 from ncbatch.telemetry import instruments, recorder
 from ncbatch.worker.beats import BeatSink, GiveBack
 from ncbatch.worker.calibration import seconds_per_pixel, try_out
@@ -75,10 +75,12 @@ class StoreFailure:
     fine.
 
     full: whether there is no room for what is to be written, which is so wherever it is written from.
+    final: whether another try from here would be refused as well.
     """
 
     message: str
     full: bool = False
+    final: bool = False
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,8 @@ class Worker:
         except GiveBack:
             return GivenBack()
         except StoreError as error:
-            return StoreFailure(str(error), full=isinstance(error, StoreFull))
+            full, final = isinstance(error, StoreFull), isinstance(error, DestinationRefused)
+            return StoreFailure(str(error), full=full, final=final)
         except InexactDeviceError as error:
             return DeviceFailure(str(error))
         except Exception as error:

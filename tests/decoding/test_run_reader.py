@@ -22,7 +22,16 @@ from ncbatch.decoding.run_reader import RunReader
 from ncbatch.errors import UsageError
 from ncbatch.models import loading
 from ncbatch.models.loading import keep_model
-from ncbatch.store import AccessDenied, Store, StoreOptions, open_store
+from ncbatch.store import (
+    AccessDenied,
+    DestinationRefused,
+    Store,
+    StoreError,
+    StoreFull,
+    StoreOptions,
+    StoreUnavailable,
+    open_store,
+)
 from ncbatch.worker.unit import run_unit
 from tests.workbench import AMORTIZED, ATTEMPTS, CHECKPOINT, MODEL, Workbench, make_image, make_variant, sga
 
@@ -342,6 +351,42 @@ def test_decoding_again_goes_on_and_replaces_nothing_else(local: Workbench, dest
     np.testing.assert_array_equal(
         _png(destination, "b.png"), decode(MODEL, local.bitstream(local.rows()["b.png"]))
     )
+
+
+def test_what_stands_in_the_way_of_an_image_is_a_finding(local: Workbench, destination: Store) -> None:
+    local.add({"a.png": make_image(), "b/x.png": make_image(seed=1), "c.png": make_image(seed=2)})
+    _encode(local)
+    destination.put("b", b"a file where a folder belongs")
+    for name in ("c.png/d", "images-00000.tar/d"):
+        destination.put(name, b"in a folder where a file belongs")
+
+    def decoded(tar_bytes: int | None) -> dict[str, Finding]:
+        found = RunReader(local.output).decode_into(Destination(destination, tar_bytes=tar_bytes))
+        return {finding.image_key: finding for finding in found}
+
+    told = decoded(None)
+    assert {key: f.written for key, f in told.items()} == {"a.png": "a.png", "b/x.png": None, "c.png": None}
+    assert "needs a folder where a file is, or a file where a folder is" in str(told["b/x.png"].problem)
+    told = decoded(1 << 20)
+    assert [f.written for f in told.values()] == [None] * 3 and "000.tar' in" in str(told["a.png"].problem)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_destination_that_refuses_is_told_from_one_that_is_away(
+    destination: Store, monkeypatch: pytest.MonkeyPatch, overwrite: bool
+) -> None:
+    def raises(error: StoreError) -> type[StoreError]:
+        def fail(*_: object) -> bool:
+            raise error
+
+        for name in ("put", "put_if_absent"):
+            monkeypatch.setattr(destination, name, fail)
+        with pytest.raises(StoreError, match=f"^{error}$") as told:
+            Destination(destination, overwrite=overwrite).write("a.png", b"")
+        return told.type
+
+    assert raises(AccessDenied("no")) is raises(StoreError("no")) is DestinationRefused
+    assert raises(StoreFull("full")) is StoreFull and raises(StoreUnavailable("503")) is StoreUnavailable
 
 
 def test_the_table_of_names_replaces_only_its_like(local: Workbench, destination: Store) -> None:

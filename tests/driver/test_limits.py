@@ -274,6 +274,24 @@ def test_a_node_without_credentials_stops_nothing() -> None:
     assert quarantine.place == places[0] and "RequestTimeTooSkewed" in quarantine.reason
 
 
+def test_a_destination_that_nobody_can_write_to_stops_at_the_first_units() -> None:
+    pending, places = schedule(workers=3, **many(20))
+    calls = [(next_work(pending, place, 0.0), place) for place in places]
+    for call, place in calls:
+        assert pending.stop_reason is None
+        pending.postponed(call, place, 0.0, 15.0, "denied access to 'a.png' in /out", final=True)
+    assert pending.stop_reason == "denied access to 'a.png' in /out" and pending.quarantines() == []
+
+
+def test_a_destination_that_others_can_write_to_is_for_one_place_to_miss() -> None:
+    pending, (first, second) = schedule(workers=2, **many(20))
+    call, good = next_work(pending, first, 0.0), next_work(pending, second, 0.0)
+    pending.postponed(call, first, 0.0, 15.0, "denied", final=True)
+    pending.committed(good, second, outcome(1, {}))
+    pending.postponed(next_work(pending, second, 1.0), second, 1.0, 16.0, "503")
+    assert pending.stop_reason is None
+
+
 def test_one_outage_counts_once_whatever_the_number_of_workers() -> None:
     pending, places = schedule(Policy(refusals=2), workers=8, **many(16))
     for call, place in [(next_work(pending, place, 0.0), place) for place in places]:
