@@ -91,7 +91,7 @@ _STANDARD_ERROR = 2
 
 @functools.cache
 def own_log() -> str | None:
-    """The file that this process's messages go to, as Ray sees to for its workers; None where that is none."""
+    """The file that this process's messages go to, as those of Ray's workers do; None where that is none."""
     link = Path(f"/proc/self/fd/{_STANDARD_ERROR}")
     try:
         path = link.readlink()

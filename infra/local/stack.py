@@ -407,7 +407,9 @@ def main(words: Sequence[str]) -> int:
         elif given.action == "down" and not folder.exists() and not marked(folder):
             print(f"nothing runs, and {folder} does not exist")
         elif given.action == "down" and is_foreign(folder):
-            raise StackError(f"{folder} holds something else, and is left as it is; name the folder of a cluster")
+            raise StackError(
+                f"{folder} holds something else, and is left as it is; name the folder of a cluster"
+            )
         elif given.action == "down":
             down(folder)
             print("ended; nothing is left")

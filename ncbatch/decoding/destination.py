@@ -45,7 +45,8 @@ class Destination:
         """Writes an object, unless the very same contents stand there already, and returns its name.
 
         Raises:
-            OccupiedError: other contents stand there and are not to be replaced, or something of another kind.
+            OccupiedError: other contents stand there and are not to be replaced, or a folder or file is in
+                the way.
             DestinationRefused: nothing can be written.
         """
         name = self.file or name

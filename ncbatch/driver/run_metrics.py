@@ -46,8 +46,8 @@ class RunMetrics:
             self._cost = cost
 
     def ended(self, state: RunState) -> None:
-        """The driver ends by itself. A counter, which Ray's agent keeps: a gauge would be gone with the driver,
-        and Prometheus might not have looked in between.
+        """The driver ends by itself. This is a counter, since Ray's agent keeps those: a gauge would be gone
+        with the driver before Prometheus has looked.
         """
         instruments.ENDED.add(driver=self._driver, state=state)
 

@@ -192,7 +192,10 @@ def test_failed_rows_are_told_with_what_can_be_done(
     capsys.readouterr()
     assert main(["failures", local.output.uri]) == 0
     told, row = capsys.readouterr().out, local.rows()["bad.png"]
-    assert f"(on {row.host}, attempt {row.attempt})" in told and f"log: {lines_of(row.attempt, row.worker_log)}\n" in told
+    assert (
+        f"(on {row.host}, attempt {row.attempt})" in told
+        and f"log: {lines_of(row.attempt, row.worker_log)}\n" in told
+    )
     assert main(["failures", local.output.uri, "--json"]) == 0
     ((example,),) = (found["examples"] for found in json.loads(capsys.readouterr().out)["classes"])
     assert (example["host"], example["attempt"]) == (row.host, row.attempt)

@@ -97,6 +97,15 @@ def layout_done(run: Path) -> bool:
     return (run / layout.check_done_key("verify-00000001")).exists()
 
 
+def test_an_impossible_destination_is_told_before_anything_starts(
+    run: Path, said: Said, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    told = said("decode", run, tmp_path / "file" / "sub", *_LOCAL).expect(1)
+    assert f"sub cannot be made because {tmp_path}/file is a file" in told.message
+    assert not list(output_store(run).list("checks/"))
+
+
 def test_a_sample_is_checked(run: Path, said: Said) -> None:
     assert "3 images verified" in said("verify", run, "--sample", "3").expect(0).out
     assert "4 images verified" in said("verify", run, "--sample", "10%").expect(0).out

@@ -58,7 +58,9 @@ def test_a_run_obeys_from_its_folder(head: Head, said: Said, tmp_path: Path) -> 
 
 def _ended(head: Head, run: str) -> list[str]:
     """How the run's drivers ended, by what Ray exports for Prometheus."""
-    lines = [line for line in head.metrics().splitlines() if line.startswith("ray_ncbatch_drivers_ended_total{")]
+    lines = [
+        line for line in head.metrics().splitlines() if line.startswith("ray_ncbatch_drivers_ended_total{")
+    ]
     return [line.split('state="')[1].split('"')[0] for line in lines if f'run="{run}"' in line]
 
 

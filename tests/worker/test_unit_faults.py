@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import pytest
 
 from ncbatch import layout
 from ncbatch.plan.spec import RunSpec
 from ncbatch.plan.units import Unit
-from ncbatch.store import AccessDenied, StoreOptions, StoreUnavailable, open_store, s3_connection
+from ncbatch.store import (
+    AccessDenied,
+    DestinationRefused,
+    StoreError,
+    StoreFull,
+    StoreOptions,
+    StoreUnavailable,
+    open_store,
+    s3_connection,
+)
 from ncbatch.worker.unit import run_unit
+from ncbatch.worker.worker import StoreFailure, Worker
 from tests.fault_proxy import FaultProxy
 from tests.servers import S3Server
 from tests.workbench import ATTEMPTS, Workbench, assert_one_row_each, make_image
@@ -138,3 +150,20 @@ def test_access_denied_to_one_image_fails_it_alone(faulty: Faulty) -> None:
     rows = faulty.direct.rows()
     assert (rows["a.png"].error_class, rows["b.png"].status) == ("access_denied", "ok")
     assert rows["a.png"].error is not None and "check the credentials" in rows["a.png"].error
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (AccessDenied("no"), StoreFailure("no")),
+        (StoreFull("no"), StoreFailure("no", full=True)),
+        (DestinationRefused("no"), StoreFailure("no", final=True)),
+    ],
+)
+def test_a_worker_tells_what_kind_of_refusal_it_met(error: StoreError, told: StoreFailure) -> None:
+    def fail() -> None:
+        raise error
+
+    worker = object.__new__(Worker)  # its constructor sets up a process
+    worker._workspace = SimpleNamespace(leaving=threading.Event())  # type: ignore[assignment]
+    assert worker._reported(fail) == told
