@@ -128,7 +128,8 @@ def encode(
     Args:
         image: uint8[height, width, 3] in RGB or [height, width, 4] in RGBA (a NumPy array or anything that
             converts to one); a PIL image, of which the pixels and the colour profile count and not the EXIF;
-            or the path or URI of a PNG, JPEG, WebP, TIFF, BMP or GIF file, whose EXIF orientation is applied.
+            or the path or URI of an image file (PNG, JPEG, WebP, TIFF, BMP, GIF, AVIF, HEIC or JPEG 2000;
+            JPEG XL with pillow-jxl-plugin), whose EXIF orientation is applied.
         model: As `load_model` returns or takes it; by default the built-in one trained nearest to `lmbda`.
         preset: "fast" (up to 300 steps), "best" (up to 2000) or "paper" (2000). Without a preset and a
             method, it is "fast".

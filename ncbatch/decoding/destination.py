@@ -70,7 +70,7 @@ class Destination:
 TAR_BYTES = 256 << 20
 """As many as are held in memory until they are written, and as is usual for webdataset's shards."""
 
-_NOT_PNG = (SUFFIXES | {"avif", "heic", "heif", "bpg", "jp2", "jxl", "ppm"}) - {"png"}
+_NOT_PNG = (SUFFIXES | {"bpg", "ppm"}) - {"png"}
 
 
 def _suffix(place: str) -> str:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
+from ncbatch.images.boxes import kind_of, size_in
+
 ReadRange = Callable[[int, int], bytes]
 """At most so many bytes from an offset: (offset, length)."""
 
@@ -50,12 +52,14 @@ class _Window:
     def __init__(self, read: ReadRange) -> None:
         self._read = read
         self._parts: list[tuple[int, bytes]] = []
+        self._end: int | None = None  # of the file, once a part came shorter than it was asked for
         self._left = _BYTES
 
     def at(self, offset: int, length: int) -> bytes:
         """The bytes from an offset on, fewer at the file's end."""
         for start, part in self._parts:
-            if start <= offset and offset + length <= start + len(part):
+            last = offset + length if self._end is None else min(offset + length, self._end)
+            if start <= offset and last <= start + len(part):
                 return part[offset - start : offset - start + length]
         wanted = HEAD if not self._parts else max(_MORE, length)
         if len(self._parts) == _FETCHES or wanted > self._left:
@@ -63,6 +67,8 @@ class _Window:
         self._left -= wanted
         part = self._read(offset, wanted)
         self._parts.append((offset, part))
+        if len(part) < wanted:
+            self._end = offset + len(part)
         return part[:length]
 
     def numbers(self, form: str, offset: int) -> tuple[int, ...]:
@@ -83,6 +89,8 @@ def _size(file: _Window, head: bytes) -> tuple[int, int] | None:
         return _tiff(file, head)
     if head.startswith(b"BM"):
         return _bmp(head)
+    if kind_of(file.at(0, 128)) is not None:
+        return size_in(file.at(0, HEAD))
     return None
 
 

@@ -16,6 +16,8 @@ import pyvips
 from PIL.BmpImagePlugin import BmpImageFile
 
 from ncbatch.images import libvips
+from ncbatch.images.boxes import kind_of
+from ncbatch.images.by_pillow import reader_of
 from ncbatch.images.checks import ImageError, check_size
 from ncbatch.images.finished import ReadImage, finished
 from ncbatch.images.jpeg_pixels import jpeg_pixels
@@ -47,7 +49,7 @@ def read_image(
 
 
 def read_file(data: bytes, reading: Reading, *, name: str | None = None) -> ReadImage:
-    """Decodes a PNG, JPEG, WebP, TIFF, BMP or GIF file to RGB.
+    """Decodes an image file to RGB: PNG, JPEG, WebP, TIFF, BMP, GIF, AVIF, HEIC, JPEG 2000 or JPEG XL.
 
     The EXIF orientation is applied (that of XMP is not), and samples of 16 bits are rounded to 8. An alpha
     channel that is opaque everywhere is dropped; any other is refused, composited or kept, as `reading.alpha`
@@ -99,6 +101,7 @@ _GAIN_MAPS = (
     b"http://ns.adobe.com/hdr-gain-map/1.0/",
     b"http://ns.apple.com/HDRGainMap/1.0/",
 )
+_BRANDS = 128  # bytes in which a file of boxes says of which kind it is
 _MPF_BEFORE = 1 << 18  # bytes, before which a JPEG file says that it holds several images
 
 _Read = Callable[[bytes, ImageLimits], Samples]
@@ -118,9 +121,14 @@ def _reader(data: bytes) -> tuple[str, _Read]:
         return "WebP", _webp
     if data.startswith(b"BM"):
         return "BMP", _bmp
-    if data[4:8] in (b"ftyp", b"jP  ", b"JXL "):
-        raise ImageError("unsupported", "HEIF, AVIF, JPEG 2000 and JPEG XL images are not read")
-    raise ImageError("unreadable", "the file is no PNG, JPEG, WebP, TIFF, BMP or GIF file")
+    kind = kind_of(data[:_BRANDS])
+    if kind is not None:
+        return kind, reader_of(kind)
+    if data[4:8] == b"ftyp":
+        raise ImageError("unsupported", "of such files, AVIF and HEIC are read; this one is of another kind")
+    raise ImageError(
+        "unreadable", "the file is no PNG, JPEG, WebP, TIFF, BMP or GIF file, nor of a newer kind"
+    )
 
 
 def _by_libvips(data: bytes, loader: str, limits: ImageLimits) -> Samples:

@@ -46,7 +46,12 @@ _MANIFEST = pa.schema(
     ]
 )
 
-SUFFIXES = frozenset({"png", "jpg", "jpeg", "jpe", "jfif", "webp", "tif", "tiff", "bmp", "gif"})
+SUFFIXES = frozenset(
+    {
+        *("png", "jpg", "jpeg", "jpe", "jfif", "webp", "tif", "tiff", "bmp", "gif"),
+        *("avif", "avifs", "heic", "heif", "hif", "jp2", "jpx", "jpf", "j2k", "j2c", "jxl"),
+    }
+)
 
 
 @dataclass(frozen=True)

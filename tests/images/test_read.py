@@ -104,9 +104,9 @@ def test_cmyk_jpeg_is_not_a_negative() -> None:
         save(Image.fromarray(gradient()[..., 0].astype(np.int32)), "TIFF"),
         save(Image.fromarray(gradient(), mode="LAB"), "TIFF"),
         tiff(gradient()[..., :1], 1, t339=[2]),  # signed
-        b"\0\0\0\x20ftypavif" + bytes(100),
+        b"\0\0\0\x20ftypcrx " + bytes(100),
     ],
-    ids=["float", "int32", "LAB", "signed", "AVIF"],
+    ids=["float", "int32", "LAB", "signed", "camera raw"],
 )
 def test_unsupported(data: bytes) -> None:
     assert error_class(data) == "unsupported"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import struct
 import zlib
@@ -9,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image
 
@@ -62,7 +64,20 @@ def _cmyk() -> bytes:
     return buffer.getvalue()
 
 
+_JXL = (
+    ("unreadable", "JPEG XL file cannot be decoded")
+    if importlib.util.find_spec("pillow_jxl")
+    else ("unsupported", "install the package pillow-jxl-plugin")
+)
+
+
+def _heic() -> bytes:
+    pillow_heif.register_heif_opener()
+    return encoded_as(make_image(67, 65), "HEIF")
+
+
 BAD = {
+    "new.jxl": (b"\xff\x0a" + bytes(20), *_JXL),
     "zero.png": (b"", "empty", "no bytes; upload the file again"),
     "text.png": (b"not an image\n" * 10, "unreadable", "no PNG, JPEG, WebP, TIFF, BMP or GIF file"),
     "cut.jpg": (encoded_as(make_image(128, 128), "JPEG")[:-700], "truncated", "copy the file again"),
@@ -77,6 +92,9 @@ GOOD = {
     "dot.png": (encoded_as(make_image(1, 1)), (1, 1)),
     "line.png": (encoded_as(make_image(1, 1000)), (1, 1000)),
     "odd.webp": (encoded_as(make_image(67, 65), "WEBP"), (67, 65)),
+    "new.avif": (encoded_as(make_image(67, 65), "AVIF"), (67, 65)),
+    "new.heic": (_heic(), (67, 65)),
+    "new.jp2": (encoded_as(make_image(67, 65), "JPEG2000"), (67, 65)),
 }
 
 
