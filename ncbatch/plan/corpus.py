@@ -38,8 +38,9 @@ _LISTINGS = 32
 
 _MANIFEST = pa.schema(
     [
-        ("key", pa.large_string()),  # all keys of a manifest together may be more than 2 GiB
-        ("etag", pa.string()),
+        # All keys of a manifest together may be more than 2 GiB, and so may all etags.
+        ("key", pa.large_string()),
+        ("etag", pa.large_string()),
         ("bytes", pa.int64()),
         ("width", pa.int32()),
         ("height", pa.int32()),

@@ -19,13 +19,18 @@ from ncbatch.store import Store
 _LOOK_AGAIN = frozenset({"changed", "missing"})
 """Error classes of rows whose inputs are not as they were planned."""
 
+_KNOWN = pa.schema(
+    [("image_key", pa.large_string()), ("image_etag", pa.large_string()), ("image_bytes", pa.int64())]
+)
+"""Of all images of a plan: their keys or etags together may be more than 2 GiB."""
+
 
 def looked_up(output: Store, keys: pa.ChunkedArray) -> pa.Table | None:
     """What is known of some keys: columns `etag` and `bytes` in their order, null where nothing is.
 
     Args:
         output: the run's folder.
-        keys: of inputs.
+        keys: of inputs, as `large_string`.
 
     Returns:
         None where no unfinished run stands.
@@ -44,9 +49,9 @@ def looked_up(output: Store, keys: pa.ChunkedArray) -> pa.Table | None:
     # The newest generation first, since the first of several equal keys counts.
     newest = sorted(units, key=lambda unit: -unit.generation)
     parts = [unit.images.columns() for unit in newest if isinstance(unit.images, StoredImages)]
-    known = pa.concat_tables(parts).select(["image_key", "image_etag", "image_bytes"]).combine_chunks()
-    known = known.filter(pc.invert(pc.is_in(known["image_key"], pa.array(doubtful, pa.string()))))
-    places = pc.index_in(keys.cast(pa.string()), known["image_key"].combine_chunks())
+    known = pa.concat_tables(parts).select(_KNOWN.names).cast(_KNOWN)
+    known = known.filter(pc.invert(pc.is_in(known["image_key"], pa.array(doubtful, pa.large_string()))))
+    places = pc.index_in(keys, known["image_key"].combine_chunks())
     found = known.take(places)
     return pa.table({"etag": found["image_etag"], "bytes": found["image_bytes"]})
 

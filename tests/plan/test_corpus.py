@@ -15,6 +15,7 @@ import pytest
 
 from ncbatch.errors import SpecMismatchError, UsageError
 from ncbatch.plan.corpus import Listing, list_corpus, read_manifest
+from ncbatch.plan.remembered import filled_in, looked_up
 from ncbatch.plan.spec import RunSpec
 from ncbatch.plan.units import PlannedImage
 from ncbatch.store import (
@@ -218,6 +219,30 @@ def test_what_a_manifest_leaves_open_is_looked_up(bench: Workbench) -> None:
     listed = list_corpus(bench.corpus).images
     assert _read(bench, "m.parquet", pa.table({"key": ["b.png", "a.png", "b.png"]})) == listed[:2]
     assert _read(bench, "m.csv", b"key,etag,bytes\nc.png,,\n") == listed[2:]
+
+
+def test_the_texts_of_a_manifest_may_be_more_than_2_gib_together(local: Workbench) -> None:
+    """Offsets of `string` end there: sorting 34 million etags of 64 characters ended in an overflow."""
+    local.add({"a.png": make_image(), "b.png": make_image()})
+    table = pa.table({"key": ["a.png", "b.png"], "etag": ["e1", None]})
+    uri = _manifest(local, "m.parquet", table)
+    local.open(local.spec(manifest=uri))
+    seen = list[pa.Table]()
+
+    def known(rows: pa.Table) -> pa.Table:
+        found = looked_up(local.output, rows["key"])
+        assert found is not None, "the run is not finished"
+        seen.extend([rows, found])
+        return filled_in(rows, local.output)
+
+    images = read_manifest(uri, local.corpus, OPTIONS, known).images
+    assert [image.etag for image in images] == [image.etag for image in list_corpus(local.corpus).images]
+    texts = [field for rows in seen for field in rows.schema if not pa.types.is_integer(field.type)]
+    assert [(field.name, field.type) for field in texts] == [
+        ("key", pa.large_string()),
+        ("etag", pa.large_string()),
+        ("etag", pa.large_string()),
+    ]
 
 
 def test_keys_that_look_like_numbers_or_dates_stay_text(local: Workbench) -> None:
