@@ -31,12 +31,13 @@ _SEALED: dict[str, str | bool | int | float | list[str]] = {
     "python_enable_replacements": False,
 }
 
+# No `not exists`, for which DuckDB would hold all rows, since one of the conditions is an inequality.
 _NEWER = """
 create temp table _newer as
     select image_key, variant, max(generation) as generation from _rows where generation > 0 group by all;
-create temp view metrics as select * from _rows where not exists (
-    select 1 from _newer where _newer.image_key = _rows.image_key and _newer.variant = _rows.variant
-    and _newer.generation > _rows.generation);
+create temp view metrics as select * from _rows anti join _newer on
+    _newer.image_key = _rows.image_key and _newer.variant = _rows.variant
+    and _newer.generation > _rows.generation;
 """
 # Unit and attempt only make the choice the same every time, should two plans of one generation overlap.
 _NEWEST = """
@@ -54,9 +55,9 @@ with replaced as (
     select image_key, variant, max(generation) as generation from _rows
     where status = 'ok' and generation > 0 group by all),
 kept as (
-    select distinct bitstream_key from _rows where bitstream_key is not null and not exists (
-        select 1 from replaced where replaced.image_key = _rows.image_key
-        and replaced.variant = _rows.variant and replaced.generation > _rows.generation))
+    select distinct bitstream_key from _rows anti join replaced on replaced.image_key = _rows.image_key
+    and replaced.variant = _rows.variant and replaced.generation > _rows.generation
+    where bitstream_key is not null)
 select distinct bitstream_key from _rows anti join kept using (bitstream_key) where bitstream_key is not null
 """
 
@@ -162,6 +163,8 @@ def open_table(store: Store, objects: TableObjects | None = None) -> Iterator[Op
             connection.register(name, table)
         opened = OpenTable(connection, sources.find_damage)
         opened.define(list(rows), sources.objects.versions)
+        # DuckDB takes a data set for one row, and would hold the table to look up few other rows in it.
+        connection.execute("set disabled_optimizers = 'build_side_probe_side'")
         connection.execute("set lock_configuration = true")
         yield opened
 

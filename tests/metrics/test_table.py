@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -11,7 +12,9 @@ import pytest
 from ncbatch.layout import is_of_old_layout, number_of_part, part_key, unit_key, unit_of_key
 from ncbatch.metrics.compact import compact
 from ncbatch.metrics.errors import MetricsError
+from ncbatch.metrics.objects import find_objects
 from ncbatch.metrics.parallel import in_parallel
+from ncbatch.metrics.query import open_table
 from ncbatch.metrics.schema import SCHEMA
 from ncbatch.metrics.table import read_table
 from ncbatch.store import Store
@@ -70,6 +73,19 @@ def test_newest_generation_wins(store: Store, commit: Commit, compact_after: tup
     assert keys_of(table) == ["a.png", "only-0.png", "only-1.png", "only-2.png"]
     assert table["generation"].to_pylist() == [2, 0, 1, 2]
     assert table["bpp"].to_pylist()[0] == 2.0
+
+
+def test_rows_that_a_later_generation_replaces_are_left_out_without_holding_the_others(
+    store: Store, commit: Commit
+) -> None:
+    """DuckDB holds the right side of an anti-join: what is newer, and not the whole table."""
+    commit("u0", *(f"{n}.png" for n in range(300)))
+    commit("u1", *(f"{n}.png" for n in range(100)), generation=1)
+    compact(store)
+    with open_table(store, replace(find_objects(store), versions="newer")) as table:
+        assert table.query("select count(*) as rows from metrics")["rows"].to_pylist() == [300]
+        (plan,) = table.query("explain select image_key, bpp from metrics")["explain_value"].to_pylist()
+    assert "Join Type: ANTI" in plan and "CTE" not in plan, plan
 
 
 def test_equal_generations_keep_one_row_and_always_the_same(store: Store, commit: Commit) -> None:
