@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ncbatch import layout
+from ncbatch.images.checks import ImageError
 from ncbatch.metrics.parallel import in_parallel
 from ncbatch.plan.inputs import DamagedShardError, Inputs
 from ncbatch.plan.place import tells_bytes
@@ -119,7 +120,7 @@ class Contents:
             after = self._inputs.head(image)
         except StoreUnavailable:
             raise
-        except (StoreError, DamagedShardError) as error:
+        except (StoreError, DamagedShardError, ImageError) as error:
             log.debug("cannot compare %s: %s", image.key, error)
             return None
         return digest.hexdigest() if after is not None and after.etag == image.etag else None

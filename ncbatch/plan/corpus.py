@@ -72,9 +72,9 @@ class Listing:
     def notes(self) -> Iterator[str]:
         """What was left out, in sentences."""
         if self.passed_over:
-            are = "is excluded, or not an image by its name"
+            are = "is excluded, is no image by its name, or holds none"
             if self.passed_over > 1:
-                are = "are excluded, or not images by their names"
+                are = "are excluded, are no images by their names, or hold none"
             yield f"passed over {counted(self.passed_over, 'objects')} that {are}"
         if self.runs:
             folders = _some([folder or "./" for folder in self.runs])

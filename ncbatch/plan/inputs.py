@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,7 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ncbatch.errors import NcbatchError, first_line
+from ncbatch.images.checks import ImageError
 from ncbatch.plan.place import InParquet, InTar, place_of, shard_of
+from ncbatch.plan.tar_index import COPY_AGAIN
 from ncbatch.plan.units import PlannedImage
 from ncbatch.store import ObjectInfo, Store
 from ncbatch.store.ranged_file import WindowedFile
@@ -69,6 +72,7 @@ class Inputs:
         Raises:
             ObjectNotFound, StoreError: as of `Store.get`.
             DamagedShardError: its shard is damaged there.
+            ImageError: there are no bytes in the place of an image.
         """
         if image.place is None:
             info, data = self.corpus.get_with_info(image.key)
@@ -127,12 +131,12 @@ def _text(data: bytes) -> str | None:
 
 def _told(beside: Mapping[str, Any]) -> tuple[str | None, str | None]:
     """A caption, and a JSON object with what else stands beside an image; None of what is not there."""
-    beside = {name: value for name, value in beside.items() if value is not None}
+    beside = {name: value for name, value in beside.items() if value is not None and not _is_no_number(value)}
     captions = [beside.pop(name) for name in _CAPTIONS if isinstance(beside.get(name), str)]
     content: dict[str, Any] = {}
     if isinstance(text := beside.pop("json", None), str):
         try:
-            found = json.loads(text)
+            found = json.loads(text, parse_constant=lambda name: None)  # NaN, which is no JSON
         except ValueError:
             found = text
         content = found if isinstance(found, dict) else {"json": found}
@@ -141,6 +145,11 @@ def _told(beside: Mapping[str, Any]) -> tuple[str | None, str | None]:
     if told is not None and len(told) > _LARGEST_JSON:
         told = None
     return next(iter(captions), None), told
+
+
+def _is_no_number(value: Any) -> bool:
+    """Whether it is one of the floats that JSON does not have."""
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 class _RowGroups:
@@ -159,14 +168,13 @@ class _RowGroups:
                 return Input(changed.etag, b"")
             except (pa.ArrowException, OSError, ValueError) as error:
                 raise DamagedShardError(
-                    f"row group {place.group} of {shard} cannot be read: {first_line(error)}"
+                    f"row group {place.group} of {shard} is damaged: {first_line(error)}; {COPY_AGAIN}"
                 ) from error
         row = {name: group[name][place.row].as_py() for name in group.column_names}
         image = row.pop(place.column)
         data = image.get("bytes") if isinstance(image, dict) else image
         if data is None:
-            where = f"row {place.row} of row group {place.group} of {shard}"
-            raise DamagedShardError(f"{where} has no bytes of an image")
+            raise _no_image(image, place)
         return Input(etag, data, *_told(row))
 
     def _group(self, shard: str, etag: str, place: InParquet) -> pa.Table:
@@ -196,6 +204,15 @@ class _RowGroups:
             while len(self._files) > _GROUPS_HELD:
                 self._files.popitem(last=False)
         return self._files[shard, etag]
+
+
+def _no_image(value: Mapping[str, Any] | None, place: InParquet) -> ImageError:
+    """Of a row that holds no bytes: null, or a path to a file that lies elsewhere."""
+    row = f"the column {place.column} of row {place.row} of row group {place.group}"
+    if path := (value or {}).get("path"):
+        fix = "write the Parquet file with the bytes of its images"
+        return ImageError("empty", f"{row} holds a path only, {str(path)!r}", fix)
+    return ImageError("empty", f"{row} holds no image (null)", "write the Parquet file without such rows")
 
 
 class _ChangedError(Exception):

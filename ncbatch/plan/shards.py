@@ -16,7 +16,7 @@ from ncbatch.plan.generations import planned_units
 from ncbatch.plan.parquet_index import images_in_parquet
 from ncbatch.plan.place import Damage, InParquet, InTar, place_text, shard_of
 from ncbatch.plan.spec import find_run
-from ncbatch.plan.tar_index import DamagedTarError, TarFile, files_in_tar, with_beside
+from ncbatch.plan.tar_index import COPY_AGAIN, DamagedTarError, TarFile, files_in_tar, with_beside
 from ncbatch.plan.units import PlannedImage, Unit
 from ncbatch.store import ObjectInfo, ObjectNotFound, Store
 from ncbatch.store.ranged_file import WindowedFile
@@ -72,21 +72,27 @@ class Shards:
         return WindowedFile.of(self.corpus, info)
 
     def _in_tar(self, info: ObjectInfo) -> Iterator[PlannedImage]:
-        files, problem = list[TarFile](), None
+        files = list[TarFile]()
+        problem: DamagedTarError | None = None
         try:
-            files.extend(files_in_tar(self._file(info)))
+            files.extend(files_in_tar(self._file(info), info.key))
         except DamagedTarError as error:
-            problem = str(error)
+            problem = error
         except ObjectNotFound:
             return
-        found = with_beside(files, self.suffixes)
+        found = list(with_beside(files, self.suffixes))
         images = {file.name.removeprefix("./"): file for file in found}  # the last of a name counts
+        if twice := len(found) - len(images):
+            log.warning(
+                "%s: left out %s with a name that a later one has", info.key, counted(twice, "images")
+            )
         for name, file in images.items():
             width, height = file.size or (None, None)
             place = place_text(InTar(file.start, file.beside))
             yield PlannedImage(f"{info.key}/{name}", info.etag, file.length, width, height, place)
         if problem is not None:
-            yield _damaged(info, f"{problem}; before that, {counted(len(images), 'images')} can be read")
+            before = f"; before that, {counted(len(images), 'images')} can be read" if images else ""
+            yield _damaged(info, f"{problem}{before}", problem.fix)
 
     def _in_parquet(self, info: ObjectInfo) -> Iterator[PlannedImage]:
         try:
@@ -95,16 +101,18 @@ class Shards:
         except ObjectNotFound:
             return
         except (pa.ArrowException, OSError, ValueError) as error:
-            yield _damaged(info, f"its footer cannot be read ({first_line(error)})")
+            yield _damaged(info, f"its footer cannot be read ({first_line(error)})", COPY_AGAIN)
             return
+        if not images:
+            log.debug("passed over %s: it has no column of images, or no rows", info.key)
         for image in images:
             place = InParquet(image.column, image.group, image.row)
             yield PlannedImage(f"{info.key}/{image.name}", info.etag, image.length, place=place_text(place))
 
 
-def _damaged(info: ObjectInfo, what: str) -> PlannedImage:
-    log.warning("%s is damaged: %s", info.key, what)
-    return PlannedImage(info.key, info.etag, 0, place=place_text(Damage(what)))
+def _damaged(info: ObjectInfo, what: str, fix: str) -> PlannedImage:
+    log.warning("the shard %s cannot be read: %s; %s", info.key, what, fix)
+    return PlannedImage(info.key, info.etag, 0, place=place_text(Damage(f"{what}; {fix}")))
 
 
 def known_shards(units: Sequence[Unit]) -> dict[Version, list[PlannedImage]]:

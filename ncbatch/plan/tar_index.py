@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from typing_extensions import override
+
 from ncbatch.errors import first_line
 from ncbatch.images.header import image_size
 from ncbatch.store.ranged_file import WindowedFile
+from ncbatch.words import counted
+
+log = logging.getLogger(__name__)
+
+COPY_AGAIN = "copy the shard again from its source"
+"""The remedy for a shard that is damaged."""
+
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+"""What archives begin with that are compressed as a whole: there, no member can be reached by itself."""
 
 _LARGEST_BESIDE = 64 << 10
 """Bytes of a caption or the like; what is larger is none."""
@@ -34,15 +46,37 @@ class TarFile:
 
 
 class DamagedTarError(Exception):
-    """An archive cannot be read any further; the message says from where on."""
+    """An archive cannot be read any further; the message says from where on.
+
+    Attributes:
+        fix: the remedy.
+    """
+
+    def __init__(self, what: str, fix: str = COPY_AGAIN) -> None:
+        super().__init__(what, fix)
+        self.fix = fix
+
+    @override
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
-def files_in_tar(file: WindowedFile) -> Iterator[TarFile]:
+def files_in_tar(file: WindowedFile, name: str) -> Iterator[TarFile]:
     """The files in a tar, in their order.
+
+    Args:
+        file: the archive.
+        name: under this name a warning is logged that says how many members are links or sparse files, which
+            have no bytes of their own in one piece.
 
     Raises:
         DamagedTarError: behind those that were yielded, the archive is damaged or cut off.
     """
+    if program := _compressed_by(file):
+        raise DamagedTarError(
+            f"it is compressed by {program}", "decompress it, so that its images can be reached one by one"
+        )
+    at, others = 0, 0
     try:
         # The reading of headers is tarfile's: long names, sparse and extended headers are its business.
         with tarfile.open(fileobj=file, mode="r:") as tar:
@@ -51,10 +85,15 @@ def files_in_tar(file: WindowedFile) -> Iterator[TarFile]:
                     raise DamagedTarError(f"it ends in the middle of {info.name!r}")
                 if info.isreg() and not info.issparse():
                     yield TarFile(info.name, info.offset_data, info.size, _size(file, info))
+                elif not info.isdir():
+                    others += 1
                 tar.members = []  # type: ignore[attr-defined]  # else it keeps all of them
+                at = tar.offset
             _check_end(file, tar.offset)
+        if others:
+            log.warning("%s: passed over %s: links or sparse files", name, counted(others, "members"))
     except tarfile.TarError as error:
-        where = f"it is damaged or cut off at byte {file.tell():,}"
+        where = f"it is damaged or cut off at byte {at:,}"
         raise DamagedTarError(f"{where}: {first_line(error)}") from error
 
 
@@ -65,6 +104,13 @@ def _size(file: WindowedFile, info: tarfile.TarInfo) -> tuple[int, int] | None:
         return file.peek(info.offset_data + offset, min(length, info.size - offset))
 
     return image_size(at_hand)
+
+
+def _compressed_by(file: WindowedFile) -> str | None:
+    """The program that compressed a file as a whole."""
+    start = file.read(4)
+    file.seek(0)
+    return next((name for magic, name in _COMPRESSED.items() if start.startswith(magic)), None)
 
 
 def _check_end(file: WindowedFile, offset: int) -> None:

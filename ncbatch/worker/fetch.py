@@ -121,8 +121,9 @@ def open_image(inputs: Inputs, image: PlannedImage, variant: Variant) -> Opened:
         corpus.check()
         return image, Failure("access_denied" if isinstance(error, AccessDenied) else "refused", str(error))
     except DamagedShardError as error:
-        fix = "copy the shard again from its source"
-        return image, Failure("damaged_shard", f"the shard is damaged: {error}; {fix}")
+        return image, Failure("damaged_shard", f"the shard cannot be read: {error}")
+    except ImageError as error:
+        return image, Failure(error.error_class, str(error))
     if read.etag != image.etag:
         changed = "the object changed after the plan was made; run the same command again"
         return image, Failure("changed", changed)

@@ -72,7 +72,7 @@ def test_an_empty_folder_has_no_inputs(bench: Workbench) -> None:
     with pytest.raises(UsageError, match=r"holds no images; check the path, or name them with --include"):
         bench.open(bench.spec())
     bench.add({"notes.txt": b"text"})
-    with pytest.raises(UsageError, match=r"holds no images \(passed over 1 object that is excluded, or not"):
+    with pytest.raises(UsageError, match=r"holds no images \(passed over 1 object that is excluded, is no"):
         bench.open(bench.spec())
     assert bench.keys("run.json") == []
 

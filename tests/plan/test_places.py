@@ -23,7 +23,7 @@ REFUSED: list[tuple[str, tuple[str, ...], str]] = [
     ("in", (), "is the corpus and the output; name another folder for the output"),
     ("in", ("--manifest", "{folder}/list.csv"), "is the corpus and the output"),
     ("in/", ("--dry-run",), "is the corpus and the output"),
-    ("out", ("--include", "zzz*"), "in/ matches --include 'zzz*' (passed over 1 object that is excluded, or"),
+    ("out", ("--include", "zzz*"), "in/ matches --include 'zzz*' (passed over 1 object that is excluded, is"),
     ("out", ("--manifest", "{folder}/text.parquet"), "is neither Parquet nor CSV"),
     ("out", ("--manifest", "{folder}/gone.csv"), "gone.csv"),
     ("done/bitstreams", (), "lies inside the folder of the run"),

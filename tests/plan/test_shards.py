@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import io
 import json
 import tarfile
@@ -18,6 +20,7 @@ import pytest
 from ncbatch.codec.methods import Jpeg
 from ncbatch.decoding.run_reader import RunReader
 from ncbatch.metrics.failures import CLASSES
+from ncbatch.metrics.query import open_table
 from ncbatch.metrics.schema import Row
 from ncbatch.plan.inputs import Inputs
 from ncbatch.plan.place import InTar, is_shard, place_of, shard_of
@@ -254,6 +257,74 @@ def test_a_damaged_row_group_fails_its_own_images(local: Workbench) -> None:
     found = {key: row.error_class for key, row in encode(local).items()}
     assert [found[f"0.parquet/0000000{n}"] for n in (0, 2)] == [None, None]
     assert found["0.parquet/00000001"] in ("damaged_shard", "unreadable")
+
+
+def test_rows_without_bytes_of_an_image_say_so(local: Workbench) -> None:
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    path = "images/1.png"
+    rows = [None, {"bytes": None, "path": path}, {"bytes": encoded_as(make_image()), "path": path}]
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"image": pa.array(rows, kind)}), sink)
+    local.add({"0.parquet": sink.getvalue()})
+    null, elsewhere, whole = encode(local).values()
+    assert null.error_class == elsewhere.error_class == "empty" and whole.status == "ok"
+    assert null.error == (
+        "the column image of row 0 of row group 0 holds no image (null); write the Parquet file without such "
+        "rows"
+    )
+    assert f"holds a path only, {path!r}; write the Parquet file with the bytes" in str(elsewhere.error)
+
+
+def test_a_column_of_images_may_be_dictionary_encoded(local: Workbench) -> None:
+    sink = io.BytesIO()
+    image = pa.array([encoded_as(make_image())] * 2, pa.binary()).dictionary_encode()
+    pq.write_table(pa.table({"image": image}), sink)
+    local.add({"0.parquet": sink.getvalue()})
+    assert [row.status for row in encode(local).values()] == ["ok", "ok"]
+
+
+def test_numbers_that_json_does_not_have_are_left_out(local: Workbench) -> None:
+    """A query that takes the column apart would fail for all rows otherwise."""
+    files = {"a.png": encoded_as(make_image()), "a.json": b'{"score": NaN, "at": [Infinity, 1], "n": 2}'}
+    scores = pa.array([float("nan"), float("-inf"), 0.5])
+    local.add({"0.tar": tar_of(files), "1.parquet": parquet_of(score=scores)})
+    told = [row.image_json for row in encode(local).values()]
+    assert told == ['{"score": null, "at": [null, 1], "n": 2}', None, None, '{"score": 0.5}']
+    with open_table(local.output) as table:
+        found = table.query("select image_json->>'$.n' as n from metrics where image_key like '0%'")
+    assert found["n"].to_pylist() == ["2"]
+
+
+def test_members_that_are_left_out_are_told(local: Workbench, caplog: pytest.LogCaptureFixture) -> None:
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w") as tar:
+        for seed in range(2):
+            data = encoded_as(make_image(seed=seed))
+            info = tarfile.TarInfo("a.png")
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE):
+            info = tarfile.TarInfo("b.png")
+            info.type, info.linkname = kind, "a.png"
+            tar.addfile(info)
+    local.add({"0.tar": sink.getvalue()})
+    (row,) = encode(local).values()
+    assert row.image_sha256 == hashlib.sha256(data).hexdigest(), (
+        "the later one counts, as when it is unpacked"
+    )
+    assert "0.tar: left out 1 image with a name that a later one has" in caplog.text
+    assert "0.tar: passed over 2 members: links or sparse files" in caplog.text
+
+
+def test_a_tar_that_is_compressed_as_a_whole_says_so(local: Workbench) -> None:
+    local.add({"0.tar": gzip.compress(tar_of(samples())), "1.tar": b"text" * 300})
+    errors = [row.error for row in encode(local).values()]
+    assert errors == [
+        "the shard cannot be read: it is compressed by gzip; decompress it, so that its images can be "
+        "reached one by one",
+        "the shard cannot be read: it is damaged or cut off at byte 0: invalid header; copy the shard again "
+        "from its source",
+    ]
 
 
 def test_images_that_cannot_be_read_fail_alone(local: Workbench) -> None:
