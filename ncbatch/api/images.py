@@ -109,6 +109,7 @@ def encode(
     method: str | None = None,
     steps: int | None = None,
     lmbda: float | None = None,
+    distortion: str | None = None,
     target_psnr: float | None = None,
     target_bpp: float | None = None,
     target_bytes: int | None = None,
@@ -138,6 +139,9 @@ def encode(
         steps: Steps of the refinement, in place of the preset's.
         lmbda: Weight of the MSE, on the scale 0..255, against bits per pixel; larger means better and longer.
             By default the model's own, and 0.01 without a model.
+        distortion: What is minimised beside the rate: "mse" (the default), "ms-ssim", or "mix:W", a mixture
+            with the weight W of MS-SSIM, such as "mix:0.8". `lmbda` keeps its scale. MS-SSIM needs images of
+            161 pixels a side.
         target_psnr: PSNR in dB that the image is to have, within 0.05 dB. At most one target is given, in the
             place of `lmbda`: that is searched for, in all the built-in models or in `model`, which takes
             about 1.3 times as many steps. Where no lmbda meets the target, the nearest encoding is returned,
@@ -172,6 +176,7 @@ def encode(
     """
     reading = _reading(alpha, color, metadata, frames)
     request = {"method": method, "preset": preset, "steps": steps, "lmbda": lmbda, "seed": seed}
+    request["distortion"] = distortion
     if preset is None and method is None:
         request["preset"] = "fast"
     if isinstance(model, str | os.PathLike):
@@ -187,6 +192,9 @@ def encode(
         model = load_model(catalog.nearest_builtin(recipe.lmbda))
     _check_kind(model)
     read = _read_image(image, reading)
+    weighs_ms_ssim = isinstance(recipe, RefinedRecipe) and recipe.ms_ssim_weight > 0
+    if weighs_ms_ssim and min(read.pixels.shape[:2]) < SMALLEST_SIDE:
+        raise UsageError(f"distortion: MS-SSIM needs at least {SMALLEST_SIDE} pixels a side; give 'mse'")
     return carrying(encoder.encode(model, [read.pixels], recipe)[0], read.carried).outcome.data
 
 

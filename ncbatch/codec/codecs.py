@@ -24,6 +24,7 @@ from ncbatch.codec.errors import BitstreamError, DecodeCheckError, DivergedError
 from ncbatch.codec.measure import Outcome, amortized_baseline, ms_ssim
 from ncbatch.codec.methods import Amortized, Classical, Learned, Packed, Refined, SgaBitsBack
 from ncbatch.codec.model.hyperprior import Model
+from ncbatch.codec.recipe import RefinedRecipe
 from ncbatch.codec.target import TARGET_FIELDS, Measured, Sought
 from ncbatch.codec.targeted import Ladder, finish_found, nearest_model, search
 from ncbatch.images import distortion
@@ -72,9 +73,15 @@ class LearnedCoder:
             else:
                 yield number, partial(finish, self.model, all_images[number], self.recipe, found)
 
+    @property
+    def _ms_ssim_weight(self) -> float:
+        return self.recipe.ms_ssim_weight if isinstance(self.recipe, RefinedRecipe) else 0.0
+
     def amortized(self, pixels: Pixels) -> Encoded:
         """The image's encoding by the encoder network alone."""
-        return encode(self.model, [pixels], Amortized(lmbda=self.recipe.lmbda))[0]
+        ((_, found),) = find_latents(self.model, [pixels], Amortized(lmbda=self.recipe.lmbda))
+        assert not isinstance(found, DivergedError)
+        return finish(self.model, pixels, self.recipe, found)
 
     def measured(self, pixels: Pixels, data: bytes, worse: float = _ADOPTABLE) -> Encoded | None:
         """Rate and distortion of a bitstream that was found.
@@ -86,10 +93,10 @@ class LearnedCoder:
             None where it is not this image's by this variant.
         """
         try:
-            found, outcome = evaluate(self.model, pixels, data, self.recipe.lmbda)
+            found, outcome = evaluate(self.model, pixels, data, self.recipe.lmbda, self._ms_ssim_weight)
         except (BitstreamError, ModelError, DecodeCheckError):
             return None
-        amortized = amortized_baseline(self.model, pixels, self.recipe.lmbda)
+        amortized = amortized_baseline(self.model, pixels, self.recipe.lmbda, self._ms_ssim_weight)
         if found.expected.rd_loss > amortized.expected.rd_loss * worse:
             return None
         is_amortized = found.latents.equals(amortized.latents)

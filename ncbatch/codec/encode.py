@@ -238,10 +238,11 @@ def finish(model: Model, pixels: Pixels, recipe: Learned, found: FoundLatents) -
     """
     amortized, best = found.amortized, found.best
     started = time.monotonic()
-    baseline = chosen = measure(model, pixels, amortized, recipe.lmbda)
+    weight = recipe.ms_ssim_weight if isinstance(recipe, RefinedRecipe) else 0.0
+    baseline = chosen = measure(model, pixels, amortized, recipe.lmbda, weight)
     method = "amortized"
     if not best.equals(amortized):
-        refined = measure(model, pixels, best, recipe.lmbda)
+        refined = measure(model, pixels, best, recipe.lmbda, weight)
         # Both as the information content says: like is compared with like, and the loser is never coded.
         if refined.expected.rd_loss < baseline.expected.rd_loss:
             chosen, method = refined, recipe.method
@@ -272,7 +273,9 @@ def coded(model: Model, found: Reconstruction, method: str) -> Outcome:
     return found.outcome(data, seconds)
 
 
-def evaluate(model: Model, pixels: Pixels, data: bytes, lmbda: float) -> tuple[Reconstruction, Outcome]:
+def evaluate(
+    model: Model, pixels: Pixels, data: bytes, lmbda: float, ms_ssim_weight: float = 0.0
+) -> tuple[Reconstruction, Outcome]:
     """Decodes an `.ncb` file and compares it with the image it was made from.
 
     Raises:
@@ -285,7 +288,7 @@ def evaluate(model: Model, pixels: Pixels, data: bytes, lmbda: float) -> tuple[R
         raise DecodeCheckError("the file holds an image of another size")
     latents = decode_latents(model, stream)
     seconds = time.monotonic() - started
-    found = measure(model, pixels, latents, lmbda)
+    found = measure(model, pixels, latents, lmbda, ms_ssim_weight)
     return found, found.outcome(data, seconds)
 
 

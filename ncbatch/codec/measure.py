@@ -10,6 +10,7 @@ from ncbatch.codec import bitstream
 from ncbatch.codec.decode import reconstruct
 from ncbatch.codec.model.hyperprior import Latents, Model, to_tensor
 from ncbatch.codec.model.precision import full_float32
+from ncbatch.codec.recipe import MS_SSIM_SCALE
 from ncbatch.images import distortion
 from ncbatch.images.pixels import Pixels
 
@@ -23,7 +24,8 @@ class Outcome:
         bits_y: information content of y in bits; None of a classical codec.
         bits_z: information content of z in bits; None of a classical codec.
         mse: mean squared error on 0..255.
-        rd_loss: bits per pixel + lmbda * mse; None where there is no lmbda.
+        rd_loss: bits per pixel + lmbda * distortion, the MSE unless the recipe says otherwise; None where
+            there is no lmbda.
         decode_seconds: from the bytes to the image.
         bits_back: bits of z that come back; None without bits-back.
         net_bytes: by how much the pack grew for the image (see `bits_back.pack.Share`); None without a pack.
@@ -92,6 +94,7 @@ class Reconstruction:
         mse: mean squared error against the original, on 0..255.
         lmbda: weight of that error in the R-D loss.
         seconds: from the latents to the image.
+        distortion: what the R-D loss has beside the rate: the MSE, or what stands in its place.
     """
 
     latents: Latents
@@ -101,6 +104,7 @@ class Reconstruction:
     mse: float
     lmbda: float
     seconds: float
+    distortion: float
 
     @property
     def expected_bytes(self) -> int:
@@ -122,7 +126,7 @@ class Reconstruction:
         return Outcome(data, self.bits_y, self.bits_z, self.mse, rd_loss, seconds)
 
     def _rd_loss(self, size: int) -> float:
-        return size * 8 / (self.image.size // 3) + self.lmbda * self.mse
+        return size * 8 / (self.image.size // 3) + self.lmbda * self.distortion
 
 
 def expected_bytes(height: int, width: int, bits: float) -> int:
@@ -130,7 +134,9 @@ def expected_bytes(height: int, width: int, bits: float) -> int:
     return bitstream.file_bytes(width, height, math.ceil(bits / 32))
 
 
-def measure(model: Model, pixels: Pixels, latents: Latents, lmbda: float) -> Reconstruction:
+def measure(
+    model: Model, pixels: Pixels, latents: Latents, lmbda: float, ms_ssim_weight: float = 0.0
+) -> Reconstruction:
     """Rate and distortion of one image's latents.
 
     Args:
@@ -138,18 +144,27 @@ def measure(model: Model, pixels: Pixels, latents: Latents, lmbda: float) -> Rec
         pixels: the original, uint8[height, width, 3].
         latents: of a batch of one.
         lmbda: weight of the distortion.
+        ms_ssim_weight: share of MS-SSIM in it (see `codec.refinement.structural`).
     """
     started = time.monotonic()
     image = reconstruct(model, latents, *pixels.shape[:2])
     seconds = time.monotonic() - started
     bits_y, bits_z = (bits.item() for bits in model.information(latents))
-    return Reconstruction(latents, image, bits_y, bits_z, distortion.mse(pixels, image), lmbda, seconds)
+    mse = weighed = distortion.mse(pixels, image)
+    if ms_ssim_weight:
+        quality = ms_ssim(model, pixels, image)
+        if quality is None:
+            raise ValueError("the image is too small for MS-SSIM; refuse it before it is encoded")
+        weighed = (1 - ms_ssim_weight) * mse + ms_ssim_weight * MS_SSIM_SCALE * (1 - quality)
+    return Reconstruction(latents, image, bits_y, bits_z, mse, lmbda, seconds, weighed)
 
 
-def amortized_baseline(model: Model, pixels: Pixels, lmbda: float) -> Reconstruction:
+def amortized_baseline(
+    model: Model, pixels: Pixels, lmbda: float, ms_ssim_weight: float = 0.0
+) -> Reconstruction:
     """What the encoder network alone gives, measured and not coded."""
     latents = model.round(*model.analyse(to_tensor(pixels, model.device)))
-    return measure(model, pixels, latents, lmbda)
+    return measure(model, pixels, latents, lmbda, ms_ssim_weight)
 
 
 def ms_ssim(model: Model, pixels: Pixels, image: Pixels) -> float | None:

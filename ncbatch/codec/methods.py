@@ -120,6 +120,8 @@ class SgaBitsBack(SgaRecipe, InferringRecipe):
     def _no_target(self) -> SgaBitsBack:
         if self.target is not None:
             raise ValueError("a target is for methods that make a file of each image; use sga, or give lmbda")
+        if self.ms_ssim_weight:
+            raise ValueError("with bits-back the distortion is the MSE; leave out --distortion, or use sga")
         return self
 
     def unrefined(self) -> BitsBackBbvi:

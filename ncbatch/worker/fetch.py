@@ -92,12 +92,15 @@ def images_ahead(
 def _unfit(variant: Variant, pixels: Pixels) -> Failure | None:
     """Why a variant cannot encode an image that could be read."""
     recipe = variant.recipe
-    target = recipe.target if isinstance(recipe, RefinedRecipe) else None
-    if target is None or target.measure != "ssim" or min(pixels.shape[:2]) >= SMALLEST_SIDE:
+    if not isinstance(recipe, RefinedRecipe) or min(pixels.shape[:2]) >= SMALLEST_SIDE:
         return None
     height, width = pixels.shape[:2]
     what = f"{width} x {height} pixels: MS-SSIM needs at least {SMALLEST_SIDE} a side"
-    return Failure("too_small", f"{what}; encode it into another output with --target-psnr")
+    if recipe.target is not None and recipe.target.measure == "ssim":
+        return Failure("too_small", f"{what}; encode it into another output with --target-psnr")
+    if recipe.ms_ssim_weight:
+        return Failure("too_small", f"{what}; encode it into another output with --distortion mse")
+    return None
 
 
 def open_image(inputs: Inputs, image: PlannedImage, variant: Variant) -> Opened:

@@ -73,7 +73,7 @@ class Ended:
 
 
 def shares_tensors(device: torch.device) -> bool:
-    """Whether images that are refined together share their tensors."""
+    """Whether images that are refined together share their tensors, if their distortion is the MSE."""
     return device.type != "cpu"
 
 
@@ -108,7 +108,7 @@ class Refinement:
         those that go on.
         """
         images = list(images)
-        shares = shares_tensors(self._model.device)
+        shares = shares_tensors(self._model.device) and not self._recipe.ms_ssim_weight
         together = len(targets) if shares else 1
         whole = self._parts[0].whole if shares and self._parts else None
         for i in range(0, len(targets), together):

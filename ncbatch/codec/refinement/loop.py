@@ -44,7 +44,7 @@ class TracePoint:
         step: how many were taken.
         tau: the temperature; None of a method without one.
         information_bpp: bits per pixel.
-        mse: on 0..255.
+        mse: on 0..255; with MS-SSIM in the loss, what stands in its place there.
         rd_loss: bits per pixel + lmbda * mse.
     """
 
@@ -239,9 +239,7 @@ class JointRefinement:
         images that have a place.
         """
         latents, bits = self._steps.rounded()
-        originals = self._steps.originals
-        y_hat = self._y_hat(latents, originals.extents)
-        return latents, bits, originals.squared_error(self._model, y_hat)
+        return latents, bits, self._steps.error(self._y_hat(latents, self._steps.originals.extents))
 
     def looks(self) -> list[TracePoint]:
         """Rate and distortion of every image's rounded latents at its step; changes nothing.
@@ -280,10 +278,11 @@ class JointRefinement:
         ending = self._end(places, self._loss(bits, error), self._loss(best_bits, best_error))
         if ending and self._model.fast_synthesis.dtype != torch.float32:
             # Bfloat16 is off by 0.02 to 0.15 % in distortion for the built-in models; this choice is final.
-            originals = self._steps.originals.only([places[index] for index in ending])
+            chosen_places = [places[index] for index in ending]
+            extents = self._steps.originals.only(chosen_places).extents
             for found, of in ((error, latents), (best_error, self.best.only(images.tolist()))):
-                y_hat = self._y_hat(of.only(ending), originals.extents)
-                found[ending] = originals.precise_squared_error(self._model, y_hat)
+                y_hat = self._y_hat(of.only(ending), extents)
+                found[ending] = self._steps.precise_error(chosen_places, y_hat)
         better = self._loss(bits, error) < self._loss(best_bits, best_error)
 
         def chosen(new: Tensor, old: Tensor) -> Tensor:

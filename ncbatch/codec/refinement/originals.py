@@ -13,7 +13,7 @@ from ncbatch.codec.model.extents import Extents, fitted
 from ncbatch.codec.model.hyperprior import PADDING, STRIDE, Model, Tile
 from ncbatch.codec.model.transforms import SUBPIXELS
 
-_SUBPIXEL_STRIDE = STRIDE // 2  # points of the image in subpixels per latent and side
+SUBPIXEL_STRIDE = STRIDE // 2  # points of the image in subpixels per latent and side
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,14 @@ class Originals:
         extents = None if self.extents is None else self.extents.only(chosen)
         return Originals(self.subpixels[chosen], mask, self.tiles, extents)
 
+    @property
+    def size_of_only(self) -> tuple[int, int]:
+        """The true height and width of the only image."""
+        if self.mask is None:
+            return 2 * self.subpixels.shape[2], 2 * self.subpixels.shape[3]
+        own = F.pixel_shuffle(self.mask[:, :SUBPIXELS], 2)[0, 0]
+        return int(own[:, 0].sum()), int(own[0].sum())
+
     def is_like(self, other: Originals) -> bool:
         """Whether both have a mask, or neither, and both have extents, or neither."""
         masks, extents = (self.mask, other.mask), (self.extents, other.extents)
@@ -113,15 +121,15 @@ class Originals:
 
     def difference(self, model: Model, y: Tensor, tile: Tile) -> tuple[Tensor, Tensor]:
         """The tile's reconstruction by the loop's g_s, and how far it is off, padding included."""
-        reconstruction = tile.core(model.fast_synthesis(tile.latents(y), self.extents), _SUBPIXEL_STRIDE)
+        reconstruction = tile.core(model.fast_synthesis(tile.latents(y), self.extents), SUBPIXEL_STRIDE)
         with torch.no_grad():
-            return reconstruction, reconstruction - tile.pixels(self.subpixels, _SUBPIXEL_STRIDE)
+            return reconstruction, reconstruction - tile.pixels(self.subpixels, SUBPIXEL_STRIDE)
 
     def slope(self, model: Model, y: Tensor, tile: Tile, weight: Tensor) -> tuple[Tensor, Tensor]:
         """The tile's reconstruction, and how far it is off times a weight of each pixel, in its type."""
         reconstruction, difference = self.difference(model, y, tile)
         if weight.dim():
-            weight = tile.pixels(weight, _SUBPIXEL_STRIDE)
+            weight = tile.pixels(weight, SUBPIXEL_STRIDE)
         return reconstruction, torch.mul(difference, weight, out=torch.empty_like(reconstruction.detach()))
 
     def precise_squared_error(self, model: Model, y_hat: Tensor) -> Tensor:
@@ -142,7 +150,7 @@ class Originals:
             for tile in self.tiles:
                 difference = self.difference(model, y_hat, tile)[1]
                 if self.mask is not None:
-                    difference *= tile.pixels(self.mask, _SUBPIXEL_STRIDE)
+                    difference *= tile.pixels(self.mask, SUBPIXEL_STRIDE)
                 total += difference.square().double().sum((1, 2, 3))
         return total
 

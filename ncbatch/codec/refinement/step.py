@@ -1,7 +1,7 @@
 """One step of Adam on the latents of images that share their tensors.
 
-The loss per image is bits + lmbda * 255^2 * SSE / 3 (a sum; a mean per pixel would make the gradients as
-small as Adam's epsilon, and the result would depend on image and batch size). Noise, loss and Adam are
+The loss per image is bits + lmbda * 255^2 * SSE / 3, or with MS-SSIM what `structural` says. It is a sum: a mean per pixel would make the gradients as
+small as Adam's epsilon, and the result would depend on image and batch size. Noise, loss and Adam are
 elementwise or per image. The number of operations does not depend on the batch, and on a GPU all of them are
 recorded once and launched together from then on: a step then costs the processor nothing.
 """
@@ -23,6 +23,7 @@ from ncbatch.codec.refinement.noise import BatchNoise, ImageNoise
 from ncbatch.codec.refinement.originals import Originals
 from ncbatch.codec.refinement.recorded_step import RecordedStep
 from ncbatch.codec.refinement.relaxation import Heat, Relaxation
+from ncbatch.codec.refinement.structural import StructuralDistortion
 
 _PREFIXES = ("", "exp_avg.", "exp_avg_sq.")
 """Of the names in a saved state: of the variables, and of Adam's moments."""
@@ -82,7 +83,12 @@ class Step:
         floats = self._told[:_FLOATS].view(torch.float32)
         self._heat = Heat(*floats[:2, :, None, None, None])
         self._inverse_rate, self._epsilon = floats[2:, :, None]
-        self._recorded = RecordedStep(model.device) if model.device.type == "cuda" else None
+        self._structural: StructuralDistortion | None = None
+        if recipe.ms_ssim_weight:
+            self._structural = StructuralDistortion(model, recipe, originals)
+        # A recorded step could not copy MS-SSIM's windows to the device.
+        records = model.device.type == "cuda" and self._structural is None
+        self._recorded = RecordedStep(model.device) if records else None
 
     @property
     def variables(self) -> Variables:
@@ -165,11 +171,28 @@ class Step:
         # The graph of g_s is the large one, so it is built and released tile by tile; the gradients it
         # leaves at y then join those of the rate.
         leaf = relaxed.y.detach().requires_grad_()
-        for tile in self.originals.tiles:
-            self.backward_distortion(leaf, tile)
+        if self._structural is not None:
+            self._structural.backward(leaf)
+        else:
+            for tile in self.originals.tiles:
+                self.backward_distortion(leaf, tile)
         torch.autograd.backward([*relaxed.roots, relaxed.y], [*relaxed.gradients, leaf.grad])
         assert self._values.grad is not None
         self._adam.step(self._values.grad, self._inverse_rate, self._epsilon)
+
+    def error(self, y_hat: Tensor) -> Tensor:
+        """Of rounded latents, by the loop's g_s: the squared error of samples in 0..1, summed over each
+        image's true pixels, or what stands in its place in the loss; float64[images].
+        """
+        if self._structural is not None:
+            return self._structural.error(y_hat)
+        return self.originals.squared_error(self._model, y_hat)
+
+    def precise_error(self, places: Sequence[int], y_hat: Tensor) -> Tensor:
+        """As `error`, of the images at some places, by the decoder's g_s."""
+        if self._structural is not None:
+            return self._structural.error(y_hat, precise=True)
+        return self.originals.only(places).precise_squared_error(self._model, y_hat)
 
     def backward_distortion(self, y: Tensor, tile: Tile) -> None:
         """Adds the gradient of lmbda * 255^2 * SSE / 3 over the tile's true pixels to `y.grad`.
