@@ -68,8 +68,8 @@ never change, and a new field never joins."""
 MS_SSIM_SCALE = 1275.0
 """How much 1 - MS-SSIM weighs against the MSE on 0..255 under one lmbda: CompressAI trains each quality of
 its models with a lmbda for the MSE and another for 1 - MS-SSIM (0.0018 and 2.40, 0.0035 and 4.58, 0.0067 and
-8.73, 0.0130 and 16.64, 0.0250 and 31.73, 0.0483 and 60.50, 0.0932 and 115.37, 0.1800 and 220.00), whose ratios are
-1,222 to 1,333 with a geometric mean of 1,275."""
+8.73, 0.0130 and 16.64, 0.0250 and 31.73, 0.0483 and 60.50, 0.0932 and 115.37, 0.1800 and 220.00). Their
+ratios are 1,222 to 1,333, with this geometric mean."""
 
 LATER: dict[str, Any] = {"patience": 0, "distortion": "mse", **dict.fromkeys(TARGET_FIELDS)}
 """Fields that came after runs had been written, each with the value that means nothing: digests leave it out,

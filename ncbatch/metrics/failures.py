@@ -43,7 +43,7 @@ CLASSES: dict[str, FailureClass] = {
         "variant",
         "leave them out with --exclude, or encode them into another output with a larger --max-bytes",
     ),
-    "too_small": FailureClass("variant", "encode them into another output with --target-psnr"),
+    "too_small": FailureClass("variant", "encode them into another output: --target-psnr, --distortion mse"),
     "transparent": FailureClass(
         "variant", "encode them into another output with --alpha keep, white or black"
     ),

@@ -82,14 +82,19 @@ class Row:
     mse: Annotated[float | None, "mean squared error over the true pixels, on 0..255"] = None
     psnr: Annotated[float | None, "PSNR in dB, of that MSE"] = None
     ms_ssim: Annotated[float | None, "MS-SSIM; null where the image is too small for it"] = None
-    rd_loss: Annotated[float | None, "bits per pixel + lmbda * mse"] = None
+    rd_loss: Annotated[
+        float | None,
+        "bits per pixel + lmbda * mse; under another --distortion, that in the place of mse",
+    ] = None
     amortized_bpp: Annotated[
         float | None,
         "bpp of the encoder network's encoding, without refinement; where it is not what was written, its "
         "information content in whole 32-bit words, with header and checksum",
     ] = None
     amortized_psnr: Annotated[float | None, "PSNR in dB of that encoding"] = None
-    amortized_rd_loss: Annotated[float | None, "amortized_bpp + lmbda * MSE of that encoding"] = None
+    amortized_rd_loss: Annotated[
+        float | None, "amortized_bpp + lmbda * distortion of that encoding, as in rd_loss"
+    ] = None
     bitstream_key: Annotated[
         str | None, "key of the object that holds the bitstream, below the run's output"
     ] = None

@@ -15,10 +15,12 @@ import torch
 from ncbatch.codec.codecs import ClassicalCoder, Coder, LearnedCoder, PackCoder, TargetCoder
 from ncbatch.codec.encode import padded_shape
 from ncbatch.codec.errors import DivergedError
+from ncbatch.codec.methods import Amortized
 from ncbatch.codec.model.hyperprior import Model
 from ncbatch.codec.recipe import BaseRecipe, LearnedRecipe, PackedRecipe, RefinedRecipe
 from ncbatch.codec.refinement.canvas import canvas
 from ncbatch.images.checks import ImageError
+from ncbatch.images.distortion import SMALLEST_SIDE
 from ncbatch.images.pixels import Pixels
 from ncbatch.images.read import read_image
 from ncbatch.models.loading import load_model
@@ -158,8 +160,10 @@ def try_out(coder: Coder | PackCoder) -> None:
     """Encodes a very small image with one repetition of each kind, to see whether that works."""
     if isinstance(coder, TargetCoder):
         coder = coder.plain()
-    counts = {name: 1 for name in coder.recipe.repeated if getattr(coder.recipe, name)}
-    _seconds(_with(coder, counts), [np.zeros((_SMALL_SIDE, _SMALL_SIDE, 3), dtype=np.uint8)], finishers=1)
+    recipe = coder.recipe
+    side = SMALLEST_SIDE if isinstance(recipe, RefinedRecipe) and recipe.ms_ssim_weight else _SMALL_SIDE
+    counts = {name: 1 for name in recipe.repeated if getattr(recipe, name)}
+    _seconds(_with(coder, counts), [np.zeros((side, side, 3), dtype=np.uint8)], finishers=1)
 
 
 @dataclass(frozen=True)
@@ -231,9 +235,13 @@ def estimate(
             encoded = [coder.amortized(sample) for sample in samples]
         elif isinstance(recipe, LearnedRecipe):
             (model,) = (load(variant.models, digest) for digest in variant.models)
-            learned = LearnedCoder(model, recipe)
-            coder = PackCoder(model, recipe) if isinstance(recipe, PackedRecipe) else learned
-            encoded = [learned.amortized(sample) for sample in samples]
+            if isinstance(recipe, PackedRecipe):
+                coder = PackCoder(model, recipe)
+            else:
+                coder = LearnedCoder(model, recipe)
+            # By the MSE: samples may be too small for MS-SSIM.
+            unrefined = LearnedCoder(model, Amortized(lmbda=recipe.lmbda))
+            encoded = [unrefined.amortized(sample) for sample in samples]
         else:
             coder = ClassicalCoder(recipe)
             encoded = coder.encode(samples)

@@ -45,6 +45,7 @@ def test_a_method_has_its_own_fields_only() -> None:
         return set(KINDS[method].model_fields) - {"method", "lmbda"}
 
     adam = {"steps", "learning_rate", "seed", "decay", "beta1", "beta2", "check_every", "patience"}
+    adam |= {"distortion"}
     adam |= {"target_psnr", "target_bpp", "target_bytes", "target_ssim"}
     schedule, inference = {"tau0", "annealing_rate", "plateau"}, {"bbvi_steps", "bbvi_learning_rate"}
     gumbel = {"rounding", "noise"}

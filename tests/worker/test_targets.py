@@ -19,7 +19,7 @@ from ncbatch.plan.units import Unit
 from ncbatch.store import open_store
 from ncbatch.worker.unit import open_attempt, run_unit
 from ncbatch.worker.workspace import Workspace
-from tests.workbench import ATTEMPTS, Workbench, make_image
+from tests.workbench import ATTEMPTS, Workbench, make_image, make_variant
 from tests.worker.test_work_in_progress import DeadlyStore, Killed
 
 NAMES = ("base-0.005", "base-0.010", "base-0.020")
@@ -133,6 +133,12 @@ def test_an_image_too_small_for_ms_ssim_becomes_a_failed_row(local: Workbench) -
     assert (row.status, row.error_class) == ("failed", "too_small")
     assert "128 x 96 pixels: MS-SSIM needs at least 161 a side" in str(row.error)
     assert row.lmbda is None and row.target_measure is None
+
+
+def test_an_image_too_small_for_its_distortion_becomes_a_failed_row(local: Workbench) -> None:
+    row = _one(local, make_variant(Sga(lmbda=0.01, steps=2, distortion="mix:0.5")))
+    assert (row.status, row.error_class) == ("failed", "too_small")
+    assert str(row.error).endswith("at least 161 a side; encode it into another output with --distortion mse")
 
 
 def test_one_model_alone_may_be_searched(local: Workbench) -> None:

@@ -1,9 +1,10 @@
 """One step of Adam on the latents of images that share their tensors.
 
-The loss per image is bits + lmbda * 255^2 * SSE / 3, or with MS-SSIM what `structural` says. It is a sum: a mean per pixel would make the gradients as
-small as Adam's epsilon, and the result would depend on image and batch size. Noise, loss and Adam are
-elementwise or per image. The number of operations does not depend on the batch, and on a GPU all of them are
-recorded once and launched together from then on: a step then costs the processor nothing.
+The loss per image is bits + lmbda * 255^2 * SSE / 3, or with MS-SSIM what `structural` says. It is a sum: a
+mean per pixel would make the gradients as small as Adam's epsilon, and the result would depend on image and
+batch size. Noise, loss and Adam are elementwise or per image. The number of operations does not depend on the
+batch, and on a GPU all of them are recorded once and launched together from then on: a step then costs the
+processor nothing.
 """
 
 from __future__ import annotations
