@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from ncbatch.codec import bitstream
 from ncbatch.codec.decode import reconstruct
+from ncbatch.codec.distortions import MS_SSIM_SCALE
 from ncbatch.codec.model.hyperprior import Latents, Model, to_tensor
 from ncbatch.codec.model.precision import full_float32
-from ncbatch.codec.recipe import MS_SSIM_SCALE
 from ncbatch.images import distortion
 from ncbatch.images.pixels import Pixels
 

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 import pydantic
 from pydantic import Field
 
+from ncbatch.codec.distortions import Weighed
 from ncbatch.codec.target import TARGET_FIELDS, Targeted
 from ncbatch.errors import UsageError
 
@@ -64,12 +65,6 @@ _ABSENT: dict[str, Any] = {
 }  # fmt: skip
 """What digests say of the fields that a method does not have. Runs were written with all of them once; may
 never change, and a new field never joins."""
-
-MS_SSIM_SCALE = 1275.0
-"""How much 1 - MS-SSIM weighs against the MSE on 0..255 under one lmbda: CompressAI trains each quality of
-its models with a lmbda for the MSE and another for 1 - MS-SSIM (0.0018 and 2.40, 0.0035 and 4.58, 0.0067 and
-8.73, 0.0130 and 16.64, 0.0250 and 31.73, 0.0483 and 60.50, 0.0932 and 115.37, 0.1800 and 220.00). Their
-ratios are 1,222 to 1,333, with this geometric mean."""
 
 LATER: dict[str, Any] = {"patience": 0, "distortion": "mse", **dict.fromkeys(TARGET_FIELDS)}
 """Fields that came after runs had been written, each with the value that means nothing: digests leave it out,
@@ -189,7 +184,7 @@ def learning_rate_field(value: float) -> Any:
     return Field(value, gt=0, le=1, description=text, json_schema_extra={"unit": "RATE"})
 
 
-class RefinedRecipe(Targeted, LearnedRecipe):
+class RefinedRecipe(Weighed, Targeted, LearnedRecipe):
     """A method that optimises latents by Adam, under a relaxation of the rounding of its own.
 
     With a target, each image has an lmbda of its own, and the recipe's says nothing.
@@ -203,8 +198,6 @@ class RefinedRecipe(Targeted, LearnedRecipe):
         beta2: Adam's.
         check_every: steps between two looks at the hard-rounded latents, of which the best are kept.
         patience: looks without a gain after which an image stops; 0: never.
-        distortion: "mse", "ms-ssim", or "mix:W" with the weight W of MS-SSIM (see
-            `codec.refinement.structural`).
     """
 
     foreign = "the method {method} does not refine; leave out {field} and any preset"
@@ -246,30 +239,11 @@ class RefinedRecipe(Targeted, LearnedRecipe):
         json_schema_extra={"unit": "LOOKS"},
     )  # fmt: skip
 
-    distortion: str = Field(
-        "mse",
-        description="what is minimised beside the rate: mse; ms-ssim; or mix:W, a mixture with the weight W "
-        "of MS-SSIM, such as mix:0.8. lmbda keeps its scale; MS-SSIM needs 161 pixels a side",
-        json_schema_extra={"unit": "KIND"},
-    )  # fmt: skip
-
-    @pydantic.field_validator("distortion")
-    @classmethod
-    def _known_distortion(cls, text: str) -> str:
-        """One text for each weight, since it is part of the digest."""
-        weight = _weight_of_ms_ssim(text)
-        return {0.0: "mse", 1.0: "ms-ssim"}.get(weight, f"mix:{weight:g}")
-
     @pydantic.model_validator(mode="after")
     def _no_other_distortion_with_target(self) -> RefinedRecipe:
         if self.target is not None and self.ms_ssim_weight:
             raise ValueError("a target is searched for with the MSE; leave out --distortion, or give lmbda")
         return self
-
-    @property
-    def ms_ssim_weight(self) -> float:
-        """The share of MS-SSIM in the distortion, 0 to 1."""
-        return _weight_of_ms_ssim(self.distortion)
 
     @property
     def refined_share(self) -> float:
@@ -281,20 +255,6 @@ class RefinedRecipe(Targeted, LearnedRecipe):
         if self.decay == "constant":
             return self.learning_rate
         return self.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / self.steps)))
-
-
-def _weight_of_ms_ssim(text: str) -> float:
-    """Of a distortion's text; raises ValueError for any other."""
-    if text in ("mse", "ms-ssim"):
-        return float(text == "ms-ssim")
-    kind, _, number = text.partition(":")
-    try:
-        weight = float(number)
-    except ValueError:
-        weight = math.nan
-    if kind != "mix" or not 0 <= weight <= 1:
-        raise ValueError(f"{text!r} is not mse, ms-ssim, or mix:W with a weight from 0 to 1, such as mix:0.8")
-    return weight
 
 
 def tau0_field(value: float) -> Any:

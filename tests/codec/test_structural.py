@@ -8,11 +8,11 @@ import pytest
 import torch.nn.functional as F
 from pytorch_msssim import ms_ssim
 
+from ncbatch.codec.distortions import MS_SSIM_SCALE
 from ncbatch.codec.encode import encode
 from ncbatch.codec.methods import Map, Sga, SgaBitsBack
 from ncbatch.codec.model import hyperprior
 from ncbatch.codec.model.hyperprior import Model, to_tensor
-from ncbatch.codec.recipe import MS_SSIM_SCALE
 from ncbatch.codec.refinement.originals import Originals
 from ncbatch.codec.refinement.structural import StructuralDistortion
 

@@ -21,11 +21,11 @@ import torch.nn.functional as F
 from pytorch_msssim import ms_ssim
 from torch import Tensor
 
+from ncbatch.codec.distortions import MS_SSIM_SCALE
 from ncbatch.codec.methods import Refined
 from ncbatch.codec.model.hyperprior import Model
 from ncbatch.codec.model.precision import full_float32
 from ncbatch.codec.model.transforms import SUBPIXELS
-from ncbatch.codec.recipe import MS_SSIM_SCALE
 from ncbatch.codec.refinement.originals import SUBPIXEL_STRIDE, Originals
 
 
