@@ -76,7 +76,7 @@ def main() -> None:
         cells = []
         for values in (qualities, psnrs):
             first, second = (Curve(DISTORTIONS[n], rates[n], values[n]) for n in (0, index))
-            cells.append(f"{bd_rate(first, second):+.2f} %")
+            cells.append(f"{bd_rate(first, second):+.1%}")
         print(f"| {distortion} | {cells[0]} | {cells[1]} |")
 
 
