@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -111,8 +112,9 @@ def test_the_drivers_word_is_what_one_finds(local: Workbench) -> None:
     run = local.open(spec)
     results = committed_results(run, Commits(local.output))
     pace = SpeedEstimate(dict.fromkeys(("v", "w", "idle"), 1.0))
+    heartbeat = cast(Heartbeat, SimpleNamespace(driver="me"))
     driver = Driver(
-        Work(run, results, EarlierFailures()), local.output, cast(Pool, None), cast(Heartbeat, None), pace,
+        Work(run, results, EarlierFailures()), local.output, cast(Pool, None), heartbeat, pace,
         cast(Steering, None),
         policy=Policy(), deadlines=Deadlines(), show=lambda snapshot: None,
     )  # fmt: skip

@@ -10,8 +10,9 @@ from ncbatch.telemetry import instruments
 from ncbatch.telemetry.instruments import INSTRUMENTS
 from ncbatch.telemetry.recorder import Counter, Histogram, Instrument
 
+# Of drivers, a run has one for each time that its command was started.
 BOUNDED = {"variant", "status", "error_class", "reason", "state", "node", "device", "operation", "code",
-           "direction"}  # fmt: skip
+           "direction", "driver"}  # fmt: skip
 UNITS = ("seconds", "bytes", "ratio", "decibels", "bits_per_pixel", "images", "units", "workers", "state")
 
 
