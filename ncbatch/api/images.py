@@ -192,8 +192,7 @@ def encode(
         model = load_model(catalog.nearest_builtin(recipe.lmbda))
     _check_kind(model)
     read = _read_image(image, reading)
-    weighs_ms_ssim = isinstance(recipe, RefinedRecipe) and recipe.ms_ssim_weight > 0
-    if weighs_ms_ssim and min(read.pixels.shape[:2]) < SMALLEST_SIDE:
+    if recipe.ms_ssim_weight > 0 and min(read.pixels.shape[:2]) < SMALLEST_SIDE:
         raise UsageError(f"distortion: MS-SSIM needs at least {SMALLEST_SIDE} pixels a side; give 'mse'")
     return carrying(encoder.encode(model, [read.pixels], recipe)[0], read.carried).outcome.data
 

@@ -24,7 +24,6 @@ from ncbatch.codec.errors import BitstreamError, DecodeCheckError, DivergedError
 from ncbatch.codec.measure import Outcome, amortized_baseline, ms_ssim
 from ncbatch.codec.methods import Amortized, Classical, Learned, Packed, Refined, SgaBitsBack
 from ncbatch.codec.model.hyperprior import Model
-from ncbatch.codec.recipe import RefinedRecipe
 from ncbatch.codec.target import TARGET_FIELDS, Measured, Sought
 from ncbatch.codec.targeted import Ladder, finish_found, nearest_model, search
 from ncbatch.images import distortion
@@ -73,10 +72,6 @@ class LearnedCoder:
             else:
                 yield number, partial(finish, self.model, all_images[number], self.recipe, found)
 
-    @property
-    def _ms_ssim_weight(self) -> float:
-        return self.recipe.ms_ssim_weight if isinstance(self.recipe, RefinedRecipe) else 0.0
-
     def amortized(self, pixels: Pixels) -> Encoded:
         """The image's encoding by the encoder network alone."""
         ((_, found),) = find_latents(self.model, [pixels], Amortized(lmbda=self.recipe.lmbda))
@@ -92,11 +87,12 @@ class LearnedCoder:
         Returns:
             None where it is not this image's by this variant.
         """
+        recipe = self.recipe
         try:
-            found, outcome = evaluate(self.model, pixels, data, self.recipe.lmbda, self._ms_ssim_weight)
+            found, outcome = evaluate(self.model, pixels, data, recipe.lmbda, recipe.ms_ssim_weight)
         except (BitstreamError, ModelError, DecodeCheckError):
             return None
-        amortized = amortized_baseline(self.model, pixels, self.recipe.lmbda, self._ms_ssim_weight)
+        amortized = amortized_baseline(self.model, pixels, recipe.lmbda, recipe.ms_ssim_weight)
         if found.expected.rd_loss > amortized.expected.rd_loss * worse:
             return None
         is_amortized = found.latents.equals(amortized.latents)

@@ -238,11 +238,10 @@ def finish(model: Model, pixels: Pixels, recipe: Learned, found: FoundLatents) -
     """
     amortized, best = found.amortized, found.best
     started = time.monotonic()
-    weight = recipe.ms_ssim_weight if isinstance(recipe, RefinedRecipe) else 0.0
-    baseline = chosen = measure(model, pixels, amortized, recipe.lmbda, weight)
+    baseline = chosen = measure(model, pixels, amortized, recipe.lmbda, recipe.ms_ssim_weight)
     method = "amortized"
     if not best.equals(amortized):
-        refined = measure(model, pixels, best, recipe.lmbda, weight)
+        refined = measure(model, pixels, best, recipe.lmbda, recipe.ms_ssim_weight)
         # Both as the information content says: like is compared with like, and the loser is never coded.
         if refined.expected.rd_loss < baseline.expected.rd_loss:
             chosen, method = refined, recipe.method

@@ -165,6 +165,11 @@ class LearnedRecipe(BaseRecipe):
             raise UsageError(f"the method {method} does not refine; leave out steps and any preset")
         raise UsageError(f"the preset {name} is not for the method {method}; leave it out, or use sga")
 
+    @property
+    def ms_ssim_weight(self) -> float:
+        """The share of MS-SSIM in the distortion, 0 to 1."""
+        return 0.0
+
     def digested(self) -> dict[str, Any]:
         """All fields that a recipe can have, with fixed values for those this method does not have."""
         content = {**self.absent, **self.model_dump(mode="json")}

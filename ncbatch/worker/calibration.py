@@ -161,7 +161,8 @@ def try_out(coder: Coder | PackCoder) -> None:
     if isinstance(coder, TargetCoder):
         coder = coder.plain()
     recipe = coder.recipe
-    side = SMALLEST_SIDE if isinstance(recipe, RefinedRecipe) and recipe.ms_ssim_weight else _SMALL_SIDE
+    weighs_ms_ssim = isinstance(recipe, LearnedRecipe) and recipe.ms_ssim_weight > 0
+    side = SMALLEST_SIDE if weighs_ms_ssim else _SMALL_SIDE
     counts = {name: 1 for name in recipe.repeated if getattr(recipe, name)}
     _seconds(_with(coder, counts), [np.zeros((side, side, 3), dtype=np.uint8)], finishers=1)
 
