@@ -30,8 +30,8 @@ docs:           ## the site, into site/; needs the extra docs and no network, an
 test:           ## the tests; a quarter of an hour and more on two cores
 	pytest --durations=15
 
-slow:           ## the tests that take half a minute and more each; one of them only waits, hence three at a time
-	pytest -m slow -n 3 --maxschedchunk 1 --durations=10
+slow:           ## the tests that take half a minute and more each
+	pytest -m slow --durations=10
 
 resolve:        ## whether all dependencies can be installed together on each supported Python
 	.ci/pythons --resolve
