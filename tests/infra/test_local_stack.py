@@ -119,7 +119,11 @@ def test_a_cluster_that_is_ended_while_it_starts_leaves_nothing() -> None:
         pytest.skip("needs Debian's package prometheus")
     folder = Path(tempfile.mkdtemp(prefix="nc"))
     words = [sys.executable, str(LOCAL / "stack.py"), "up", "--folder", str(folder)]
-    process = subprocess.Popen(words, env=environment(), stderr=subprocess.PIPE, text=True)
+    # What a shell has started in the background ignores SIGINT, and so would all that is started from there.
+    process = subprocess.Popen(
+        words, env=environment(), stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     try:
         wait_for(lambda: stack_module.marked(folder), "it starts something")
         second = _local("up", folder)
