@@ -117,7 +117,7 @@ class SgaBitsBack(SgaRecipe, InferringRecipe):
     repeated: ClassVar[Mapping[str, int]] = {"steps": 1, "bbvi_steps": 2}
 
     @pydantic.model_validator(mode="after")
-    def _no_target(self) -> SgaBitsBack:
+    def _no_target_or_distortion(self) -> SgaBitsBack:
         if self.target is not None:
             raise ValueError("a target is for methods that make a file of each image; use sga, or give lmbda")
         if self.ms_ssim_weight:

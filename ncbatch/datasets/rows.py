@@ -9,9 +9,10 @@ import numpy as np
 import pyarrow as pa
 
 from ncbatch.datasets.groups import Groups, Numbers
-from ncbatch.decoding.chosen_rows import COLUMNS, check_variant, quoted
+from ncbatch.decoding.chosen_rows import COLUMNS, check_variant
 from ncbatch.errors import UsageError
 from ncbatch.metrics.query import query
+from ncbatch.metrics.sql import quoted
 from ncbatch.plan.spec import RunSpec, Variant, read_run
 from ncbatch.store import Store
 

@@ -9,6 +9,7 @@ from typing import Any
 from ncbatch.decoding.sample import Sample
 from ncbatch.errors import UsageError
 from ncbatch.metrics.query import OpenTable, open_table
+from ncbatch.metrics.sql import quoted
 from ncbatch.plan.spec import RunSpec, read_run
 from ncbatch.store import Store
 
@@ -57,8 +58,3 @@ def read_rows(output: Store, variant: str | None, sample: Sample) -> list[dict[s
     with open_table(output) as table:
         rows = table.query(chosen_rows(table, COLUMNS, variant, sample, secrets.token_hex(8))).to_pylist()
     return list(rows)
-
-
-def quoted(text: str) -> str:
-    """A text as SQL has it."""
-    return "'" + text.replace("'", "''") + "'"

@@ -7,9 +7,10 @@ from typing import Any
 
 from ncbatch.codec.model.checkpoint import Checkpoint
 from ncbatch.images.write import write_png
+from ncbatch.metrics.sql import quoted
 from ncbatch.report.evaluation import Evaluation
 from ncbatch.report.originals import Images, Pixels
-from ncbatch.report.rows import SAVED_PERCENT, Rows, quoted
+from ncbatch.report.rows import SAVED_PERCENT, Rows
 from ncbatch.report.series import AMORTIZED
 from ncbatch.report.shown_images import BrowserFile, ComparedImage, Comparison
 

@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 
+from ncbatch.metrics.sql import one_of
 from ncbatch.report.bd_rate import Curve
 from ncbatch.report.errors import ReportError
 from ncbatch.report.overview import RunFacts, read_facts
-from ncbatch.report.rows import EXACT, Rows, one_of
+from ncbatch.report.rows import EXACT, Rows
 from ncbatch.report.series import Means, join_series
 from ncbatch.store import Store
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ncbatch.metrics.failures import Failures, failures_in
+from ncbatch.metrics.sql import one_of
 from ncbatch.metrics.traces import read_traces
 from ncbatch.report import figures, run_figures
 from ncbatch.report.bd_rate import Curve
@@ -14,7 +15,7 @@ from ncbatch.report.evaluation import Evaluation
 from ncbatch.report.options import PageOptions
 from ncbatch.report.overview import Overview, read_overview
 from ncbatch.report.rankings import Ranking, read_rankings
-from ncbatch.report.rows import SAVED_PERCENT, Rows, one_of
+from ncbatch.report.rows import SAVED_PERCENT, Rows
 from ncbatch.report.shown_images import Comparison, Gallery
 from ncbatch.report.style import Drawing
 from ncbatch.report.tables import Table, bd_table, default_reference, variants_table

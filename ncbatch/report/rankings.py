@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ncbatch.report.rows import SAVED_PERCENT, Rows, quoted
+from ncbatch.metrics.sql import quoted
+from ncbatch.report.rows import SAVED_PERCENT, Rows
 
 SHOWN = 50
 """Rows of each ranking."""

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from ncbatch.metrics.query import OpenTable, open_table, opened_rows
+from ncbatch.metrics.sql import one_of
 from ncbatch.report.errors import ReportError
 from ncbatch.store import Store
 
@@ -81,13 +82,3 @@ class Rows:
         """The only row that a query gives."""
         (row,) = self.select(sql)
         return row
-
-
-def quoted(text: str) -> str:
-    """A text as a string literal of SQL."""
-    return "'" + text.replace("'", "''") + "'"
-
-
-def one_of(texts: list[str] | tuple[str, ...]) -> str:
-    """What follows a column, in SQL, to say that it is one of some strings."""
-    return f"in ({', '.join(map(quoted, texts))})"
